@@ -1,0 +1,53 @@
+# Two commands for a start: `make run` and `make test`. Everything is built with one profile, release.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
+
+# The lab's scenario (`all`, or a name that `dwcp-lab scenarios` lists), and how often and how long.
+SCENARIO ?= all
+RUNS ?= 5
+TIME ?= 30
+
+.PHONY: run test test-kube lint doc fuzz bench lab deps programs
+
+## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
+run: programs
+	scripts/demo.sh
+
+## Everything that has to hold before a change goes in.
+test: lint
+	cargo test --workspace --release --locked
+	$(MAKE) doc
+	fuzz/smoke.sh
+
+## Tests in a Kubernetes cluster.
+test-kube:
+	@echo "SKIP: there are no cluster tests yet"
+
+lint: deps
+	cargo fmt --all --check
+	cargo clippy --workspace --release --locked --all-targets -- -D warnings
+
+doc: deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --release --locked --no-deps
+
+## Every fuzz target for FUZZ_SECONDS (30).
+fuzz: deps
+	fuzz/smoke.sh
+
+## DWCP beside its peers on loopback; writes docs/benchmarks.md. BENCH takes further flags of dwcp-bench.
+bench: programs
+	$(BIN)/dwcp-bench --json $(TARGET)/bench.json --doc docs/benchmarks.md \
+		$(addprefix --lab ,$(wildcard $(TARGET)/lab.json)) $(BENCH)
+
+## DWCP beside its peers over emulated WAN links; the next `make bench` puts the result into docs/benchmarks.md.
+lab: programs
+	cargo build --release --locked -p dwcp-lab
+	$(BIN)/dwcp-lab compare --scenario $(SCENARIO) --runs $(RUNS) --time $(TIME) \
+		--novacron $(BIN)/novacron --peers $(BIN)/dwcp-peers --json $(TARGET)/lab.json
+
+programs: deps
+	cargo build --release --locked -p novacron -p dwcp-benches
+
+deps:
+	@scripts/install-deps.sh

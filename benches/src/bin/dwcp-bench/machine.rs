@@ -1,0 +1,44 @@
+//! Where and when a run took place.
+
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+/// Machine, kernel, commit, date, command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) processors: usize,
+    pub(crate) kernel: String,
+    pub(crate) congestion_control: String,
+    pub(crate) commit: String,
+    pub(crate) date: String,
+    pub(crate) command: String,
+}
+
+impl Machine {
+    pub(crate) fn current() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let sysctl = |key: &str| {
+            std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap_or_default().trim().to_owned()
+        };
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        Self {
+            processor: model.unwrap_or_default().trim_start_matches([' ', '\t', ':']).to_owned(),
+            processors: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: sysctl("kernel/osrelease"),
+            congestion_control: sysctl("net/ipv4/tcp_congestion_control"),
+            commit: output("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
+            date: output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+            command: format!("dwcp-bench {}", arguments.join(" ")).trim_end().to_owned(),
+        }
+    }
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    match Command::new(program).args(arguments).output() {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}

@@ -1,0 +1,109 @@
+//! `dwcp-bench`: DWCP and its peers side by side, alternating in one run.
+//!
+//! One round runs every contender once, each with a server process of its own; medians over the rounds. Prints the
+//! tables, writes them as JSON, and puts them and a plot into `docs/benchmarks.md`. It never fails because a number is
+//! too small: a requirement that is not met is printed as such.
+
+mod compression;
+mod contender;
+mod doc;
+mod machine;
+mod plot;
+mod process;
+mod requirement;
+mod results;
+mod shaped;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+use crate::{
+    contender::{Group, Tools, contenders},
+    requirement::title,
+    results::{Results, Row},
+};
+
+/// Measures DWCP beside raw TCP, tokio's codecs, rustls, quinn, tonic and iperf3.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// Rounds; the tables hold medians.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3.0)]
+    time: f64,
+    /// Only these tables.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Group>,
+    /// The `novacron` binary [default: beside this one].
+    #[arg(long)]
+    novacron: Option<PathBuf>,
+    /// What `dwcp-lab compare --json` wrote, to be put into the same document.
+    #[arg(long)]
+    lab: Option<PathBuf>,
+    /// Where the results go, as JSON.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+    /// Measures nothing: takes the results from the JSON file.
+    #[arg(long)]
+    document_only: bool,
+    /// The document to update; the plot goes beside it.
+    #[arg(long)]
+    doc: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let mut results = if cli.document_only { Results::read(&cli.json)? } else { measure(&cli)? };
+    if let Some(lab) = &cli.lab {
+        let text = std::fs::read_to_string(lab).with_context(|| format!("reading {}", lab.display()))?;
+        results.lab = Some(serde_json::from_str(&text).with_context(|| lab.display().to_string())?);
+    }
+    results.write(&cli.json)?;
+    for section in doc::sections(&results) {
+        println!("{}\n", section.text);
+    }
+    if let Some(path) = &cli.doc {
+        doc::update(path, &results)?;
+        plot::draw(&path.with_extension("svg"), &results)?;
+    }
+    Ok(())
+}
+
+fn measure(cli: &Cli) -> Result<Results> {
+    let bin = std::env::current_exe()?.parent().map(Path::to_path_buf).unwrap_or_default();
+    let tools = Tools::find(&bin, cli.novacron.clone())?;
+    let time = Duration::try_from_secs_f64(cli.time).context("--time")?;
+    let wanted = |group: Group| cli.only.is_empty() || cli.only.contains(&group);
+    let mut results = Results::new(cli.rounds, cli.time);
+
+    let contenders: Vec<_> = contenders(&tools).into_iter().filter(|c| wanted(c.group)).collect();
+    let mut rows: Vec<Row> = contenders.iter().map(|c| Row::new(c.group, &c.name)).collect();
+    for round in 1..=cli.rounds {
+        for (contender, row) in contenders.iter().zip(&mut rows) {
+            let what = format!("round {round}: {}: {}", title(contender.group), contender.name);
+            match contender.measure(&tools, time) {
+                Ok(measured) => {
+                    eprintln!("{what}: {}", measured.summary());
+                    row.push(&measured);
+                }
+                // Part of the result, as a loss is.
+                Err(error) => {
+                    eprintln!("{what}: failed: {error:#}");
+                    row.failures += 1;
+                }
+            }
+        }
+    }
+    results.rows = rows;
+    if wanted(Group::Compression) {
+        results.compression = compression::measure(&tools, cli.rounds, time)?;
+    }
+    Ok(results)
+}

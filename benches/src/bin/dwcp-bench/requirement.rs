@@ -1,0 +1,129 @@
+//! What the figures must be, and whether they are.
+
+use crate::{
+    compression::{self, DATA, LINKS},
+    contender::{Group, dwcp},
+    results::{Lab, Results},
+};
+
+/// One line of the table.
+pub(crate) struct Requirement {
+    pub(crate) what: String,
+    /// `None`: not measured in this run.
+    pub(crate) value: Option<f64>,
+    pub(crate) must: Must,
+}
+
+/// A bound.
+#[derive(Clone, Copy)]
+pub(crate) enum Must {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Reported only.
+    Reported,
+}
+
+impl Requirement {
+    /// `yes`, `no`, or why neither.
+    pub(crate) fn met(&self) -> &'static str {
+        match (self.value, self.must) {
+            (None, _) => "not measured",
+            (Some(_), Must::Reported) => "reported",
+            (Some(value), Must::AtLeast(bound)) if value >= bound => "yes",
+            (Some(value), Must::AtMost(bound)) if value <= bound => "yes",
+            _ => "**no**",
+        }
+    }
+}
+
+/// Every requirement that this bench can judge.
+pub(crate) fn requirements(results: &Results) -> Vec<Requirement> {
+    let mut all = Vec::new();
+    let mut compare = |(group, ours): (Group, &str), (other_group, theirs): (Group, &str), must| {
+        let pair = results.value(group, ours).zip(results.value(other_group, theirs));
+        let what = format!("{}: {ours} / {theirs}", title(group));
+        all.push(Requirement { what, value: pair.map(|(ours, theirs)| ours / theirs), must });
+    };
+    use Must::{AtLeast, AtMost, Reported};
+    for links in [1, 4] {
+        let ours = &*dwcp(links);
+        compare((Group::Plain, ours), (Group::Plain, "raw tokio TCP"), AtLeast(0.95));
+        compare((Group::Plain, ours), (Group::Plain, "iperf3"), Reported);
+        compare((Group::Plain, ours), (Group::Plain, "tonic streaming"), AtLeast(3.0));
+        // quinn is never without encryption; the same against DWCP over TLS follows.
+        compare((Group::Plain, ours), (Group::Encrypted, "quinn"), AtLeast(3.0));
+    }
+    for links in [1, 2, 4] {
+        let ours = &*dwcp(links);
+        compare((Group::Encrypted, ours), (Group::Encrypted, "raw tokio-rustls"), AtLeast(0.95));
+        compare((Group::Encrypted, ours), (Group::Encrypted, "quinn"), AtLeast(3.0));
+    }
+    let ours = &*dwcp(1);
+    compare((Group::RoundTrip, ours), (Group::RoundTrip, "LengthDelimitedCodec"), AtMost(1.0));
+    compare((Group::RoundTrip, ours), (Group::RoundTrip, "quinn"), AtMost(0.5));
+    compare((Group::RoundTrip, ours), (Group::RoundTrip, "tonic unary"), AtMost(0.5));
+    compare((Group::Messages, ours), (Group::Messages, "LengthDelimitedCodec"), AtLeast(1.5));
+    for link in LINKS {
+        for data in DATA {
+            all.push(adaptive(results, link, data));
+        }
+    }
+    let vm = compression::value(&results.compression, "100 Mbit/s", "vm", "auto");
+    all.push(Requirement {
+        what: "compression, 100 Mbit/s: payload of vm data / link rate".to_owned(),
+        value: vm.map(|rate| rate / 100e6),
+        must: AtLeast(3.0),
+    });
+    all.extend(results.lab.iter().flat_map(lab));
+    all
+}
+
+/// The name of a table.
+pub(crate) fn title(group: Group) -> &'static str {
+    match group {
+        Group::Plain => "bulk, plain",
+        Group::Encrypted => "bulk, encrypted",
+        Group::RoundTrip => "round trip p50, 64 bytes",
+        Group::Messages => "one-way messages, 64 bytes",
+        Group::Compression => "compression",
+    }
+}
+
+/// Random data must not lose against `none`, other data little against the best static level.
+fn adaptive(results: &Results, link: &str, data: &str) -> Requirement {
+    let value = |codec| compression::value(&results.compression, link, data, codec);
+    let (against, other, must) = if data == "random" {
+        ("none", value("none"), Must::AtLeast(0.97))
+    } else {
+        let best = ["none", "lz4", "zstd 1", "zstd 3"].into_iter().filter_map(value).reduce(f64::max);
+        ("the best static level", best, Must::AtLeast(0.9))
+    };
+    Requirement {
+        what: format!("compression, {link}: {data}, auto / {against}"),
+        value: value("auto").zip(other).map(|(auto, other)| auto / other),
+        must,
+    }
+}
+
+/// Contenders that the lab's requirement names.
+const LAB_RIVALS: [&str; 5] = ["iperf3-bbr1", "iperf3-bbr2", "iperf3-bbr4", "iperf3-cubic16", "quinn"];
+
+fn lab(lab: &Lab) -> impl Iterator<Item = Requirement> {
+    lab.scenarios.iter().flat_map(|scenario| {
+        let median = |name: &str| scenario.contenders.iter().find(|c| c.name == name)?.median_mbit;
+        let best = LAB_RIVALS.into_iter().filter_map(median).reduce(f64::max);
+        let (name, rate) = (&scenario.scenario.name, scenario.scenario.rate_mbit);
+        let ours = median("novacron");
+        let against_best = Requirement {
+            what: format!("lab {name}: novacron / the best of the others"),
+            value: ours.zip(best).map(|(ours, best)| ours / best),
+            must: Must::AtLeast(1.0),
+        };
+        let fills = best.is_some_and(|best| best >= 0.9 * rate).then(|| Requirement {
+            what: format!("lab {name}: novacron / the link's rate, where another reaches 0.9"),
+            value: ours.map(|ours| ours / rate),
+            must: Must::AtLeast(0.85),
+        });
+        std::iter::once(against_best).chain(fills)
+    })
+}

@@ -1,0 +1,146 @@
+//! What was measured, as it is stored.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    compression::Cell,
+    contender::{Group, Measured},
+    machine::Machine,
+};
+
+/// One run of the whole bench.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) machine: Machine,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: f64,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) compression: Vec<Cell>,
+    /// What `dwcp-lab compare --json` wrote.
+    pub(crate) lab: Option<Lab>,
+}
+
+/// One contender in one table. One value per round.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) group: Group,
+    pub(crate) name: String,
+    /// Bits per second, messages per second, or the median round trip in microseconds.
+    pub(crate) values: Vec<f64>,
+    /// Rounds without a value.
+    pub(crate) failures: u32,
+    /// 99th percentiles of the round trip in microseconds.
+    pub(crate) p99: Vec<f64>,
+    /// Peak resident memory of server and client, KiB.
+    pub(crate) server_rss_kib: Vec<f64>,
+    pub(crate) client_rss_kib: Vec<f64>,
+}
+
+impl Row {
+    pub(crate) fn new(group: Group, name: &str) -> Self {
+        Self {
+            group,
+            name: name.to_owned(),
+            values: Vec::new(),
+            failures: 0,
+            p99: Vec::new(),
+            server_rss_kib: Vec::new(),
+            client_rss_kib: Vec::new(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, measured: &Measured) {
+        self.values.push(measured.value);
+        self.p99.extend(measured.p99_us);
+        self.server_rss_kib.extend(measured.server_rss_kib.map(|kib| kib as f64));
+        self.client_rss_kib.extend(measured.client_rss_kib.map(|kib| kib as f64));
+    }
+}
+
+/// The part of a lab report that the document shows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Lab {
+    pub(crate) time_s: u64,
+    pub(crate) runs: u32,
+    pub(crate) machine: LabMachine,
+    pub(crate) scenarios: Vec<LabScenario>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LabMachine {
+    pub(crate) processor: String,
+    pub(crate) processors: usize,
+    pub(crate) kernel: String,
+    pub(crate) commit: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LabScenario {
+    pub(crate) scenario: LabLink,
+    pub(crate) contenders: Vec<LabContender>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LabLink {
+    pub(crate) name: String,
+    pub(crate) rate_mbit: f64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LabContender {
+    pub(crate) name: String,
+    pub(crate) median_mbit: Option<f64>,
+}
+
+impl Results {
+    pub(crate) fn new(rounds: usize, seconds: f64) -> Self {
+        let machine = Machine::current();
+        Self { machine, rounds, seconds, rows: Vec::new(), compression: Vec::new(), lab: None }
+    }
+
+    /// The rows of a table.
+    pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.group == group)
+    }
+
+    /// The median value of one row.
+    pub(crate) fn value(&self, group: Group, name: &str) -> Option<f64> {
+        median(&self.group(group).find(|row| row.name == name)?.values)
+    }
+
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| path.display().to_string())
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// The middle value, or the mean of the two middle ones.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    Some(if sorted.len() % 2 == 1 { upper } else { (sorted[sorted.len() / 2 - 1] + upper) / 2.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+}

@@ -1,0 +1,13 @@
+//! What DWCP is held against: other transports, each set up as its users would set it up for speed.
+//!
+//! Every peer does the same three jobs between two processes (see [`workload`]), so that one runner can alternate
+//! between them and one table can hold them. DWCP itself takes part through `novacron bench`, the command that its
+//! users have; nothing here links `dwcp-core`.
+
+pub mod byte_stream;
+pub mod framed;
+pub mod grpc;
+pub mod quic;
+pub mod tar_copy;
+pub mod tls;
+pub mod workload;

@@ -1,0 +1,215 @@
+//! The client: sends (or, reversed, receives) for the given time and gathers the figures.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use bytes::Bytes;
+use dwcp_core::{Connection, ConnectionStats, Endpoint, EndpointConfig, Messages, Priority};
+use hdrhistogram::Histogram;
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{
+    BLOCK_BYTES, BLOCK_BYTES_MAX, ClientArgs, Control, End, MESSAGE_BYTES, Mode, Outcome, Plan, Ring,
+    cpu_seconds, drain, fill, peak_rss_kib,
+    report::{Interval, LinkReport, Report},
+};
+
+/// Messages handed over at once.
+const MESSAGES_BATCH: usize = 256;
+/// A round trip longer than this ends the run.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(60);
+
+/// What messages carry: static, so that cloning one costs nothing.
+static MESSAGE: [u8; Messages::LEN_MAX] = [0; Messages::LEN_MAX];
+
+pub(super) async fn run(args: &ClientArgs, config: EndpointConfig) -> Result<()> {
+    let time = Duration::try_from_secs_f64(args.time).context("--time")?;
+    let interval = Duration::try_from_secs_f64(args.interval).context("--interval")?;
+    ensure!(!interval.is_zero(), "--interval must be longer than nothing");
+    ensure!(!args.reverse || args.mode == Mode::Throughput, "--reverse is for --mode throughput");
+    let size = args.size.map(usize::try_from).transpose().context("--size")?;
+    let (block_bytes, message_bytes) = match args.mode {
+        Mode::Throughput => (size.unwrap_or(BLOCK_BYTES), 0),
+        _ => (BLOCK_BYTES, size.unwrap_or(MESSAGE_BYTES)),
+    };
+    ensure!((1..=BLOCK_BYTES_MAX).contains(&block_bytes), "--size: a write has 1..={BLOCK_BYTES_MAX} bytes");
+    ensure!(message_bytes <= MESSAGE.len(), "--size: a message has at most {} bytes", MESSAGE.len());
+    let plan = Plan {
+        mode: args.mode,
+        streams: args.streams.unwrap_or((args.mode == Mode::Throughput).into()),
+        block_bytes,
+        data: args.data.to_string(),
+        reverse: args.reverse,
+        time,
+    };
+    let ring = Ring::new(args.data, block_bytes).await?;
+
+    let connection = connect(args, config).await?;
+    let mut control = Control::new(connection.open_stream().await?);
+    control.send(&plan).await?;
+    let ready: String = control.recv().await?;
+    ensure!(ready == "ready", "the server says {ready:?}");
+
+    let mut run = Run {
+        connection: connection.clone(),
+        plan,
+        message: Bytes::from_static(&MESSAGE[..message_bytes]),
+        start: Instant::now(),
+    };
+    let before = (cpu_seconds(), connection.stats());
+    let quiet = args.json || run.plan.streams == 0;
+    let watcher = tokio::spawn(watch(connection.clone(), run.start, time, interval, args.reverse, quiet));
+    let (work, received) = run.work(ring).await?;
+    control.send(&End { messages: work.messages }).await?;
+    let outcome: Outcome = control.recv().await?;
+    let seconds = run.start.elapsed().as_secs_f64();
+    // Its time is over as well: nothing ends before that.
+    let (intervals, links) = watcher.await?;
+    let stats = connection.stats();
+    connection.close(0, "done");
+
+    let bytes = if args.reverse { received } else { outcome.bytes };
+    let wire = |s: &ConnectionStats| if args.reverse { s.wire_bytes_received } else { s.wire_bytes_sent };
+    let wire_bytes = wire(&stats) - wire(&before.1);
+    let sent_retransmits: u64 = stats.links.iter().map(|link| link.retransmits).sum();
+    Report {
+        mode: args.mode,
+        seconds,
+        bytes,
+        bits_per_second: bytes as f64 * 8.0 / seconds,
+        wire_bytes,
+        ratio: (wire_bytes > 0).then(|| bytes as f64 / wire_bytes as f64),
+        messages: outcome.messages,
+        messages_per_second: outcome.messages as f64 / seconds,
+        p50_us: work.trips.as_ref().map(|trips| trips.value_at_quantile(0.5) as f64 / 1e3),
+        p99_us: work.trips.as_ref().map(|trips| trips.value_at_quantile(0.99) as f64 / 1e3),
+        retransmits: if args.reverse { outcome.retransmits } else { sent_retransmits },
+        cpu_seconds_client: cpu_seconds() - before.0,
+        cpu_seconds_server: outcome.cpu_seconds,
+        peak_rss_kib: peak_rss_kib()?,
+        decision: stats.last_decision,
+        links,
+        intervals,
+    }
+    .print(args.json)
+}
+
+async fn connect(args: &ClientArgs, config: EndpointConfig) -> Result<Connection> {
+    let endpoint = Endpoint::client(config)?;
+    let server = &args.server;
+    let (host, _) = server.rsplit_once(':').with_context(|| format!("{server:?} is not HOST:PORT"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let name = args.server_name.as_deref().unwrap_or(host);
+    let mut connected = Err(anyhow!("{host} has no address"));
+    for addr in tokio::net::lookup_host(server).await.with_context(|| format!("cannot resolve {host}"))? {
+        connected = endpoint.connect(addr, name).await.map_err(anyhow::Error::from);
+        if connected.is_ok() {
+            break;
+        }
+    }
+    connected.with_context(|| format!("cannot connect to {server}"))
+}
+
+struct Run {
+    connection: Connection,
+    plan: Plan,
+    message: Bytes,
+    start: Instant,
+}
+
+/// What the foreground job did.
+#[derive(Default)]
+struct Work {
+    messages: u64,
+    trips: Option<Histogram<u64>>,
+}
+
+impl Run {
+    fn until(&self) -> Instant {
+        self.start + self.plan.time
+    }
+
+    /// Does the job; also says how many bytes came in on streams.
+    async fn work(&mut self, ring: Ring) -> Result<(Work, u64)> {
+        let mut streams = JoinSet::new();
+        for _ in 0..self.plan.streams {
+            if self.plan.reverse {
+                let (_, recv) = self.connection.accept_stream().await?;
+                streams.spawn(drain(recv));
+            } else {
+                let (send, _) = self.connection.open_stream().await?;
+                let (ring, until) = (ring.clone(), self.until());
+                streams.spawn(async move { fill(send, ring, until).await.map(|()| 0) });
+            }
+        }
+        let work = match self.plan.mode {
+            Mode::Throughput => Work::default(),
+            Mode::Rtt => self.round_trips().await?,
+            Mode::Messages => self.one_way().await?,
+        };
+        let mut received = 0;
+        while let Some(done) = streams.join_next().await {
+            received += done??;
+        }
+        Ok((work, received))
+    }
+
+    async fn round_trips(&self) -> Result<Work> {
+        let messages = self.connection.messages();
+        let mut trips = Histogram::new_with_bounds(1, ROUND_TRIP_MAX.as_nanos() as u64, 3)?;
+        let mut last = Instant::now();
+        while last < self.until() {
+            messages.request(Priority::Control, self.message.clone(), ROUND_TRIP_MAX).await?;
+            let now = Instant::now();
+            trips.saturating_record((now - last).as_nanos() as u64);
+            last = now;
+        }
+        Ok(Work { messages: trips.len(), trips: Some(trips) })
+    }
+
+    async fn one_way(&self) -> Result<Work> {
+        let messages = self.connection.messages();
+        let mut batch = Vec::with_capacity(MESSAGES_BATCH);
+        let mut sent = 0;
+        while Instant::now() < self.until() {
+            batch.resize(MESSAGES_BATCH, self.message.clone());
+            messages.send_many(Priority::Normal, &mut batch).await?;
+            sent += MESSAGES_BATCH as u64;
+        }
+        Ok(Work { messages: sent, trips: None })
+    }
+}
+
+/// Prints a line at each interval; at the end of the time, how the links are.
+async fn watch(
+    connection: Connection,
+    start: Instant,
+    time: Duration,
+    interval: Duration,
+    reverse: bool,
+    quiet: bool,
+) -> (Vec<Interval>, Vec<LinkReport>) {
+    let moved = |stats: &ConnectionStats| if reverse { stats.bytes_received } else { stats.bytes_sent };
+    let mut intervals = Vec::new();
+    let (mut last, mut bytes) = (Duration::ZERO, moved(&connection.stats()));
+    loop {
+        let next = (last + interval).min(time);
+        tokio::time::sleep_until(start + next).await;
+        let now = start.elapsed();
+        let stats = connection.stats();
+        let rate = (moved(&stats) - bytes) as f64 * 8.0 / (now - last).as_secs_f64();
+        intervals.push(Interval {
+            start: last.as_secs_f64(),
+            end: now.as_secs_f64(),
+            bits_per_second: rate,
+            links: stats.links.len(),
+        });
+        if !quiet {
+            println!("{}", intervals[intervals.len() - 1]);
+        }
+        if next >= time {
+            return (intervals, stats.links.iter().map(LinkReport::new).collect());
+        }
+        (last, bytes) = (now, moved(&stats));
+    }
+}

@@ -1,0 +1,92 @@
+//! The `novacron` command: parsing, logging and exit codes. Each subcommand has its own file.
+
+mod bench;
+mod certs;
+mod exit;
+mod progress;
+mod recv;
+mod send;
+mod size;
+mod tls;
+mod transport;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+
+/// Moves data between nodes over DWCP, fast and verified.
+#[derive(Parser)]
+#[command(name = "novacron", version, after_help = exit::HELP)]
+struct Cli {
+    /// Format of log lines, which go to standard error; RUST_LOG chooses which.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Send(send::SendArgs),
+    Recv(recv::RecvArgs),
+    Bench(bench::BenchArgs),
+    Certs(certs::CertsArgs),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("novacron: cannot start: {error}");
+            return exit::FAILURE.into();
+        }
+    };
+    let ended = match cli.command {
+        Command::Send(args) => on_worker(&runtime, send::run(args)),
+        Command::Recv(args) => on_worker(&runtime, recv::run(args)),
+        Command::Bench(args) => on_worker(&runtime, bench::run(args)),
+        Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
+    };
+    // A thread may still wait for standard input; nobody waits for it.
+    runtime.shutdown_background();
+    let code = ended.unwrap_or_else(|error| {
+        eprintln!("novacron: {}", in_words(&error));
+        exit::of_error(&error)
+    });
+    code.into()
+}
+
+/// Runs a command as a task: on the main thread, each of its wake-ups would cross threads.
+fn on_worker<T: Send + 'static>(
+    runtime: &Runtime,
+    command: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> anyhow::Result<T> {
+    runtime.block_on(runtime.spawn(command)).context("a command ended abnormally")?
+}
+
+/// An error and its causes; many of ours tell their cause themselves.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}

@@ -1,0 +1,167 @@
+//! `novacron recv --listen ADDR --into DIR`.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+use dwcp_core::{Connection, Endpoint};
+use dwcp_transfer::{Destination, ProgressSource, Receiver, ReceiverConfig, clean_partials};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+use crate::{
+    exit::{self, Usage},
+    progress::{Display, OutputArgs},
+    size,
+    tls::TlsArgs,
+    transport::TransportArgs,
+};
+
+/// Transfers received at once; more wait.
+const SESSIONS_MAX: usize = 16;
+/// How long transfers may go on after the first signal to stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait for the peer to take note of the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Receives what senders send, below one folder.
+///
+/// Nothing outside the folder is touched. A file appears under its name only when all of it is there and matches its
+/// hash; until then it grows in DIR/.novacron-partial, where an interrupted transfer finds it when it is run again.
+#[derive(Args, Debug)]
+#[command(after_help = crate::exit::HELP)]
+pub(crate) struct RecvArgs {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888")]
+    listen: SocketAddr,
+    /// Folder to receive into; - is standard output (one file, and only its exit code says whether it was whole).
+    #[arg(long, value_name = "DIR", required_unless_present = "clean_partials")]
+    into: Option<PathBuf>,
+    /// Existing files may be replaced.
+    #[arg(long)]
+    overwrite: bool,
+    /// Ends after the first transfer that was not interrupted.
+    #[arg(long)]
+    once: bool,
+    /// The destination is a block device, written in place: not atomic, and only what differs travels.
+    #[arg(long)]
+    device: bool,
+    /// Does not wait for the disk: after a power failure files may be empty or damaged.
+    #[arg(long)]
+    no_fsync: bool,
+    /// Also takes over owner, setuid bits and extended attributes outside user., as root and from senders you trust.
+    #[arg(long)]
+    privileged_metadata: bool,
+    /// Removes the partial files of DIR and ends; interrupted transfers begin anew.
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    clean_partials: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    transport: TransportArgs,
+}
+
+/// Receives; returns the exit code.
+pub(crate) async fn run(args: RecvArgs) -> Result<u8> {
+    if let Some(folder) = &args.clean_partials {
+        let report = clean_partials(folder)?;
+        eprintln!("removed {} files, {}", report.files, size::show(report.bytes));
+        return Ok(exit::OK);
+    }
+    let into = args.into.clone().ok_or_else(|| Usage("--into is missing".into()))?;
+    let to_output = into.as_os_str() == "-";
+    let destination = match (to_output, args.device) {
+        (true, true) => return Err(Usage("--device needs a path".into()).into()),
+        (true, false) => Destination::Output(Box::new(std::io::stdout())),
+        (false, true) => Destination::Device(into),
+        (false, false) => Destination::Folder(into),
+    };
+    raise_open_files();
+    let config = args.transport.endpoint_config(&args.tls)?;
+    let mut receiving = ReceiverConfig::new(destination);
+    receiving.overwrite = args.overwrite;
+    receiving.fsync = !args.no_fsync;
+    receiving.privileged_metadata = args.privileged_metadata;
+    let receiver = Arc::new(Receiver::open(receiving)?);
+    let endpoint = Endpoint::listen(args.listen, config).await?;
+    args.tls.keep_fresh(&endpoint)?;
+    if let Some(address) = endpoint.local_addr() {
+        eprintln!("listening on {address}");
+    }
+    // What was written to standard output cannot be taken back: there is no second try.
+    let once = args.once || to_output;
+    let display = args.output.display(to_output);
+    serve(&endpoint, receiver, display, once, to_output).await
+}
+
+async fn serve(
+    endpoint: &Endpoint,
+    receiver: Arc<Receiver>,
+    display: Display,
+    once: bool,
+    only_one: bool,
+) -> Result<u8> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut sessions: JoinSet<Ended> = JoinSet::new();
+    loop {
+        tokio::select! {
+            connection = endpoint.accept(), if sessions.len() < SESSIONS_MAX => {
+                let Some(connection) = connection else { return Ok(exit::OK) };
+                sessions.spawn(session(receiver.clone(), connection, display.clone()));
+            }
+            Some(ended) = sessions.join_next() => {
+                let ended = ended?;
+                // An interrupted transfer is expected back.
+                if once && (ended.complete || only_one) {
+                    return Ok(ended.code);
+                }
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tokio::select! {
+        () = endpoint.shutdown(SHUTDOWN_TIMEOUT) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(exit::OK)
+}
+
+struct Ended {
+    code: u8,
+    /// The sender said that it was all.
+    complete: bool,
+}
+
+async fn session(receiver: Arc<Receiver>, connection: Connection, display: Display) -> Ended {
+    let peer = connection.peer();
+    // Certificates prove names; without them the node id is only a courtesy, and plaintext is for trusted places.
+    let name = peer.names.first().unwrap_or(&peer.node_id).clone();
+    let progress = ProgressSource::default();
+    let mut complete = false;
+    let work = async {
+        let ended = receiver.serve(&connection, &name, &progress).await;
+        complete = ended.is_ok();
+        ended
+    };
+    let code = display.watch(&name, &progress, &connection, work).await;
+    if tokio::time::timeout(DRAIN_TIMEOUT, connection.drain()).await.is_err() {
+        connection.close(0, "transfer ended");
+    }
+    Ended { code, complete }
+}
+
+/// Many files are open at once; the soft limit is often far below what the hard one allows.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "setrlimit(RLIMIT_NOFILE)");
+    }
+}

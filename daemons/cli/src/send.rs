@@ -1,0 +1,194 @@
+//! `novacron send SRC... HOST:PORT[:PATH]`.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use dwcp_core::Endpoint;
+use dwcp_transfer::{RelPath, Sender, SenderConfig, Source};
+
+use crate::{exit::Usage, progress::OutputArgs, tls::TlsArgs, transport::TransportArgs};
+
+/// How long to wait, when all is done, for the peer to take note.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends files, directories, block devices or standard input to a receiver.
+///
+/// Run again after an interruption, it sends only what is missing. Holes in files are kept and not sent. One SRC is
+/// called PATH at the receiver; several, or a PATH that ends in a slash, go into the directory PATH.
+#[derive(Args, Debug)]
+#[command(after_help = crate::exit::HELP)]
+pub(crate) struct SendArgs {
+    /// What to send; - is standard input, which PATH must name.
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<PathBuf>,
+    /// The receiver, and what SRC is called below its folder [default: its own name].
+    #[arg(required = true, value_name = "HOST:PORT[:PATH]")]
+    destination: OsString,
+    /// Compares content, not only size and time, before a file counts as there already.
+    #[arg(long)]
+    checksum: bool,
+    /// Name that the receiver's certificate must carry [default: HOST].
+    #[arg(long, value_name = "NAME", help_heading = "Security")]
+    server_name: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    transport: TransportArgs,
+}
+
+/// Sends; returns the exit code.
+pub(crate) async fn run(args: SendArgs) -> Result<u8> {
+    let target = Target::parse(&args.destination)?;
+    let config = args.transport.endpoint_config(&args.tls)?;
+    let mut sending = SenderConfig::new(sources(&args.sources, &target)?);
+    sending.checksum = args.checksum;
+    sending.sender.clone_from(&config.node_id);
+    let sender = Sender::new(sending)?;
+    let progress = sender.progress();
+
+    let endpoint = Endpoint::client(config)?;
+    let name = args.server_name.as_deref().unwrap_or(&target.host);
+    let addresses: Vec<_> = tokio::net::lookup_host((&*target.host, target.port))
+        .await
+        .with_context(|| format!("cannot resolve {}", target.host))?
+        .collect();
+    let mut connected = Err(anyhow::anyhow!("{} has no address", target.host));
+    for address in addresses {
+        connected = endpoint.connect(address, name).await.map_err(anyhow::Error::from);
+        if connected.is_ok() {
+            break;
+        }
+    }
+    let connection =
+        connected.with_context(|| format!("cannot connect to {}:{}", target.host, target.port))?;
+    let display = args.output.display(false);
+    let label = target.host.clone();
+    let code = display.watch(&label, &progress, &connection, sender.run(&connection)).await;
+    // Everything is committed already, or has failed: a peer that does not answer any more changes nothing.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connection.drain()).await;
+    Ok(code)
+}
+
+/// Where to send.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    host: String,
+    port: u16,
+    path: Option<Vec<u8>>,
+}
+
+impl Target {
+    fn parse(text: &OsStr) -> Result<Self> {
+        let usage = || {
+            let text = text.display();
+            Usage(format!("{text}: expected HOST:PORT or HOST:PORT:PATH, with an IPv6 address in brackets"))
+        };
+        let bytes = text.as_bytes();
+        let (host, rest) = match bytes.strip_prefix(b"[") {
+            Some(bracketed) => {
+                let end = bracketed.iter().position(|&byte| byte == b']').ok_or_else(usage)?;
+                (&bracketed[..end], bracketed[end + 1..].strip_prefix(b":").ok_or_else(usage)?)
+            }
+            None => {
+                let end = bytes.iter().position(|&byte| byte == b':').ok_or_else(usage)?;
+                (&bytes[..end], &bytes[end + 1..])
+            }
+        };
+        let (port, path) = match rest.iter().position(|&byte| byte == b':') {
+            Some(colon) => (&rest[..colon], Some(rest[colon + 1..].to_vec())),
+            None => (rest, None),
+        };
+        let host = str::from_utf8(host).ok().filter(|host| !host.is_empty()).ok_or_else(usage)?;
+        let port = str::from_utf8(port).ok().and_then(|port| port.parse().ok()).ok_or_else(usage)?;
+        Ok(Self { host: host.to_owned(), port, path: path.filter(|path| !path.is_empty()) })
+    }
+}
+
+fn sources(paths: &[PathBuf], target: &Target) -> Result<Vec<Source>> {
+    let folder = paths.len() > 1 || target.path.as_ref().is_some_and(|path| path.ends_with(b"/"));
+    paths
+        .iter()
+        .map(|path| {
+            let stream = path.as_os_str() == "-";
+            let given = target.path.as_deref().map(|path| path.strip_suffix(b"/").unwrap_or(path));
+            let dest = match (given, folder) {
+                (Some(given), false) => given.to_vec(),
+                _ if stream => return Err(Usage("standard input needs a name: HOST:PORT:PATH".into()).into()),
+                (Some(given), true) => [given, b"/", &own_name(path)?].concat(),
+                (None, _) => own_name(path)?,
+            };
+            let dest = RelPath::new(dest).map_err(|error| {
+                Usage(format!("{error}: PATH names something below the receiver's folder"))
+            })?;
+            Ok(if stream {
+                Source::Stream { reader: Box::new(std::io::stdin()), dest }
+            } else {
+                Source::Path { path: path.clone(), dest }
+            })
+        })
+        .collect()
+}
+
+/// The name of a path; for `.` or `..` that of the directory it is.
+fn own_name(path: &Path) -> Result<Vec<u8>> {
+    let name = match path.file_name() {
+        Some(name) if !path.as_os_str().as_bytes().ends_with(b"/.") => name.to_owned(),
+        _ => {
+            let path = path.canonicalize().with_context(|| path.display().to_string())?;
+            path.file_name().ok_or_else(|| Usage("/ needs a name: HOST:PORT:PATH".into()))?.to_owned()
+        }
+    };
+    Ok(name.into_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations() {
+        let parsed = |text: &str| {
+            let target = Target::parse(OsStr::new(text)).ok()?;
+            Some((target.host, target.port, target.path.map(|path| String::from_utf8(path).unwrap())))
+        };
+        let some = |host: &str, port, path: Option<&str>| Some((host.into(), port, path.map(str::to_owned)));
+        assert_eq!(parsed("node:8888"), some("node", 8888, None));
+        assert_eq!(parsed("10.0.0.1:1:a/b:c"), some("10.0.0.1", 1, Some("a/b:c")));
+        assert_eq!(parsed("[::1]:8888:x"), some("::1", 8888, Some("x")));
+        assert_eq!(parsed("node:8888:"), some("node", 8888, None));
+        for bad in ["node", "node:", ":8888", "node:99999", "::1:8888", "[::1]8888", "[::1", "node:x"] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_things_are_called_at_the_receiver() {
+        let named = |paths: &[&str], target: &str| -> Option<Vec<String>> {
+            let paths: Vec<_> = paths.iter().map(PathBuf::from).collect();
+            let sources = sources(&paths, &Target::parse(OsStr::new(target)).unwrap()).ok()?;
+            let name = |source| match source {
+                Source::Path { dest, .. } | Source::Stream { dest, .. } => RelPath::to_string(&dest),
+            };
+            Some(sources.into_iter().map(name).collect())
+        };
+        let some = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        assert_eq!(named(&["/var/vm.img"], "h:1"), some(&["vm.img"]));
+        assert_eq!(named(&["/var/vm.img"], "h:1:new"), some(&["new"]));
+        assert_eq!(named(&["/var/vm.img"], "h:1:dir/"), some(&["dir/vm.img"]));
+        assert_eq!(named(&["a", "b/c/"], "h:1:dir"), some(&["dir/a", "dir/c"]));
+        assert_eq!(named(&["-"], "h:1:name"), some(&["name"]));
+        for (paths, target) in
+            [(&["-"][..], "h:1"), (&["a"], "h:1:/abs"), (&["a"], "h:1:../up"), (&["/"], "h:1")]
+        {
+            assert_eq!(named(paths, target), None, "{paths:?} {target}");
+        }
+    }
+}

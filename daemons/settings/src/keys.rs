@@ -1,0 +1,203 @@
+//! The table of settings: name, how it is read, how it is printed.
+
+use std::path::PathBuf;
+
+use dwcp_core::{CompressionAlgorithm, CompressionLevel};
+
+use crate::{
+    Settings, TlsFiles,
+    value::{
+        DURATION, SIZE, duration, parsed, print_duration, print_size, print_unless, printed, size, unless,
+    },
+};
+
+/// One setting.
+pub(crate) struct Key {
+    /// Full name, sections separated by dots.
+    pub(crate) name: &'static str,
+    /// What may be written.
+    pub(crate) expected: &'static str,
+    /// A sequence in YAML, comma-separated elsewhere.
+    pub(crate) is_list: bool,
+    /// Reads a value into the settings; `None` if it does not fit.
+    pub(crate) set: fn(&mut Settings, &str) -> Option<()>,
+    /// The value as it is written.
+    pub(crate) get: fn(&Settings) -> String,
+}
+
+/// The key of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The most similar name, if one is similar enough to have been meant.
+pub(crate) fn nearest(name: &str) -> Option<&'static str> {
+    const SIMILAR: f64 = 0.6;
+    let last = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
+    let similarity = |key: &Key| {
+        // Someone may know the setting and not its section.
+        let whole = strsim::normalized_damerau_levenshtein(name, key.name);
+        whole.max(0.9 * strsim::normalized_damerau_levenshtein(name, last(key.name)))
+    };
+    let best = KEYS.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(best) >= SIMILAR).then_some(best.name)
+}
+
+/// `key!(name, expected, |settings, text| place = value?, |settings| text)`
+macro_rules! key {
+    ($name:literal, $expected:expr, $set:expr, $get:expr) => {
+        Key { name: $name, expected: $expected, is_list: false, set: $set, get: $get }
+    };
+    (list $name:literal, $expected:expr, $set:expr, $get:expr) => {
+        Key { name: $name, expected: $expected, is_list: true, set: $set, get: $get }
+    };
+}
+
+/// `set!(place, value)`: assigns if there is a value.
+macro_rules! set {
+    ($($place:ident).+, $value:expr) => {
+        |s, text| {
+            let read: fn(&str) -> Option<_> = $value;
+            s.$($place).+ = read(text)?;
+            Some(())
+        }
+    };
+}
+
+/// Every setting, in the order in which they are printed.
+pub(crate) const KEYS: &[Key] = &[
+    key!("node_id", "1..=255 bytes", set!(endpoint.node_id, parsed), |s| s.endpoint.node_id.clone()),
+    key!("region", "1..=255 bytes, or empty", set!(endpoint.region, |t| unless(t, "", parsed)), |s| {
+        print_unless(s.endpoint.region.clone(), "", printed)
+    }),
+    key!("listen", "ADDRESS:PORT", set!(listen, parsed), |s| printed(s.listen)),
+    key!("allow_plaintext", "true or false", set!(endpoint.allow_plaintext, parsed), |s| printed(
+        s.endpoint.allow_plaintext
+    )),
+    key!("drain_timeout", DURATION, set!(drain_timeout, duration), |s| print_duration(s.drain_timeout)),
+    key!("transport.streams.min", "1..=1024", set!(endpoint.transport.streams.min, parsed), |s| printed(
+        s.endpoint.transport.streams.min
+    )),
+    key!("transport.streams.max", "min..=1024", set!(endpoint.transport.streams.max, parsed), |s| printed(
+        s.endpoint.transport.streams.max
+    )),
+    key!("transport.streams.initial", "min..=max", set!(endpoint.transport.streams.initial, parsed), |s| {
+        printed(s.endpoint.transport.streams.initial)
+    }),
+    key!(
+        "transport.congestion_control",
+        "auto, or the name of one that the kernel has",
+        set!(endpoint.transport.congestion_control, |t| unless(t, "auto", congestion_control)),
+        |s| print_unless(s.endpoint.transport.congestion_control.clone(), "auto", printed)
+    ),
+    key!(
+        "transport.frame_bytes_max",
+        "4 KiB..=4 MiB",
+        set!(endpoint.transport.frame_bytes_max, |t| size(t)?.try_into().ok()),
+        |s| print_size(s.endpoint.transport.frame_bytes_max.into())
+    ),
+    key!(
+        "transport.pacing_bytes_per_second",
+        "off, or at least 1 KiB",
+        set!(endpoint.transport.pacing_bytes_per_second, |t| unless(t, "off", size)),
+        |s| print_unless(s.endpoint.transport.pacing_bytes_per_second, "off", print_size)
+    ),
+    key!(
+        "transport.connection_window_bytes",
+        SIZE,
+        set!(endpoint.transport.connection_window_bytes, size),
+        |s| print_size(s.endpoint.transport.connection_window_bytes)
+    ),
+    key!(
+        "transport.streams_open_max",
+        "a number below 2^32",
+        set!(endpoint.transport.streams_open_max, parsed),
+        |s| printed(s.endpoint.transport.streams_open_max)
+    ),
+    key!("transport.resume_timeout", DURATION, set!(endpoint.transport.resume_timeout, duration), |s| {
+        print_duration(s.endpoint.transport.resume_timeout)
+    }),
+    key!(
+        "transport.idle_timeout",
+        "off, or a number with ms, s, m or h, more than 0",
+        set!(endpoint.transport.idle_timeout, |t| unless(t, "off", duration)),
+        |s| print_unless(s.endpoint.transport.idle_timeout, "off", print_duration)
+    ),
+    key!(
+        "transport.keepalive_interval",
+        DURATION,
+        set!(endpoint.transport.keepalive_interval, duration),
+        |s| print_duration(s.endpoint.transport.keepalive_interval)
+    ),
+    key!(
+        "transport.handshake_timeout",
+        DURATION,
+        set!(endpoint.transport.handshake_timeout, duration),
+        |s| { print_duration(s.endpoint.transport.handshake_timeout) }
+    ),
+    key!(
+        "compression.algorithm",
+        "zstd, lz4 or none",
+        set!(endpoint.compression.algorithm, |t| match t {
+            "zstd" => Some(CompressionAlgorithm::Zstd),
+            "lz4" => Some(CompressionAlgorithm::Lz4),
+            "none" => Some(CompressionAlgorithm::None),
+            _ => None,
+        }),
+        |s| match s.endpoint.compression.algorithm {
+            CompressionAlgorithm::Zstd => "zstd".to_owned(),
+            CompressionAlgorithm::Lz4 => "lz4".to_owned(),
+            CompressionAlgorithm::None => "none".to_owned(),
+        }
+    ),
+    key!(
+        "compression.level",
+        "auto or 1..=19",
+        set!(endpoint.compression.level, |t| match t {
+            "auto" => Some(CompressionLevel::Auto),
+            _ => parsed(t).map(CompressionLevel::Fixed),
+        }),
+        |s| match s.endpoint.compression.level {
+            CompressionLevel::Auto => "auto".to_owned(),
+            CompressionLevel::Fixed(level) => printed(level),
+        }
+    ),
+    key!("tls.cert", "a path, or empty", |s, t| path(s, |tls| &mut tls.cert, t), |s| tls(s, |tls| {
+        shown(&tls.cert)
+    })),
+    key!("tls.key", "a path, or empty", |s, t| path(s, |tls| &mut tls.key, t), |s| tls(s, |tls| {
+        shown(&tls.key)
+    })),
+    key!("tls.ca", "a path, or empty", |s, t| path(s, |tls| &mut tls.ca, t), |s| tls(s, |tls| {
+        shown(&tls.ca)
+    })),
+    key!(
+        list "tls.allow",
+        "name patterns",
+        |s, text| {
+            let allow = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            s.tls.get_or_insert_default().allow = allow.map(str::to_owned).collect();
+            Some(())
+        },
+        |s| tls(s, |tls| tls.allow.join(","))
+    ),
+];
+
+/// What the kernel takes as a name: TCP_CA_NAME_MAX is 16 with the final zero.
+fn congestion_control(text: &str) -> Option<String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    ((1..16).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
+}
+
+fn path(settings: &mut Settings, place: fn(&mut TlsFiles) -> &mut PathBuf, text: &str) -> Option<()> {
+    *place(settings.tls.get_or_insert_default()) = PathBuf::from(text);
+    Some(())
+}
+
+fn shown(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
+
+fn tls(settings: &Settings, get: impl Fn(&TlsFiles) -> String) -> String {
+    settings.tls.as_ref().map(get).unwrap_or_default()
+}

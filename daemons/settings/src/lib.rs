@@ -1,0 +1,76 @@
+//! Settings of the NovaCron daemons: YAML file, then environment, then flags, over the defaults.
+//!
+//! Owns: names, units and printing of the settings, the order of the sources, and errors that name the key and where
+//! it stands. Ranges of the transport's settings are `dwcp-core`'s own. Reads no file, no environment and no
+//! certificates itself: text and variables are arguments, so the whole crate is a function.
+//!
+//! The schema is closed: an unknown key is an error. An unknown `NOVACRON_*` variable is only reported, because
+//! Kubernetes puts variables of that form into pods for every service called `novacron-*`.
+//!
+//! ```
+//! let mut layers = novacron_settings::Layers::new("node-1");
+//! layers.file("novacron.yaml", "transport:\n  streams:\n    max: 8\n")?;
+//! let unknown = layers.env([("NOVACRON_COMPRESSION_ALGORITHM".to_owned(), "lz4".to_owned())])?;
+//! layers.flag("--links", "transport.streams.min", "4")?;
+//! let settings = layers.finish()?;
+//! assert_eq!(settings.endpoint.transport.streams.max, 8);
+//! assert!(unknown.is_empty());
+//! # Ok::<(), novacron_settings::SettingsError>(())
+//! ```
+
+mod error;
+mod keys;
+mod layers;
+mod print;
+mod value;
+mod yaml;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use dwcp_core::EndpointConfig;
+
+pub use error::{Origin, SettingsError};
+pub use layers::Layers;
+
+/// Everything that can be set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The transport. Its `tls` is `None`: reading certificates is the caller's.
+    pub endpoint: EndpointConfig,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Certificates; `None` means plaintext.
+    pub tls: Option<TlsFiles>,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+/// Paths of PEM files, and who may connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Our certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Trust anchors for peers.
+    pub ca: PathBuf,
+    /// Name patterns of allowed peers; empty allows every certificate of the trust anchors.
+    pub allow: Vec<String>,
+}
+
+impl Settings {
+    /// Every setting as YAML; parsed again, it gives the same settings.
+    pub fn to_yaml(&self) -> String {
+        print::yaml(self)
+    }
+}
+
+/// The environment variable of a key: `transport.streams.max` is `NOVACRON_TRANSPORT_STREAMS_MAX`.
+pub fn variable(key: &str) -> String {
+    format!("NOVACRON_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// The names of all settings.
+pub fn key_names() -> impl Iterator<Item = &'static str> {
+    keys::KEYS.iter().map(|key| key.name)
+}

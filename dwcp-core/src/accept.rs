@@ -1,0 +1,176 @@
+//! The accepting side: handshakes in bounded number, new connections, and links that join.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
+
+use dwcp_proto::{
+    CloseCode, ProtocolError,
+    conn::{LinkId, Role},
+    hello::{ConnectionId, Hello, JoinToken, MINOR_VERSION},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc},
+    task::AbortHandle,
+};
+
+use crate::{
+    Connection, PeerInfo,
+    endpoint::EndpointCore,
+    handshake::{self, HandshakeError},
+    security::LinkSocket,
+};
+
+/// Connections that may wait for `accept`.
+pub(crate) const CONNECTIONS_WAITING_MAX: usize = 128;
+/// Handshakes at a time; the oldest gives way to a new one.
+const HANDSHAKES_MAX: usize = 1024;
+/// Connections of one endpoint.
+const CONNECTIONS_MAX: usize = 4096;
+/// How long to rest when the process is out of file descriptors.
+const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Accepts links for an endpoint.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    endpoint: Arc<EndpointCore>,
+    connections: mpsc::Sender<Connection>,
+    handshakes: Mutex<VecDeque<AbortHandle>>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(endpoint: Arc<EndpointCore>, connections: mpsc::Sender<Connection>) -> Arc<Self> {
+        Arc::new(Self { endpoint, connections, handshakes: Mutex::default() })
+    }
+
+    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, stop: Arc<Notify>) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.notified() => return,
+            };
+            match accepted {
+                Ok((tcp, addr)) => self.start_handshake(tcp, addr),
+                Err(error) => {
+                    tracing::warn!(%error, "accept");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn start_handshake(self: &Arc<Self>, tcp: TcpStream, addr: SocketAddr) {
+        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        handshakes.retain(|handshake| !handshake.is_finished());
+        if handshakes.len() >= HANDSHAKES_MAX
+            && let Some(oldest) = handshakes.pop_front()
+        {
+            oldest.abort();
+            tracing::warn!(limit = HANDSHAKES_MAX, "too many handshakes at a time: gave up the oldest");
+        }
+        let acceptor = Arc::clone(self);
+        let timeout = self.endpoint.config.transport.handshake_timeout;
+        let handshake = tokio::spawn(async move {
+            if tokio::time::timeout(timeout, acceptor.handshake(tcp, addr)).await.is_err() {
+                tracing::debug!(%addr, ?timeout, "handshake timed out");
+            }
+        });
+        handshakes.push_back(handshake.abort_handle());
+    }
+
+    async fn handshake(&self, tcp: TcpStream, addr: SocketAddr) {
+        let (socket, names) = match self.endpoint.server_socket(tcp).await {
+            Ok(made) => made,
+            Err(error) => return tracing::warn!(%addr, %error, "TLS handshake failed"),
+        };
+        let hello = match handshake::receive_hello(&socket).await {
+            Ok(hello) => hello,
+            Err(HandshakeError::Protocol(error)) => {
+                tracing::warn!(%addr, %error, "handshake");
+                // A peer that speaks something else entirely gets no bytes that it cannot understand.
+                if !matches!(error, ProtocolError::BadMagic(_)) {
+                    handshake::refuse(&socket, error.close_code(), &error.to_string()).await;
+                }
+                return;
+            }
+            Err(error) => return tracing::debug!(%addr, %error, "handshake"),
+        };
+        if self.endpoint.shutting_down.load(Ordering::Acquire) {
+            return handshake::refuse(&socket, CloseCode::SHUTTING_DOWN, "").await;
+        }
+        if hello.connection == ConnectionId::default() {
+            self.open(socket, names, hello, addr).await;
+        } else {
+            self.join(socket, names, hello).await;
+        }
+    }
+
+    async fn open(&self, socket: LinkSocket, names: Vec<String>, hello: Hello, addr: SocketAddr) {
+        let Ok(permit) = self.connections.try_reserve() else {
+            return handshake::refuse(&socket, CloseCode::BUSY, "too many connections wait").await;
+        };
+        let (mut id, mut token) = ([0; 16], [0; 16]);
+        if getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut token)).is_err() || id == [0; 16] {
+            return handshake::refuse(&socket, CloseCode::INTERNAL, "no randomness").await;
+        }
+        let answer = Hello {
+            minor: MINOR_VERSION,
+            link: hello.link,
+            connection: ConnectionId(id),
+            token: JoinToken(token),
+            capabilities: self.endpoint.capabilities(),
+        };
+        let says = hello.capabilities;
+        let peer = PeerInfo {
+            node_id: says.node_id.clone(),
+            region: Some(says.region.clone()).filter(|region| !region.is_empty()),
+            names,
+            addr,
+        };
+        let full = {
+            let known = self.endpoint.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter(|known| known.shared.strong_count() > 0).count() >= CONNECTIONS_MAX
+        };
+        if full {
+            return handshake::refuse(&socket, CloseCode::BUSY, "too many connections").await;
+        }
+        let shared = self.endpoint.new_connection(Role::Server, says, peer);
+        self.endpoint.remember(answer.connection, answer.token, &shared);
+        // The answer must be first on the wire: only then may the link carry frames.
+        if let Err(error) = handshake::send_hello(&socket, &answer).await {
+            tracing::debug!(%addr, %error, "handshake");
+            return shared.with(|state, _| state.core.close(CloseCode::NONE, ""));
+        }
+        self.endpoint.attach(&shared, LinkId(hello.link), socket);
+        permit.send(Connection::new(shared));
+    }
+
+    async fn join(&self, socket: LinkSocket, names: Vec<String>, hello: Hello) {
+        let shared = {
+            let known = self.endpoint.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = known.get(&hello.connection).filter(|known| known.token.matches(&hello.token));
+            found.and_then(|known| known.shared.upgrade())
+        };
+        // With TLS the link must also come from the same node.
+        let Some(shared) = shared.filter(|shared| shared.peer.names == names && !shared.is_closed()) else {
+            return handshake::refuse(&socket, CloseCode::UNKNOWN_CONNECTION, "").await;
+        };
+        let limit = self.endpoint.config.transport.streams.max;
+        if shared.link_count() >= usize::from(limit) {
+            return handshake::refuse(&socket, CloseCode::BUSY, "too many links").await;
+        }
+        let answer = Hello {
+            minor: MINOR_VERSION,
+            link: hello.link,
+            connection: hello.connection,
+            token: JoinToken::default(),
+            capabilities: self.endpoint.capabilities(),
+        };
+        if handshake::send_hello(&socket, &answer).await.is_ok() {
+            self.endpoint.attach(&shared, LinkId(hello.link), socket);
+        }
+    }
+}

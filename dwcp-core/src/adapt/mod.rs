@@ -1,0 +1,101 @@
+//! How many links a connection uses, and with which congestion control, decided by what the kernel measures
+//! (`TCP_INFO`): what arrives at the peer, and where in the queue losses happen.
+//!
+//! Pure: samples and times come in through [`LinkController::on_sample`], actions go out. Opening, retiring and
+//! configuring sockets is the driver's; so is a connection that has lost all of its links.
+
+mod controller;
+mod evidence;
+mod goodput;
+#[cfg(test)]
+mod path_model;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use controller::{LinkController, LinkControllerConfig};
+
+/// A TCP congestion control that the controller knows how to judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CongestionControl {
+    /// Paces by measured bandwidth; random loss does not slow it down. `tcp_bbr.c`.
+    Bbr,
+    /// Slows down at each loss; fills a drop-tail queue without losing much. `tcp_cubic.c`, RFC 9438.
+    Cubic,
+}
+
+impl CongestionControl {
+    /// The kernel's name, as in `TCP_CONGESTION`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bbr => "bbr",
+            Self::Cubic => "cubic",
+        }
+    }
+}
+
+/// What held the sender back since the last sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// There was not always something to send (the application, its disk, the compressor).
+    Application,
+    /// The peer gave no credit: its reader is the bottleneck.
+    Credit,
+    /// Sockets took no more.
+    Network,
+}
+
+/// A sample of the whole path: when a link has come up, and every 100 to 250 ms.
+#[derive(Clone, Debug)]
+pub struct PathSample<'a> {
+    /// Time since any fixed moment; never goes back.
+    pub now: Duration,
+    /// What held the sender back.
+    pub limit: Limit,
+    /// The links that are open and not retiring.
+    pub links: &'a [LinkSample],
+}
+
+/// What `TCP_INFO` says of one link. Counters are since the socket was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinkSample {
+    /// Number of the link in its connection.
+    pub id: u32,
+    /// `tcpi_rtt`.
+    pub rtt: Duration,
+    /// `tcpi_min_rtt`.
+    pub rtt_min: Duration,
+    /// `tcpi_delivered * tcpi_snd_mss`: what arrived, selectively acknowledged segments included. `tcpi_bytes_acked`
+    /// would stand still during each recovery and then jump.
+    pub delivered_bytes: u64,
+    /// `tcpi_bytes_sent`.
+    pub bytes_sent: u64,
+    /// Bytes found to be lost so far: `tcpi_bytes_retrans + (tcpi_lost - tcpi_retrans) * tcpi_snd_mss`, that is what
+    /// was sent again and what is about to be.
+    pub bytes_lost: u64,
+    /// `tcpi_sndbuf_limited`.
+    pub sndbuf_limited: Duration,
+    /// `tcpi_rwnd_limited`.
+    pub rwnd_limited: Duration,
+}
+
+/// Something for the driver to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Action {
+    /// What.
+    pub change: Change,
+    /// Why, in one line for people: for the log, the metric and `novacron status`.
+    pub reason: String,
+}
+
+/// What the driver should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Open this many more links, with the congestion control of [`LinkController::congestion_control`].
+    AddLinks(u16),
+    /// Put no more frames on this link, and close it once everything on it is acknowledged.
+    RetireLink(u32),
+    /// Set the congestion control of every open link.
+    SetCongestionControl(CongestionControl),
+}

@@ -1,0 +1,137 @@
+//! The compressing side of a connection: which encoding a frame gets, and the way through the worker pool.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dwcp_proto::{
+    conn::{Reservation, StreamFrame},
+    frame::Codec,
+    hello::Capabilities,
+};
+
+use crate::{
+    CompressionConfig,
+    compress::{CompressPool, CompressionController, Encoded, Encoding, Feedback, Probe},
+    connection::Handle,
+    shared::Shared,
+};
+
+/// Chooses encodings for the outgoing frames of one connection.
+#[derive(Debug)]
+pub(crate) struct Compressor {
+    controller: Mutex<CompressionController>,
+    pool: Arc<CompressPool>,
+}
+
+/// A frame on its way through the pool.
+struct Job {
+    handle: Arc<Handle>,
+    stream: u32,
+    reservation: Reservation,
+    raw: Bytes,
+    probe: Probe,
+    encoding: Encoding,
+}
+
+impl Compressor {
+    pub(crate) fn new(config: CompressionConfig, peer: &Capabilities, pool: Arc<CompressPool>) -> Self {
+        let (zstd, lz4) = (peer.decodes(Codec::Zstd), peer.decodes(Codec::Lz4));
+        let controller = Mutex::new(CompressionController::new(config, zstd, lz4, pool.workers()));
+        Self { controller, pool }
+    }
+
+    fn controller(&self) -> MutexGuard<'_, CompressionController> {
+        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn on_tick(&self, elapsed: Duration, wire_bytes: u64, network_limited: bool) {
+        self.controller().on_tick(Feedback { elapsed, wire_bytes, network_limited });
+    }
+
+    fn choose(&self, shared: &Shared, raw: &Bytes) -> (Probe, Encoding) {
+        let mut controller = self.controller();
+        let probe = if controller.needs_probe() { Probe::of(raw) } else { Probe::default() };
+        let wire_idle = !self.pool.has_room() && shared.lock().core.unsent_bytes() == 0;
+        let encoding = controller.choose(&probe, raw.len(), wire_idle);
+        (probe, encoding)
+    }
+}
+
+/// Sends `raw` at `reservation`, compressed if that pays. Waits for room in the pool; if the future is dropped
+/// meanwhile, the frame goes out as it is.
+pub(crate) async fn send(handle: &Arc<Handle>, stream: u32, reservation: Reservation, raw: Bytes) {
+    /// Keeps the promise of a reservation when the caller goes away.
+    struct Unsent<'a>(Option<(&'a Shared, u32, Reservation, Bytes)>);
+    impl Drop for Unsent<'_> {
+        fn drop(&mut self) {
+            if let Some((shared, stream, reservation, raw)) = self.0.take() {
+                submit(shared, stream, reservation, Codec::Identity, raw);
+            }
+        }
+    }
+
+    let shared = &handle.shared;
+    let Some(compressor) = &shared.compressor else {
+        return submit(shared, stream, reservation, Codec::Identity, raw);
+    };
+    let (probe, encoding) = compressor.choose(shared, &raw);
+    if encoding == Encoding::Identity {
+        return submit(shared, stream, reservation, Codec::Identity, raw);
+    }
+    let mut unsent = Unsent(Some((shared, stream, reservation, raw.clone())));
+    let Ok(encoded) = compressor.pool.submit(encoding, raw.clone()).await else { return };
+    unsent.0 = None;
+    Job { handle: Arc::clone(handle), stream, reservation, raw, probe, encoding }.run(encoded);
+}
+
+/// Like [`send`], for callers that cannot wait: without room in the pool the frame goes out as it is.
+pub(crate) fn send_now(handle: &Arc<Handle>, stream: u32, reservation: Reservation, raw: Bytes) {
+    let shared = &handle.shared;
+    if let Some(compressor) = &shared.compressor {
+        let (probe, encoding) = compressor.choose(shared, &raw);
+        if encoding != Encoding::Identity
+            && let Ok(encoded) = compressor.pool.try_submit(encoding, raw.clone())
+        {
+            let handle = Arc::clone(handle);
+            return Job { handle, stream, reservation, raw, probe, encoding }.run(encoded);
+        }
+    }
+    submit(shared, stream, reservation, Codec::Identity, raw);
+}
+
+impl Job {
+    fn run(self, encoded: tokio::sync::oneshot::Receiver<Encoded>) {
+        tokio::spawn(async move {
+            let Self { handle, stream, reservation, raw, probe, encoding } = self;
+            let shared = &handle.shared;
+            let Some(compressor) = &shared.compressor else { return };
+            // An error: the pool is gone, and the frame goes out as it is.
+            let encoded = encoded.await.unwrap_or(Encoded { wire: None, took: Duration::ZERO });
+            let (codec, wire) = match encoded.wire {
+                Some(wire) => (encoding.codec(), wire),
+                None => (Codec::Identity, raw.clone()),
+            };
+            if !encoded.took.is_zero() {
+                compressor.controller().on_frame_compressed(
+                    &probe,
+                    encoding,
+                    raw.len(),
+                    wire.len(),
+                    encoded.took,
+                );
+            }
+            submit(shared, stream, reservation, codec, wire);
+        });
+    }
+}
+
+fn submit(shared: &Shared, stream: u32, reservation: Reservation, codec: Codec, payload: Bytes) {
+    // The checksum is computed before the lock is taken.
+    let payload_crc = shared.payload_crc.then(|| crc32fast::hash(&payload));
+    let Reservation { offset, len } = reservation;
+    let frame = StreamFrame { offset, raw_len: len, codec, payload, payload_crc };
+    shared.with(|state, now| state.core.stream_submit(now, stream, frame));
+}

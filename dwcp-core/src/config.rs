@@ -1,0 +1,192 @@
+//! What an endpoint can be told. Defaults and ranges are those of the project's settings table.
+
+use std::{sync::Arc, time::Duration};
+
+/// Everything an [`Endpoint`](crate::Endpoint) needs to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndpointConfig {
+    /// Name of this node, sent to the peer (1..=255 bytes of UTF-8).
+    pub node_id: String,
+    /// Region of this node, if any (1..=255 bytes of UTF-8).
+    pub region: Option<String>,
+    /// Links, windows, timeouts.
+    pub transport: TransportConfig,
+    /// Frame compression.
+    pub compression: CompressionConfig,
+    /// TLS, or `None` for plaintext (loopback only unless `allow_plaintext`).
+    pub tls: Option<Arc<crate::TlsConfig>>,
+    /// Allows plaintext on addresses other than loopback.
+    pub allow_plaintext: bool,
+}
+
+/// Links, windows and timeouts of the connections of an endpoint.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TransportConfig {
+    /// Bounds of the number of links.
+    pub streams: StreamsConfig,
+    /// TCP congestion control. `None`: begin with `bbr` and let the controller choose by measured
+    /// result; `Some`: that one, always.
+    pub congestion_control: Option<String>,
+    /// Largest payload of a frame in bytes, 4 KiB..=4 MiB.
+    pub frame_bytes_max: u32,
+    /// Aggregate pacing limit over all links, bytes per second.
+    pub pacing_bytes_per_second: Option<u64>,
+    /// Bytes a peer may have in flight to us over all streams.
+    pub connection_window_bytes: u64,
+    /// Streams the peer may have open at once.
+    pub streams_open_max: u32,
+    /// How long a connection without any link waits for one to return.
+    pub resume_timeout: Duration,
+    /// A connection without stream or message traffic for this long is closed; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Silence on a link after which it is probed.
+    pub keepalive_interval: Duration,
+    /// Bound on TCP connect, TLS and DWCP handshake together.
+    pub handshake_timeout: Duration,
+}
+
+/// Bounds of the number of links of a connection, 1..=1024, min <= initial <= max.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamsConfig {
+    /// Never fewer links than this.
+    pub min: u16,
+    /// Never more links than this.
+    pub max: u16,
+    /// Links opened at first.
+    pub initial: u16,
+}
+
+/// Frame compression of outgoing stream data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompressionConfig {
+    /// Which algorithm.
+    pub algorithm: CompressionAlgorithm,
+    /// Which level; only zstd has levels.
+    pub level: CompressionLevel,
+}
+
+/// Compression algorithms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionAlgorithm {
+    /// Send as it is.
+    None,
+    /// LZ4 block format.
+    Lz4,
+    /// Zstandard (RFC 8878).
+    Zstd,
+}
+
+/// Compression level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionLevel {
+    /// Chosen per frame from link rate, CPU cost and an entropy probe; may be "not at all".
+    Auto,
+    /// Always this zstd level, 1..=19.
+    Fixed(u8),
+}
+
+/// A setting out of range.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{key}: {value} is out of range, expected {expected}")]
+pub struct ConfigError {
+    /// The setting's name as in the configuration file.
+    pub key: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What is allowed.
+    pub expected: &'static str,
+}
+
+impl EndpointConfig {
+    /// The defaults, for a node of this name.
+    pub fn new(node_id: impl Into<String>) -> Self {
+        Self {
+            node_id: node_id.into(),
+            region: None,
+            transport: TransportConfig::default(),
+            compression: CompressionConfig::default(),
+            tls: None,
+            allow_plaintext: false,
+        }
+    }
+
+    /// Checks every range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        fn check(
+            ok: bool,
+            key: &'static str,
+            value: impl ToString,
+            expected: &'static str,
+        ) -> Result<(), ConfigError> {
+            if ok {
+                return Ok(());
+            }
+            Err(ConfigError { key, value: value.to_string(), expected })
+        }
+        let t = &self.transport;
+        check((1..=255).contains(&self.node_id.len()), "node_id", &self.node_id, "1..=255 bytes")?;
+        if let Some(region) = &self.region {
+            check((1..=255).contains(&region.len()), "region", region, "1..=255 bytes")?;
+        }
+        let s = t.streams;
+        check((1..=1024).contains(&s.min), "transport.streams.min", s.min, "1..=1024")?;
+        check((s.min..=1024).contains(&s.max), "transport.streams.max", s.max, "min..=1024")?;
+        let initial_ok = (s.min..=s.max).contains(&s.initial);
+        check(initial_ok, "transport.streams.initial", s.initial, "min..=max")?;
+        let frame_ok = (4 << 10..=4 << 20).contains(&t.frame_bytes_max);
+        check(frame_ok, "transport.frame_bytes_max", t.frame_bytes_max, "4 KiB..=4 MiB")?;
+        let window_ok = t.connection_window_bytes >= 4 * u64::from(t.frame_bytes_max);
+        check(
+            window_ok,
+            "transport.connection_window_bytes",
+            t.connection_window_bytes,
+            "at least 4 frames",
+        )?;
+        check(
+            t.pacing_bytes_per_second.is_none_or(|p| p >= 1024),
+            "transport.pacing_bytes_per_second",
+            t.pacing_bytes_per_second.unwrap_or(0),
+            "at least 1 KiB",
+        )?;
+        if let CompressionLevel::Fixed(level) = self.compression.level {
+            check((1..=19).contains(&level), "compression.level", level, "auto or 1..=19")?;
+        }
+        Ok(())
+    }
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self {
+            streams: StreamsConfig::default(),
+            congestion_control: None,
+            frame_bytes_max: 256 << 10,
+            pacing_bytes_per_second: None,
+            connection_window_bytes: 64 << 20,
+            streams_open_max: 1024,
+            resume_timeout: Duration::from_secs(30),
+            idle_timeout: None,
+            keepalive_interval: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for StreamsConfig {
+    fn default() -> Self {
+        Self { min: 1, max: 256, initial: 2 }
+    }
+}
+
+impl Default for CompressionConfig {
+    fn default() -> Self {
+        Self { algorithm: CompressionAlgorithm::Zstd, level: CompressionLevel::Auto }
+    }
+}
+
+impl CompressionConfig {
+    /// No compression at all.
+    pub const NONE: Self = Self { algorithm: CompressionAlgorithm::None, level: CompressionLevel::Auto };
+}

@@ -1,0 +1,358 @@
+//! Listens and connects.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use dwcp_proto::{
+    CloseCode, ProtocolError,
+    conn::{Connection as Core, ConnectionConfig, LinkId, Role},
+    frame::Codec,
+    hello::{Capabilities, ConnectionId, Hello, JoinToken, MINOR_VERSION},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+
+use crate::{
+    BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, EndpointConfig, PeerInfo,
+    TlsConfig,
+    accept::{Acceptor, CONNECTIONS_WAITING_MAX},
+    buffers::BufferPool,
+    compress::CompressPool,
+    compressor::Compressor,
+    dialer::Dialer,
+    handshake::{self, HandshakeError},
+    link::Link,
+    reader::{FrameReader, SCRATCH_LEN},
+    security::{self, LinkSocket, RecordError},
+    shared::Shared,
+    socket_options,
+};
+
+/// Initial credit of a stream in bytes; it grows up to the connection window.
+const STREAM_WINDOW: u64 = 4 << 20;
+/// Credit of messages in bytes, per priority.
+const MESSAGE_WINDOW: u64 = 1 << 20;
+/// Receive buffers that are kept for reuse.
+const FRAME_BUFFERS_KEPT: usize = 32;
+const SCRATCH_BUFFERS_KEPT: usize = 64;
+
+/// Listens for and makes connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    core: Arc<EndpointCore>,
+    incoming: Option<Arc<Incoming>>,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    addr: SocketAddr,
+    connections: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
+    stop: Arc<Notify>,
+}
+
+/// What the endpoint, its acceptor and its dialers share.
+#[derive(Debug)]
+pub(crate) struct EndpointCore {
+    pub(crate) config: EndpointConfig,
+    pub(crate) tls: RwLock<Option<Arc<TlsConfig>>>,
+    pub(crate) connections: Mutex<HashMap<ConnectionId, Known>>,
+    pub(crate) shutting_down: AtomicBool,
+    frame_buffers: Arc<BufferPool>,
+    scratch_buffers: Arc<BufferPool>,
+    /// Started with the first connection that may compress; `None` inside: no threads.
+    compress_pool: OnceLock<Option<Arc<CompressPool>>>,
+}
+
+/// A connection that links may join.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) token: JoinToken,
+    pub(crate) shared: Weak<Shared>,
+}
+
+impl Endpoint {
+    /// Listens on `addr` (port 0: any free one) and can connect as well.
+    pub async fn listen(addr: SocketAddr, config: EndpointConfig) -> Result<Self, BindError> {
+        config.validate()?;
+        if config.tls.is_none() && !config.allow_plaintext && !addr.ip().is_loopback() {
+            return Err(BindError::PlaintextNotAllowed { addr });
+        }
+        let io = |call| move |source| BindError::Io { call, addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(io("bind"))?;
+        let addr = listener.local_addr().map_err(io("getsockname"))?;
+        let core = EndpointCore::new(config);
+        let (sender, receiver) = mpsc::channel(CONNECTIONS_WAITING_MAX);
+        let stop = Arc::new(Notify::new());
+        let acceptor = Acceptor::new(Arc::clone(&core), sender);
+        tokio::spawn(acceptor.run(listener, Arc::clone(&stop)));
+        let incoming = Incoming { addr, connections: tokio::sync::Mutex::new(receiver), stop };
+        Ok(Self { core, incoming: Some(Arc::new(incoming)) })
+    }
+
+    /// Only connects.
+    pub fn client(config: EndpointConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self { core: EndpointCore::new(config), incoming: None })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.incoming.as_ref().map(|incoming| incoming.addr)
+    }
+
+    /// Connects; with TLS the peer's certificate must carry `server_name`.
+    pub async fn connect(&self, addr: SocketAddr, server_name: &str) -> Result<Connection, ConnectError> {
+        let config = &self.core.config;
+        if self.core.shutting_down.load(Ordering::Acquire) {
+            return Err(ConnectError::ShuttingDown);
+        }
+        if self.core.tls().is_none() && !config.allow_plaintext && !addr.ip().is_loopback() {
+            return Err(ConnectError::PlaintextNotAllowed { addr });
+        }
+        let hello = Hello {
+            minor: MINOR_VERSION,
+            link: 0,
+            connection: ConnectionId::default(),
+            token: JoinToken::default(),
+            capabilities: self.core.capabilities(),
+        };
+        let made = self.core.make_link(addr, server_name, &hello).await?;
+        let peer = PeerInfo {
+            node_id: made.hello.capabilities.node_id.clone(),
+            region: Some(made.hello.capabilities.region.clone()).filter(|region| !region.is_empty()),
+            names: made.names,
+            addr,
+        };
+        let id = made.hello.connection;
+        let token = made.hello.token;
+        let shared = self.core.new_connection(Role::Client, made.hello.capabilities, peer);
+        self.core.remember(id, token, &shared);
+        self.core.attach(&shared, LinkId(0), made.socket);
+        let dialer = Dialer {
+            endpoint: Arc::clone(&self.core),
+            shared: Arc::clone(&shared),
+            addr,
+            server_name: server_name.to_owned(),
+            connection: id,
+            token,
+        };
+        tokio::spawn(dialer.run());
+        Ok(Connection::new(shared))
+    }
+
+    /// The next connection from a peer; `None` after [`shutdown`](Self::shutdown), or if it does not listen.
+    pub async fn accept(&self) -> Option<Connection> {
+        self.incoming.as_ref()?.connections.lock().await.recv().await
+    }
+
+    /// Replaces certificates and the allow rule; existing connections go on.
+    pub fn reload_tls(&self, tls: Arc<TlsConfig>) {
+        *self.core.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
+    }
+
+    /// Accepts nothing more, drains all connections, then closes what is left after `timeout`.
+    pub async fn shutdown(&self, timeout: Duration) {
+        self.core.shutting_down.store(true, Ordering::Release);
+        if let Some(incoming) = &self.incoming {
+            incoming.stop.notify_one();
+        }
+        let connections: Vec<_> = {
+            let known = self.core.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter_map(|known| known.shared.upgrade()).collect()
+        };
+        let until = Instant::now() + timeout;
+        for shared in &connections {
+            shared.with(|state, _| state.core.drain());
+        }
+        for shared in connections {
+            let connection = shared.wait_closed();
+            if tokio::time::timeout_at(until, connection).await.is_err() {
+                shared.with(|state, _| {
+                    state.core.close(CloseCode::SHUTTING_DOWN, "drain timeout is over");
+                });
+            }
+            shared.wait_links_closed().await;
+        }
+    }
+}
+
+/// A link after its handshake.
+pub(crate) struct MadeLink {
+    pub(crate) socket: LinkSocket,
+    pub(crate) hello: Hello,
+    pub(crate) names: Vec<String>,
+}
+
+/// Why a handshake failed whose HELLO was sent, or failed to be sent with `write`.
+fn connect_error(addr: SocketAddr, write: Option<io::Error>, read: HandshakeError) -> ConnectError {
+    /// First byte of a TLS alert record.
+    const TLS_ALERT: u8 = 21;
+    match read {
+        HandshakeError::Refused(reason) => ConnectError::Refused { addr, reason },
+        HandshakeError::Protocol(ProtocolError::BadMagic(TLS_ALERT)) => ConnectError::PeerSpeaksTls { addr },
+        HandshakeError::Protocol(source) => ConnectError::Protocol { addr, source },
+        HandshakeError::Io(source) => {
+            // In TLS 1.3 the client's certificate is judged after the client has finished (RFC 8446 section 4.4.2.4).
+            if let Some(RecordError::Alert(alert)) = source.get_ref().and_then(|inner| inner.downcast_ref()) {
+                return ConnectError::Tls { addr, source: security::HandshakeError::Refused(*alert) };
+            }
+            match write {
+                Some(source) => ConnectError::Io { call: "write", addr, source },
+                None => ConnectError::Io { call: "read", addr, source },
+            }
+        }
+    }
+}
+
+impl EndpointCore {
+    fn new(config: EndpointConfig) -> Arc<Self> {
+        Arc::new(Self {
+            tls: RwLock::new(config.tls.clone()),
+            connections: Mutex::default(),
+            shutting_down: AtomicBool::new(false),
+            frame_buffers: BufferPool::new(config.transport.frame_bytes_max as usize, FRAME_BUFFERS_KEPT),
+            scratch_buffers: BufferPool::new(SCRATCH_LEN, SCRATCH_BUFFERS_KEPT),
+            compress_pool: OnceLock::new(),
+            config,
+        })
+    }
+
+    pub(crate) fn tls(&self) -> Option<Arc<TlsConfig>> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        let t = &self.config.transport;
+        Capabilities {
+            node_id: self.config.node_id.clone(),
+            region: self.config.region.clone().unwrap_or_default(),
+            codecs: [Codec::Identity, Codec::Zstd, Codec::Lz4]
+                .into_iter()
+                .fold(0, |bits, codec| bits | Capabilities::codec_bit(codec)),
+            dictionaries: Vec::new(),
+            links_max: t.streams.max,
+            frame_bytes_max: t.frame_bytes_max,
+            connection_window: t.connection_window_bytes,
+            stream_window: STREAM_WINDOW.min(t.connection_window_bytes),
+            message_window: MESSAGE_WINDOW,
+            streams_max: t.streams_open_max,
+            payload_crc: true,
+            resume_timeout_ms: t.resume_timeout.as_millis().min(u32::MAX.into()) as u32,
+        }
+    }
+
+    /// Connects, does the TLS handshake if configured, and exchanges HELLOs.
+    pub(crate) async fn make_link(
+        &self,
+        addr: SocketAddr,
+        server_name: &str,
+        hello: &Hello,
+    ) -> Result<MadeLink, ConnectError> {
+        let timeout = self.config.transport.handshake_timeout;
+        let making = async {
+            let io = |call| move |source| ConnectError::Io { call, addr, source };
+            let tcp = TcpStream::connect(addr).await.map_err(io("connect"))?;
+            let (socket, names) = self.client_socket(tcp, addr, server_name).await?;
+            let sent = handshake::send_hello(&socket, hello).await;
+            // A peer that refused before our HELLO came may have closed; why is to be read all the same.
+            match handshake::receive_hello(&socket).await {
+                Ok(answer) => Ok(MadeLink { socket, hello: answer, names }),
+                Err(error) => Err(connect_error(addr, sent.err(), error)),
+            }
+        };
+        tokio::time::timeout(timeout, making).await.unwrap_or(Err(ConnectError::TimedOut { addr, timeout }))
+    }
+
+    async fn client_socket(
+        &self,
+        tcp: TcpStream,
+        addr: SocketAddr,
+        server_name: &str,
+    ) -> Result<(LinkSocket, Vec<String>), ConnectError> {
+        let Some(tls) = self.tls() else { return Ok((LinkSocket::plain(tcp), Vec::new())) };
+        let connected = LinkSocket::connect_tls(tcp, server_name, &tls).await;
+        connected.map_err(|source| ConnectError::Tls { addr, source })
+    }
+
+    pub(crate) async fn server_socket(
+        &self,
+        tcp: TcpStream,
+    ) -> Result<(LinkSocket, Vec<String>), security::HandshakeError> {
+        match self.tls() {
+            Some(tls) => LinkSocket::accept_tls(tcp, &tls).await,
+            None => Ok((LinkSocket::plain(tcp), Vec::new())),
+        }
+    }
+
+    pub(crate) fn new_connection(&self, role: Role, peer_says: Capabilities, peer: PeerInfo) -> Arc<Shared> {
+        let t = &self.config.transport;
+        let config = ConnectionConfig {
+            role,
+            local: self.capabilities(),
+            peer: peer_says,
+            keepalive_interval: t.keepalive_interval,
+            idle_timeout: t.idle_timeout,
+            resume_timeout: t.resume_timeout,
+            links_authenticated: self.tls().is_some(),
+        };
+        let compressor = self.compressor(&config.peer);
+        let core = Core::new(config, Duration::ZERO);
+        let shared = Shared::new(core, Instant::now(), peer, t.clone(), compressor);
+        tokio::spawn(Arc::clone(&shared).run_timer());
+        tokio::spawn(crate::monitor::run(Arc::clone(&shared)));
+        shared
+    }
+
+    fn compressor(&self, peer: &Capabilities) -> Option<Compressor> {
+        if self.config.compression.algorithm == CompressionAlgorithm::None {
+            return None;
+        }
+        let pool = self.compress_pool.get_or_init(|| match CompressPool::new() {
+            Ok(pool) => Some(Arc::new(pool)),
+            Err(error) => {
+                tracing::warn!(%error, "no threads for compression: sending everything as it is");
+                None
+            }
+        });
+        Some(Compressor::new(self.config.compression, peer, pool.clone()?))
+    }
+
+    pub(crate) fn remember(&self, id: ConnectionId, token: JoinToken, shared: &Arc<Shared>) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|_, known| known.shared.strong_count() > 0);
+        connections.insert(id, Known { token, shared: Arc::downgrade(shared) });
+    }
+
+    /// Puts a link to work. `false`: the connection does not take it.
+    pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, socket: LinkSocket) -> bool {
+        let chosen = shared.lock().congestion_control;
+        socket_options::configure(socket.tcp(), &self.config.transport, chosen);
+        let link = Link::new(id, socket);
+        let payload_max = shared.with(|state, now| {
+            if !state.core.link_added(now, id) {
+                return None;
+            }
+            state.links.push(Arc::clone(&link));
+            Some(state.core.frame_bytes_max())
+        });
+        let Some(payload_max) = payload_max else { return false };
+        let reader =
+            FrameReader::new(payload_max, Arc::clone(&self.frame_buffers), Arc::clone(&self.scratch_buffers));
+        let (writer_link, writer_shared) = (Arc::clone(&link), Arc::clone(shared));
+        tokio::spawn(async move { writer_link.run_writer(&writer_shared).await });
+        let reader_shared = Arc::clone(shared);
+        tokio::spawn(async move { link.run_reader(&reader_shared, reader).await });
+        true
+    }
+}

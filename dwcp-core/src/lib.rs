@@ -1,0 +1,47 @@
+//! DWCP: a WAN transport that makes many TCP connections act as one.
+//!
+//! An [`Endpoint`] listens and connects; a [`Connection`] carries ordered byte streams
+//! ([`SendStream`], [`RecvStream`]) and small prioritised [`Messages`] over 1..N *links*. A link is
+//! one TCP connection; links are added, retired and lost while data flows.
+//!
+//! The wire format and the state machine live in `dwcp-proto`, system calls in `dwcp-sys`. This
+//! crate owns the tokio driver, TLS, compression and the controllers; it deliberately knows
+//! nothing of files (see `dwcp-transfer`), of configuration files or of process signals.
+
+mod accept;
+#[doc(hidden)]
+pub mod adapt;
+mod buffers;
+#[doc(hidden)]
+pub mod compress;
+mod compressor;
+mod config;
+mod connection;
+mod dialer;
+mod endpoint;
+mod error;
+mod handshake;
+mod link;
+mod message;
+mod metrics;
+mod monitor;
+mod reader;
+#[doc(hidden)]
+pub mod sample_data;
+pub mod security;
+mod shared;
+mod socket_options;
+mod stats;
+mod stream;
+
+pub use config::{
+    CompressionAlgorithm, CompressionConfig, CompressionLevel, ConfigError, EndpointConfig, StreamsConfig,
+    TransportConfig,
+};
+pub use connection::{Connection, PeerInfo};
+pub use endpoint::Endpoint;
+pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
+pub use message::{IncomingMessage, Messages, Priority, Responder};
+pub use security::TlsConfig;
+pub use stats::{ConnectionStats, LinkStats};
+pub use stream::{RecvStream, SendStream};

@@ -1,0 +1,261 @@
+//! The driver of one link: whoever has something to send writes it at once, and two tasks wait for the socket.
+//!
+//! [`Link::pump`] may be called from any task or thread; one caller at a time writes, the others leave a note and
+//! go on. A socket that is full belongs to the writer task until it can take bytes again.
+
+use std::{
+    io::{self, IoSlice},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use dwcp_proto::{
+    conn::{LinkId, Segment, TxBatch},
+    limits::BATCH_BYTES,
+};
+use tokio::sync::Notify;
+
+use crate::{
+    reader::{FrameReader, ReadFrameError},
+    security::LinkSocket,
+    shared::Shared,
+};
+
+/// Pieces of one vectored write.
+const SLICES_MAX: usize = 64;
+/// Reads in a row before other tasks get their turn.
+const READS_MAX: u32 = 4;
+
+/// One link of a connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) socket: LinkSocket,
+    writer: Mutex<Writer>,
+    /// Someone wants the current writer to look again.
+    again: AtomicBool,
+    /// The socket is full; the writer task waits for it.
+    blocked: AtomicBool,
+    wake_writer: Notify,
+    dead: AtomicBool,
+    died: Notify,
+    pub(crate) wire_sent: AtomicU64,
+    pub(crate) wire_received: AtomicU64,
+    /// When bytes last came, in nanoseconds of the connection's time: parts of a frame count as a sign of life.
+    heard_at: AtomicU64,
+    /// Writings since the last sample that ended with a full socket, and with nothing left to write.
+    pub(crate) ended_full: AtomicU32,
+    pub(crate) ended_drained: AtomicU32,
+    /// Pacing rate in force, bytes per second; 0 if none.
+    pub(crate) paced_at: AtomicU64,
+}
+
+/// A batch on its way into the socket.
+#[derive(Debug, Default)]
+struct Writer {
+    batch: TxBatch,
+    segment: usize,
+    offset: usize,
+}
+
+impl Writer {
+    fn is_done(&self) -> bool {
+        self.segment == self.batch.segments.len()
+    }
+
+    fn clear(&mut self) {
+        self.batch.clear();
+        self.segment = 0;
+        self.offset = 0;
+    }
+
+    fn write(&mut self, socket: &LinkSocket) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        for (slot, segment) in slices.iter_mut().zip(&self.batch.segments[self.segment..]) {
+            let bytes = match segment {
+                Segment::Inline(range) => &self.batch.inline[range.clone()],
+                Segment::Payload(payload) => payload,
+            };
+            *slot = IoSlice::new(if count == 0 { &bytes[self.offset..] } else { bytes });
+            count += 1;
+        }
+        let written = socket.try_write(&slices[..count])?;
+        let mut left = written;
+        for slice in &slices[..count] {
+            if left < slice.len() {
+                self.offset += left;
+                return Ok(written);
+            }
+            left -= slice.len();
+            self.segment += 1;
+            self.offset = 0;
+        }
+        Ok(written)
+    }
+}
+
+impl Link {
+    pub(crate) fn new(id: LinkId, socket: LinkSocket) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            socket,
+            writer: Mutex::default(),
+            again: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            wake_writer: Notify::new(),
+            dead: AtomicBool::new(false),
+            died: Notify::new(),
+            wire_sent: AtomicU64::new(0),
+            wire_received: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
+            ended_full: AtomicU32::new(0),
+            ended_drained: AtomicU32::new(0),
+            paced_at: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether a call of [`pump`](Self::pump) would write now.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.blocked.load(Ordering::Acquire) && !self.again.load(Ordering::Acquire)
+    }
+
+    /// Lets the writer task do the next writing.
+    pub(crate) fn kick(&self) {
+        self.wake_writer.notify_one();
+    }
+
+    /// Stops both tasks.
+    pub(crate) fn kill(&self) {
+        if !self.dead.swap(true, Ordering::AcqRel) {
+            self.died.notify_waiters();
+            self.died.notify_one();
+            self.wake_writer.notify_one();
+        }
+    }
+
+    /// When bytes last came that did not complete a frame.
+    pub(crate) fn heard_at(&self) -> Duration {
+        Duration::from_nanos(self.heard_at.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Writes until nothing is left, the socket is full, or someone else is writing.
+    ///
+    /// No work is ever left behind: whoever holds the writer looks at `again` once more after letting go of it, and
+    /// whoever finds the writer held has set `again` before.
+    pub(crate) fn pump(&self, shared: &Shared) {
+        self.again.store(true, Ordering::SeqCst);
+        while self.again.load(Ordering::SeqCst) && !self.blocked.load(Ordering::SeqCst) {
+            let Ok(mut writer) = self.writer.try_lock() else { return };
+            self.again.store(false, Ordering::SeqCst);
+            if self.is_dead() {
+                return;
+            }
+            if self.blocked.load(Ordering::SeqCst) {
+                continue;
+            }
+            match self.write_all(shared, &mut writer) {
+                Ok(()) => {
+                    self.ended_drained.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ended_full.fetch_add(1, Ordering::Relaxed);
+                    self.blocked.store(true, Ordering::SeqCst);
+                    drop(writer);
+                    self.wake_writer.notify_one();
+                }
+                Err(error) => {
+                    drop(writer);
+                    return shared.link_failed(self, &error);
+                }
+            }
+        }
+    }
+
+    fn write_all(&self, shared: &Shared, writer: &mut Writer) -> io::Result<()> {
+        loop {
+            if writer.is_done() {
+                writer.clear();
+                if !shared.fill(self.id, &mut writer.batch) {
+                    return if self.socket.has_unflushed() { self.socket.try_flush() } else { Ok(()) };
+                }
+            }
+            while !writer.is_done() {
+                let written = writer.write(&self.socket)?;
+                self.wire_sent.fetch_add(written as u64, Ordering::Relaxed);
+            }
+            if writer.batch.len >= BATCH_BYTES {
+                shared.kick_idle_links(self.id);
+            }
+        }
+    }
+
+    /// Waits for the socket to take bytes again.
+    pub(crate) async fn run_writer(&self, shared: &Shared) {
+        while !self.is_dead() {
+            self.wake_writer.notified().await;
+            if self.blocked.load(Ordering::Acquire) && !self.is_dead() {
+                tokio::select! {
+                    ready = self.socket.writable() => {
+                        if let Err(error) = ready {
+                            return shared.link_failed(self, &error);
+                        }
+                    }
+                    () = self.died.notified() => return,
+                }
+                self.blocked.store(false, Ordering::SeqCst);
+            }
+            self.pump(shared);
+        }
+    }
+
+    /// Reads and handles frames until the link ends.
+    pub(crate) async fn run_reader(&self, shared: &Shared, mut reader: FrameReader) {
+        let mut frames = Vec::new();
+        let mut reads = 0;
+        while !self.is_dead() {
+            if reads == 0 {
+                tokio::select! {
+                    ready = self.socket.readable() => {
+                        if let Err(error) = ready {
+                            return shared.link_failed(self, &error);
+                        }
+                    }
+                    () = self.died.notified() => return,
+                }
+            }
+            match reader.read(|parts| self.socket.try_read(parts), &mut frames) {
+                Ok(0) => return shared.link_failed(self, &"the peer closed it"),
+                Ok(count) => {
+                    self.wire_received.fetch_add(count as u64, Ordering::Relaxed);
+                    if frames.is_empty() {
+                        self.heard_at.store(shared.now().as_nanos() as u64, Ordering::Relaxed);
+                    }
+                    reads += 1;
+                    if reads == READS_MAX {
+                        reads = 0;
+                        tokio::task::consume_budget().await;
+                    }
+                    if shared.handle(self.id, &mut frames) {
+                        self.pump(shared);
+                    }
+                }
+                Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => reads = 0,
+                Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(ReadFrameError::Io(error)) => return shared.link_failed(self, &error),
+                Err(ReadFrameError::Protocol(error)) => {
+                    // What came before the bad frame still counts.
+                    shared.handle(self.id, &mut frames);
+                    return shared.protocol_error(self, error);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Samples the kernel's view of each link, feeds the controllers, does what they say, and publishes metrics.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use dwcp_sys::{congestion, options, tcp_info};
+
+use crate::{
+    adapt::{
+        Action, Change, CongestionControl, Limit, LinkController, LinkControllerConfig, LinkSample,
+        PathSample,
+    },
+    link::Link,
+    metrics::ConnectionMetrics,
+    shared::Shared,
+    socket_options,
+    stats::LinkStats,
+};
+
+/// Time between samples while data flows, and while none does.
+const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL_IDLE: Duration = Duration::from_millis(500);
+/// Samples without traffic after which the longer interval is taken.
+const IDLE_AFTER: u32 = 20;
+
+struct Monitor {
+    shared: Arc<Shared>,
+    controller: LinkController,
+    metrics: ConnectionMetrics,
+    at: Duration,
+    wire_sent: u64,
+    wire_received: u64,
+    quiet: u32,
+}
+
+/// Runs until the connection has ended.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let available = match &shared.config.congestion_control {
+        Some(_) => Vec::new(), // pinned
+        None => {
+            let offered = congestion::available();
+            let known = [CongestionControl::Bbr, CongestionControl::Cubic];
+            known.into_iter().filter(|cc| offered.iter().any(|name| name == cc.name())).collect()
+        }
+    };
+    let streams = shared.config.streams;
+    let mut monitor = Monitor {
+        controller: LinkController::new(LinkControllerConfig { streams, available }),
+        metrics: ConnectionMetrics::new(&shared.peer),
+        at: shared.now(),
+        wire_sent: 0,
+        wire_received: 0,
+        quiet: 0,
+        shared,
+    };
+    while !monitor.shared.is_closed() {
+        let interval = if monitor.quiet >= IDLE_AFTER { INTERVAL_IDLE } else { INTERVAL };
+        tokio::time::sleep(interval).await;
+        monitor.tick();
+    }
+    monitor.metrics.connection_closed();
+}
+
+impl Monitor {
+    fn tick(&mut self) {
+        let now = self.shared.now();
+        let links = self.shared.lock().links.clone();
+        let samples: Vec<_> = links.iter().filter_map(|link| Some((link, sample(link)?))).collect();
+        let stats: Vec<_> = samples.iter().map(|(link, info)| link_stats(link, info)).collect();
+        let limit = self.limit(&links);
+        let (sent, received) = self.shared.wire_bytes();
+        let moved = sent + received > self.wire_sent + self.wire_received;
+        self.quiet = if moved { 0 } else { self.quiet.saturating_add(1) };
+        if let Some(compressor) = &self.shared.compressor {
+            compressor.on_tick(now - self.at, sent - self.wire_sent, limit == Limit::Network);
+        }
+        if let Some(rtt) = samples.iter().map(|(_, info)| info.rtt_us).filter(|&rtt| rtt > 0).min() {
+            self.shared.lock().core.set_rtt(Duration::from_micros(rtt.into()));
+        }
+        self.pace(&links);
+        let active: Vec<LinkSample> = {
+            let state = self.shared.lock();
+            let active: Vec<_> = state.core.active_links().collect();
+            let is_active = |link: &Link| active.contains(&link.id);
+            samples
+                .iter()
+                .filter(|(link, _)| is_active(link))
+                .map(|(link, info)| path_sample(link, info))
+                .collect()
+        };
+        let actions = self.controller.on_sample(&PathSample { now, limit, links: &active });
+        for action in actions {
+            self.act(&links, action);
+        }
+        self.shared.want_links(self.controller.links_target());
+        self.metrics.publish(&self.shared, &stats);
+        self.shared.lock().link_stats = stats;
+        (self.at, self.wire_sent, self.wire_received) = (now, sent, received);
+    }
+
+    /// What held the sender back since the last tick: did writing mostly end with a full socket, or with nothing left?
+    fn limit(&self, links: &[Arc<Link>]) -> Limit {
+        let mut full = 0;
+        let mut drained = 0;
+        for link in links {
+            full += link.ended_full.swap(0, Ordering::Relaxed);
+            drained += link.ended_drained.swap(0, Ordering::Relaxed);
+        }
+        let state = self.shared.lock();
+        if full >= drained && state.core.unsent_bytes() > 0 {
+            Limit::Network
+        } else if state.core.is_credit_limited() {
+            Limit::Credit
+        } else {
+            Limit::Application
+        }
+    }
+
+    fn act(&mut self, links: &[Arc<Link>], action: Action) {
+        let Action { change, reason } = action;
+        let peer = self.shared.peer.node_id.as_str();
+        tracing::info!(peer, ?change, reason, "links");
+        match change {
+            Change::AddLinks(_) => {} // the target says how many
+            Change::RetireLink(id) => self.shared.retire_link(id),
+            Change::SetCongestionControl(wanted) => {
+                for link in links {
+                    if let Err(error) = congestion::set(link.socket.tcp(), wanted.name()) {
+                        tracing::warn!(peer, link = link.id.0, %error, "congestion control not changed");
+                        socket_options::count_fallback(wanted.name());
+                        self.controller.on_congestion_control_refused(wanted);
+                        return;
+                    }
+                }
+                self.shared.lock().congestion_control = Some(wanted.name());
+            }
+        }
+        self.shared.lock().last_decision = reason;
+    }
+
+    /// The pacing limit is one for all links together.
+    fn pace(&self, links: &[Arc<Link>]) {
+        let Some(total) = self.shared.config.pacing_bytes_per_second else { return };
+        let each = (total / links.len().max(1) as u64).max(1);
+        for link in links {
+            if link.paced_at.swap(each, Ordering::Relaxed) != each
+                && let Err(error) = options::set_max_pacing_rate(link.socket.tcp(), Some(each))
+            {
+                tracing::warn!(link = link.id.0, %error, "pacing is not available");
+            }
+        }
+    }
+}
+
+fn sample(link: &Link) -> Option<tcp_info::TcpInfo> {
+    tcp_info::sample(link.socket.tcp()).ok()
+}
+
+fn micros(value: u32) -> Duration {
+    Duration::from_micros(value.into())
+}
+
+fn path_sample(link: &Link, info: &tcp_info::TcpInfo) -> LinkSample {
+    let mss = u64::from(info.snd_mss);
+    LinkSample {
+        id: link.id.0,
+        rtt: micros(info.rtt_us),
+        rtt_min: micros(info.rtt_min_us.unwrap_or(info.rtt_us)),
+        delivered_bytes: u64::from(info.delivered) * mss,
+        bytes_sent: info.bytes_sent,
+        bytes_lost: info.bytes_retrans + u64::from(info.lost) * mss,
+        sndbuf_limited: Duration::from_micros(info.sndbuf_limited_us),
+        rwnd_limited: Duration::from_micros(info.rwnd_limited_us),
+    }
+}
+
+fn link_stats(link: &Link, info: &tcp_info::TcpInfo) -> LinkStats {
+    LinkStats {
+        id: link.id.0,
+        congestion_control: congestion::get(link.socket.tcp()).unwrap_or_default(),
+        rtt: micros(info.rtt_us),
+        rtt_min: micros(info.rtt_min_us.unwrap_or(info.rtt_us)),
+        delivery_rate: info.delivery_rate,
+        retransmits: info.retransmits_total.into(),
+        loss_ratio: info.bytes_retrans as f64 / info.bytes_sent.max(1) as f64,
+        wire_bytes_sent: link.wire_sent.load(Ordering::Relaxed),
+        wire_bytes_received: link.wire_received.load(Ordering::Relaxed),
+    }
+}

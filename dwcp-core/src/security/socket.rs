@@ -1,0 +1,388 @@
+//! One connected TCP socket, plain or TLS, for several tasks.
+
+use std::{
+    fmt,
+    io::{self, IoSlice, IoSliceMut},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use rustls_pki_types::ServerName;
+use tokio::{io::Interest, net::TcpStream};
+
+use super::{
+    HandshakeError, TlsConfig,
+    handshake::{self, Finished},
+    record_read::{Progress, RecordReader},
+    record_write::RecordWriter,
+};
+
+/// A connected TCP socket, plain or TLS. All methods take `&self`; reading and writing do not wait for
+/// each other. The `try_` methods do not block: they fail with `WouldBlock`, and then
+/// [`readable`](Self::readable) or [`writable`](Self::writable) tells when to call again.
+///
+/// With TLS a socket that is dropped without [`shutdown_write`](Self::shutdown_write) looks cut off
+/// to the peer, which is the truth.
+pub struct LinkSocket {
+    tcp: TcpStream,
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    reader: Mutex<RecordReader>,
+    /// Locked after `reader` where both are needed.
+    writer: Mutex<RecordWriter>,
+}
+
+impl LinkSocket {
+    /// Without encryption.
+    pub fn plain(tcp: TcpStream) -> Self {
+        Self { tcp, tls: None }
+    }
+
+    /// Performs the client's side of a TLS handshake; the peer's certificate must be for
+    /// `server_name`, a DNS name or an IP address. Also returns the peer's subject alternative names.
+    ///
+    /// That the peer accepts *our* certificate is known only with the first byte it sends: if it does
+    /// not, [`try_read`](Self::try_read) fails with its alert (RFC 8446 section 4.4.2.4).
+    pub async fn connect_tls(
+        tcp: TcpStream,
+        server_name: &str,
+        config: &TlsConfig,
+    ) -> Result<(Self, Vec<String>), HandshakeError> {
+        let name = ServerName::try_from(server_name.to_owned())
+            .map_err(|_| HandshakeError::BadServerName { name: server_name.to_owned() })?;
+        let finished = handshake::connect(&tcp, name, config.client_config()).await?;
+        Self::tls(tcp, finished, config)
+    }
+
+    /// Performs the server's side of a TLS handshake. Also returns the peer's subject alternative names.
+    pub async fn accept_tls(
+        tcp: TcpStream,
+        config: &TlsConfig,
+    ) -> Result<(Self, Vec<String>), HandshakeError> {
+        let finished = handshake::accept(&tcp, config.server_config()).await?;
+        Self::tls(tcp, finished, config)
+    }
+
+    fn tls(
+        tcp: TcpStream,
+        finished: Finished,
+        config: &TlsConfig,
+    ) -> Result<(Self, Vec<String>), HandshakeError> {
+        let names = config.check_peer(&finished.peer)?;
+        let Finished { established, early, cipher, peer_closed, .. } = finished;
+        let keys = Arc::new(established.schedule);
+        let reader = RecordReader::new(keys.clone(), established.read, &early, &cipher, peer_closed);
+        let writer = RecordWriter::new(keys, established.write);
+        let tls = Tls { reader: Mutex::new(reader), writer: Mutex::new(writer) };
+        Ok((Self { tcp, tls: Some(tls) }, names))
+    }
+
+    /// The TCP socket, for its options. Reading or writing through it breaks TLS.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Whether the socket encrypts.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Takes bytes from the front of `bufs` and returns how many, with TLS at most 256 KiB.
+    ///
+    /// With TLS they count as taken when encrypted; what the kernel does not take at once
+    /// [is left](Self::has_unflushed) for the next call or [`try_flush`](Self::try_flush). Nothing more
+    /// is taken until then: what is queued here cannot be overtaken.
+    pub fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(tls) = &self.tls else {
+            return self.write(bufs);
+        };
+        let mut writer = tls.writer();
+        self.flush(&mut writer)?;
+        let taken = writer.encrypt(bufs)?;
+        match self.flush(&mut writer) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    /// Encrypted bytes wait for the kernel. Never so without TLS.
+    pub fn has_unflushed(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.writer().has_pending())
+    }
+
+    /// Hands all encrypted bytes to the kernel, or fails with `WouldBlock`.
+    pub fn try_flush(&self) -> io::Result<()> {
+        match &self.tls {
+            Some(tls) => self.flush(&mut tls.writer()),
+            None => Ok(()),
+        }
+    }
+
+    /// Fills `bufs` with what is there, at least one byte; 0 at the peer's orderly end, or if all of
+    /// `bufs` are empty.
+    ///
+    /// # Errors
+    /// `WouldBlock`; those of the kernel; with TLS a [`RecordError`](super::RecordError) inside, of kind
+    /// `UnexpectedEof` if the connection was cut off, `ConnectionAborted` after an alert and
+    /// `InvalidData` for what does not decrypt. They are final.
+    pub fn try_read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let Some(tls) = &self.tls else {
+            return self.read(bufs);
+        };
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(0);
+        }
+        let mut reader = tls.reader();
+        loop {
+            let progress = reader.read(bufs);
+            if reader.take_key_update_request() {
+                let mut writer = tls.writer();
+                writer.update_key().map_err(io::Error::other)?;
+                // If the kernel is full, the writing task finds it with `has_unflushed`.
+                let _ = self.flush(&mut writer);
+            }
+            match progress {
+                Ok(Progress::Data(copied)) => return Ok(copied),
+                Ok(Progress::Closed) => return Ok(0),
+                Ok(Progress::NeedsInput) => {
+                    reader.fill(|buffer| self.read(&mut [IoSliceMut::new(buffer)]))?
+                }
+                Err(error) => {
+                    if let Some(alert) = error.alert() {
+                        let mut writer = tls.writer();
+                        // A courtesy; the error is what counts.
+                        let _ = writer.abort(alert);
+                        let _ = self.flush(&mut writer);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Returns when [`try_read`](Self::try_read) has a chance: at once while decrypted bytes wait.
+    /// Cancel-safe.
+    pub async fn readable(&self) -> io::Result<()> {
+        if self.tls.as_ref().is_some_and(|tls| tls.reader().is_ready()) {
+            return Ok(());
+        }
+        self.tcp.readable().await
+    }
+
+    /// Returns when [`try_write`](Self::try_write) has a chance. Cancel-safe.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.tcp.writable().await
+    }
+
+    /// Ends our direction in order, after all that was taken: `close_notify` with TLS, then a TCP FIN.
+    /// On `WouldBlock` call again when writable.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        if let Some(tls) = &self.tls {
+            let mut writer = tls.writer();
+            writer.close().map_err(io::Error::other)?;
+            self.flush(&mut writer)?;
+        }
+        dwcp_sys::options::shutdown_write(&self.tcp).map_err(|error| error.source)
+    }
+
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let want = bufs.iter().map(|buf| buf.len()).sum();
+        self.try_io(Interest::WRITABLE, want, || socket2::SockRef::from(&self.tcp).send_vectored(bufs))
+    }
+
+    fn read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let want = bufs.iter().map(|buf| buf.len()).sum();
+        self.try_io(Interest::READABLE, want, || Ok(rustix::io::readv(&self.tcp, bufs)?))
+    }
+
+    /// A short count says that the socket is drained or full. Telling the reactor so at once saves the system call
+    /// that would only answer "would block"; the end of the stream stays visible, it is a readiness of its own.
+    fn try_io(
+        &self,
+        interest: Interest,
+        want: usize,
+        io: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut short = None;
+        let result = self.tcp.try_io(interest, || match io()? {
+            count if 0 < count && count < want => {
+                short = Some(count);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            count => Ok(count),
+        });
+        short.map_or(result, Ok)
+    }
+
+    fn flush(&self, writer: &mut RecordWriter) -> io::Result<()> {
+        writer.flush(|slices| self.write(slices))
+    }
+}
+
+impl Tls {
+    fn reader(&self) -> MutexGuard<'_, RecordReader> {
+        self.reader.lock().expect("a read of this link panicked before")
+    }
+
+    fn writer(&self) -> MutexGuard<'_, RecordWriter> {
+        self.writer.lock().expect("a write of this link panicked before")
+    }
+}
+
+impl fmt::Debug for LinkSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkSocket").field("tcp", &self.tcp).field("tls", &self.is_tls()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::security::RecordError;
+
+    async fn pair() -> (LinkSocket, LinkSocket) {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let ca = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["node.example".to_owned()]).unwrap();
+        let cert = params.signed_by(&key, &issuer).unwrap().pem();
+        let key = key.serialize_pem();
+        let config = TlsConfig::from_pem(cert.as_bytes(), key.as_bytes(), ca.as_bytes(), None).unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (a, b) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (a, b) = tokio::join!(
+            LinkSocket::connect_tls(a.unwrap(), "node.example", &config),
+            LinkSocket::accept_tls(b.unwrap().0, &config)
+        );
+        (a.unwrap().0, b.unwrap().0)
+    }
+
+    async fn read(link: &LinkSocket, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match link.try_read(&mut [IoSliceMut::new(bytes)]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => link.readable().await?,
+                other => return other,
+            }
+        }
+    }
+
+    fn writer(link: &LinkSocket) -> MutexGuard<'_, RecordWriter> {
+        link.tls.as_ref().unwrap().writer()
+    }
+
+    /// A key lasts for 2^24 records; here for five, so that most renewals happen inside one write.
+    #[tokio::test]
+    async fn worn_keys_are_replaced_in_the_middle_of_data() {
+        let (client, server) = pair().await;
+        writer(&client).set_records_per_key_max(5);
+        let data: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let (mut sent, mut got) = (0, Vec::new());
+        let mut buffer = vec![0; 100_000];
+        while got.len() < data.len() {
+            match client.try_write(&[IoSlice::new(&data[sent..])]) {
+                Ok(taken) => sent += taken,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            assert!(writer(&client).records_with_this_key() <= 5);
+            let len = read(&server, &mut buffer).await.unwrap();
+            got.extend_from_slice(&buffer[..len]);
+        }
+        assert!(got == data);
+    }
+
+    #[tokio::test]
+    async fn a_request_for_new_keys_is_answered_with_new_keys() {
+        let (client, server) = pair().await;
+        for round in 0..3 {
+            writer(&server).set_records_per_key_max(1000);
+            server.try_write(&[IoSlice::new(&[round])]).unwrap();
+            let before = writer(&server).records_with_this_key();
+            writer(&client).request_key_update().unwrap();
+            client.try_flush().unwrap();
+            client.try_write(&[IoSlice::new(&[round])]).unwrap();
+            read(&server, &mut [0]).await.unwrap();
+            assert!(before > 0 && writer(&server).records_with_this_key() == 0);
+            server.try_write(&[IoSlice::new(&[round])]).unwrap();
+            let mut bytes = [9; 2];
+            let first = read(&client, &mut bytes).await.unwrap();
+            let second = if first < 2 { read(&client, &mut bytes[first..]).await.unwrap() } else { 0 };
+            assert_eq!((first + second, bytes), (2, [round; 2]));
+        }
+    }
+
+    /// A kernel that takes little at a time ends inside the same record again and again.
+    #[tokio::test]
+    async fn a_trickle_of_partial_writes_is_the_same_stream() {
+        let (client, server) = pair().await;
+        let data: Vec<u8> = (0..40_000_u32).map(|i| (i % 251) as u8).collect();
+        let mut wire = Vec::new();
+        {
+            let mut writer = writer(&client);
+            assert_eq!(writer.encrypt(&[IoSlice::new(&data)]).unwrap(), data.len());
+            let mut calls = 0;
+            while writer.has_pending() {
+                let flushed = writer.flush(|slices| {
+                    calls += 1;
+                    assert!(calls < 1000, "makes no progress");
+                    if calls % 3 == 0 {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).take(777).collect();
+                    wire.extend_from_slice(&bytes);
+                    Ok(bytes.len())
+                });
+                assert_eq!(flushed.is_ok(), !writer.has_pending());
+            }
+        }
+        client.tcp.writable().await.unwrap();
+        assert_eq!(client.tcp.try_write(&wire).unwrap(), wire.len());
+        let (mut got, mut buffer) = (Vec::new(), vec![0; 100_000]);
+        while got.len() < data.len() {
+            let len = read(&server, &mut buffer).await.unwrap();
+            got.extend_from_slice(&buffer[..len]);
+        }
+        assert!(got == data);
+    }
+
+    #[tokio::test]
+    async fn many_requests_for_new_keys_that_come_at_once_get_one_answer() {
+        let (client, _server) = pair().await;
+        let mut writer = writer(&client);
+        let mut records = 0;
+        for _ in 0..10 {
+            writer.update_key().unwrap();
+        }
+        writer
+            .flush(|slices| {
+                records += slices.len();
+                Ok(slices.iter().map(|slice| slice.len()).sum())
+            })
+            .unwrap();
+        assert_eq!(records, 1);
+    }
+
+    /// Each request costs the peer a key derivation, so their number without data has a bound.
+    #[tokio::test]
+    async fn a_flood_of_key_updates_ends_the_link() {
+        let (client, server) = pair().await;
+        for _ in 0..1000 {
+            let mut writer = writer(&client);
+            writer.update_key().unwrap();
+            if client.flush(&mut writer).is_err() {
+                break;
+            }
+        }
+        drop(client);
+        let error = read(&server, &mut [0]).await.unwrap_err();
+        let error: &RecordError = error.get_ref().unwrap().downcast_ref().unwrap();
+        assert!(matches!(error, RecordError::Unexpected { what } if what.contains("flood")), "{error}");
+    }
+}

@@ -1,0 +1,503 @@
+//! What all handles and tasks of a connection share: the protocol state behind one lock, and who waits for what.
+//!
+//! Lock order: a link's writer, then the state. The state is never held over a system call.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dwcp_proto::{
+    ProtocolError,
+    conn::{Closed, Connection as Core, Event, LinkId, RequestId, ResponseStatus, Role, TxBatch},
+    frame::FrameHeader,
+};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    CloseReason, ConnectionError, PeerInfo, TransportConfig, compressor::Compressor, link::Link,
+    stats::LinkStats,
+};
+
+/// Who waits on a stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamWaiters {
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+    /// Everything sent, with the end, was acknowledged.
+    pub(crate) acknowledged: bool,
+    /// The code with which the peer stopped it.
+    pub(crate) stopped: Option<u32>,
+    /// How many of the two halves have a handle.
+    pub(crate) handles: u8,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) core: Core,
+    pub(crate) streams: HashMap<u32, StreamWaiters>,
+    pub(crate) responses: HashMap<RequestId, oneshot::Sender<(ResponseStatus, Bytes)>>,
+    pub(crate) cancellations: HashMap<RequestId, Arc<Notify>>,
+    pub(crate) links: Vec<Arc<Link>>,
+    /// When the timer task will look next.
+    pub(crate) timer_armed: Option<Duration>,
+    /// What the link controller asks for, 1..=the configured bound.
+    pub(crate) links_wanted: usize,
+    /// Of the last sample.
+    pub(crate) link_stats: Vec<LinkStats>,
+    pub(crate) last_decision: String,
+    /// What the controller chose; `None`: what the configuration says.
+    pub(crate) congestion_control: Option<&'static str>,
+    pub(crate) links_wanted_by_peer: u32,
+}
+
+/// A connection's shared half. Handles and link tasks hold it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    epoch: Instant,
+    role: Role,
+    /// Frames carry a checksum of their payload.
+    pub(crate) payload_crc: bool,
+    /// `None`: nothing is compressed.
+    pub(crate) compressor: Option<Compressor>,
+    pub(crate) peer: PeerInfo,
+    pub(crate) config: TransportConfig,
+    pub(crate) incoming: Notify,
+    pub(crate) streams_available: Notify,
+    pub(crate) messages_readable: Notify,
+    pub(crate) messages_writable: Notify,
+    pub(crate) timer: Notify,
+    /// Wakes whoever makes links (the client's dialer).
+    pub(crate) links_changed: Notify,
+    pub(crate) closed: Notify,
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) resumes: AtomicU64,
+    /// Counters of links that are gone.
+    pub(crate) past_wire_sent: AtomicU64,
+    pub(crate) past_wire_received: AtomicU64,
+}
+
+/// Wakers to call once the lock is released.
+type Wakers = Vec<Waker>;
+
+impl Shared {
+    pub(crate) fn new(
+        core: Core,
+        epoch: Instant,
+        peer: PeerInfo,
+        config: TransportConfig,
+        compressor: Option<Compressor>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            payload_crc: core.payload_crc(),
+            role: core.role(),
+            state: Mutex::new(State {
+                core,
+                streams: HashMap::new(),
+                responses: HashMap::new(),
+                cancellations: HashMap::new(),
+                links: Vec::new(),
+                timer_armed: None,
+                links_wanted: config.streams.initial.into(),
+                links_wanted_by_peer: 0,
+                link_stats: Vec::new(),
+                last_decision: String::new(),
+                congestion_control: None,
+            }),
+            epoch,
+            compressor,
+            peer,
+            config,
+            incoming: Notify::new(),
+            streams_available: Notify::new(),
+            messages_readable: Notify::new(),
+            messages_writable: Notify::new(),
+            timer: Notify::new(),
+            links_changed: Notify::new(),
+            closed: Notify::new(),
+            bytes_sent: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
+            resumes: AtomicU64::new(0),
+            past_wire_sent: AtomicU64::new(0),
+            past_wire_received: AtomicU64::new(0),
+        })
+    }
+
+    /// Time since the connection began: what the core takes as time.
+    pub(crate) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    pub(crate) fn instant(&self, at: Duration) -> Instant {
+        self.epoch + at
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `f` on the state, delivers the events that it caused, and sends what became ready.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State, Duration) -> T) -> T {
+        let now = self.now();
+        let mut state = self.lock();
+        let result = f(&mut state, now);
+        let wakers = self.deliver_events(&mut state);
+        let link = state.core.wants_transmit().then(|| state.idle_link()).flatten();
+        self.rearm(&mut state);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        if let Some(link) = link {
+            link.pump(self);
+        }
+        result
+    }
+
+    /// Handles frames of a link. Returns whether that link has something to send.
+    pub(crate) fn handle(&self, link: LinkId, frames: &mut Vec<(FrameHeader, Bytes)>) -> bool {
+        if frames.is_empty() {
+            return false;
+        }
+        let now = self.now();
+        let mut state = self.lock();
+        for (header, payload) in frames.drain(..) {
+            if let Err(error) = state.core.handle_frame(now, link, &header, payload) {
+                tracing::warn!(link = link.0, %error, "the peer broke the protocol");
+                state.core.fail(error);
+                break;
+            }
+        }
+        let wakers = self.deliver_events(&mut state);
+        let wants = state.core.wants_transmit_on(link);
+        let other = (!wants && state.core.wants_transmit()).then(|| state.idle_link()).flatten();
+        self.rearm(&mut state);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        if let Some(other) = other {
+            other.kick();
+        }
+        wants
+    }
+
+    /// The next batch for a link.
+    pub(crate) fn fill(&self, link: LinkId, batch: &mut TxBatch) -> bool {
+        let now = self.now();
+        let mut state = self.lock();
+        let filled = state.core.poll_transmit(now, link, batch);
+        let wakers = self.deliver_events(&mut state);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        filled
+    }
+
+    /// More is waiting than one link takes at once: let the others pull too.
+    pub(crate) fn kick_idle_links(&self, except: LinkId) {
+        let state = self.lock();
+        if state.links.len() > 1 && state.core.unsent_bytes() > 0 {
+            state
+                .links
+                .iter()
+                .filter(|link| link.id != except && link.is_idle())
+                .for_each(|link| link.kick());
+        }
+    }
+
+    /// The peer broke the protocol on a link.
+    pub(crate) fn protocol_error(&self, link: &Link, error: ProtocolError) {
+        tracing::warn!(link = link.id.0, %error, "the peer broke the protocol");
+        if error == ProtocolError::Truncated {
+            return self.link_failed(link, &error);
+        }
+        self.with(|state, _| state.core.fail(error));
+    }
+
+    /// A link is dead; the connection goes on without it.
+    pub(crate) fn link_failed(&self, link: &Link, error: &dyn std::fmt::Display) {
+        if link.is_dead() {
+            return;
+        }
+        tracing::debug!(link = link.id.0, %error, "link lost");
+        self.with(|state, now| {
+            if state.core.closed().is_none() {
+                self.resumes.fetch_add(1, Ordering::Relaxed);
+            }
+            state.core.link_lost(now, link.id);
+            self.remove_link(state, link.id);
+        });
+    }
+
+    fn remove_link(&self, state: &mut State, id: LinkId) {
+        let Some(index) = state.links.iter().position(|link| link.id == id) else { return };
+        let link = state.links.swap_remove(index);
+        self.stop_link(&link);
+        self.links_changed.notify_one();
+        for other in &state.links {
+            other.kick();
+        }
+    }
+
+    /// Stops a link's tasks and keeps what it counted.
+    fn stop_link(&self, link: &Link) {
+        link.kill();
+        self.past_wire_sent.fetch_add(link.wire_sent.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.past_wire_received.fetch_add(link.wire_received.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Tells the timer task when its next look has become too late.
+    fn rearm(&self, state: &mut State) {
+        let next = state.core.poll_timeout();
+        let earlier = match (next, state.timer_armed) {
+            (Some(next), Some(armed)) => next < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier {
+            state.timer_armed = next;
+            self.timer.notify_one();
+        }
+    }
+
+    fn deliver_events(&self, state: &mut State) -> Wakers {
+        let mut wakers = Wakers::new();
+        while let Some(event) = state.core.poll_event() {
+            match event {
+                Event::StreamReadable(id) => {
+                    wakers.extend(state.streams.get_mut(&id).and_then(|s| s.reader.take()));
+                }
+                Event::StreamWritable(id) => {
+                    wakers.extend(state.streams.get_mut(&id).and_then(|s| s.writer.take()));
+                }
+                Event::StreamAcknowledged(id) => {
+                    if let Some(stream) = state.streams.get_mut(&id) {
+                        stream.acknowledged = true;
+                        wakers.extend(stream.writer.take());
+                    }
+                }
+                Event::StreamStopped(id, code) => {
+                    if let Some(stream) = state.streams.get_mut(&id) {
+                        stream.stopped = Some(code);
+                        wakers.extend(stream.writer.take());
+                    }
+                }
+                Event::StreamIncoming => self.incoming.notify_one(),
+                Event::StreamsAvailable => self.streams_available.notify_waiters(),
+                Event::MessagesReadable => self.messages_readable.notify_one(),
+                Event::MessagesWritable => self.messages_writable.notify_waiters(),
+                Event::Response(id, status, payload) => {
+                    if let Some(waiter) = state.responses.remove(&id) {
+                        let _ = waiter.send((status, payload)); // an error: it no longer waits
+                    }
+                }
+                Event::RequestCancelled(id) => {
+                    if let Some(cancelled) = state.cancellations.remove(&id) {
+                        cancelled.notify_waiters();
+                        cancelled.notify_one();
+                    }
+                }
+                Event::LinkFinished(id) => self.remove_link(state, id),
+                Event::LinkLost(id) => {
+                    self.resumes.fetch_add(1, Ordering::Relaxed);
+                    self.remove_link(state, id);
+                }
+                Event::AllLinksLost => self.links_changed.notify_one(),
+                Event::LinksWanted(count) => {
+                    state.links_wanted_by_peer = count;
+                    self.links_changed.notify_one();
+                }
+                Event::PeerDraining => self.streams_available.notify_waiters(),
+                Event::Closed => self.wake_all(state, &mut wakers),
+            }
+        }
+        wakers
+    }
+
+    fn wake_all(&self, state: &mut State, wakers: &mut Wakers) {
+        for stream in state.streams.values_mut() {
+            wakers.extend(stream.reader.take().into_iter().chain(stream.writer.take()));
+        }
+        state.responses.clear();
+        for (_, cancelled) in state.cancellations.drain() {
+            cancelled.notify_waiters();
+            cancelled.notify_one();
+        }
+        for notify in [&self.incoming, &self.streams_available, &self.messages_readable] {
+            notify.notify_waiters();
+            notify.notify_one();
+        }
+        self.messages_writable.notify_waiters();
+        self.links_changed.notify_one();
+        self.timer.notify_one();
+        self.closed.notify_waiters();
+        for link in &state.links {
+            link.kick();
+        }
+    }
+
+    /// Why the connection ended, as the caller sees it.
+    pub(crate) fn error(&self, state: &State) -> ConnectionError {
+        match state.core.closed() {
+            Some(Closed::Peer(code, text)) => {
+                ConnectionError::ClosedByPeer(CloseReason { code: *code, text: text.clone() })
+            }
+            Some(Closed::Protocol(error)) => ConnectionError::Protocol(error.clone()),
+            Some(Closed::ResumeTimedOut) => ConnectionError::ResumeTimedOut(self.config.resume_timeout),
+            Some(Closed::Idle) => ConnectionError::IdleTimedOut(self.config.idle_timeout.unwrap_or_default()),
+            Some(Closed::Local(..)) | None => ConnectionError::ClosedLocally,
+        }
+    }
+
+    /// Calls the core's timers until the connection has ended, then closes the links.
+    pub(crate) async fn run_timer(self: Arc<Self>) {
+        loop {
+            let (deadline, ended) = {
+                let mut state = self.lock();
+                let deadline = state.core.poll_timeout();
+                state.timer_armed = deadline;
+                (deadline, state.core.closed().is_some())
+            };
+            if ended {
+                break;
+            }
+            match deadline {
+                Some(deadline) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(self.instant(deadline)) => {
+                            self.with(|state, now| {
+                                for link in &state.links {
+                                    state.core.link_heard(link.heard_at(), link.id);
+                                }
+                                state.core.handle_timeout(now);
+                                // Acknowledgements and pings of several links may be due at once, each on its own.
+                                let State { core, links, .. } = state;
+                                let due = links.iter().filter(|link| core.wants_transmit_on(link.id));
+                                due.for_each(|link| link.kick());
+                            });
+                        }
+                        () = self.timer.notified() => {}
+                    }
+                }
+                None => self.timer.notified().await,
+            }
+        }
+        self.close_links().await;
+    }
+
+    /// Gives CLOSE frames a moment to leave, then closes the sockets.
+    async fn close_links(&self) {
+        const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+        const CLOSE_POLL: Duration = Duration::from_millis(5);
+        let until = self.now() + CLOSE_TIME_MAX;
+        while self.lock().core.wants_transmit() && self.now() < until {
+            let links = self.lock().links.clone();
+            links.iter().for_each(|link| link.kick());
+            tokio::time::sleep(CLOSE_POLL).await;
+        }
+        let links = std::mem::take(&mut self.lock().links);
+        for link in links {
+            let _ = link.socket.shutdown_write(); // the peer sees the end either way
+            self.stop_link(&link);
+        }
+        self.closed.notify_waiters();
+    }
+}
+
+impl State {
+    fn idle_link(&self) -> Option<Arc<Link>> {
+        self.links.iter().find(|link| link.is_idle() && self.core.wants_transmit_on(link.id)).cloned()
+    }
+}
+
+impl Shared {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().core.closed().is_some()
+    }
+
+    pub(crate) fn link_count(&self) -> usize {
+        self.lock().core.active_links().count()
+    }
+
+    /// How many links the client should have open.
+    pub(crate) fn links_wanted(&self) -> usize {
+        let state = self.lock();
+        let streams = self.config.streams;
+        let wanted = state.links_wanted.max(state.links_wanted_by_peer.min(streams.max.into()) as usize);
+        wanted.min(state.core.peer().links_max.into()).max(1)
+    }
+
+    /// Sets how many links this side would like to have.
+    pub(crate) fn want_links(&self, target: u16) {
+        let changed = {
+            let mut state = self.lock();
+            std::mem::replace(&mut state.links_wanted, target.into()) != usize::from(target)
+        };
+        if changed && self.role == Role::Server {
+            self.with(|state, _| state.core.want_links(target.into()));
+        }
+        if changed {
+            self.links_changed.notify_one();
+        }
+    }
+
+    /// Retires a link, unless the peer wants it.
+    pub(crate) fn retire_link(&self, id: u32) {
+        self.with(|state, _| {
+            if state.core.active_links().count() > state.links_wanted_by_peer as usize {
+                state.core.retire_link(LinkId(id));
+            }
+        });
+    }
+
+    /// Frame bytes handed to and read from all sockets so far.
+    pub(crate) fn wire_bytes(&self) -> (u64, u64) {
+        let state = self.lock();
+        let sum = |past: &AtomicU64, of: fn(&Link) -> &AtomicU64| {
+            let live: u64 = state.links.iter().map(|link| of(link).load(Ordering::Relaxed)).sum();
+            live + past.load(Ordering::Relaxed)
+        };
+        let sent = sum(&self.past_wire_sent, |link| &link.wire_sent);
+        (sent, sum(&self.past_wire_received, |link| &link.wire_received))
+    }
+
+    /// The peer does not know the connection any more.
+    pub(crate) fn peer_forgot(&self) {
+        self.with(|state, _| {
+            if state.links.is_empty() {
+                state.core.give_up();
+            }
+        });
+    }
+
+    /// Waits until the connection has ended.
+    pub(crate) async fn wait_closed(&self) {
+        loop {
+            let mut closed = std::pin::pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.is_closed() {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Waits until the sockets are closed as well.
+    pub(crate) async fn wait_links_closed(&self) {
+        loop {
+            let mut closed = std::pin::pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.lock().links.is_empty() {
+                return;
+            }
+            closed.await;
+        }
+    }
+}

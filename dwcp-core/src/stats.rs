@@ -1,0 +1,65 @@
+//! What a connection has measured.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use crate::shared::Shared;
+
+/// A snapshot of one connection.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// Stream payload bytes accepted from the caller, before compression.
+    pub bytes_sent: u64,
+    /// Stream payload bytes received, after decompression.
+    pub bytes_received: u64,
+    /// Frame bytes handed to sockets (headers, compressed payload; without TLS and TCP overhead).
+    pub wire_bytes_sent: u64,
+    /// Frame bytes read from sockets.
+    pub wire_bytes_received: u64,
+    /// Links lost and replaced.
+    pub resumes: u64,
+    /// Why the controller last changed the number of links or the congestion control.
+    pub last_decision: String,
+    /// One entry for each live link.
+    pub links: Vec<LinkStats>,
+}
+
+/// A snapshot of one link.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct LinkStats {
+    /// Number of the link in its connection.
+    pub id: u32,
+    /// Congestion control in force, as read back from the socket.
+    pub congestion_control: String,
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Smallest round-trip time seen.
+    pub rtt_min: Duration,
+    /// The kernel's delivery rate estimate, bytes per second.
+    pub delivery_rate: u64,
+    /// Segments retransmitted so far.
+    pub retransmits: u64,
+    /// Retransmitted bytes over sent bytes, 0.0..=1.0.
+    pub loss_ratio: f64,
+    /// Frame bytes handed to the socket.
+    pub wire_bytes_sent: u64,
+    /// Frame bytes read from the socket.
+    pub wire_bytes_received: u64,
+}
+
+impl Shared {
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        let (wire_bytes_sent, wire_bytes_received) = self.wire_bytes();
+        let state = self.lock();
+        ConnectionStats {
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            bytes_received: self.bytes_received.load(Ordering::Relaxed),
+            wire_bytes_sent,
+            wire_bytes_received,
+            resumes: self.resumes.load(Ordering::Relaxed),
+            last_decision: state.last_decision.clone(),
+            links: state.link_stats.clone(),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What DWCP needs from Linux TCP sockets and the standard library does not offer.
+//!
+//! Everything takes a borrowed descriptor of a socket that the caller owns, and works on live
+//! connections. Linux only. This crate deliberately keeps no state, makes no sockets and decides
+//! nothing: which congestion control to use, or when, is the transport's business.
+//!
+//! It is the one user-space crate that may contain `unsafe`; today all of it is in two functions
+//! of the private module `sockopt`.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod congestion;
+mod error;
+pub mod options;
+mod sockopt;
+pub mod tcp_info;
+pub mod zerocopy;
+
+pub use error::SocketError;
+
+#[cfg(test)]
+mod loopback;

@@ -1,0 +1,92 @@
+//! What a control message finds before it, counted in bytes and not in time.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use dwcp_core::Priority;
+use dwcp_proto::limits::BATCH_BYTES;
+
+use crate::{
+    proxy::{Proxy, RECEIVE_BUFFER},
+    support::{config, connect, listen, pattern},
+};
+
+const FRAME_BYTES: u64 = 64 << 10;
+/// What the driver lets wait unsent in the kernel.
+const NOTSENT_LOWAT: u64 = 256 << 10;
+/// What passes the proxy between two looks, and what the counters lag behind.
+const SLACK: u64 = 128 << 10;
+const STREAMS: usize = 8;
+
+/// Eight streams want to send without end over links that pass bytes only as the test says. Megabytes wait in the
+/// sender, and a request must not wait behind them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_request_waits_behind_one_frame_and_the_kernel_only() {
+    for links in [1_u16, 2] {
+        let settings = |name| {
+            let mut config = config(name, links);
+            config.transport.streams.min = links;
+            config.transport.streams.max = links;
+            config.transport.frame_bytes_max = FRAME_BYTES as u32;
+            config.transport.keepalive_interval = Duration::from_secs(60);
+            config
+        };
+        let (server, addr) = listen(settings("server")).await;
+        let proxy = Arc::new(Proxy::gated(addr).await);
+        proxy.release(usize::from(links) * 4096); // the handshakes
+        let (a, b) = connect(&server, proxy.addr, settings("client")).await;
+        while a.stats().links.len() < links.into() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+
+        let data = pattern(64 << 20);
+        for _ in 0..STREAMS {
+            let (a, data) = (a.clone(), data.clone());
+            tokio::spawn(async move {
+                let (mut send, _recv) = a.open_stream().await.unwrap();
+                let _ = send.write_bytes(data).await; // until the test ends
+            });
+        }
+        let reader = b.clone();
+        tokio::spawn(async move {
+            while let Ok((_send, mut recv)) = reader.accept_stream().await {
+                tokio::spawn(async move { while let Ok(Some(_)) = recv.read_chunk().await {} });
+            }
+        });
+        let arrived_at = Arc::new(AtomicU64::new(0));
+        let (messages, arrived, counter) = (b.messages(), Arc::clone(&arrived_at), Arc::clone(&proxy));
+        tokio::spawn(async move {
+            while let Ok(message) = messages.recv().await {
+                arrived.store(counter.forwarded(), Ordering::SeqCst);
+                message.responder.unwrap().respond(message.payload).unwrap();
+            }
+        });
+        // Several megabytes wait before the request: were it queued behind them, it would show.
+        let per_link = BATCH_BYTES as u64 + FRAME_BYTES + NOTSENT_LOWAT + 2 * u64::from(RECEIVE_BUFFER);
+        let bound = u64::from(links) * per_link + SLACK;
+        while a.stats().bytes_sent < 3 * bound {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+
+        for _ in 0..5 {
+            let before = proxy.forwarded();
+            let request = a.messages();
+            let waiting = tokio::spawn(async move {
+                request.request(Priority::Control, "ping".into(), Duration::from_secs(100)).await
+            });
+            while !waiting.is_finished() {
+                proxy.release(16 << 10);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(waiting.await.unwrap().unwrap(), "ping");
+            let waited = arrived_at.load(Ordering::SeqCst) - before;
+            println!("{links} links: {waited} bytes before the request, bound {bound}");
+            assert!(waited <= bound, "{waited} bytes before the request, bound {bound}");
+        }
+    }
+}

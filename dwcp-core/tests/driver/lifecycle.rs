@@ -1,0 +1,125 @@
+//! How connections and endpoints end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dwcp_core::{BindError, ConnectError, ConnectionError, Endpoint, Priority, ReadError, WriteError};
+use dwcp_proto::CloseCode;
+
+use crate::support::{assert_works, config, connect, listen, pair, pattern, read_all};
+
+fn is_closed_with(error: &ConnectionError, code: CloseCode) -> bool {
+    matches!(error, ConnectionError::ClosedByPeer(reason) if reason.code == code)
+}
+
+#[tokio::test]
+async fn drain_waits_for_open_streams() {
+    let (a, b) = pair(2).await;
+    let (mut send, mut recv) = a.open_stream().await.unwrap();
+    send.write_all(b"begin ").await.unwrap();
+    let (mut answer, mut incoming) = b.accept_stream().await.unwrap();
+    assert_eq!(incoming.read_chunk().await.unwrap().unwrap(), "begin ");
+
+    let draining = tokio::spawn({
+        let a = a.clone();
+        async move { a.drain().await }
+    });
+    tokio::task::yield_now().await; // to `draining`: there is one thread
+    assert_eq!(a.open_stream().await.unwrap_err(), ConnectionError::Draining);
+    // What exists goes on.
+    send.write_all(b"end").await.unwrap();
+    assert_eq!(incoming.read_chunk().await.unwrap().unwrap(), "end");
+    assert!(!draining.is_finished());
+    send.finish().unwrap();
+    answer.write_all(b"last").await.unwrap();
+    answer.finish().unwrap();
+    assert_eq!(read_all(&mut incoming).await.unwrap(), b"");
+    assert_eq!(read_all(&mut recv).await.unwrap(), b"last");
+    draining.await.unwrap().unwrap();
+    assert!(is_closed_with(&b.closed().await, CloseCode::NONE));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_may_drain_at_once() {
+    for _ in 0..50 {
+        let (a, b) = pair(2).await;
+        assert_works(&a, &b).await;
+        let (drained_a, drained_b) = tokio::join!(a.drain(), b.drain());
+        drained_a.unwrap();
+        drained_b.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_wakes_everyone_who_waits() {
+    for by_peer in [true, false] {
+        let (a, b) = pair(2).await;
+        let (mut send, mut recv) = a.open_stream().await.unwrap();
+        let writing = tokio::spawn(async move { send.write_bytes(pattern(100 << 20)).await });
+        let reading = tokio::spawn(async move { recv.read_chunk().await });
+        let (accepting, messages) = (a.clone(), a.messages());
+        let accepting = tokio::spawn(async move { accepting.accept_stream().await.map(drop) });
+        let receiving = tokio::spawn(async move { messages.recv().await.map(drop) });
+        let messages = a.messages();
+        let asking = tokio::spawn(async move {
+            messages.request(Priority::Normal, Bytes::new(), Duration::from_secs(100)).await
+        });
+        b.messages().recv().await.unwrap(); // the request was sent; its responder goes, too
+        let closing = if by_peer { &b } else { &a };
+        closing.close(7, "enough");
+        let error = a.closed().await;
+        if by_peer {
+            assert!(is_closed_with(&error, CloseCode(CloseCode::APPLICATION + 7)), "{error}");
+            assert!(error.to_string().contains("enough"), "{error}");
+        } else {
+            assert_eq!(error, ConnectionError::ClosedLocally);
+            assert!(is_closed_with(&b.closed().await, CloseCode(CloseCode::APPLICATION + 7)));
+        }
+        assert_eq!(writing.await.unwrap(), Err(WriteError::Connection(error.clone())));
+        assert_eq!(reading.await.unwrap(), Err(ReadError::Connection(error.clone())));
+        assert_eq!(accepting.await.unwrap(), Err(error.clone()));
+        assert_eq!(receiving.await.unwrap(), Err(error.into()));
+        assert!(asking.await.unwrap().is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_last_handle() {
+    let (a, b) = pair(1).await;
+    let (mut send, recv) = a.open_stream().await.unwrap();
+    let clone = a.clone();
+    drop(a);
+    drop(clone);
+    drop(recv);
+    send.write_all(b"still here").await.unwrap();
+    let (_answer, mut incoming) = b.accept_stream().await.unwrap();
+    assert_eq!(incoming.read_chunk().await.unwrap().unwrap(), "still here");
+    drop(send);
+    assert!(is_closed_with(&b.closed().await, CloseCode::NONE));
+}
+
+#[tokio::test]
+async fn shutdown_drains_and_then_closes_what_is_left() {
+    let (server, addr) = listen(config("server", 1)).await;
+    let (quiet, _quiet_peer) = connect(&server, addr, config("quiet", 1)).await;
+    let (busy, _busy_peer) = connect(&server, addr, config("busy", 1)).await;
+    let (mut send, _recv) = busy.open_stream().await.unwrap();
+    send.write_all(b"never finished").await.unwrap();
+    server.shutdown(Duration::from_millis(200)).await;
+    assert!(is_closed_with(&quiet.closed().await, CloseCode::NONE));
+    assert!(is_closed_with(&busy.closed().await, CloseCode::SHUTTING_DOWN));
+    assert!(server.accept().await.is_none());
+    let late = Endpoint::client(config("late", 1)).unwrap().connect(addr, "localhost").await;
+    assert!(matches!(late, Err(ConnectError::Io { call: "connect", .. })), "{late:?}");
+    let from_it = server.connect(addr, "localhost").await;
+    assert!(matches!(from_it, Err(ConnectError::ShuttingDown)), "{from_it:?}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let (_server, addr) = listen(config("server", 1)).await;
+    let second = Endpoint::listen(addr, config("second", 1)).await.unwrap_err();
+    assert!(matches!(second, BindError::Io { call: "bind", addr: named, .. } if named == addr), "{second:?}");
+    let text = second.to_string();
+    assert!(text.contains("bind") && text.contains(&addr.to_string()) && text.contains("in use"), "{text}");
+}

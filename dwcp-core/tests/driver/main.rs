@@ -1,0 +1,8 @@
+//! Two endpoints over loopback, with trouble between them.
+
+mod hostile;
+mod latency;
+mod lifecycle;
+mod links;
+mod proxy;
+mod support;

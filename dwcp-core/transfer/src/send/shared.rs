@@ -1,0 +1,199 @@
+//! Entries in flight: sent, outcome unknown. Their number is the window that keeps both sides' memory bounded.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::mpsc;
+
+use super::{queue::Queue, source::SourceFile};
+use crate::{
+    Failure, ProgressSource, RelPath,
+    control::{Message, Outcome},
+    limits::ENTRIES_IN_FLIGHT_MAX,
+    manifest::{self, Batch, Entry, EntryKind},
+    progress::Add,
+};
+
+/// The transfer is over or has failed: stop working.
+#[derive(Debug)]
+pub(super) struct Aborted;
+
+pub(super) struct Shared {
+    pub(super) queue: Queue,
+    pub(super) progress: ProgressSource,
+    control: mpsc::Sender<Message>,
+    next_id: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    in_flight: HashMap<u64, InFlight>,
+    /// Files with other names that failed: links to them must not be made.
+    link_targets_failed: HashSet<RelPath>,
+    aborted: bool,
+}
+
+/// An entry whose outcome is not known.
+pub(super) struct InFlight {
+    pub(super) path: RelPath,
+    /// Its content, if it has any.
+    pub(super) file: Option<Arc<SourceFile>>,
+    /// Hard links to it will follow.
+    pub(super) has_links: bool,
+    /// Counts as an entry of its own.
+    pub(super) counted: bool,
+}
+
+impl Shared {
+    pub(super) fn new(control: mpsc::Sender<Message>, progress: ProgressSource) -> Self {
+        Self {
+            queue: Queue::default(),
+            progress,
+            control,
+            next_id: AtomicU64::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn abort(&self) {
+        self.lock().aborted = true;
+        self.queue.close();
+        self.changed.notify_all();
+    }
+
+    /// Whether one more entry fits the window.
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().in_flight.len() < ENTRIES_IN_FLIGHT_MAX
+    }
+
+    pub(super) fn wait_for_room(&self) -> Result<(), Aborted> {
+        self.wait_until(|state| state.in_flight.len() < ENTRIES_IN_FLIGHT_MAX)
+    }
+
+    pub(super) fn wait_for_all(&self) -> Result<(), Aborted> {
+        self.wait_until(|state| state.in_flight.is_empty())
+    }
+
+    fn wait_until(&self, ready: impl Fn(&State) -> bool) -> Result<(), Aborted> {
+        let mut state = self.lock();
+        loop {
+            if state.aborted {
+                return Err(Aborted);
+            }
+            if ready(&state) {
+                return Ok(());
+            }
+            state = self.changed.wait(state).unwrap();
+        }
+    }
+
+    pub(super) fn track(&self, id: u64, entry: InFlight) {
+        self.lock().in_flight.insert(id, entry);
+    }
+
+    pub(super) fn send(&self, message: Message) -> Result<(), Aborted> {
+        self.control.blocking_send(message).map_err(|_| Aborted)
+    }
+
+    pub(super) fn link_target_failed(&self, target: &RelPath) -> bool {
+        self.lock().link_targets_failed.contains(target)
+    }
+
+    /// The receiver has decided. Unknown ids are entries abandoned meanwhile.
+    pub(super) fn resolve(&self, id: u64, outcome: Outcome) {
+        let counters = self.progress.counters();
+        let mut state = self.lock();
+        match outcome {
+            Outcome::Send | Outcome::Check(_) => {
+                let Some(file) = state.in_flight.get(&id).and_then(|entry| entry.file.clone()) else {
+                    return;
+                };
+                drop(state);
+                match outcome {
+                    Outcome::Check(hash) => self.queue.push_check(file, hash),
+                    _ => self.queue.push(file),
+                }
+                return;
+            }
+            Outcome::Done | Outcome::Skipped => {
+                let Some(entry) = state.in_flight.remove(&id) else { return };
+                let skipped = outcome == Outcome::Skipped;
+                if let Some(file) = entry.file {
+                    if skipped { &counters.files_skipped } else { &counters.files_done }.add(1);
+                    if skipped {
+                        counters.bytes_skipped.add(file.size());
+                        counters.bytes_done.add(file.size());
+                    }
+                }
+                counters.entries_done.add(entry.counted.into());
+            }
+            Outcome::Failed(failure) => {
+                let Some(entry) = state.in_flight.remove(&id) else { return };
+                self.failed(&mut state, entry, failure);
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The source of this entry cannot be read: tells the receiver and goes on without it.
+    pub(super) fn abandon(&self, id: u64, failure: Failure) -> Result<(), Aborted> {
+        // First the message: once nothing is in flight, the message that all is finished may overtake it.
+        self.send(Message::Abandon { id, failure: failure.clone() })?;
+        let mut state = self.lock();
+        if let Some(entry) = state.in_flight.remove(&id) {
+            self.failed(&mut state, entry, failure);
+        }
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn failed(&self, state: &mut State, entry: InFlight, failure: Failure) {
+        if let Some(file) = &entry.file {
+            file.cancel();
+        }
+        self.progress.failed(&entry.path, failure);
+        self.progress.counters().entries_done.add(entry.counted.into());
+        if entry.has_links {
+            state.link_targets_failed.insert(entry.path);
+        }
+    }
+
+    /// The file was there with another content: asks for it again under a new id, as known to differ.
+    pub(super) fn resubmit(&self, file: &SourceFile) -> Result<(), Aborted> {
+        let id = self.next_id();
+        let again = Arc::new(file.again(id));
+        let kind = EntryKind::File { size: file.size(), differs: true };
+        let entry = Entry { id, path: file.path.clone(), kind, metadata: file.metadata.clone() };
+        {
+            let mut state = self.lock();
+            let Some(old) = state.in_flight.remove(&file.id) else { return Ok(()) };
+            state.in_flight.insert(id, InFlight { file: Some(again), ..old });
+        }
+        self.send(Message::Batch(manifest::encode(&Batch { entries: vec![entry] }).into()))
+    }
+
+    pub(super) fn receiver_has(&self, id: u64, pieces: &[(u64, [u8; 32])]) {
+        let file = self.lock().in_flight.get(&id).and_then(|entry| entry.file.clone());
+        if let Some(file) = file {
+            file.receiver_has(pieces);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}

@@ -1,0 +1,388 @@
+//! One content being sent: where its bytes are, which of them are data, and whether it stayed the same.
+
+use std::{
+    collections::HashMap,
+    fs::{File, Metadata as FsMetadata},
+    io::{self, Read},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use rustix::{
+    fs::{OFlags, SeekFrom},
+    io::Errno,
+};
+
+use super::buffer::{Buffer, Pool};
+use crate::{
+    ContentHash, Failure, FailureKind, RelPath,
+    content::{Layout, PieceDigest, PieceHasher, content_hash},
+    limits::EXTENTS_MAX,
+    manifest::Metadata,
+    record::Extent,
+};
+
+/// Read and hashed at once, so that the hash finds the bytes in the cache.
+const READ_BYTES: usize = 256 << 10;
+/// Runs of zeros of this length in a block device become holes.
+const ZERO_RUN_BYTES: usize = 64 << 10;
+
+pub(super) struct SourceFile {
+    pub(super) id: u64,
+    pub(super) path: RelPath,
+    pub(super) metadata: Metadata,
+    content: Content,
+    cancelled: AtomicBool,
+    pieces: Mutex<Pieces>,
+}
+
+#[derive(Clone)]
+enum Content {
+    File { local: PathBuf, layout: Layout, identity: Identity },
+    Device { local: PathBuf, layout: Layout },
+    Stream(Arc<Mutex<Option<Box<dyn Read + Send>>>>),
+}
+
+/// What changes if somebody writes to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+#[derive(Default)]
+struct Pieces {
+    /// Opened by the first worker, closed by the last.
+    file: Option<Arc<File>>,
+    has: HashMap<u64, [u8; 32]>,
+    digests: HashMap<u64, PieceDigest>,
+    sent: u64,
+}
+
+/// A piece as read.
+pub(super) struct Piece {
+    pub(super) index: u64,
+    pub(super) len: u32,
+    pub(super) extents: Vec<Extent>,
+    /// What was read; holds the data of all extents.
+    pub(super) data: Buffer,
+    /// Where in `data` each extent lies.
+    pub(super) starts: Vec<usize>,
+    pub(super) digest: PieceDigest,
+}
+
+/// All pieces are dealt with.
+pub(super) struct Complete {
+    pub(super) size: u64,
+    pub(super) pieces_sent: u64,
+    pub(super) hash: ContentHash,
+}
+
+impl SourceFile {
+    pub(super) fn file(
+        id: u64,
+        path: RelPath,
+        local: PathBuf,
+        found: &FsMetadata,
+        metadata: Metadata,
+    ) -> Self {
+        let content =
+            Content::File { local, layout: Layout::new(found.len()), identity: Identity::of(found) };
+        Self::new(id, path, metadata, content)
+    }
+
+    pub(super) fn device(id: u64, path: RelPath, local: PathBuf, size: u64, metadata: Metadata) -> Self {
+        Self::new(id, path, metadata, Content::Device { local, layout: Layout::new(size) })
+    }
+
+    pub(super) fn stream(id: u64, path: RelPath, reader: Box<dyn Read + Send>, metadata: Metadata) -> Self {
+        Self::new(id, path, metadata, Content::Stream(Arc::new(Mutex::new(Some(reader)))))
+    }
+
+    /// The same file under a new id.
+    pub(super) fn again(&self, id: u64) -> Self {
+        Self::new(id, self.path.clone(), self.metadata.clone(), self.content.clone())
+    }
+
+    fn new(id: u64, path: RelPath, metadata: Metadata, content: Content) -> Self {
+        Self { id, path, metadata, content, cancelled: AtomicBool::new(false), pieces: Mutex::default() }
+    }
+
+    /// `None`: a stream.
+    pub(super) fn layout(&self) -> Option<Layout> {
+        match &self.content {
+            Content::File { layout, .. } | Content::Device { layout, .. } => Some(*layout),
+            Content::Stream(_) => None,
+        }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.layout().map_or(0, Layout::size)
+    }
+
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+        self.pieces.lock().unwrap().file = None;
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
+
+    pub(super) fn take_reader(&self) -> Option<Box<dyn Read + Send>> {
+        match &self.content {
+            Content::Stream(reader) => reader.lock().unwrap().take(),
+            _ => None,
+        }
+    }
+
+    /// Pieces behind the end are ignored: they could never be asked for.
+    pub(super) fn receiver_has(&self, pieces: &[(u64, [u8; 32])]) {
+        let count = self.layout().map_or(0, Layout::pieces);
+        let mut state = self.pieces.lock().unwrap();
+        state.has.extend(pieces.iter().copied().filter(|(index, _)| *index < count));
+    }
+
+    /// Whether the receiver has this piece with this content, and the sender need not send it.
+    pub(super) fn receiver_has_piece(&self, index: u64, digest: &PieceDigest) -> bool {
+        self.pieces.lock().unwrap().has.get(&index) == Some(&digest.cv)
+    }
+
+    /// Opens the content, or gives the handle that another worker has opened.
+    fn open(&self) -> Result<Arc<File>, Failure> {
+        let mut pieces = self.pieces.lock().unwrap();
+        if let Some(file) = &pieces.file {
+            return Ok(file.clone());
+        }
+        let (local, identity) = match &self.content {
+            Content::File { local, identity, .. } => (local, Some(identity)),
+            Content::Device { local, .. } => (local, None),
+            Content::Stream(_) => unreachable!("streams are read through their reader"),
+        };
+        let file = File::options()
+            .read(true)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+            .open(local)
+            .map_err(|error| Failure::at_source("open", &error))?;
+        if let Some(identity) = identity {
+            identity.check(&file)?;
+        }
+        let file = Arc::new(file);
+        pieces.file = Some(file.clone());
+        Ok(file)
+    }
+
+    /// Reads and hashes one piece.
+    pub(super) fn read_piece(&self, index: u64, pool: &Pool) -> Result<Piece, Failure> {
+        let file = self.open()?;
+        let layout = self.layout().expect("only contents of known size have numbered pieces");
+        let (offset, len) = (layout.offset(index), layout.len(index));
+        let extents = match &self.content {
+            Content::Device { .. } => vec![Extent { start: 0, len: len as u32 }],
+            _ => data_extents(&file, offset, len)?,
+        };
+        let data_len = extents.iter().map(|extent| extent.len as usize).sum();
+        let mut data = pool.take(data_len, layout.piece_bytes() as usize);
+        let mut hasher = PieceHasher::new(offset);
+        let (mut at, mut filled, mut starts) = (0, 0, Vec::with_capacity(extents.len()));
+        for extent in &extents {
+            hasher.update_zeros(u64::from(extent.start) - at);
+            starts.push(filled);
+            let target = &mut data.bytes_mut()[filled..filled + extent.len as usize];
+            read_exactly(&file, target, offset + u64::from(extent.start), &mut hasher)?;
+            filled += extent.len as usize;
+            at = u64::from(extent.start) + u64::from(extent.len);
+        }
+        hasher.update_zeros(len - at);
+        let digest = hasher.finish(offset);
+        let mut piece = Piece { index, len: len as u32, extents, data, starts, digest };
+        if matches!(self.content, Content::Device { .. }) {
+            piece.cut_zeros();
+        }
+        // A content of one piece has no end message: whether it stayed the same is known now or never.
+        if layout.pieces() == 1 {
+            self.check_unchanged(&file)?;
+        }
+        Ok(piece)
+    }
+
+    fn check_unchanged(&self, file: &File) -> Result<(), Failure> {
+        match &self.content {
+            Content::File { identity, .. } => identity.check(file),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a piece was dealt with. The last one completes the content.
+    pub(super) fn piece_done(
+        &self,
+        piece: u64,
+        digest: PieceDigest,
+        sent: bool,
+    ) -> Result<Option<Complete>, Failure> {
+        let mut state = self.pieces.lock().unwrap();
+        state.digests.insert(piece, digest);
+        state.sent += u64::from(sent);
+        let Some(layout) = self.layout() else { return Ok(None) };
+        if (state.digests.len() as u64) < layout.pieces() {
+            return Ok(None);
+        }
+        let complete = state.complete(layout.size());
+        match state.file.take() {
+            Some(file) => self.check_unchanged(&file).map(|()| Some(complete)),
+            None => Ok(None),
+        }
+    }
+
+    /// A stream has ended after this many bytes.
+    pub(super) fn stream_done(&self, size: u64) -> Complete {
+        self.pieces.lock().unwrap().complete(size)
+    }
+
+    /// Hash of the whole content, for comparing.
+    pub(super) fn hash(&self, pool: &Pool) -> Result<ContentHash, Failure> {
+        let layout = self.layout().expect("streams are not compared");
+        let digests: Result<Vec<_>, _> = (0..layout.pieces())
+            .map(|index| self.read_piece(index, pool).map(|piece| piece.digest))
+            .collect();
+        let hash = content_hash(&digests?);
+        if let Some(file) = self.pieces.lock().unwrap().file.take() {
+            self.check_unchanged(&file)?;
+        }
+        Ok(hash)
+    }
+}
+
+impl Pieces {
+    fn complete(&mut self, size: u64) -> Complete {
+        let digests = std::mem::take(&mut self.digests);
+        let ordered: Vec<_> = (0..digests.len() as u64).map(|index| digests[&index]).collect();
+        Complete { size, pieces_sent: self.sent, hash: content_hash(&ordered) }
+    }
+}
+
+impl Piece {
+    /// A piece of a stream, read already.
+    pub(super) fn dense(index: u64, offset: u64, data: Buffer) -> Self {
+        let len = data.as_ref().len() as u32;
+        let mut hasher = PieceHasher::new(offset);
+        hasher.update(data.as_ref());
+        let extents = vec![Extent { start: 0, len }];
+        Self { index, len, extents, data, starts: vec![0], digest: hasher.finish(offset) }
+    }
+
+    pub(super) fn data_len(&self) -> u32 {
+        self.extents.iter().map(|extent| extent.len).sum()
+    }
+
+    /// Splits the one extent of a dense piece at runs of zeros.
+    fn cut_zeros(&mut self) {
+        let (mut extents, mut starts): (Vec<Extent>, Vec<usize>) = (Vec::new(), Vec::new());
+        for (number, run) in self.data.as_ref().chunks(ZERO_RUN_BYTES).enumerate() {
+            if run.iter().all(|&byte| byte == 0) {
+                continue;
+            }
+            let (start, len) = ((number * ZERO_RUN_BYTES) as u32, run.len() as u32);
+            match extents.last_mut() {
+                Some(last) if last.start + last.len == start => last.len += len,
+                _ => {
+                    extents.push(Extent { start, len });
+                    starts.push(start as usize);
+                }
+            }
+        }
+        (self.extents, self.starts) = (extents, starts);
+    }
+}
+
+impl Identity {
+    fn of(found: &FsMetadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        }
+    }
+
+    fn check(&self, file: &File) -> Result<(), Failure> {
+        let found = Self::of(&file.metadata().map_err(|error| Failure::at_source("fstat", &error))?);
+        if found == *self {
+            return Ok(());
+        }
+        let detail = match found.size.cmp(&self.size) {
+            std::cmp::Ordering::Less => format!("shrank from {} to {} bytes", self.size, found.size),
+            std::cmp::Ordering::Greater => format!("grew from {} to {} bytes", self.size, found.size),
+            std::cmp::Ordering::Equal if found.inode != self.inode => "replaced by another file".into(),
+            std::cmp::Ordering::Equal => "modified".into(),
+        };
+        Err(Failure::new(FailureKind::SourceChanged, &detail))
+    }
+}
+
+fn read_exactly(
+    file: &File,
+    target: &mut [u8],
+    offset: u64,
+    hasher: &mut PieceHasher,
+) -> Result<(), Failure> {
+    let mut at = offset;
+    for part in target.chunks_mut(READ_BYTES) {
+        file.read_exact_at(part, at).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let size = file.metadata().map_or(0, |found| found.len());
+                Failure::new(FailureKind::SourceChanged, &format!("shrank to {size} bytes"))
+            }
+            _ => Failure::at_source("pread", &error),
+        })?;
+        hasher.update(part);
+        at += part.len() as u64;
+    }
+    Ok(())
+}
+
+/// Where a file has data in `offset..offset + len`. Beyond the bound on extents, the rest counts as data.
+fn data_extents(file: &File, offset: u64, len: u64) -> Result<Vec<Extent>, Failure> {
+    let whole = vec![Extent { start: 0, len: len as u32 }];
+    let found = file.metadata().map_err(|error| Failure::at_source("fstat", &error))?;
+    if found.blocks() * 512 >= found.len() {
+        return Ok(whole);
+    }
+    let end = offset + len;
+    let mut extents = Vec::new();
+    let mut at = offset;
+    while at < end {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start.min(end),
+            Err(Errno::NXIO) => end,
+            // A file system that knows no holes.
+            Err(Errno::INVAL) => return Ok(whole),
+            Err(errno) => return Err(Failure::at_source("lseek", &errno.into())),
+        };
+        if start >= end {
+            break;
+        }
+        let stop = if extents.len() + 1 == EXTENTS_MAX {
+            end
+        } else {
+            match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+                Ok(stop) => stop.min(end),
+                Err(errno) => return Err(Failure::at_source("lseek", &errno.into())),
+            }
+        };
+        if stop <= start {
+            break;
+        }
+        extents.push(Extent { start: (start - offset) as u32, len: (stop - start) as u32 });
+        at = stop;
+    }
+    Ok(extents)
+}

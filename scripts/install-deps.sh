@@ -1,0 +1,41 @@
+#!/bin/sh
+# Installs what building and testing need beyond rustup's toolchain, on Debian and its kin. Says so first; does nothing
+# and is done at once when nothing is missing.
+set -eu
+
+# A program, and the package that has it.
+needed="
+cc gcc
+c++ g++
+git git
+ip iproute2
+tc iproute2
+tar tar
+diff diffutils
+iperf3 iperf3
+rsync rsync
+"
+
+packages=$(echo "$needed" | while read -r program package; do
+    [ -z "$program" ] || command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || [ -x "/sbin/$program" ] || echo "$package"
+done | sort -u | tr '\n' ' ')
+# A compiler without the C library's headers builds nothing.
+[ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"
+
+if [ -n "$packages" ]; then
+    root=
+    [ "$(id -u)" = 0 ] || root=sudo
+    if ! command -v apt-get >/dev/null; then
+        echo "missing, and there is no apt-get to install it: $packages" >&2
+        exit 1
+    fi
+    echo "installing with apt-get: $packages"
+    $root apt-get update -q
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive $root apt-get install -q -y --no-install-recommends $packages
+fi
+
+if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+    echo "installing with rustup: rustfmt clippy"
+    rustup component add rustfmt clippy
+fi

@@ -1,0 +1,83 @@
+//! Side-by-side measurement.
+//!
+//! Owns: the order of runs. Contenders alternate: each run of each contender gets a new lab, and in one round all of
+//! them meet the same seed, so a slow minute of the machine or a bad seed hits everyone and not one.
+
+use crate::contender::{Contender, Tools};
+use crate::lab::Lab;
+use crate::machine::{IdleMeter, Machine};
+use crate::report::{ContenderReport, Report, Run, ScenarioReport};
+use crate::scenario::Scenario;
+use anyhow::Result;
+use std::time::Duration;
+
+/// What to compare.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Links; each carries the seed of its first run.
+    pub scenarios: Vec<Scenario>,
+    /// Who takes part.
+    pub contenders: Vec<Contender>,
+    /// Runs of each contender on each link.
+    pub runs: u32,
+    /// Length of a run.
+    pub time: Duration,
+    /// Where the programs are.
+    pub tools: Tools,
+}
+
+/// Runs the plan; `progress` gets a line per run. A contender that is missing or fails is part of the report; an error
+/// means that the lab itself could not be made.
+pub fn compare(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report> {
+    // Now, not at the end: what is checked out may change during an hour of runs.
+    let machine = Machine::current();
+    let mut scenarios = vec![];
+    for scenario in &plan.scenarios {
+        let skipped: Vec<_> = plan.contenders.iter().map(|c| c.missing(&plan.tools)).collect();
+        let mut runs = vec![vec![]; plan.contenders.len()];
+        for round in 0..plan.runs {
+            let scenario = Scenario { seed: scenario.seed + u64::from(round), ..scenario.clone() };
+            for (i, contender) in plan.contenders.iter().enumerate().filter(|(i, _)| skipped[*i].is_none()) {
+                let run = measure(contender, &scenario, plan)?;
+                progress(&format!(
+                    "{} {contender} run {}/{}: {}",
+                    scenario.name,
+                    round + 1,
+                    plan.runs,
+                    line(&run)
+                ));
+                runs[i].push(run);
+            }
+        }
+        let contenders = plan.contenders.iter().zip(skipped).zip(runs);
+        let contenders = contenders
+            .map(|((c, skipped), runs)| ContenderReport::new(c.to_string(), skipped, runs))
+            .collect();
+        scenarios.push(ScenarioReport { scenario: scenario.clone(), contenders });
+    }
+    Ok(Report { machine, time_s: plan.time.as_secs(), runs: plan.runs, scenarios })
+}
+
+fn measure(contender: &Contender, scenario: &Scenario, plan: &Plan) -> Result<Run> {
+    let lab = Lab::new(scenario)?;
+    let idle = IdleMeter::start();
+    let goodput = contender.measure(&lab, scenario, plan.time, &plan.tools);
+    let idle = idle.share();
+    Ok(Run {
+        seed: scenario.seed,
+        goodput_mbit: goodput.as_ref().ok().map(|bits| bits / 1e6),
+        error: goodput.err().map(|error| format!("{error:#}")),
+        link: lab.stats().summary(),
+        idle,
+    })
+}
+
+fn line(run: &Run) -> String {
+    let result = match (run.goodput_mbit, &run.error) {
+        (Some(mbit), _) => format!("{mbit:.1} Mbit/s"),
+        (None, error) => format!("failed: {}", error.as_deref().unwrap_or("")),
+    };
+    let (max, p99) = (run.link.late_max_us / 1e3, run.link.late_p99_us);
+    let void = if run.link.void { ", VOID" } else { "" };
+    format!("{result}, late max {max:.1} ms p99 {p99:.0} us, idle {:.0} %{void}", run.idle * 100.0)
+}
