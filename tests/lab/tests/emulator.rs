@@ -136,9 +136,10 @@ fn round_trips_take_as_long_as_they_should() {
             });
             times.sort_by(f64::total_cmp);
             println!("{} ipv6={ipv6}: {:.3?} ms", scenario.name, times);
-            // The fastest is the path itself; that none is faster than the path needs no margin.
-            let ratio = times[0] / scenario.rtt_ms;
-            assert!((1.0..1.02).contains(&ratio), "{}: {times:?}", scenario.name);
+            // None is faster than the path. How much later a packet comes is the machine's timers and load: only a
+            // delay that was counted twice, in all round trips, cannot be theirs.
+            assert!(times[0] >= scenario.rtt_ms, "{}: {times:?}", scenario.name);
+            assert!(times[0] < 1.5 * scenario.rtt_ms, "{}: {times:?}", scenario.name);
         }
     }
 }
