@@ -434,6 +434,11 @@ impl Shared {
         wanted.min(state.core.peer().links_max.into()).max(1)
     }
 
+    /// How many of them are not there.
+    pub(crate) fn links_missing(&self) -> usize {
+        self.links_wanted().saturating_sub(self.link_count())
+    }
+
     /// Sets how many links this side would like to have.
     pub(crate) fn want_links(&self, target: u16) {
         let changed = {
