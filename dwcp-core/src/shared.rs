@@ -65,7 +65,7 @@ pub(crate) struct State {
 pub(crate) struct Shared {
     state: Mutex<State>,
     epoch: Instant,
-    role: Role,
+    pub(crate) role: Role,
     /// Frames carry a checksum of their payload.
     pub(crate) payload_crc: bool,
     /// `None`: nothing is compressed.
@@ -93,12 +93,15 @@ type Wakers = Vec<Waker>;
 
 impl Shared {
     pub(crate) fn new(
-        core: Core,
+        mut core: Core,
         epoch: Instant,
         peer: PeerInfo,
         config: TransportConfig,
         compressor: Option<Compressor>,
     ) -> Arc<Self> {
+        if core.role() == Role::Server {
+            core.want_links(config.streams.initial.into()); // goes out on the first link
+        }
         Arc::new(Self {
             payload_crc: core.payload_crc(),
             role: core.role(),

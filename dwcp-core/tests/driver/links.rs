@@ -266,3 +266,25 @@ async fn a_handshake_that_hangs_delays_no_other_link() {
     links_up(&b.unwrap(), 3).await;
     assert_eq!(proxy.accepted(), 3 + SWALLOWED, "nothing was tried twice");
 }
+
+#[tokio::test]
+async fn a_server_says_at_once_how_many_links_it_wants() {
+    let (server, addr) = listen(restless("server", 5)).await;
+    let (a, b) = connect(&server, addr, restless("client", 1)).await;
+    links_up(&a, 5).await;
+    links_up(&b, 5).await;
+}
+
+#[tokio::test]
+async fn a_client_opens_no_more_links_than_its_own_bound() {
+    let mut many = restless("server", 9);
+    many.transport.streams.min = 9;
+    let (server, addr) = listen(many).await;
+    let proxy = Proxy::start(addr).await;
+    let mut few = restless("client", 1);
+    few.transport.streams.max = 3;
+    let (a, b) = connect(&server, proxy.addr, few).await;
+    links_up(&a, 3).await;
+    links_up(&b, 3).await;
+    assert_eq!(proxy.accepted(), 3);
+}
