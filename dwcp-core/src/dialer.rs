@@ -10,6 +10,7 @@ use dwcp_proto::{
     hello::{ConnectionId, Hello, JoinToken, MINOR_VERSION},
 };
 use tokio::task::{JoinError, JoinSet};
+use tracing::Instrument;
 
 use crate::{ConnectError, endpoint::EndpointCore, shared::Shared};
 
@@ -57,7 +58,8 @@ impl Dialer {
         let mut next_link = 1;
         while !dialer.shared.is_closed() {
             while attempts.len() < dialer.shared.links_missing().min(DIALS_MAX) {
-                attempts.spawn(Arc::clone(&dialer).attempt(next_link, backoffs.take()));
+                let attempt = Arc::clone(&dialer).attempt(next_link, backoffs.take());
+                attempts.spawn(attempt.in_current_span());
                 next_link += 1;
             }
             tokio::select! {
