@@ -238,6 +238,7 @@ fn connection_span(role: Role, id: ConnectionId, peer: &PeerInfo) -> Span {
 
 impl EndpointCore {
     fn new(config: EndpointConfig) -> Arc<Self> {
+        crate::metrics::describe();
         Arc::new(Self {
             tls: RwLock::new(config.tls.clone()),
             connections: Mutex::default(),

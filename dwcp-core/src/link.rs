@@ -249,7 +249,7 @@ impl Link {
                 }
                 Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => reads = 0,
                 Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(ReadFrameError::Io(error)) => return shared.link_failed(self, &error),
+                Err(ReadFrameError::Io(error)) => return shared.read_failed(self, &error),
                 Err(ReadFrameError::Protocol(error)) => {
                     // What came before the bad frame still counts.
                     shared.handle(self.id, &mut frames);

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +26,7 @@ use tokio::{
 use tracing::Span;
 
 use crate::{
-    CloseReason, ConnectionError, PeerInfo, TransportConfig, compressor::Compressor, link::Link,
+    CloseReason, ConnectionError, PeerInfo, TransportConfig, compressor::Compressor, link::Link, security,
     stats::LinkStats,
 };
 
@@ -90,6 +91,9 @@ pub(crate) struct Shared {
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) resumes: AtomicU64,
+    pub(crate) integrity_failures: AtomicU64,
+    /// Compressed frames that did not decode.
+    pub(crate) compression_errors: AtomicU64,
     /// Counters of links that are gone.
     pub(crate) past_wire_sent: AtomicU64,
     pub(crate) past_wire_received: AtomicU64,
@@ -144,6 +148,8 @@ impl Shared {
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
+            integrity_failures: AtomicU64::new(0),
+            compression_errors: AtomicU64::new(0),
             past_wire_sent: AtomicU64::new(0),
             past_wire_received: AtomicU64::new(0),
         })
@@ -230,10 +236,22 @@ impl Shared {
     /// The peer broke the protocol on a link.
     pub(crate) fn protocol_error(&self, link: &Link, error: ProtocolError) {
         tracing::warn!(parent: &self.span, link = link.id.0, %error, "the peer broke the protocol");
-        if error == ProtocolError::Truncated {
-            return self.link_failed(link, &error);
+        match error {
+            ProtocolError::Truncated => return self.link_failed(link, &error),
+            ProtocolError::HeaderChecksum { .. } | ProtocolError::PayloadChecksum { .. } => {
+                self.integrity_failures.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
         }
         self.with(|state, _| state.core.fail(error));
+    }
+
+    /// A link could not be read. With TLS this is also how altered bytes show.
+    pub(crate) fn read_failed(&self, link: &Link, error: &io::Error) {
+        if security::is_altered(error) {
+            self.integrity_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        self.link_failed(link, error);
     }
 
     /// A link is dead; the connection goes on without it.
