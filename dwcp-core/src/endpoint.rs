@@ -338,21 +338,24 @@ impl EndpointCore {
     pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, socket: LinkSocket) -> bool {
         let chosen = shared.lock().congestion_control;
         socket_options::configure(socket.tcp(), &self.config.transport, chosen);
-        let link = Link::new(id, socket);
-        let payload_max = shared.with(|state, now| {
-            if !state.core.link_added(now, id) {
-                return None;
-            }
-            state.links.push(Arc::clone(&link));
-            Some(state.core.frame_bytes_max())
-        });
-        let Some(payload_max) = payload_max else { return false };
+        let payload_max = shared.lock().core.frame_bytes_max();
         let reader =
             FrameReader::new(payload_max, Arc::clone(&self.frame_buffers), Arc::clone(&self.scratch_buffers));
+        let link = Link::new(id, socket, reader);
+        let added = shared.with(|state, now| {
+            let added = state.core.link_added(now, id);
+            if added {
+                state.links.push(Arc::clone(&link));
+            }
+            added
+        });
+        if !added {
+            return false;
+        }
         let (writer_link, writer_shared) = (Arc::clone(&link), Arc::clone(shared));
         tokio::spawn(async move { writer_link.run_writer(&writer_shared).await });
         let reader_shared = Arc::clone(shared);
-        tokio::spawn(async move { link.run_reader(&reader_shared, reader).await });
+        tokio::spawn(async move { link.run_reader(&reader_shared).await });
         true
     }
 }

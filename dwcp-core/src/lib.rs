@@ -12,6 +12,7 @@ mod accept;
 #[doc(hidden)]
 pub mod adapt;
 mod buffers;
+mod busy_poll;
 #[doc(hidden)]
 pub mod compress;
 mod compressor;

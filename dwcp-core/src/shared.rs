@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -24,8 +24,8 @@ use tokio::{
 };
 
 use crate::{
-    CloseReason, ConnectionError, PeerInfo, TransportConfig, compressor::Compressor, link::Link,
-    stats::LinkStats,
+    CloseReason, ConnectionError, PeerInfo, TransportConfig, busy_poll::BusyPoll, compressor::Compressor,
+    link::Link, stats::LinkStats,
 };
 
 /// Who waits on a stream.
@@ -83,6 +83,9 @@ pub(crate) struct Shared {
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) resumes: AtomicU64,
+    pub(crate) busy_poll: BusyPoll,
+    /// Which link brought frames last.
+    heard_last: AtomicU32,
     /// Counters of links that are gone.
     pub(crate) past_wire_sent: AtomicU64,
     pub(crate) past_wire_received: AtomicU64,
@@ -129,6 +132,8 @@ impl Shared {
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
+            busy_poll: BusyPoll::default(),
+            heard_last: AtomicU32::new(0),
             past_wire_sent: AtomicU64::new(0),
             past_wire_received: AtomicU64::new(0),
         })
@@ -168,6 +173,7 @@ impl Shared {
         if frames.is_empty() {
             return false;
         }
+        self.heard_last.store(link.0, Ordering::Relaxed);
         let now = self.now();
         let mut state = self.lock();
         for (header, payload) in frames.drain(..) {
@@ -187,6 +193,12 @@ impl Shared {
             other.kick();
         }
         wants
+    }
+
+    /// The link that brought frames last.
+    pub(crate) fn heard_last(&self) -> Option<Arc<Link>> {
+        let id = LinkId(self.heard_last.load(Ordering::Relaxed));
+        self.lock().links.iter().find(|link| link.id == id).cloned()
     }
 
     /// The next batch for a link.
