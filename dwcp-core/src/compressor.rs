@@ -17,6 +17,7 @@ use crate::{
     compress::{CompressPool, CompressionController, Encoded, Encoding, Feedback, Probe},
     connection::Handle,
     shared::Shared,
+    task::PanicGuard,
 };
 
 /// Chooses encodings for the outgoing frames of one connection.
@@ -105,6 +106,7 @@ pub(crate) fn send_now(handle: &Arc<Handle>, stream: u32, reservation: Reservati
 impl Job {
     fn run(self, encoded: tokio::sync::oneshot::Receiver<Encoded>) {
         tokio::spawn(async move {
+            let _guard = PanicGuard::new(&self.handle.shared, "compressor");
             let Self { handle, stream, reservation, raw, probe, encoding } = self;
             let shared = &handle.shared;
             let Some(compressor) = &shared.compressor else { return };

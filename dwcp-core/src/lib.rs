@@ -34,6 +34,7 @@ mod shared;
 mod socket_options;
 mod stats;
 mod stream;
+mod task;
 
 pub use config::{
     CompressionAlgorithm, CompressionConfig, CompressionLevel, ConfigError, EndpointConfig, StreamsConfig,

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use dwcp_proto::conn::Role;
 use dwcp_sys::{congestion, options, tcp_info};
 
 use crate::{
@@ -24,6 +25,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const INTERVAL_IDLE: Duration = Duration::from_millis(500);
 /// Samples without traffic after which the longer interval is taken.
 const IDLE_AFTER: u32 = 20;
+/// Samples in which the network does not limit a server after which it asks the client for no more than its minimum.
+const WISH_KEPT: u32 = 5;
 
 struct Monitor {
     shared: Arc<Shared>,
@@ -33,6 +36,8 @@ struct Monitor {
     wire_sent: u64,
     wire_received: u64,
     quiet: u32,
+    /// Samples in a row in which something other than the network limited this side.
+    unlimited: u32,
 }
 
 /// Runs until the connection has ended.
@@ -53,6 +58,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         wire_sent: 0,
         wire_received: 0,
         quiet: 0,
+        unlimited: 0,
         shared,
     };
     while !monitor.shared.is_closed() {
@@ -94,7 +100,8 @@ impl Monitor {
         for action in actions {
             self.act(&links, action);
         }
-        self.shared.want_links(self.controller.links_target());
+        self.unlimited = if limit == Limit::Network { 0 } else { self.unlimited.saturating_add(1) };
+        self.shared.want_links(self.links_wish());
         self.metrics.publish(&self.shared, &stats);
         self.shared.lock().link_stats = stats;
         (self.at, self.wire_sent, self.wire_received) = (now, sent, received);
@@ -115,6 +122,15 @@ impl Monitor {
             Limit::Credit
         } else {
             Limit::Application
+        }
+    }
+
+    /// How many links this side would like. A client cannot retire a link that the server wants: a server whose own
+    /// sending has no use for many leaves it to the client, whose links they are, too.
+    fn links_wish(&self) -> u16 {
+        match self.shared.role {
+            Role::Server if self.unlimited >= WISH_KEPT => self.shared.config.streams.min,
+            Role::Server | Role::Client => self.controller.links_target(),
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
 };
+use tracing::Span;
 
 use crate::{
     CloseReason, ConnectionError, PeerInfo, TransportConfig, busy_poll::BusyPoll, compressor::Compressor,
@@ -58,14 +59,20 @@ pub(crate) struct State {
     /// What the controller chose; `None`: what the configuration says.
     pub(crate) congestion_control: Option<&'static str>,
     pub(crate) links_wanted_by_peer: u32,
+    /// The task whose panic ended the connection.
+    pub(crate) panicked: Option<&'static str>,
 }
 
 /// A connection's shared half. Handles and link tasks hold it.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// What happens to the connection, whoever makes it happen.
+    pub(crate) span: Span,
+    #[cfg(test)]
+    pub(crate) panic_in: Mutex<Option<&'static str>>,
     epoch: Instant,
-    role: Role,
+    pub(crate) role: Role,
     /// Frames carry a checksum of their payload.
     pub(crate) payload_crc: bool,
     /// `None`: nothing is compressed.
@@ -96,12 +103,16 @@ type Wakers = Vec<Waker>;
 
 impl Shared {
     pub(crate) fn new(
-        core: Core,
+        mut core: Core,
         epoch: Instant,
         peer: PeerInfo,
         config: TransportConfig,
         compressor: Option<Compressor>,
+        span: Span,
     ) -> Arc<Self> {
+        if core.role() == Role::Server {
+            core.want_links(config.streams.initial.into()); // goes out on the first link
+        }
         Arc::new(Self {
             payload_crc: core.payload_crc(),
             role: core.role(),
@@ -117,7 +128,11 @@ impl Shared {
                 link_stats: Vec::new(),
                 last_decision: String::new(),
                 congestion_control: None,
+                panicked: None,
             }),
+            span,
+            #[cfg(test)]
+            panic_in: Mutex::default(),
             epoch,
             compressor,
             peer,
@@ -178,7 +193,7 @@ impl Shared {
         let mut state = self.lock();
         for (header, payload) in frames.drain(..) {
             if let Err(error) = state.core.handle_frame(now, link, &header, payload) {
-                tracing::warn!(link = link.0, %error, "the peer broke the protocol");
+                tracing::warn!(parent: &self.span, link = link.0, %error, "the peer broke the protocol");
                 state.core.fail(error);
                 break;
             }
@@ -226,7 +241,7 @@ impl Shared {
 
     /// The peer broke the protocol on a link.
     pub(crate) fn protocol_error(&self, link: &Link, error: ProtocolError) {
-        tracing::warn!(link = link.id.0, %error, "the peer broke the protocol");
+        tracing::warn!(parent: &self.span, link = link.id.0, %error, "the peer broke the protocol");
         if error == ProtocolError::Truncated {
             return self.link_failed(link, &error);
         }
@@ -238,7 +253,7 @@ impl Shared {
         if link.is_dead() {
             return;
         }
-        tracing::debug!(link = link.id.0, %error, "link lost");
+        tracing::debug!(parent: &self.span, link = link.id.0, %error, "link lost");
         self.with(|state, now| {
             if state.core.closed().is_none() {
                 self.resumes.fetch_add(1, Ordering::Relaxed);
@@ -364,11 +379,14 @@ impl Shared {
             Some(Closed::Protocol(error)) => ConnectionError::Protocol(error.clone()),
             Some(Closed::ResumeTimedOut) => ConnectionError::ResumeTimedOut(self.config.resume_timeout),
             Some(Closed::Idle) => ConnectionError::IdleTimedOut(self.config.idle_timeout.unwrap_or_default()),
-            Some(Closed::Local(..)) | None => ConnectionError::ClosedLocally,
+            Some(Closed::Local(..)) | None => match state.panicked {
+                Some(task) => ConnectionError::Internal { task },
+                None => ConnectionError::ClosedLocally,
+            },
         }
     }
 
-    /// Calls the core's timers until the connection has ended, then closes the links.
+    /// Calls the core's timers until the connection has ended.
     pub(crate) async fn run_timer(self: Arc<Self>) {
         loop {
             let (deadline, ended) = {
@@ -378,7 +396,7 @@ impl Shared {
                 (deadline, state.core.closed().is_some())
             };
             if ended {
-                break;
+                return;
             }
             match deadline {
                 Some(deadline) => {
@@ -401,11 +419,26 @@ impl Shared {
                 None => self.timer.notified().await,
             }
         }
-        self.close_links().await;
     }
 
-    /// Gives CLOSE frames a moment to leave, then closes the sockets.
-    async fn close_links(&self) {
+    /// When the connection has ended, gives CLOSE frames a moment to leave and then closes the sockets.
+    pub(crate) async fn run_closer(self: Arc<Self>) {
+        /// Whatever happens in between.
+        struct DropLinks<'a>(&'a Shared);
+        impl Drop for DropLinks<'_> {
+            fn drop(&mut self) {
+                self.0.drop_links();
+            }
+        }
+        let drop_links = DropLinks(&self);
+        self.wait_closed().await;
+        let reason = self.error(&self.lock());
+        tracing::debug!(%reason, "connection ended");
+        self.send_last_frames().await;
+        drop(drop_links);
+    }
+
+    async fn send_last_frames(&self) {
         const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
         const CLOSE_POLL: Duration = Duration::from_millis(5);
         let until = self.now() + CLOSE_TIME_MAX;
@@ -414,6 +447,9 @@ impl Shared {
             links.iter().for_each(|link| link.kick());
             tokio::time::sleep(CLOSE_POLL).await;
         }
+    }
+
+    fn drop_links(&self) {
         let links = std::mem::take(&mut self.lock().links);
         for link in links {
             let _ = link.socket.shutdown_write(); // the peer sees the end either way
@@ -444,6 +480,11 @@ impl Shared {
         let streams = self.config.streams;
         let wanted = state.links_wanted.max(state.links_wanted_by_peer.min(streams.max.into()) as usize);
         wanted.min(state.core.peer().links_max.into()).max(1)
+    }
+
+    /// How many of them are not there.
+    pub(crate) fn links_missing(&self) -> usize {
+        self.links_wanted().saturating_sub(self.link_count())
     }
 
     /// Sets how many links this side would like to have.
