@@ -105,7 +105,8 @@ async fn shutdown_drains_and_then_closes_what_is_left() {
     let (busy, _busy_peer) = connect(&server, addr, config("busy", 1)).await;
     let (mut send, _recv) = busy.open_stream().await.unwrap();
     send.write_all(b"never finished").await.unwrap();
-    server.shutdown(Duration::from_millis(200)).await;
+    // Long enough for a drain on the busiest machine; the busy one takes all of it.
+    server.shutdown(Duration::from_secs(8)).await;
     assert!(is_closed_with(&quiet.closed().await, CloseCode::NONE));
     assert!(is_closed_with(&busy.closed().await, CloseCode::SHUTTING_DOWN));
     assert!(server.accept().await.is_none());
