@@ -278,7 +278,7 @@ mod tests {
             a.read_exact(&mut ack).unwrap();
             a
         });
-        std::io::copy(&mut b.by_ref().take(BYTES as u64), &mut std::io::sink()).unwrap();
+        std::io::copy(&mut (&mut b).take(BYTES as u64), &mut std::io::sink()).unwrap();
         b.write_all(&[1]).unwrap();
         let a = writer.join().unwrap();
 
