@@ -367,7 +367,8 @@ impl EndpointCore {
 
     /// Puts a link to work. `false`: the connection does not take it.
     pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, socket: LinkSocket) -> bool {
-        let chosen = shared.lock().congestion_control;
+        let first = socket_options::first_congestion_control(socket.tcp());
+        let chosen = *shared.lock().congestion_control.get_or_insert(first);
         socket_options::configure(socket.tcp(), &self.config.transport, chosen);
         let payload_max = shared.lock().core.frame_bytes_max();
         let reader =

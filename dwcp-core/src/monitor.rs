@@ -46,8 +46,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         Some(_) => Vec::new(), // pinned
         None => {
             let offered = congestion::available();
-            let known = [CongestionControl::Bbr, CongestionControl::Cubic];
-            known.into_iter().filter(|cc| offered.iter().any(|name| name == cc.name())).collect()
+            let first = shared.lock().congestion_control.unwrap_or(CongestionControl::Bbr);
+            let other = match first {
+                CongestionControl::Bbr => CongestionControl::Cubic,
+                CongestionControl::Cubic => CongestionControl::Bbr,
+            };
+            [first, other].into_iter().filter(|cc| offered.iter().any(|name| name == cc.name())).collect()
         }
     };
     let streams = shared.config.streams;
@@ -150,7 +154,7 @@ impl Monitor {
                         return;
                     }
                 }
-                self.shared.lock().congestion_control = Some(wanted.name());
+                self.shared.lock().congestion_control = Some(wanted);
             }
         }
         self.shared.lock().last_decision = reason;

@@ -25,8 +25,8 @@ use tokio::{
 use tracing::Span;
 
 use crate::{
-    CloseReason, ConnectionError, PeerInfo, TransportConfig, busy_poll::BusyPoll, compressor::Compressor,
-    link::Link, stats::LinkStats,
+    CloseReason, ConnectionError, PeerInfo, TransportConfig, adapt::CongestionControl, busy_poll::BusyPoll,
+    compressor::Compressor, link::Link, stats::LinkStats,
 };
 
 /// Who waits on a stream.
@@ -56,8 +56,8 @@ pub(crate) struct State {
     /// Of the last sample.
     pub(crate) link_stats: Vec<LinkStats>,
     pub(crate) last_decision: String,
-    /// What the controller chose; `None`: what the configuration says.
-    pub(crate) congestion_control: Option<&'static str>,
+    /// What the controller chose, unless the configuration says it; `None` before the first link.
+    pub(crate) congestion_control: Option<CongestionControl>,
     pub(crate) links_wanted_by_peer: u32,
     /// The task whose panic ended the connection.
     pub(crate) panicked: Option<&'static str>,
