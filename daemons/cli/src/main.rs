@@ -6,6 +6,7 @@ mod exit;
 mod progress;
 mod recv;
 mod send;
+mod settings;
 mod size;
 mod tls;
 mod transport;
