@@ -19,6 +19,8 @@ use dwcp_core::{RecvStream, SendStream, sample_data::SampleData};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
+pub(crate) use report::rate;
+
 use crate::{exit, settings::SettingsArgs, size};
 
 /// Longest line on the control stream in bytes.

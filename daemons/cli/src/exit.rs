@@ -2,6 +2,7 @@
 
 use dwcp_core::{BindError, ConnectError};
 use dwcp_transfer::{FailureKind, Summary, TransferError};
+use novacron_admin::AdminError;
 use novacron_settings::SettingsError;
 
 pub(crate) const OK: u8 = 0;
@@ -71,6 +72,9 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
                 | ConnectError::Refused { .. }
         )
     );
+    if let Some(AdminError::PlaintextNotAllowed { .. }) = error.downcast_ref() {
+        return REFUSED;
+    }
     let bind = error.downcast_ref::<BindError>();
     if refused || matches!(bind, Some(BindError::PlaintextNotAllowed { .. })) {
         return REFUSED;

@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     exit::{self, Usage},
+    observe::Observable,
     progress::{Display, OutputArgs},
     settings::SettingsArgs,
     size,
@@ -83,11 +84,13 @@ pub(crate) async fn run(args: RecvArgs) -> Result<u8> {
     receiving.fsync = !args.no_fsync;
     receiving.privileged_metadata = args.privileged_metadata;
     let receiver = Arc::new(Receiver::open(receiving)?);
+    let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::listen(node.settings.listen, node.settings.endpoint.clone()).await?;
     node.keep_fresh(&endpoint);
     if let Some(address) = endpoint.local_addr() {
         eprintln!("listening on {address}");
     }
+    let _observed = observable.serve("novacron recv", &node.settings, &endpoint);
     // What was written to standard output cannot be taken back: there is no second try.
     let once = args.once || to_output;
     let display = args.output.display(to_output);

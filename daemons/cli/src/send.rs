@@ -14,6 +14,7 @@ use dwcp_transfer::{RelPath, Sender, SenderConfig, Source};
 
 use crate::{
     exit::{self, Usage},
+    observe::Observable,
     progress::OutputArgs,
     settings::SettingsArgs,
 };
@@ -54,14 +55,16 @@ pub(crate) async fn run(args: SendArgs) -> Result<u8> {
         .split_last()
         .ok_or_else(|| Usage("what to send, and where to, is missing".into()))?;
     let target = Target::parse(destination)?;
-    let config = node.settings.endpoint;
+    let config = node.settings.endpoint.clone();
     let mut sending = SenderConfig::new(sources(paths, &target)?);
     sending.checksum = args.checksum;
     sending.sender.clone_from(&config.node_id);
     let sender = Sender::new(sending)?;
     let progress = sender.progress();
 
+    let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::client(config)?;
+    let _observed = observable.serve("novacron send", &node.settings, &endpoint);
     let name = args.server_name.as_deref().unwrap_or(&target.host);
     let addresses: Vec<_> = tokio::net::lookup_host((&*target.host, target.port))
         .await

@@ -20,6 +20,7 @@ use novacron_settings::{Layers, Settings};
 
 use crate::{
     exit::Usage,
+    observe::MetricsArgs,
     tls::{self, TlsArgs},
     transport::TransportArgs,
 };
@@ -39,6 +40,8 @@ pub(crate) struct SettingsArgs {
     /// Checks settings and certificates and ends: exit code 0, or 2 with what is wrong and where.
     #[arg(long, help_heading = "Configuration", conflicts_with = "print_config")]
     check_config: bool,
+    #[command(flatten)]
+    metrics: MetricsArgs,
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
@@ -63,7 +66,8 @@ impl SettingsArgs {
         for variable in layers.env(variables()?)? {
             tracing::warn!(variable, "there is no such setting: ignored");
         }
-        for (flag, key, value) in self.transport.flags().into_iter().chain(self.tls.flags()).chain(more) {
+        let flags = self.transport.flags().into_iter().chain(self.tls.flags()).chain(self.metrics.flags());
+        for (flag, key, value) in flags.chain(more) {
             if let Some(value) = value {
                 layers.flag(flag, key, &value)?;
             }

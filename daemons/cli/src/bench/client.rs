@@ -13,7 +13,7 @@ use super::{
     cpu_seconds, drain, fill, peak_rss_kib,
     report::{Interval, LinkReport, Report},
 };
-use crate::{exit::Usage, settings::Node};
+use crate::{exit::Usage, observe::Observable, settings::Node};
 
 /// Messages handed over at once.
 const MESSAGES_BATCH: usize = 256;
@@ -45,7 +45,9 @@ pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
     };
     let ring = Ring::new(args.data, block_bytes).await?;
 
-    let endpoint = Endpoint::client(node.settings.endpoint)?;
+    let observable = Observable::prepare(&node.settings.metrics).await?;
+    let endpoint = Endpoint::client(node.settings.endpoint.clone())?;
+    let _observed = observable.serve("novacron bench client", &node.settings, &endpoint);
     let connection = connect(args, &endpoint).await?;
     let mut control = Control::new(connection.open_stream().await?);
     control.send(&plan).await?;

@@ -8,14 +8,16 @@ use super::{
     BLOCK_BYTES_MAX, Control, End, Outcome, Plan, Ring, STREAMS_MAX, ServerArgs, cpu_seconds, drain, fill,
     retransmits,
 };
-use crate::settings::Node;
+use crate::{observe::Observable, settings::Node};
 
 /// Messages taken at once.
 const MESSAGES_BATCH: usize = 1024;
 
 /// Serves one client after the other: two at once would measure each other.
 pub(super) async fn run(args: &ServerArgs, node: Node) -> Result<()> {
-    let endpoint = Endpoint::listen(node.settings.listen, node.settings.endpoint).await?;
+    let observable = Observable::prepare(&node.settings.metrics).await?;
+    let endpoint = Endpoint::listen(node.settings.listen, node.settings.endpoint.clone()).await?;
+    let _observed = observable.serve("novacron bench server", &node.settings, &endpoint);
     let addr = endpoint.local_addr().context("the endpoint does not listen")?;
     println!("listening on {addr}");
     while let Some(connection) = endpoint.accept().await {
