@@ -25,8 +25,8 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use crate::{
-    BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, EndpointConfig, PeerInfo,
-    TlsConfig,
+    BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, ConnectionSnapshot,
+    EndpointConfig, PeerInfo, TlsConfig,
     accept::{Acceptor, CONNECTIONS_WAITING_MAX},
     buffers::BufferPool,
     compress::CompressPool,
@@ -156,6 +156,23 @@ impl Endpoint {
     /// The next connection from a peer; `None` after [`shutdown`](Self::shutdown), or if it does not listen.
     pub async fn accept(&self) -> Option<Connection> {
         self.incoming.as_ref()?.connections.lock().await.recv().await
+    }
+
+    /// The connections that have not ended, in no order, at most `max` of them, and how many there are.
+    pub fn connections(&self, max: usize) -> (Vec<ConnectionSnapshot>, usize) {
+        let live: Vec<_> = {
+            let known = self.core.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter_map(|known| known.shared.upgrade()).collect()
+        };
+        let live: Vec<_> = live.into_iter().filter(|shared| !shared.is_closed()).collect();
+        let snapshot =
+            |shared: &Arc<Shared>| ConnectionSnapshot { peer: shared.peer.clone(), stats: shared.stats() };
+        (live.iter().take(max).map(snapshot).collect(), live.len())
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.core.shutting_down.load(Ordering::Acquire)
     }
 
     /// Replaces certificates and the allow rule; existing connections go on.

@@ -70,7 +70,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         tokio::time::sleep(interval).await;
         monitor.tick();
     }
-    monitor.metrics.connection_closed();
+    monitor.metrics.connection_closed(&monitor.shared);
 }
 
 impl Monitor {
@@ -142,6 +142,7 @@ impl Monitor {
         let Action { change, reason } = action;
         let peer = self.shared.peer.node_id.as_str();
         tracing::info!(peer, ?change, reason, "links");
+        self.metrics.decided(&change);
         match change {
             Change::AddLinks(_) => {} // the target says how many
             Change::RetireLink(id) => self.shared.retire_link(id),
