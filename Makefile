@@ -16,7 +16,7 @@ run: programs
 
 ## Everything that has to hold before a change goes in.
 test: lint
-	cargo test --workspace --release --locked
+	cargo test --workspace --release --locked --no-fail-fast
 	$(MAKE) doc
 	fuzz/smoke.sh
 

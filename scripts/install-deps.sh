@@ -12,6 +12,10 @@ ip iproute2
 tc iproute2
 tar tar
 diff diffutils
+modprobe kmod
+mount mount
+losetup mount
+openssl openssl
 iperf3 iperf3
 rsync rsync
 "

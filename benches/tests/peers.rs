@@ -32,7 +32,7 @@ fn every_peer_does_every_job() {
         let (_server, addr) = serve(&[&format!("{kind}-server")]);
         for mode in ["bulk", "rtt", "messages"] {
             let mut client = Command::new(PEERS);
-            client.args([&format!("{kind}-client"), &*addr, "--json", "--time", "0.1", "--mode", mode]);
+            client.args([&format!("{kind}-client"), &*addr, "--json", "--time", "0.5", "--mode", mode]);
             let output = client.output().expect("the client runs");
             assert!(output.status.success(), "{client:?}: {}", String::from_utf8_lossy(&output.stderr));
             let report: Report = serde_json::from_slice(&output.stdout).expect("JSON");

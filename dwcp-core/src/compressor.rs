@@ -52,6 +52,11 @@ impl Compressor {
         self.controller().on_tick(Feedback { elapsed, wire_bytes, network_limited });
     }
 
+    /// Why frames are encoded as they are.
+    pub(crate) fn decision(&self) -> String {
+        self.controller().decision()
+    }
+
     fn choose(&self, shared: &Shared, raw: &Bytes) -> (Probe, Encoding) {
         let mut controller = self.controller();
         let probe = if controller.needs_probe() { Probe::of(raw) } else { Probe::default() };

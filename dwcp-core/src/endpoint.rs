@@ -25,8 +25,8 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use crate::{
-    BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, EndpointConfig, PeerInfo,
-    TlsConfig,
+    BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, ConnectionSnapshot,
+    EndpointConfig, PeerInfo, TlsConfig,
     accept::{Acceptor, CONNECTIONS_WAITING_MAX},
     buffers::BufferPool,
     compress::CompressPool,
@@ -158,6 +158,23 @@ impl Endpoint {
         self.incoming.as_ref()?.connections.lock().await.recv().await
     }
 
+    /// The connections that have not ended, in no order, at most `max` of them, and how many there are.
+    pub fn connections(&self, max: usize) -> (Vec<ConnectionSnapshot>, usize) {
+        let live: Vec<_> = {
+            let known = self.core.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter_map(|known| known.shared.upgrade()).collect()
+        };
+        let live: Vec<_> = live.into_iter().filter(|shared| !shared.is_closed()).collect();
+        let snapshot =
+            |shared: &Arc<Shared>| ConnectionSnapshot { peer: shared.peer.clone(), stats: shared.stats() };
+        (live.iter().take(max).map(snapshot).collect(), live.len())
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.core.shutting_down.load(Ordering::Acquire)
+    }
+
     /// Replaces certificates and the allow rule; existing connections go on.
     pub fn reload_tls(&self, tls: Arc<TlsConfig>) {
         *self.core.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
@@ -238,7 +255,6 @@ fn connection_span(role: Role, id: ConnectionId, peer: &PeerInfo) -> Span {
 
 impl EndpointCore {
     fn new(config: EndpointConfig) -> Arc<Self> {
-        crate::metrics::describe();
         Arc::new(Self {
             tls: RwLock::new(config.tls.clone()),
             connections: Mutex::default(),
@@ -368,19 +384,23 @@ impl EndpointCore {
 
     /// Puts a link to work. `false`: the connection does not take it.
     pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, socket: LinkSocket) -> bool {
-        let chosen = shared.lock().congestion_control;
+        let first = socket_options::first_congestion_control(socket.tcp());
+        let chosen = *shared.lock().congestion_control.get_or_insert(first);
         socket_options::configure(socket.tcp(), &self.config.transport, chosen);
-        let link = Link::new(id, socket);
-        let payload_max = shared.with(|state, now| {
-            if !state.core.link_added(now, id) {
-                return None;
-            }
-            state.links.push(Arc::clone(&link));
-            Some(state.core.frame_bytes_max())
-        });
-        let Some(payload_max) = payload_max else { return false };
+        let payload_max = shared.lock().core.frame_bytes_max();
         let reader =
             FrameReader::new(payload_max, Arc::clone(&self.frame_buffers), Arc::clone(&self.scratch_buffers));
+        let link = Link::new(id, socket, reader);
+        let added = shared.with(|state, now| {
+            let added = state.core.link_added(now, id);
+            if added {
+                state.links.push(Arc::clone(&link));
+            }
+            added
+        });
+        if !added {
+            return false;
+        }
         let (writer_link, writer_shared) = (Arc::clone(&link), Arc::clone(shared));
         let span = tracing::info_span!(parent: &shared.span, "link", id = id.0);
         tracing::debug!(parent: &span, "link up");
@@ -391,7 +411,7 @@ impl EndpointCore {
             async move { writer_link.run_writer(&writer_shared).await },
         );
         let reader_shared = Arc::clone(shared);
-        task::spawn(shared, "reader", span, async move { link.run_reader(&reader_shared, reader).await });
+        task::spawn(shared, "reader", span, async move { link.run_reader(&reader_shared).await });
         true
     }
 }

@@ -1,36 +1,75 @@
 //! The `dwcp_*` metrics of a connection, through the `metrics` facade: whoever links this crate chooses the exporter.
-//!
-//! What is counted per connection is published by its monitor, so that the data path only counts in atomics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
 
-use crate::{PeerInfo, shared::Shared, stats::LinkStats};
+use crate::{PeerInfo, adapt::Change, shared::Shared, stats::LinkStats};
 
-const COUNTERS: usize = 7;
+/// Tells the recorder what the metrics mean, and makes those that belong to no peer appear before anything happens.
+/// To be called once there is a recorder, and again if it forgets what is idle.
+pub fn describe() {
+    describe_counter!("dwcp_bytes_sent_total", "Stream payload bytes sent, before compression.");
+    describe_counter!("dwcp_bytes_received_total", "Stream payload bytes received, after decompression.");
+    describe_counter!("dwcp_wire_bytes_sent_total", "Frame bytes handed to sockets, without TLS and TCP.");
+    describe_counter!(
+        "dwcp_wire_bytes_received_total",
+        "Frame bytes read from sockets, without TLS and TCP."
+    );
+    describe_counter!("dwcp_resumes_total", "Links that were lost.");
+    describe_counter!("dwcp_link_decisions_total", "Changes that the link controller made.");
+    describe_counter!("dwcp_compression_errors_total", "Frames received that did not decode.");
+    describe_counter!(
+        "dwcp_integrity_failures_total",
+        "Frames and TLS records that were altered on their way."
+    );
+    describe_counter!(
+        "dwcp_congestion_control_fallbacks_total",
+        "Times that a wanted congestion control was not to be had."
+    );
+    describe_gauge!("dwcp_compression_ratio", "Stream payload bytes for each frame byte sent, so far.");
+    describe_gauge!("dwcp_active_streams", "Links (TCP streams) that are up.");
+    describe_gauge!("dwcp_active_connections", "Connections that have a link.");
+    describe_gauge!(
+        "dwcp_expected_connections",
+        "Connections that have not ended: they have a link or wait for one."
+    );
+    describe_gauge!("dwcp_packet_loss_ratio", "Lost bytes over sent bytes, of the worst link.");
+    describe_gauge!("dwcp_delivery_rate_bytes_per_second", "The kernel's estimate, over all links.");
+    describe_gauge!("dwcp_transport_info", "Kinds of links in use.");
+    describe_histogram!("dwcp_rtt_seconds", "Smoothed round-trip time of each link at each sample.");
+    for name in ["dwcp_active_connections", "dwcp_expected_connections"] {
+        gauge!(name).increment(0.0);
+    }
+    for name in ["dwcp_compression_errors_total", "dwcp_integrity_failures_total"] {
+        counter!(name).increment(0);
+    }
+}
 
 /// The instruments of one connection, labelled with its peer and the peer's region.
 #[derive(Debug)]
 pub(crate) struct ConnectionMetrics {
-    counters: [Counter; COUNTERS],
+    counters: [Counter; 5],
     /// What the counters were told so far: other connections to the same peer count on them too.
-    published: [u64; COUNTERS],
+    published: [u64; 5],
     compression_ratio: Gauge,
     loss_ratio: Gauge,
     rtt: Histogram,
     links: Part,
     delivery_rate: Part,
-    /// 1 while the connection lives, with links or waiting for one.
+    /// 1 while the connection has not ended.
     expected: Part,
     /// 1 while it has a link.
     active: Part,
+    /// For each kind of change.
+    decisions: [Counter; 3],
+    transport: Gauge,
 }
 
-/// This connection's part of a gauge that other connections to the same peer add to; taken back at the end.
+/// This connection's part of a gauge to which other connections add theirs; taken back at the end.
 #[derive(Debug)]
 struct Part {
     gauge: Gauge,
@@ -39,9 +78,9 @@ struct Part {
 }
 
 impl Part {
-    fn new(gauge: Gauge) -> Self {
-        gauge.increment(0.0); // it is there, with nothing in it
-        Self { gauge, value: 0 }
+    fn new(gauge: Gauge, value: u64) -> Self {
+        gauge.increment(value as f64);
+        Self { gauge, value }
     }
 
     fn set(&mut self, value: u64) {
@@ -60,9 +99,10 @@ impl ConnectionMetrics {
     pub(crate) fn new(peer: &PeerInfo) -> Self {
         let region = peer.region.clone().unwrap_or_default();
         let labels = [("peer", peer.node_id.clone()), ("region", region)];
-        gauge!("dwcp_transport_info", "kind" => "tcp").set(1.0);
-        let mut expected = Part::new(gauge!("dwcp_expected_connections", &labels));
-        expected.set(1);
+        let decision = |change: &'static str| {
+            let (peer, region) = (peer.node_id.clone(), peer.region.clone().unwrap_or_default());
+            counter!("dwcp_link_decisions_total", "peer" => peer, "region" => region, "change" => change)
+        };
         Self {
             counters: [
                 counter!("dwcp_bytes_sent_total", &labels),
@@ -70,37 +110,37 @@ impl ConnectionMetrics {
                 counter!("dwcp_wire_bytes_sent_total", &labels),
                 counter!("dwcp_wire_bytes_received_total", &labels),
                 counter!("dwcp_resumes_total", &labels),
-                counter!("dwcp_integrity_failures_total", &labels),
-                counter!("dwcp_compression_errors_total", &labels),
             ],
-            published: [0; COUNTERS],
+            published: [0; 5],
             compression_ratio: gauge!("dwcp_compression_ratio", &labels),
             loss_ratio: gauge!("dwcp_packet_loss_ratio", &labels),
             rtt: histogram!("dwcp_rtt_seconds", &labels),
-            links: Part::new(gauge!("dwcp_active_streams", &labels)),
-            delivery_rate: Part::new(gauge!("dwcp_delivery_rate_bytes_per_second", &labels)),
-            expected,
-            active: Part::new(gauge!("dwcp_active_connections", &labels)),
+            links: Part::new(gauge!("dwcp_active_streams", &labels), 0),
+            delivery_rate: Part::new(gauge!("dwcp_delivery_rate_bytes_per_second", &labels), 0),
+            expected: Part::new(gauge!("dwcp_expected_connections"), 1),
+            active: Part::new(gauge!("dwcp_active_connections"), 0),
+            decisions: ["add_links", "retire_link", "congestion_control"].map(decision),
+            transport: gauge!("dwcp_transport_info", "kind" => "tcp"),
         }
     }
 
     pub(crate) fn publish(&mut self, shared: &Shared, links: &[LinkStats]) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let raw = read(&shared.bytes_sent);
+        let raw = shared.bytes_sent.load(Ordering::Relaxed);
         let (wire_sent, wire_received) = shared.wire_bytes();
         let totals = [
             raw,
-            read(&shared.bytes_received),
+            shared.bytes_received.load(Ordering::Relaxed),
             wire_sent,
             wire_received,
-            read(&shared.resumes),
-            read(&shared.integrity_failures),
-            read(&shared.compression_errors),
+            shared.resumes.load(Ordering::Relaxed),
         ];
         for ((counter, published), total) in self.counters.iter().zip(&mut self.published).zip(totals) {
             counter.increment(total.saturating_sub(*published));
             *published = total;
         }
+        // A recorder may forget what is not touched for long: everything is, with each sample.
+        self.transport.set(1.0);
+        self.decisions.iter().for_each(|counter| counter.increment(0));
         if raw > 0 && wire_sent > 0 {
             self.compression_ratio.set(raw as f64 / wire_sent as f64);
         }
@@ -114,44 +154,19 @@ impl ConnectionMetrics {
             self.rtt.record(link.rtt.as_secs_f64());
         }
     }
+
+    pub(crate) fn decided(&self, change: &Change) {
+        let [add, retire, congestion_control] = &self.decisions;
+        let counter = match change {
+            Change::AddLinks(_) => add,
+            Change::RetireLink(_) => retire,
+            Change::SetCongestionControl(_) => congestion_control,
+        };
+        counter.increment(1);
+    }
 }
 
-/// Tells the recorder what the metrics mean.
-pub(crate) fn describe() {
-    use Unit::{Bytes, Count, Seconds};
-    describe_counter!(
-        "dwcp_bytes_sent_total",
-        Bytes,
-        "Stream payload taken from applications, before compression."
-    );
-    describe_counter!(
-        "dwcp_bytes_received_total",
-        Bytes,
-        "Stream payload given to applications, decompressed."
-    );
-    describe_counter!("dwcp_wire_bytes_sent_total", Bytes, "Frame bytes handed to sockets.");
-    describe_counter!("dwcp_wire_bytes_received_total", Bytes, "Frame bytes read from sockets.");
-    describe_counter!("dwcp_resumes_total", Count, "Links whose socket failed or ended.");
-    describe_counter!(
-        "dwcp_integrity_failures_total",
-        Count,
-        "Frames or TLS records that were altered on the way."
-    );
-    describe_counter!("dwcp_compression_errors_total", Count, "Compressed frames that did not decode.");
-    describe_gauge!("dwcp_active_streams", Count, "Links (TCP connections) that are open.");
-    describe_gauge!("dwcp_active_connections", Count, "Connections that have a link.");
-    describe_gauge!(
-        "dwcp_expected_connections",
-        Count,
-        "Connections that live, with a link or waiting for one."
-    );
-    describe_gauge!("dwcp_compression_ratio", Count, "Stream payload over frame bytes sent.");
-    describe_gauge!("dwcp_packet_loss_ratio", Count, "Lost over sent bytes of the worst link, 0 to 1.");
-    describe_gauge!(
-        "dwcp_delivery_rate_bytes_per_second",
-        Bytes,
-        "The kernel's estimate, all links together."
-    );
-    describe_gauge!("dwcp_transport_info", Count, "1 for each kind of transport in use.");
-    describe_histogram!("dwcp_rtt_seconds", Seconds, "Smoothed round-trip time of links, sampled.");
+/// What came is not what was sent.
+pub(crate) fn count_integrity_failure() {
+    counter!("dwcp_integrity_failures_total").increment(1);
 }

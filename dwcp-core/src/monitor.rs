@@ -46,8 +46,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         Some(_) => Vec::new(), // pinned
         None => {
             let offered = congestion::available();
-            let known = [CongestionControl::Bbr, CongestionControl::Cubic];
-            known.into_iter().filter(|cc| offered.iter().any(|name| name == cc.name())).collect()
+            let first = shared.lock().congestion_control.unwrap_or(CongestionControl::Bbr);
+            let other = match first {
+                CongestionControl::Bbr => CongestionControl::Cubic,
+                CongestionControl::Cubic => CongestionControl::Bbr,
+            };
+            [first, other].into_iter().filter(|cc| offered.iter().any(|name| name == cc.name())).collect()
         }
     };
     let streams = shared.config.streams;
@@ -141,6 +145,7 @@ impl Monitor {
         let Action { change, reason } = action;
         let peer = self.shared.peer.node_id.as_str();
         tracing::info!(peer, ?change, reason, "links");
+        self.metrics.decided(&change);
         match change {
             Change::AddLinks(_) => {} // the target says how many
             Change::RetireLink(id) => self.shared.retire_link(id),
@@ -153,7 +158,7 @@ impl Monitor {
                         return;
                     }
                 }
-                self.shared.lock().congestion_control = Some(wanted.name());
+                self.shared.lock().congestion_control = Some(wanted);
             }
         }
         self.shared.lock().last_decision = reason;

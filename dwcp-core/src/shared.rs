@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -26,8 +26,8 @@ use tokio::{
 use tracing::Span;
 
 use crate::{
-    CloseReason, ConnectionError, PeerInfo, TransportConfig, compressor::Compressor, link::Link, security,
-    stats::LinkStats,
+    CloseReason, ConnectionError, PeerInfo, TransportConfig, adapt::CongestionControl, busy_poll::BusyPoll,
+    compressor::Compressor, link::Link, metrics, security, stats::LinkStats,
 };
 
 /// Who waits on a stream.
@@ -57,8 +57,8 @@ pub(crate) struct State {
     /// Of the last sample.
     pub(crate) link_stats: Vec<LinkStats>,
     pub(crate) last_decision: String,
-    /// What the controller chose; `None`: what the configuration says.
-    pub(crate) congestion_control: Option<&'static str>,
+    /// What the controller chose, unless the configuration says it; `None` before the first link.
+    pub(crate) congestion_control: Option<CongestionControl>,
     pub(crate) links_wanted_by_peer: u32,
     /// The task whose panic ended the connection.
     pub(crate) panicked: Option<&'static str>,
@@ -91,9 +91,9 @@ pub(crate) struct Shared {
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) resumes: AtomicU64,
-    pub(crate) integrity_failures: AtomicU64,
-    /// Compressed frames that did not decode.
-    pub(crate) compression_errors: AtomicU64,
+    pub(crate) busy_poll: BusyPoll,
+    /// Which link brought frames last.
+    heard_last: AtomicU32,
     /// Counters of links that are gone.
     pub(crate) past_wire_sent: AtomicU64,
     pub(crate) past_wire_received: AtomicU64,
@@ -148,8 +148,8 @@ impl Shared {
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
-            integrity_failures: AtomicU64::new(0),
-            compression_errors: AtomicU64::new(0),
+            busy_poll: BusyPoll::default(),
+            heard_last: AtomicU32::new(0),
             past_wire_sent: AtomicU64::new(0),
             past_wire_received: AtomicU64::new(0),
         })
@@ -189,6 +189,7 @@ impl Shared {
         if frames.is_empty() {
             return false;
         }
+        self.heard_last.store(link.0, Ordering::Relaxed);
         let now = self.now();
         let mut state = self.lock();
         for (header, payload) in frames.drain(..) {
@@ -208,6 +209,12 @@ impl Shared {
             other.kick();
         }
         wants
+    }
+
+    /// The link that brought frames last.
+    pub(crate) fn heard_last(&self) -> Option<Arc<Link>> {
+        let id = LinkId(self.heard_last.load(Ordering::Relaxed));
+        self.lock().links.iter().find(|link| link.id == id).cloned()
     }
 
     /// The next batch for a link.
@@ -239,7 +246,7 @@ impl Shared {
         match error {
             ProtocolError::Truncated => return self.link_failed(link, &error),
             ProtocolError::HeaderChecksum { .. } | ProtocolError::PayloadChecksum { .. } => {
-                self.integrity_failures.fetch_add(1, Ordering::Relaxed);
+                metrics::count_integrity_failure();
             }
             _ => {}
         }
@@ -249,7 +256,7 @@ impl Shared {
     /// A link could not be read. With TLS this is also how altered bytes show.
     pub(crate) fn read_failed(&self, link: &Link, error: &io::Error) {
         if security::is_altered(error) {
-            self.integrity_failures.fetch_add(1, Ordering::Relaxed);
+            metrics::count_integrity_failure();
         }
         self.link_failed(link, error);
     }

@@ -196,7 +196,7 @@ impl RecvStream {
         Poll::Ready(match read {
             Read::Chunk(chunk) => {
                 shared.bytes_received.fetch_add(chunk.raw_len.into(), Ordering::Relaxed);
-                decode(shared, chunk).map(Some)
+                decode(chunk).map(Some)
             }
             Read::Blocked => return Poll::Pending,
             Read::End | Read::Closed => Ok(None),
@@ -219,12 +219,12 @@ impl Drop for RecvStream {
     }
 }
 
-fn decode(shared: &Shared, chunk: Chunk) -> Result<Bytes, ReadError> {
+fn decode(chunk: Chunk) -> Result<Bytes, ReadError> {
     if chunk.codec == Codec::Identity {
         return Ok(chunk.payload);
     }
     compress::decode(chunk.codec, &chunk.payload, chunk.raw_len as usize).map_err(|error| {
-        shared.compression_errors.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("dwcp_compression_errors_total").increment(1);
         ReadError::Corrupt { offset: chunk.offset, reason: error.to_string() }
     })
 }

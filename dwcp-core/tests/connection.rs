@@ -80,7 +80,7 @@ async fn requests_are_answered_failed_dropped_and_timed_out() {
         }
     });
     let messages = a.messages();
-    let long = Duration::from_secs(20);
+    let long = Duration::from_secs(120);
     assert_eq!(messages.request(Priority::Normal, "echo".into(), long).await.unwrap(), "echo");
     let failed = messages.request(Priority::Control, "fail".into(), long).await;
     assert_eq!(failed, Err(MessageError::Remote("no".into())));

@@ -35,12 +35,12 @@ fn serve() -> Server {
 fn client(server: &Server, flags: &str) -> Output {
     // One that hangs fails.
     let mut command = Command::new("timeout");
-    command.args(["60", NOVACRON, "bench", "client", &server.1]).args(flags.split_whitespace());
+    command.args(["120", NOVACRON, "bench", "client", &server.1]).args(flags.split_whitespace());
     command.output().expect("the client runs")
 }
 
 fn measured(server: &Server, flags: &str) -> Value {
-    let output = client(server, &format!("--json --time 0.3 --interval 0.1 {flags}"));
+    let output = client(server, &format!("--json --time 1 --interval 0.2 {flags}"));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{flags}: {}: {error}", output.status);
     serde_json::from_slice(&output.stdout).expect("one JSON object")
@@ -80,7 +80,7 @@ fn every_mode_gives_its_figures() {
 
 #[test]
 fn people_get_lines() {
-    let output = client(&serve(), "--time 0.3 --interval 0.1 --data zeros");
+    let output = client(&serve(), "--time 1 --interval 0.2 --data zeros");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.lines().filter(|line| line.contains("links")).count() >= 2, "{text}");
     assert!(text.contains("received "), "{text}");

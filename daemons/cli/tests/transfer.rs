@@ -106,10 +106,10 @@ fn wait_for_partial(into: &Path, bytes: u64) {
     }
 }
 
-/// Pacing makes the transfer last long enough to be killed in the middle.
+/// Pacing makes the transfer last for seconds after there is enough to kill it, however late the test sees that.
 fn slow_sender(from: &Path, to: &str) -> Child {
     let mut command = novacron();
-    command.args(["send", "--pacing", "40MiB", "--compression", "none"]).arg(from).arg(to);
+    command.args(["send", "--pacing", "10MiB", "--compression", "none"]).arg(from).arg(to);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 

@@ -54,8 +54,16 @@ mod tests {
         }
         for name in names {
             a.write_all(b"before ").unwrap();
-            assert_eq!(set(&a, &name).unwrap(), name);
-            assert_eq!(get(&a).unwrap(), name);
+            match set(&a, &name) {
+                Err(error) if error.source.raw_os_error() == Some(libc::EPERM) => {
+                    println!("SKIP {name}: restricted, and there is no CAP_NET_ADMIN");
+                    assert_ne!(get(&a).unwrap(), name);
+                }
+                // Without ECN, dctcp becomes dctcp-reno.
+                set => {
+                    assert!(set.unwrap().starts_with(&name) && get(&a).unwrap().starts_with(&name), "{name}")
+                }
+            }
             a.write_all(b"after").unwrap();
             let mut text = [0; 12];
             b.read_exact(&mut text).unwrap();

@@ -286,15 +286,19 @@ mod tests {
 
     #[test]
     fn a_sample_agrees_with_what_was_moved() {
-        const BYTES: usize = 8 << 20;
+        // Several ticks of the coarsest clock the kernel counts busy time with, on the fastest machine.
+        const BYTES: usize = 128 << 20;
+        let chunk = vec![7; 1 << 20];
         let (mut a, mut b) = connected_pair();
         let writer = std::thread::spawn(move || {
-            a.write_all(&vec![7; BYTES]).unwrap();
+            for _ in 0..BYTES / chunk.len() {
+                a.write_all(&chunk).unwrap();
+            }
             let mut ack = [0];
             a.read_exact(&mut ack).unwrap();
             a
         });
-        b.read_exact(&mut vec![0; BYTES]).unwrap();
+        std::io::copy(&mut (&mut b).take(BYTES as u64), &mut std::io::sink()).unwrap();
         b.write_all(&[1]).unwrap();
         let a = writer.join().unwrap();
 
@@ -305,12 +309,14 @@ mod tests {
         assert!(sent.bytes_acked.abs_diff(BYTES as u64) <= 1, "{sent:?}");
         assert_eq!(sent.bytes_received, 1);
         assert_eq!((sent.unacked, sent.notsent_bytes), (0, 0));
-        assert!(sent.rtt_us > 0 && sent.rtt_us < 1_000_000, "{sent:?}");
-        assert!(sent.rtt_min_us.is_some_and(|rtt| rtt < 1_000_000), "{sent:?}");
+        // The bounds are far from any machine's loopback, but would show a field that is another.
+        assert!(sent.rtt_us > 0 && sent.rtt_us < 60_000_000, "{sent:?}");
+        assert!(sent.rtt_min_us.is_some_and(|rtt| rtt <= sent.rtt_us.max(60_000_000)), "{sent:?}");
         assert!(sent.snd_cwnd > 0 && sent.snd_mss > 500 && sent.segs_out > 0, "{sent:?}");
         assert!(sent.delivery_rate > 0 && sent.busy_time_us > 0, "{sent:?}");
         assert!(sent.rto_us >= 1000, "{sent:?}");
-        assert_eq!(sent.ca_state, CaState::Open);
+        // A machine that stops for a while makes the kernel send again.
+        assert!(sent.ca_state == CaState::Open || sent.bytes_retrans > 0, "{sent:?}");
         assert_eq!(sample(&b).unwrap().bytes_received, BYTES as u64);
     }
 
@@ -357,7 +363,7 @@ mod tests {
         a.write_all(&vec![0; 1 << 20]).unwrap();
         reader.join().unwrap();
         let bbr = cc_info(&a).unwrap();
-        assert!(bbr.bandwidth > 0 && bbr.pacing_gain > 0.5 && bbr.cwnd_gain >= 1.0, "{bbr:?}");
+        assert!(bbr.bandwidth > 0 && bbr.pacing_gain > 0.3 && bbr.cwnd_gain >= 1.0, "{bbr:?}");
         if congestion::set(&a, "cubic").is_ok() {
             assert_eq!(cc_info(&a), None);
         }

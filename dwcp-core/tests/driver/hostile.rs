@@ -21,7 +21,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{assert_works, config, connect, listen};
+use crate::support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen};
 
 /// A frame with correct checksums; `change` may spoil its header.
 pub(crate) fn frame(ty: FrameType, payload: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Vec<u8> {
@@ -192,7 +192,7 @@ async fn frames_that_break_the_protocol_end_only_their_connection() {
 #[tokio::test]
 async fn slow_and_silent_handshakes_time_out() {
     let mut settings = config("server", 1);
-    settings.transport.handshake_timeout = Duration::from_millis(300);
+    settings.transport.handshake_timeout = Duration::from_secs(1);
     let (server, addr) = listen(settings).await;
     let mut silent = TcpStream::connect(addr).await.unwrap();
     let mut slow = TcpStream::connect(addr).await.unwrap();
@@ -208,8 +208,14 @@ async fn slow_and_silent_handshakes_time_out() {
     let mut byte = [0];
     let (_, ended) = tokio::join!(trickle, silent.read(&mut byte));
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
-    let (a, b) = connect(&server, addr, config("honest", 1)).await;
-    assert_works(&a, &b).await;
+    // On a busy machine an honest one may be too slow as well, but not every time.
+    let client = Endpoint::client(config("honest", 1)).unwrap();
+    for _ in 0..20 {
+        if let Ok(a) = client.connect(addr, "localhost").await {
+            return assert_works(&a, &server.accept().await.unwrap()).await;
+        }
+    }
+    panic!("an honest client does not get in");
 }
 
 /// More than the endpoint keeps: the oldest give way. Both ends of each socket are in this process, so the number
@@ -373,7 +379,7 @@ impl TlsPeer {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_connections_work_over_several_links() {
     let authority = Authority::new("ours");
     let (server, addr) = listen(authority.node("localhost", &authority)).await;
@@ -388,4 +394,5 @@ async fn tls_connections_work_over_several_links() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_works(&a, &b).await;
+    assert_requests_work_beside_bulk(&a, &b).await;
 }

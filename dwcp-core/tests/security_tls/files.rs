@@ -158,8 +158,10 @@ async fn new_files_are_taken_bad_ones_are_not_and_connections_go_on() {
     }
     ping(&client, &server).await;
 
-    // Good again, by renaming into place; the allow rule stays.
-    write(folder.path(), &new.cert, &new.key, &new_ca.pem);
+    // Good again, by renaming into place; the allow rule stays. The certificate comes last: until then it is bad, and
+    // nothing in between is taken.
+    fs::write(&files.ca, &new_ca.pem).unwrap();
+    fs::write(&files.key, &new.key).unwrap();
     let next = folder.path().join("next");
     fs::write(&next, &new.cert).unwrap();
     fs::rename(&next, &files.cert).unwrap();

@@ -104,8 +104,10 @@ async fn openssl_server_with_tickets_and_key_updates() {
         commands.write_all(format!("before {command}\n").as_bytes()).unwrap();
         expect(&link, &format!("before {command}\n")).await;
         commands.write_all(format!("{command}\n").as_bytes()).unwrap();
-        // s_server takes a command only at the start of what it reads.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // s_server takes a command only at the start of what it reads: wait until it has read this one.
+        while rustix::io::ioctl_fionread(&commands).unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         commands.write_all(format!("after {command}\n").as_bytes()).unwrap();
         expect(&link, &format!("after {command}\n")).await;
         send(&link, &format!("answer to {command}\n")).await;

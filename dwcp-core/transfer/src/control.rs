@@ -172,9 +172,12 @@ impl Message {
         let mut reader = Reader::new(&bytes);
         let message = match reader.u8()? {
             tag::HELLO => {
-                Self::Hello { version: reader.u16()?, token: reader.array()?, checksum: reader.u8()? != 0 }
+                let (version, token) = (reader.u16()?, reader.array()?);
+                Self::Hello { version, token, checksum: reader.flag("checksum flag")? }
             }
-            tag::WELCOME => Self::Welcome { version: reader.u16()?, sequential: reader.u8()? != 0 },
+            tag::WELCOME => {
+                Self::Welcome { version: reader.u16()?, sequential: reader.flag("sequential flag")? }
+            }
             tag::BATCH => return Ok(Self::Batch(bytes.slice(1..))),
             tag::FILE_END => Self::FileEnd(FileEnd {
                 id: reader.u64()?,

@@ -132,8 +132,9 @@ impl Failure {
         let kind = FailureKind::decode(reader.u8()?)?;
         let errno = reader.u32()?.cast_signed();
         let call = reader.blob("failure text", CALL_BYTES_MAX)?;
-        let call = String::from_utf8_lossy(call).chars().filter(|c| !c.is_control()).collect();
-        Ok(Self { kind, errno, call })
+        // Made printable, and so perhaps longer: cut to the bound again.
+        let call: String = String::from_utf8_lossy(call).chars().filter(|c| !c.is_control()).collect();
+        Ok(Self { errno, ..Self::new(kind, &call) })
     }
 }
 

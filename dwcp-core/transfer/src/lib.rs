@@ -17,6 +17,8 @@ mod content;
 mod control;
 mod error;
 mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 pub mod manifest;
 mod path;

@@ -185,12 +185,7 @@ fn decode_kind(reader: &mut Reader<'_>) -> Result<EntryKind, DecodeError> {
             if size > FILE_BYTES_MAX {
                 return Err(DecodeError::TooLarge { what: "file size", value: size, max: FILE_BYTES_MAX });
             }
-            let differs = match reader.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err(DecodeError::Invalid("file flag")),
-            };
-            EntryKind::File { size, differs }
+            EntryKind::File { size, differs: reader.flag("file flag")? }
         }
         tag::STREAM => EntryKind::Stream,
         tag::SYMLINK => {

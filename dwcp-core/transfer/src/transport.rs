@@ -1,8 +1,9 @@
-//! The narrow seam to the transport: streams of `Bytes`. [`dwcp_core::Connection`] is one; tests bring their own.
+//! The narrow seam to the transport: streams of `Bytes`. A `dwcp_core::Connection` is one; tests bring their own.
 
 use std::{future::Future, io};
 
 use bytes::Bytes;
+#[cfg(feature = "dwcp")]
 use dwcp_core::{Connection, RecvStream, SendStream};
 
 /// Opens and accepts ordered byte streams. Cheap to clone.
@@ -34,6 +35,7 @@ pub trait ByteSource: Send + 'static {
     fn read_chunk(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
 }
 
+#[cfg(feature = "dwcp")]
 impl Transport for Connection {
     type Sink = SendStream;
     type Source = RecvStream;
@@ -47,6 +49,7 @@ impl Transport for Connection {
     }
 }
 
+#[cfg(feature = "dwcp")]
 impl ByteSink for SendStream {
     async fn write_bytes(&mut self, bytes: Bytes) -> io::Result<()> {
         Ok(SendStream::write_bytes(self, bytes).await?)
@@ -57,6 +60,7 @@ impl ByteSink for SendStream {
     }
 }
 
+#[cfg(feature = "dwcp")]
 impl ByteSource for RecvStream {
     async fn read_chunk(&mut self) -> io::Result<Option<Bytes>> {
         Ok(RecvStream::read_chunk(self).await?)

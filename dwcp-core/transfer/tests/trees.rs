@@ -120,7 +120,8 @@ async fn holes_are_neither_sent_nor_filled() {
     let (sent, _) = ended.clean();
     assert_eq!(sent.progress.bytes_done, 200 << 20);
     assert_eq!(fs::read(into.join("vm.img")).unwrap(), fs::read(&from).unwrap());
-    assert!(fs::metadata(into.join("vm.img")).unwrap().blocks() * 512 < 4 << 20);
+    // What a file system allocates ahead is its own affair; 198 MiB of holes are not.
+    assert!(fs::metadata(into.join("vm.img")).unwrap().blocks() * 512 < 50 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,8 @@ pub fn root() -> PathBuf {
 /// What `cargo metadata` says of the workspace, all dependencies included.
 pub fn metadata() -> Value {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--offline", "--locked", "--format-version", "1"]).current_dir(root());
+    // Not `--offline`: it needs the packages of all platforms, of which a build here has fetched only some.
+    cargo.args(["metadata", "--locked", "--format-version", "1"]).current_dir(root());
     let output = cargo.output().expect("cargo runs");
     assert!(output.status.success(), "{cargo:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("cargo prints JSON")

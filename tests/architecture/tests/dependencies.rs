@@ -16,7 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-core", &["dwcp-proto", "dwcp-sys"]),
     ("dwcp-transfer", &["dwcp-core"]),
     ("novacron-settings", &["dwcp-core"]),
-    ("novacron", &["dwcp-core", "dwcp-transfer", "novacron-settings"]),
+    ("novacron-admin", &["dwcp-core"]),
+    ("novacron", &["dwcp-core", "dwcp-transfer", "novacron-admin", "novacron-settings"]),
     // Measures and checks, and is used by nothing.
     ("dwcp-benches", &[]),
     ("dwcp-lab", &[]),
@@ -96,7 +97,7 @@ fn the_protocol_core_builds_where_there_is_no_operating_system() {
     }
     // A target folder of its own: cargo holds a lock on the one that this test was built in.
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["check", "--offline", "--locked", "--target", target, "-p", "dwcp-proto", "--target-dir"]);
+    cargo.args(["check", "--locked", "--target", target, "-p", "dwcp-proto", "--target-dir"]);
     cargo.arg(root().join("target/wasm")).current_dir(root());
     assert!(cargo.status().expect("cargo runs").success(), "{cargo:?}");
 }

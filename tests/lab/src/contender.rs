@@ -4,6 +4,7 @@
 //! the receiver over the whole time, slow start included. Order of runs, seeds and medians are `compare`'s.
 
 use crate::lab::{Lab, Running, Side};
+use crate::machine;
 use crate::scenario::Scenario;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -12,8 +13,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a contender gets beyond its measuring time to start, to end, and to drain a full queue over a long path.
-const GRACE: Duration = Duration::from_secs(30);
-const SERVER_START_MAX: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(60);
+const SERVER_START_MAX: Duration = Duration::from_secs(60);
 const IPERF3_PORT: u16 = 5201;
 const RSYNC_PORT: u16 = 8730;
 const BENCH_PORT: u16 = 8888;
@@ -86,7 +87,9 @@ impl Contender {
     /// Why it cannot take part on this machine; `None` when it can.
     pub fn missing(&self, tools: &Tools) -> Option<String> {
         match self {
-            Self::Iperf3 { .. } => missing_program("iperf3"),
+            Self::Iperf3 { congestion_control, .. } => {
+                missing_program("iperf3").or_else(|| machine::congestion_control_missing(congestion_control))
+            }
             Self::Rsync => missing_program("rsync"),
             Self::Novacron => missing_path(tools.novacron.as_deref(), "--novacron"),
             Self::Quinn => missing_path(tools.peers.as_deref(), "--peers"),

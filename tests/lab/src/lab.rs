@@ -69,10 +69,11 @@ pub fn unavailable() -> Option<String> {
     if let Err(error) = std::fs::File::open("/dev/net/tun") {
         return Some(format!("no TUN devices: open /dev/net/tun: {error}"));
     }
-    if let Err(error) = Namespace::create() {
-        return Some(format!("no network namespaces: {error:#}"));
-    }
-    None
+    let namespace = match Namespace::create() {
+        Ok(namespace) => namespace,
+        Err(error) => return Some(format!("no network namespaces: {error:#}")),
+    };
+    namespace.enter(|| Tun::create(DEVICE)).err().map(|error| format!("no TUN device can be made: {error:#}"))
 }
 
 impl Lab {
@@ -131,12 +132,12 @@ impl Lab {
         self.pump.set_up(up);
     }
 
-    /// The counters as they are now, with what the devices themselves dropped among the faults.
+    /// The counters as they are now, with what the devices themselves dropped.
     pub fn stats(&self) -> LinkStats {
         let mut stats = self.pump.stats();
         let dropped = |side, column| self.enter(side, || device_counter(column)).unwrap_or(1);
-        stats.a_to_b.faults += dropped(Side::A, TX_DROPPED) + dropped(Side::B, RX_DROPPED);
-        stats.b_to_a.faults += dropped(Side::B, TX_DROPPED) + dropped(Side::A, RX_DROPPED);
+        stats.a_to_b.device_drops = dropped(Side::A, TX_DROPPED) + dropped(Side::B, RX_DROPPED);
+        stats.b_to_a.device_drops = dropped(Side::B, TX_DROPPED) + dropped(Side::A, RX_DROPPED);
         stats
     }
 

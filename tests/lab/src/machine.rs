@@ -1,8 +1,9 @@
 //! The machine a figure comes from.
 //!
-//! Owns: its description for reports, and how idle its processors were. Runs nothing but `git` and reads nothing but
-//! `/proc`.
+//! Owns: its description for reports, what its kernel offers, and how idle its processors were. Runs nothing but `git`
+//! and reads nothing but `/proc`.
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, sockopt};
 use serde::Serialize;
 use std::process::Command;
 
@@ -50,6 +51,16 @@ fn commit() -> String {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().into(),
         _ => "unknown".into(),
     }
+}
+
+/// Why TCP cannot use this congestion control here; `None` when it can. Makes the kernel load its module.
+pub fn congestion_control_missing(name: &str) -> Option<String> {
+    let set = || {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+        nix::sys::socket::setsockopt(&socket, sockopt::TcpCongestion, &name.into())
+    };
+    set().err().map(|error| format!("congestion control {name}: {error}"))
 }
 
 /// Measures what share of all processors is idle.

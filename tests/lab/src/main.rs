@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// What separates the two commands of `run`.
 const SEPARATOR: &str = ":::";
-const SERVER_START_MAX: Duration = Duration::from_secs(5);
+const SERVER_START_MAX: Duration = Duration::from_secs(60);
 const EXIT_NO_LAB: u8 = 125;
 
 /// Runs programs over an emulated wide-area link between two network namespaces.

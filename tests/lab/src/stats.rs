@@ -92,8 +92,10 @@ pub struct DirectionStats {
     pub down_drops: u64,
     /// Held back to be overtaken.
     pub held_back: u64,
-    /// Faults of the emulator: frames it could not parse or deliver, packets the device dropped. Must be 0.
+    /// Faults of the emulator: frames it could not parse or deliver. Must be 0.
     pub faults: u64,
+    /// Packets that the kernel dropped at the devices, on a machine that is too busy to take them.
+    pub device_drops: u64,
     /// How late deliveries were.
     pub lateness: Lateness,
 }
@@ -131,7 +133,7 @@ pub struct LinkSummary {
     pub late_p99_us: f64,
     /// The figures of this run measured the machine rather than the link; see `LATE_MAX_VOID`.
     pub void: bool,
-    /// Faults of the emulator in both directions.
+    /// Faults of the emulator and drops of its devices in both directions.
     pub faults: u64,
     /// Processor time of the pump thread, in seconds.
     pub pump_cpu_s: f64,
@@ -159,7 +161,7 @@ impl LinkStats {
         let both = [&self.a_to_b, &self.b_to_a];
         let max = both.map(|d| d.lateness.max()).into_iter().max().unwrap_or(0);
         let p99 = both.map(|d| d.lateness.quantile(0.99)).into_iter().max().unwrap_or(0);
-        let faults = both.map(|d| d.faults).iter().sum();
+        let faults = both.map(|d| d.faults + d.device_drops).iter().sum();
         LinkSummary {
             late_max_us: max as f64 / 1e3,
             late_p99_us: p99 as f64 / 1e3,
@@ -223,6 +225,9 @@ mod tests {
         let mut faulty = stats.clone();
         faulty.a_to_b.faults = 1;
         assert!(faulty.summary().void);
+        let mut dropping = stats.clone();
+        dropping.b_to_a.device_drops = 1;
+        assert!(dropping.summary().void);
         (0..20).for_each(|_| stats.a_to_b.lateness.record(LATE_P99_VOID * 2));
         assert!(stats.summary().void);
     }

@@ -145,7 +145,7 @@ mod tests {
         while !(visible(&mine) && visible(&other)) {
             std::thread::yield_now(); // `spawn` returns while the new program's environment is still being set up
         }
-        std::fs::create_dir(mine.scratch()).unwrap();
+        std::fs::create_dir_all(mine.scratch()).unwrap();
         sweep_lab(&mine);
         assert!(!swept.wait().unwrap().success());
         assert!(!mine.scratch().exists());
