@@ -66,9 +66,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         shared,
     };
     while !monitor.shared.is_closed() {
+        monitor.tick();
         let interval = if monitor.quiet >= IDLE_AFTER { INTERVAL_IDLE } else { INTERVAL };
         tokio::time::sleep(interval).await;
-        monitor.tick();
     }
     monitor.metrics.connection_closed(&monitor.shared);
 }
