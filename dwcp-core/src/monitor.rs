@@ -66,9 +66,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         shared,
     };
     while !monitor.shared.is_closed() {
+        monitor.tick();
         let interval = if monitor.quiet >= IDLE_AFTER { INTERVAL_IDLE } else { INTERVAL };
         tokio::select! {
-            () = tokio::time::sleep(interval) => monitor.tick(),
+            () = tokio::time::sleep(interval) => {}
             () = monitor.shared.wait_closed() => {}
         }
     }
