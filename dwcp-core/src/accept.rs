@@ -16,6 +16,7 @@ use tokio::{
     sync::{Notify, mpsc},
     task::AbortHandle,
 };
+use tracing::Instrument;
 
 use crate::{
     Connection, PeerInfo,
@@ -73,30 +74,32 @@ impl Acceptor {
         }
         let acceptor = Arc::clone(self);
         let timeout = self.endpoint.config.transport.handshake_timeout;
-        let handshake = tokio::spawn(async move {
+        let handshake = async move {
             if tokio::time::timeout(timeout, acceptor.handshake(tcp, addr)).await.is_err() {
-                tracing::debug!(%addr, ?timeout, "handshake timed out");
+                tracing::debug!(?timeout, "handshake timed out");
             }
-        });
+        };
+        let span = tracing::info_span!("handshake", role = "server", %addr);
+        let handshake = tokio::spawn(handshake.instrument(span));
         handshakes.push_back(handshake.abort_handle());
     }
 
     async fn handshake(&self, tcp: TcpStream, addr: SocketAddr) {
         let (socket, names) = match self.endpoint.server_socket(tcp).await {
             Ok(made) => made,
-            Err(error) => return tracing::warn!(%addr, %error, "TLS handshake failed"),
+            Err(error) => return tracing::warn!(%error, "TLS handshake failed"),
         };
         let hello = match handshake::receive_hello(&socket).await {
             Ok(hello) => hello,
             Err(HandshakeError::Protocol(error)) => {
-                tracing::warn!(%addr, %error, "handshake");
+                tracing::warn!(%error, "the handshake broke the protocol");
                 // A peer that speaks something else entirely gets no bytes that it cannot understand.
                 if !matches!(error, ProtocolError::BadMagic(_)) {
                     handshake::refuse(&socket, error.close_code(), &error.to_string()).await;
                 }
                 return;
             }
-            Err(error) => return tracing::debug!(%addr, %error, "handshake"),
+            Err(error) => return tracing::debug!(%error, "the handshake failed"),
         };
         if self.endpoint.shutting_down.load(Ordering::Acquire) {
             return handshake::refuse(&socket, CloseCode::SHUTTING_DOWN, "").await;
@@ -137,11 +140,11 @@ impl Acceptor {
         if full {
             return handshake::refuse(&socket, CloseCode::BUSY, "too many connections").await;
         }
-        let shared = self.endpoint.new_connection(Role::Server, says, peer);
+        let shared = self.endpoint.new_connection(Role::Server, answer.connection, says, peer);
         self.endpoint.remember(answer.connection, answer.token, &shared);
         // The answer must be first on the wire: only then may the link carry frames.
         if let Err(error) = handshake::send_hello(&socket, &answer).await {
-            tracing::debug!(%addr, %error, "handshake");
+            tracing::debug!(%error, "the handshake failed");
             return shared.with(|state, _| state.core.close(CloseCode::NONE, ""));
         }
         self.endpoint.attach(&shared, LinkId(hello.link), socket);

@@ -17,6 +17,7 @@ use crate::{
     compress::{CompressPool, CompressionController, Encoded, Encoding, Feedback, Probe},
     connection::Handle,
     shared::Shared,
+    task::PanicGuard,
 };
 
 /// Chooses encodings for the outgoing frames of one connection.
@@ -49,6 +50,11 @@ impl Compressor {
 
     pub(crate) fn on_tick(&self, elapsed: Duration, wire_bytes: u64, network_limited: bool) {
         self.controller().on_tick(Feedback { elapsed, wire_bytes, network_limited });
+    }
+
+    /// Why frames are encoded as they are.
+    pub(crate) fn decision(&self) -> String {
+        self.controller().decision()
     }
 
     fn choose(&self, shared: &Shared, raw: &Bytes) -> (Probe, Encoding) {
@@ -105,6 +111,7 @@ pub(crate) fn send_now(handle: &Arc<Handle>, stream: u32, reservation: Reservati
 impl Job {
     fn run(self, encoded: tokio::sync::oneshot::Receiver<Encoded>) {
         tokio::spawn(async move {
+            let _guard = PanicGuard::new(&self.handle.shared, "compressor");
             let Self { handle, stream, reservation, raw, probe, encoding } = self;
             let shared = &handle.shared;
             let Some(compressor) = &shared.compressor else { return };

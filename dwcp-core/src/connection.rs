@@ -45,7 +45,7 @@ impl Connection {
         Self { handle: Arc::new(Handle { shared }) }
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 

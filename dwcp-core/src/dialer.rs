@@ -1,4 +1,7 @@
-//! The client's side of links: opens as many as are wanted, and replaces those that die.
+//! The client's side of links: opens as many as are wanted, several at a time, and replaces those that die.
+//!
+//! An attempt is one handshake and, if it fails, the rest after it. Attempts do not wait for each other: one that
+//! hangs until the handshake timeout costs one link for that long and delays no other.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -6,14 +9,18 @@ use dwcp_proto::{
     conn::LinkId,
     hello::{ConnectionId, Hello, JoinToken, MINOR_VERSION},
 };
+use tokio::task::{JoinError, JoinSet};
+use tracing::Instrument;
 
 use crate::{ConnectError, endpoint::EndpointCore, shared::Shared};
 
 /// First and longest wait after a failed attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Attempts at a time.
+const DIALS_MAX: usize = 16;
 
-/// Opens links of one connection until it ends.
+/// What an attempt needs to know.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) endpoint: Arc<EndpointCore>,
@@ -24,58 +31,112 @@ pub(crate) struct Dialer {
     pub(crate) token: JoinToken,
 }
 
+/// The waits that failed attempts leave to those that follow them.
+#[derive(Debug, Default)]
+struct Backoffs(Vec<Duration>);
+
+impl Backoffs {
+    fn take(&mut self) -> Duration {
+        self.0.pop().unwrap_or(BACKOFF_MIN)
+    }
+
+    /// `failed`: what the attempt that has ended waited, if it failed.
+    fn attempt_ended(&mut self, failed: Option<Duration>) {
+        match failed {
+            Some(waited) => self.0.push((waited * 2).min(BACKOFF_MAX)),
+            None => self.0.clear(), // the path works
+        }
+    }
+}
+
 impl Dialer {
+    /// Opens links of the connection until it ends.
     pub(crate) async fn run(self) {
+        let dialer = Arc::new(self);
+        let mut attempts = JoinSet::new();
+        let mut backoffs = Backoffs::default();
         let mut next_link = 1;
-        let mut backoff = BACKOFF_MIN;
-        while !self.shared.is_closed() {
-            if self.shared.link_count() >= self.shared.links_wanted() {
-                self.shared.links_changed.notified().await;
-                continue;
+        while !dialer.shared.is_closed() {
+            while attempts.len() < dialer.shared.links_missing().min(DIALS_MAX) {
+                let attempt = Arc::clone(&dialer).attempt(next_link, backoffs.take());
+                attempts.spawn(attempt.in_current_span());
+                next_link += 1;
             }
-            let hello = Hello {
-                minor: MINOR_VERSION,
-                link: next_link,
-                connection: self.connection,
-                token: self.token,
-                capabilities: self.endpoint.capabilities(),
-            };
-            next_link += 1;
-            match self.endpoint.make_link(self.addr, &self.server_name, &hello).await {
-                Ok(made) if made.names == self.shared.peer.names => {
-                    self.endpoint.attach(&self.shared, LinkId(hello.link), made.socket);
-                    backoff = BACKOFF_MIN;
-                }
-                Ok(made) => {
-                    tracing::warn!(names = ?made.names, "another peer answers at this address: link not used");
-                    self.rest(&mut backoff).await;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a link could not be made");
-                    if self.is_final(&error) {
-                        return;
-                    }
-                    self.rest(&mut backoff).await;
-                }
+            tokio::select! {
+                () = dialer.shared.links_changed.notified() => {}
+                Some(ended) = attempts.join_next() => backoffs.attempt_ended(result(ended)),
             }
         }
     }
 
-    /// The peer no longer knows the connection: without links there is no hope left.
-    fn is_final(&self, error: &ConnectError) -> bool {
-        let ConnectError::Refused { reason, .. } = error else { return false };
-        if reason.code != dwcp_proto::CloseCode::UNKNOWN_CONNECTION {
-            return false;
+    /// Tries to make one link. If that fails, waits and says how long it has waited.
+    async fn attempt(self: Arc<Self>, link: u32, backoff: Duration) -> Option<Duration> {
+        let hello = Hello {
+            minor: MINOR_VERSION,
+            link,
+            connection: self.connection,
+            token: self.token,
+            capabilities: self.endpoint.capabilities(),
+        };
+        match self.endpoint.make_link(self.addr, &self.server_name, &hello).await {
+            Ok(made) if made.names == self.shared.peer.names => {
+                self.endpoint.attach(&self.shared, LinkId(link), made.socket);
+                return None;
+            }
+            Ok(made) => {
+                tracing::warn!(link, names = ?made.names, "another peer answers at this address: link not used");
+            }
+            Err(error) => {
+                tracing::debug!(link, %error, "a link could not be made");
+                if is_unknown_connection(&error) {
+                    self.shared.peer_forgot();
+                }
+            }
         }
-        self.shared.peer_forgot();
-        self.shared.is_closed()
+        tokio::time::sleep(backoff).await;
+        Some(backoff)
+    }
+}
+
+/// An attempt's panic is the dialer's.
+fn result(ended: Result<Option<Duration>, JoinError>) -> Option<Duration> {
+    ended.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => None, // cancelled: only the end of the dialer does that
+    })
+}
+
+/// The peer no longer knows the connection: without links there is no hope left.
+fn is_unknown_connection(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Refused { reason, .. }
+        if reason.code == dwcp_proto::CloseCode::UNKNOWN_CONNECTION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_its_bound_and_ends_with_a_success() {
+        let mut backoffs = Backoffs::default();
+        let waits: Vec<_> = (0..8)
+            .map(|_| {
+                let wait = backoffs.take();
+                backoffs.attempt_ended(Some(wait));
+                wait.as_millis()
+            })
+            .collect();
+        assert_eq!(waits, [20, 40, 80, 160, 320, 640, 1280, 2000]);
+        backoffs.attempt_ended(None);
+        assert_eq!(backoffs.take(), BACKOFF_MIN);
     }
 
-    async fn rest(&self, backoff: &mut Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(*backoff) => {}
-            () = self.shared.closed.notified() => {}
-        }
-        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+    #[test]
+    fn attempts_at_the_same_time_have_waits_of_their_own() {
+        let mut backoffs = Backoffs::default();
+        let [first, second] = [backoffs.take(), backoffs.take()];
+        assert_eq!([first, second], [BACKOFF_MIN; 2]);
+        backoffs.attempt_ended(Some(first));
+        assert_eq!([backoffs.take(), backoffs.take()], [2 * BACKOFF_MIN, BACKOFF_MIN]);
     }
 }

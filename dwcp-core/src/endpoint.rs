@@ -22,10 +22,11 @@ use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
+use tracing::{Instrument, Span};
 
 use crate::{
-    BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, EndpointConfig, PeerInfo,
-    TlsConfig,
+    BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, ConnectionSnapshot,
+    EndpointConfig, PeerInfo, TlsConfig,
     accept::{Acceptor, CONNECTIONS_WAITING_MAX},
     buffers::BufferPool,
     compress::CompressPool,
@@ -36,7 +37,7 @@ use crate::{
     reader::{FrameReader, SCRATCH_LEN},
     security::{self, LinkSocket, RecordError},
     shared::Shared,
-    socket_options,
+    socket_options, task,
 };
 
 /// Initial credit of a stream in bytes; it grows up to the connection window.
@@ -95,7 +96,8 @@ impl Endpoint {
         let (sender, receiver) = mpsc::channel(CONNECTIONS_WAITING_MAX);
         let stop = Arc::new(Notify::new());
         let acceptor = Acceptor::new(Arc::clone(&core), sender);
-        tokio::spawn(acceptor.run(listener, Arc::clone(&stop)));
+        let span = tracing::info_span!("accept", %addr);
+        tokio::spawn(acceptor.run(listener, Arc::clone(&stop)).instrument(span));
         let incoming = Incoming { addr, connections: tokio::sync::Mutex::new(receiver), stop };
         Ok(Self { core, incoming: Some(Arc::new(incoming)) })
     }
@@ -136,7 +138,7 @@ impl Endpoint {
         };
         let id = made.hello.connection;
         let token = made.hello.token;
-        let shared = self.core.new_connection(Role::Client, made.hello.capabilities, peer);
+        let shared = self.core.new_connection(Role::Client, id, made.hello.capabilities, peer);
         self.core.remember(id, token, &shared);
         self.core.attach(&shared, LinkId(0), made.socket);
         let dialer = Dialer {
@@ -147,13 +149,30 @@ impl Endpoint {
             connection: id,
             token,
         };
-        tokio::spawn(dialer.run());
+        task::spawn(&shared, "dialer", shared.span.clone(), dialer.run());
         Ok(Connection::new(shared))
     }
 
     /// The next connection from a peer; `None` after [`shutdown`](Self::shutdown), or if it does not listen.
     pub async fn accept(&self) -> Option<Connection> {
         self.incoming.as_ref()?.connections.lock().await.recv().await
+    }
+
+    /// The connections that have not ended, in no order, at most `max` of them, and how many there are.
+    pub fn connections(&self, max: usize) -> (Vec<ConnectionSnapshot>, usize) {
+        let live: Vec<_> = {
+            let known = self.core.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter_map(|known| known.shared.upgrade()).collect()
+        };
+        let live: Vec<_> = live.into_iter().filter(|shared| !shared.is_closed()).collect();
+        let snapshot =
+            |shared: &Arc<Shared>| ConnectionSnapshot { peer: shared.peer.clone(), stats: shared.stats() };
+        (live.iter().take(max).map(snapshot).collect(), live.len())
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.core.shutting_down.load(Ordering::Acquire)
     }
 
     /// Replaces certificates and the allow rule; existing connections go on.
@@ -215,6 +234,25 @@ fn connect_error(addr: SocketAddr, write: Option<io::Error>, read: HandshakeErro
     }
 }
 
+/// A root: a connection outlives the handshake, or the caller, that made it.
+fn connection_span(role: Role, id: ConnectionId, peer: &PeerInfo) -> Span {
+    let role = match role {
+        Role::Client => "client",
+        Role::Server => "server",
+    };
+    let id = u128::from_be_bytes(id.0);
+    let span = tracing::info_span!(
+        parent: None,
+        "connection",
+        role,
+        peer = peer.node_id,
+        addr = %peer.addr,
+        id = format_args!("{id:032x}"),
+    );
+    span.follows_from(Span::current());
+    span
+}
+
 impl EndpointCore {
     fn new(config: EndpointConfig) -> Arc<Self> {
         Arc::new(Self {
@@ -271,6 +309,8 @@ impl EndpointCore {
                 Err(error) => Err(connect_error(addr, sent.err(), error)),
             }
         };
+        let making =
+            making.instrument(tracing::info_span!("handshake", role = "client", %addr, link = hello.link));
         tokio::time::timeout(timeout, making).await.unwrap_or(Err(ConnectError::TimedOut { addr, timeout }))
     }
 
@@ -295,7 +335,13 @@ impl EndpointCore {
         }
     }
 
-    pub(crate) fn new_connection(&self, role: Role, peer_says: Capabilities, peer: PeerInfo) -> Arc<Shared> {
+    pub(crate) fn new_connection(
+        &self,
+        role: Role,
+        id: ConnectionId,
+        peer_says: Capabilities,
+        peer: PeerInfo,
+    ) -> Arc<Shared> {
         let t = &self.config.transport;
         let config = ConnectionConfig {
             role,
@@ -308,9 +354,11 @@ impl EndpointCore {
         };
         let compressor = self.compressor(&config.peer);
         let core = Core::new(config, Duration::ZERO);
-        let shared = Shared::new(core, Instant::now(), peer, t.clone(), compressor);
-        tokio::spawn(Arc::clone(&shared).run_timer());
-        tokio::spawn(crate::monitor::run(Arc::clone(&shared)));
+        let span = connection_span(role, id, &peer);
+        let shared = Shared::new(core, Instant::now(), peer, t.clone(), compressor, span.clone());
+        task::spawn(&shared, "timer", span.clone(), Arc::clone(&shared).run_timer());
+        task::spawn(&shared, "closer", span.clone(), Arc::clone(&shared).run_closer());
+        task::spawn(&shared, "monitor", span, crate::monitor::run(Arc::clone(&shared)));
         shared
     }
 
@@ -336,23 +384,34 @@ impl EndpointCore {
 
     /// Puts a link to work. `false`: the connection does not take it.
     pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, socket: LinkSocket) -> bool {
-        let chosen = shared.lock().congestion_control;
+        let first = socket_options::first_congestion_control(socket.tcp());
+        let chosen = *shared.lock().congestion_control.get_or_insert(first);
         socket_options::configure(socket.tcp(), &self.config.transport, chosen);
-        let link = Link::new(id, socket);
-        let payload_max = shared.with(|state, now| {
-            if !state.core.link_added(now, id) {
-                return None;
-            }
-            state.links.push(Arc::clone(&link));
-            Some(state.core.frame_bytes_max())
-        });
-        let Some(payload_max) = payload_max else { return false };
+        let payload_max = shared.lock().core.frame_bytes_max();
         let reader =
             FrameReader::new(payload_max, Arc::clone(&self.frame_buffers), Arc::clone(&self.scratch_buffers));
+        let link = Link::new(id, socket, reader);
+        let added = shared.with(|state, now| {
+            let added = state.core.link_added(now, id);
+            if added {
+                state.links.push(Arc::clone(&link));
+            }
+            added
+        });
+        if !added {
+            return false;
+        }
         let (writer_link, writer_shared) = (Arc::clone(&link), Arc::clone(shared));
-        tokio::spawn(async move { writer_link.run_writer(&writer_shared).await });
+        let span = tracing::info_span!(parent: &shared.span, "link", id = id.0);
+        tracing::debug!(parent: &span, "link up");
+        task::spawn(
+            shared,
+            "writer",
+            span.clone(),
+            async move { writer_link.run_writer(&writer_shared).await },
+        );
         let reader_shared = Arc::clone(shared);
-        tokio::spawn(async move { link.run_reader(&reader_shared, reader).await });
+        task::spawn(shared, "reader", span, async move { link.run_reader(&reader_shared).await });
         true
     }
 }

@@ -117,6 +117,12 @@ pub enum ConnectionError {
     /// Nothing was heard for the idle timeout.
     #[error("idle for {0:?}")]
     IdleTimedOut(Duration),
+    /// A bug in this library: one of the connection's tasks panicked.
+    #[error("internal error: the connection's {task} panicked")]
+    Internal {
+        /// Which one.
+        task: &'static str,
+    },
 }
 
 /// A close code with the text that came with it.

@@ -12,6 +12,7 @@ mod accept;
 #[doc(hidden)]
 pub mod adapt;
 mod buffers;
+mod busy_poll;
 #[doc(hidden)]
 pub mod compress;
 mod compressor;
@@ -33,6 +34,7 @@ mod shared;
 mod socket_options;
 mod stats;
 mod stream;
+mod task;
 
 pub use config::{
     CompressionAlgorithm, CompressionConfig, CompressionLevel, ConfigError, EndpointConfig, StreamsConfig,
@@ -42,6 +44,7 @@ pub use connection::{Connection, PeerInfo};
 pub use endpoint::Endpoint;
 pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
 pub use message::{IncomingMessage, Messages, Priority, Responder};
+pub use metrics::describe as describe_metrics;
 pub use security::TlsConfig;
-pub use stats::{ConnectionStats, LinkStats};
+pub use stats::{ConnectionSnapshot, ConnectionStats, LinkStats};
 pub use stream::{RecvStream, SendStream};

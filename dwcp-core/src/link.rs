@@ -4,16 +4,18 @@
 //! go on. A socket that is full belongs to the writer task until it can take bytes again.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use dwcp_proto::{
     conn::{LinkId, Segment, TxBatch},
+    frame::FrameHeader,
     limits::BATCH_BYTES,
 };
 use tokio::sync::Notify;
@@ -40,6 +42,7 @@ pub(crate) struct Link {
     /// The socket is full; the writer task waits for it.
     blocked: AtomicBool,
     wake_writer: Notify,
+    reading: tokio::sync::Mutex<Reading>,
     dead: AtomicBool,
     died: Notify,
     pub(crate) wire_sent: AtomicU64,
@@ -51,6 +54,24 @@ pub(crate) struct Link {
     pub(crate) ended_drained: AtomicU32,
     /// Pacing rate in force, bytes per second; 0 if none.
     pub(crate) paced_at: AtomicU64,
+}
+
+/// What reading needs; the reader task's, or that of a task which [polls](Link::poll).
+#[derive(Debug)]
+struct Reading {
+    reader: FrameReader,
+    frames: Vec<(FrameHeader, Bytes)>,
+}
+
+/// What came of one read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadOutcome {
+    /// Bytes came, and frames that are complete were handled.
+    Handled,
+    /// There is nothing to read.
+    Drained,
+    /// The link is dead.
+    Ended,
 }
 
 /// A batch on its way into the socket.
@@ -99,7 +120,7 @@ impl Writer {
 }
 
 impl Link {
-    pub(crate) fn new(id: LinkId, socket: LinkSocket) -> Arc<Self> {
+    pub(crate) fn new(id: LinkId, socket: LinkSocket, reader: FrameReader) -> Arc<Self> {
         Arc::new(Self {
             id,
             socket,
@@ -107,6 +128,7 @@ impl Link {
             again: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             wake_writer: Notify::new(),
+            reading: tokio::sync::Mutex::new(Reading { reader, frames: Vec::new() }),
             dead: AtomicBool::new(false),
             died: Notify::new(),
             wire_sent: AtomicU64::new(0),
@@ -217,45 +239,83 @@ impl Link {
     }
 
     /// Reads and handles frames until the link ends.
-    pub(crate) async fn run_reader(&self, shared: &Shared, mut reader: FrameReader) {
-        let mut frames = Vec::new();
-        let mut reads = 0;
+    pub(crate) async fn run_reader(&self, shared: &Shared) {
         while !self.is_dead() {
-            if reads == 0 {
-                tokio::select! {
-                    ready = self.socket.readable() => {
-                        if let Err(error) = ready {
-                            return shared.link_failed(self, &error);
-                        }
+            tokio::select! {
+                ready = self.socket.readable() => {
+                    if let Err(error) = ready {
+                        return shared.link_failed(self, &error);
                     }
-                    () = self.died.notified() => return,
                 }
+                () = self.died.notified() => return,
             }
-            match reader.read(|parts| self.socket.try_read(parts), &mut frames) {
-                Ok(0) => return shared.link_failed(self, &"the peer closed it"),
-                Ok(count) => {
-                    self.wire_received.fetch_add(count as u64, Ordering::Relaxed);
-                    if frames.is_empty() {
-                        self.heard_at.store(shared.now().as_nanos() as u64, Ordering::Relaxed);
-                    }
-                    reads += 1;
-                    if reads == READS_MAX {
-                        reads = 0;
-                        tokio::task::consume_budget().await;
-                    }
-                    if shared.handle(self.id, &mut frames) {
-                        self.pump(shared);
-                    }
-                }
-                Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => reads = 0,
-                Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(ReadFrameError::Io(error)) => return shared.link_failed(self, &error),
-                Err(ReadFrameError::Protocol(error)) => {
-                    // What came before the bad frame still counts.
-                    shared.handle(self.id, &mut frames);
-                    return shared.protocol_error(self, error);
+            // Whoever polls lets go of it within microseconds.
+            let mut reading = self.reading.lock().await;
+            let mut reads = 0;
+            while self.read_once(shared, &mut reading, |parts| self.socket.try_read(parts))
+                == ReadOutcome::Handled
+            {
+                reads += 1;
+                if reads == READS_MAX {
+                    reads = 0;
+                    tokio::task::consume_budget().await;
                 }
             }
         }
+    }
+
+    /// Reads and handles frames on the caller's thread until `arrived`, at most for `time`. Returns whether it did.
+    pub(crate) fn poll(&self, shared: &Shared, time: Duration, mut arrived: impl FnMut() -> bool) -> bool {
+        let Ok(mut reading) = self.reading.try_lock() else { return false };
+        let started = Instant::now();
+        loop {
+            match self.read_once(shared, &mut reading, |parts| self.socket.try_read_directly(parts)) {
+                // The reader task, which waits for the kernel, would not see what is decrypted already.
+                ReadOutcome::Handled if self.socket.has_decrypted() => {}
+                ReadOutcome::Handled if arrived() => return true,
+                ReadOutcome::Handled | ReadOutcome::Drained if started.elapsed() < time => {
+                    std::hint::spin_loop()
+                }
+                _ => return false,
+            }
+        }
+    }
+
+    fn read_once(
+        &self,
+        shared: &Shared,
+        reading: &mut Reading,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> ReadOutcome {
+        if self.is_dead() {
+            return ReadOutcome::Ended;
+        }
+        let Reading { reader, frames } = reading;
+        match reader.read(read, frames) {
+            Ok(0) => shared.link_failed(self, &"the peer closed it"),
+            Ok(count) => {
+                self.wire_received.fetch_add(count as u64, Ordering::Relaxed);
+                if frames.is_empty() {
+                    self.heard_at.store(shared.now().as_nanos() as u64, Ordering::Relaxed);
+                }
+                if shared.handle(self.id, frames) {
+                    self.pump(shared);
+                }
+                return ReadOutcome::Handled;
+            }
+            Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                return ReadOutcome::Drained;
+            }
+            Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                return ReadOutcome::Handled;
+            }
+            Err(ReadFrameError::Io(error)) => shared.link_failed(self, &error),
+            Err(ReadFrameError::Protocol(error)) => {
+                // What came before the bad frame still counts.
+                shared.handle(self.id, frames);
+                shared.protocol_error(self, error);
+            }
+        }
+        ReadOutcome::Ended
     }
 }

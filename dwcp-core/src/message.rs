@@ -157,7 +157,7 @@ impl Messages {
         deadline: Duration,
     ) -> Result<Bytes, MessageError> {
         let deadline_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
-        let (id, answer) = self
+        let (id, mut answer) = self
             .when_room(payload.len(), |state, now| {
                 let id = state.core.request_send(now, priority, deadline_ms, payload.clone())?;
                 let (sender, receiver) = oneshot::channel();
@@ -166,7 +166,17 @@ impl Messages {
             })
             .await?;
         let mut waiting = Waiting { shared: self.shared(), id, done: false };
-        let answer = answer.await;
+        let mut polled = None;
+        self.shared()
+            .busy_poll(|| {
+                polled = answer.try_recv().ok();
+                polled.is_some()
+            })
+            .await;
+        let answer = match polled {
+            Some(answer) => Ok(answer),
+            None => answer.await,
+        };
         waiting.done = true;
         match answer {
             Ok((ResponseStatus::Ok, payload)) => Ok(payload),
@@ -188,6 +198,7 @@ impl Messages {
     pub async fn recv_many(&self, out: &mut Vec<IncomingMessage>, max: usize) -> Result<usize, MessageError> {
         let shared = self.shared();
         let before = out.len();
+        let mut polled = false;
         loop {
             let ended = shared.with(|state, _| {
                 while out.len() - before < max.max(1) {
@@ -206,6 +217,10 @@ impl Messages {
             if let Some(error) = ended {
                 shared.messages_readable.notify_one();
                 return Err(error.into());
+            }
+            if !std::mem::replace(&mut polled, true) {
+                shared.busy_poll(|| shared.lock().core.has_message()).await;
+                continue;
             }
             // A notification that came after the look above is kept for us.
             shared.messages_readable.notified().await;

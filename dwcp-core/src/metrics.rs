@@ -2,9 +2,47 @@
 
 use std::sync::atomic::Ordering;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use dwcp_proto::ProtocolError;
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
-use crate::{PeerInfo, shared::Shared, stats::LinkStats};
+use crate::{ConnectionError, PeerInfo, adapt::Change, shared::Shared, stats::LinkStats};
+
+/// Tells the recorder what the metrics mean, and makes those that belong to no peer appear before anything happens.
+/// To be called once there is a recorder, and again if it forgets what is idle.
+pub fn describe() {
+    describe_counter!("dwcp_bytes_sent_total", "Stream payload bytes sent, before compression.");
+    describe_counter!("dwcp_bytes_received_total", "Stream payload bytes received, after decompression.");
+    describe_counter!("dwcp_wire_bytes_sent_total", "Frame bytes handed to sockets, without TLS and TCP.");
+    describe_counter!(
+        "dwcp_wire_bytes_received_total",
+        "Frame bytes read from sockets, without TLS and TCP."
+    );
+    describe_counter!("dwcp_resumes_total", "Links that were lost.");
+    describe_counter!("dwcp_link_decisions_total", "Changes that the link controller made.");
+    describe_counter!("dwcp_compression_errors_total", "Frames received that did not decode.");
+    describe_counter!(
+        "dwcp_integrity_failures_total",
+        "Connections ended by a frame whose checksum was wrong."
+    );
+    describe_counter!(
+        "dwcp_congestion_control_fallbacks_total",
+        "Times that a wanted congestion control was not to be had."
+    );
+    describe_gauge!("dwcp_compression_ratio", "Stream payload bytes for each frame byte sent, so far.");
+    describe_gauge!("dwcp_active_streams", "Links (TCP streams) that are up.");
+    describe_gauge!("dwcp_active_connections", "Connections that have not ended.");
+    describe_gauge!("dwcp_packet_loss_ratio", "Retransmitted bytes over sent bytes, of the worst link.");
+    describe_gauge!("dwcp_delivery_rate_bytes_per_second", "The kernel's estimate, over all links.");
+    describe_gauge!("dwcp_transport_info", "Kinds of links in use.");
+    describe_histogram!("dwcp_rtt_seconds", "Smoothed round-trip time of each link at each sample.");
+    gauge!("dwcp_active_connections").increment(0.0);
+    for name in ["dwcp_compression_errors_total", "dwcp_integrity_failures_total"] {
+        counter!(name).increment(0);
+    }
+}
 
 /// The instruments of one connection, labelled with its peer and the peer's region.
 #[derive(Debug)]
@@ -17,7 +55,10 @@ pub(crate) struct ConnectionMetrics {
     loss_ratio: Gauge,
     delivery_rate: Gauge,
     rtt: Histogram,
+    /// For each kind of change.
+    decisions: [Counter; 3],
     connections: Gauge,
+    transport: Gauge,
 }
 
 impl ConnectionMetrics {
@@ -26,7 +67,10 @@ impl ConnectionMetrics {
         let labels = [("peer", peer.node_id.clone()), ("region", region)];
         let connections = gauge!("dwcp_active_connections");
         connections.increment(1.0);
-        gauge!("dwcp_transport_info", "kind" => "tcp").set(1.0);
+        let decision = |change: &'static str| {
+            let (peer, region) = (peer.node_id.clone(), peer.region.clone().unwrap_or_default());
+            counter!("dwcp_link_decisions_total", "peer" => peer, "region" => region, "change" => change)
+        };
         Self {
             counters: [
                 counter!("dwcp_bytes_sent_total", &labels),
@@ -41,7 +85,9 @@ impl ConnectionMetrics {
             loss_ratio: gauge!("dwcp_packet_loss_ratio", &labels),
             delivery_rate: gauge!("dwcp_delivery_rate_bytes_per_second", &labels),
             rtt: histogram!("dwcp_rtt_seconds", &labels),
+            decisions: ["add_links", "retire_link", "congestion_control"].map(decision),
             connections,
+            transport: gauge!("dwcp_transport_info", "kind" => "tcp"),
         }
     }
 
@@ -59,6 +105,10 @@ impl ConnectionMetrics {
             counter.increment(total.saturating_sub(*published));
             *published = total;
         }
+        // A recorder may forget what is not touched for long.
+        self.connections.increment(0.0);
+        self.transport.set(1.0);
+        self.decisions.iter().for_each(|counter| counter.increment(0));
         if wire_sent > 0 {
             self.compression_ratio.set(raw as f64 / wire_sent as f64);
         }
@@ -71,7 +121,24 @@ impl ConnectionMetrics {
         }
     }
 
-    pub(crate) fn connection_closed(&self) {
+    pub(crate) fn decided(&self, change: &Change) {
+        let [add, retire, congestion_control] = &self.decisions;
+        let counter = match change {
+            Change::AddLinks(_) => add,
+            Change::RetireLink(_) => retire,
+            Change::SetCongestionControl(_) => congestion_control,
+        };
+        counter.increment(1);
+    }
+
+    pub(crate) fn connection_closed(&self, shared: &Shared) {
+        let reason = shared.error(&shared.lock());
+        if let ConnectionError::Protocol(
+            ProtocolError::PayloadChecksum { .. } | ProtocolError::HeaderChecksum { .. },
+        ) = reason
+        {
+            counter!("dwcp_integrity_failures_total").increment(1);
+        }
         self.connections.decrement(1.0);
         self.links.set(0.0);
     }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use dwcp_proto::conn::Role;
 use dwcp_sys::{congestion, options, tcp_info};
 
 use crate::{
@@ -24,6 +25,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const INTERVAL_IDLE: Duration = Duration::from_millis(500);
 /// Samples without traffic after which the longer interval is taken.
 const IDLE_AFTER: u32 = 20;
+/// Samples in which the network does not limit a server after which it asks the client for no more than its minimum.
+const WISH_KEPT: u32 = 5;
 
 struct Monitor {
     shared: Arc<Shared>,
@@ -33,6 +36,8 @@ struct Monitor {
     wire_sent: u64,
     wire_received: u64,
     quiet: u32,
+    /// Samples in a row in which something other than the network limited this side.
+    unlimited: u32,
 }
 
 /// Runs until the connection has ended.
@@ -41,8 +46,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         Some(_) => Vec::new(), // pinned
         None => {
             let offered = congestion::available();
-            let known = [CongestionControl::Bbr, CongestionControl::Cubic];
-            known.into_iter().filter(|cc| offered.iter().any(|name| name == cc.name())).collect()
+            let first = shared.lock().congestion_control.unwrap_or(CongestionControl::Bbr);
+            let other = match first {
+                CongestionControl::Bbr => CongestionControl::Cubic,
+                CongestionControl::Cubic => CongestionControl::Bbr,
+            };
+            [first, other].into_iter().filter(|cc| offered.iter().any(|name| name == cc.name())).collect()
         }
     };
     let streams = shared.config.streams;
@@ -53,6 +62,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         wire_sent: 0,
         wire_received: 0,
         quiet: 0,
+        unlimited: 0,
         shared,
     };
     while !monitor.shared.is_closed() {
@@ -60,7 +70,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         tokio::time::sleep(interval).await;
         monitor.tick();
     }
-    monitor.metrics.connection_closed();
+    monitor.metrics.connection_closed(&monitor.shared);
 }
 
 impl Monitor {
@@ -94,7 +104,8 @@ impl Monitor {
         for action in actions {
             self.act(&links, action);
         }
-        self.shared.want_links(self.controller.links_target());
+        self.unlimited = if limit == Limit::Network { 0 } else { self.unlimited.saturating_add(1) };
+        self.shared.want_links(self.links_wish());
         self.metrics.publish(&self.shared, &stats);
         self.shared.lock().link_stats = stats;
         (self.at, self.wire_sent, self.wire_received) = (now, sent, received);
@@ -118,10 +129,20 @@ impl Monitor {
         }
     }
 
+    /// How many links this side would like. A client cannot retire a link that the server wants: a server whose own
+    /// sending has no use for many leaves it to the client, whose links they are, too.
+    fn links_wish(&self) -> u16 {
+        match self.shared.role {
+            Role::Server if self.unlimited >= WISH_KEPT => self.shared.config.streams.min,
+            Role::Server | Role::Client => self.controller.links_target(),
+        }
+    }
+
     fn act(&mut self, links: &[Arc<Link>], action: Action) {
         let Action { change, reason } = action;
         let peer = self.shared.peer.node_id.as_str();
         tracing::info!(peer, ?change, reason, "links");
+        self.metrics.decided(&change);
         match change {
             Change::AddLinks(_) => {} // the target says how many
             Change::RetireLink(id) => self.shared.retire_link(id),
@@ -134,7 +155,7 @@ impl Monitor {
                         return;
                     }
                 }
-                self.shared.lock().congestion_control = Some(wanted.name());
+                self.shared.lock().congestion_control = Some(wanted);
             }
         }
         self.shared.lock().last_decision = reason;

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -22,10 +22,11 @@ use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
 };
+use tracing::Span;
 
 use crate::{
-    CloseReason, ConnectionError, PeerInfo, TransportConfig, compressor::Compressor, link::Link,
-    stats::LinkStats,
+    CloseReason, ConnectionError, PeerInfo, TransportConfig, adapt::CongestionControl, busy_poll::BusyPoll,
+    compressor::Compressor, link::Link, stats::LinkStats,
 };
 
 /// Who waits on a stream.
@@ -55,17 +56,23 @@ pub(crate) struct State {
     /// Of the last sample.
     pub(crate) link_stats: Vec<LinkStats>,
     pub(crate) last_decision: String,
-    /// What the controller chose; `None`: what the configuration says.
-    pub(crate) congestion_control: Option<&'static str>,
+    /// What the controller chose, unless the configuration says it; `None` before the first link.
+    pub(crate) congestion_control: Option<CongestionControl>,
     pub(crate) links_wanted_by_peer: u32,
+    /// The task whose panic ended the connection.
+    pub(crate) panicked: Option<&'static str>,
 }
 
 /// A connection's shared half. Handles and link tasks hold it.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// What happens to the connection, whoever makes it happen.
+    pub(crate) span: Span,
+    #[cfg(test)]
+    pub(crate) panic_in: Mutex<Option<&'static str>>,
     epoch: Instant,
-    role: Role,
+    pub(crate) role: Role,
     /// Frames carry a checksum of their payload.
     pub(crate) payload_crc: bool,
     /// `None`: nothing is compressed.
@@ -83,6 +90,9 @@ pub(crate) struct Shared {
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) resumes: AtomicU64,
+    pub(crate) busy_poll: BusyPoll,
+    /// Which link brought frames last.
+    heard_last: AtomicU32,
     /// Counters of links that are gone.
     pub(crate) past_wire_sent: AtomicU64,
     pub(crate) past_wire_received: AtomicU64,
@@ -93,12 +103,16 @@ type Wakers = Vec<Waker>;
 
 impl Shared {
     pub(crate) fn new(
-        core: Core,
+        mut core: Core,
         epoch: Instant,
         peer: PeerInfo,
         config: TransportConfig,
         compressor: Option<Compressor>,
+        span: Span,
     ) -> Arc<Self> {
+        if core.role() == Role::Server {
+            core.want_links(config.streams.initial.into()); // goes out on the first link
+        }
         Arc::new(Self {
             payload_crc: core.payload_crc(),
             role: core.role(),
@@ -114,7 +128,11 @@ impl Shared {
                 link_stats: Vec::new(),
                 last_decision: String::new(),
                 congestion_control: None,
+                panicked: None,
             }),
+            span,
+            #[cfg(test)]
+            panic_in: Mutex::default(),
             epoch,
             compressor,
             peer,
@@ -129,6 +147,8 @@ impl Shared {
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
+            busy_poll: BusyPoll::default(),
+            heard_last: AtomicU32::new(0),
             past_wire_sent: AtomicU64::new(0),
             past_wire_received: AtomicU64::new(0),
         })
@@ -168,11 +188,12 @@ impl Shared {
         if frames.is_empty() {
             return false;
         }
+        self.heard_last.store(link.0, Ordering::Relaxed);
         let now = self.now();
         let mut state = self.lock();
         for (header, payload) in frames.drain(..) {
             if let Err(error) = state.core.handle_frame(now, link, &header, payload) {
-                tracing::warn!(link = link.0, %error, "the peer broke the protocol");
+                tracing::warn!(parent: &self.span, link = link.0, %error, "the peer broke the protocol");
                 state.core.fail(error);
                 break;
             }
@@ -187,6 +208,12 @@ impl Shared {
             other.kick();
         }
         wants
+    }
+
+    /// The link that brought frames last.
+    pub(crate) fn heard_last(&self) -> Option<Arc<Link>> {
+        let id = LinkId(self.heard_last.load(Ordering::Relaxed));
+        self.lock().links.iter().find(|link| link.id == id).cloned()
     }
 
     /// The next batch for a link.
@@ -214,7 +241,7 @@ impl Shared {
 
     /// The peer broke the protocol on a link.
     pub(crate) fn protocol_error(&self, link: &Link, error: ProtocolError) {
-        tracing::warn!(link = link.id.0, %error, "the peer broke the protocol");
+        tracing::warn!(parent: &self.span, link = link.id.0, %error, "the peer broke the protocol");
         if error == ProtocolError::Truncated {
             return self.link_failed(link, &error);
         }
@@ -226,7 +253,7 @@ impl Shared {
         if link.is_dead() {
             return;
         }
-        tracing::debug!(link = link.id.0, %error, "link lost");
+        tracing::debug!(parent: &self.span, link = link.id.0, %error, "link lost");
         self.with(|state, now| {
             if state.core.closed().is_none() {
                 self.resumes.fetch_add(1, Ordering::Relaxed);
@@ -352,11 +379,14 @@ impl Shared {
             Some(Closed::Protocol(error)) => ConnectionError::Protocol(error.clone()),
             Some(Closed::ResumeTimedOut) => ConnectionError::ResumeTimedOut(self.config.resume_timeout),
             Some(Closed::Idle) => ConnectionError::IdleTimedOut(self.config.idle_timeout.unwrap_or_default()),
-            Some(Closed::Local(..)) | None => ConnectionError::ClosedLocally,
+            Some(Closed::Local(..)) | None => match state.panicked {
+                Some(task) => ConnectionError::Internal { task },
+                None => ConnectionError::ClosedLocally,
+            },
         }
     }
 
-    /// Calls the core's timers until the connection has ended, then closes the links.
+    /// Calls the core's timers until the connection has ended.
     pub(crate) async fn run_timer(self: Arc<Self>) {
         loop {
             let (deadline, ended) = {
@@ -366,7 +396,7 @@ impl Shared {
                 (deadline, state.core.closed().is_some())
             };
             if ended {
-                break;
+                return;
             }
             match deadline {
                 Some(deadline) => {
@@ -389,11 +419,26 @@ impl Shared {
                 None => self.timer.notified().await,
             }
         }
-        self.close_links().await;
     }
 
-    /// Gives CLOSE frames a moment to leave, then closes the sockets.
-    async fn close_links(&self) {
+    /// When the connection has ended, gives CLOSE frames a moment to leave and then closes the sockets.
+    pub(crate) async fn run_closer(self: Arc<Self>) {
+        /// Whatever happens in between.
+        struct DropLinks<'a>(&'a Shared);
+        impl Drop for DropLinks<'_> {
+            fn drop(&mut self) {
+                self.0.drop_links();
+            }
+        }
+        let drop_links = DropLinks(&self);
+        self.wait_closed().await;
+        let reason = self.error(&self.lock());
+        tracing::debug!(%reason, "connection ended");
+        self.send_last_frames().await;
+        drop(drop_links);
+    }
+
+    async fn send_last_frames(&self) {
         const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
         const CLOSE_POLL: Duration = Duration::from_millis(5);
         let until = self.now() + CLOSE_TIME_MAX;
@@ -402,6 +447,9 @@ impl Shared {
             links.iter().for_each(|link| link.kick());
             tokio::time::sleep(CLOSE_POLL).await;
         }
+    }
+
+    fn drop_links(&self) {
         let links = std::mem::take(&mut self.lock().links);
         for link in links {
             let _ = link.socket.shutdown_write(); // the peer sees the end either way
@@ -432,6 +480,11 @@ impl Shared {
         let streams = self.config.streams;
         let wanted = state.links_wanted.max(state.links_wanted_by_peer.min(streams.max.into()) as usize);
         wanted.min(state.core.peer().links_max.into()).max(1)
+    }
+
+    /// How many of them are not there.
+    pub(crate) fn links_missing(&self) -> usize {
+        self.links_wanted().saturating_sub(self.link_count())
     }
 
     /// Sets how many links this side would like to have.

@@ -1,17 +1,23 @@
 //! The options of a link's socket. What the kernel does not offer is reported and left.
 
-use dwcp_sys::{SocketError, congestion, options};
+use std::time::Duration;
+
+use dwcp_sys::{SocketError, congestion, options, tcp_info};
 use tokio::net::TcpStream;
 
-use crate::TransportConfig;
+use crate::{TransportConfig, adapt::CongestionControl};
 
 /// Bytes that may wait unsent in the kernel: what a control message can find before it, about one frame.
 const NOTSENT_LOWAT: u32 = 256 << 10;
-/// Where the controller begins.
-const CONGESTION_CONTROL_FIRST: &str = "bbr";
 
-/// Sets the options of a new link; `chosen` is the controller's congestion control, if it has one.
-pub(crate) fn configure(tcp: &TcpStream, config: &TransportConfig, chosen: Option<&str>) {
+/// What a connection begins with whose first link this is.
+pub(crate) fn first_congestion_control(tcp: &TcpStream) -> CongestionControl {
+    let rtt_min_us = tcp_info::sample(tcp).ok().and_then(|info| info.rtt_min_us);
+    CongestionControl::first(rtt_min_us.map(|us| Duration::from_micros(us.into())))
+}
+
+/// Sets the options of a new link; `chosen` is the controller's congestion control.
+pub(crate) fn configure(tcp: &TcpStream, config: &TransportConfig, chosen: CongestionControl) {
     let report = |what: &str, result: Result<(), SocketError>| {
         if let Err(error) = result {
             tracing::warn!(%error, "{what} is not available on this link");
@@ -21,7 +27,7 @@ pub(crate) fn configure(tcp: &TcpStream, config: &TransportConfig, chosen: Optio
     report("TCP_NOTSENT_LOWAT", options::set_notsent_lowat(tcp, NOTSENT_LOWAT));
     let silence = config.keepalive_interval * dwcp_proto::limits::KEEPALIVES_LOST_MAX;
     report("TCP_USER_TIMEOUT", options::set_user_timeout(tcp, silence));
-    let wanted = config.congestion_control.as_deref().or(chosen).unwrap_or(CONGESTION_CONTROL_FIRST);
+    let wanted = config.congestion_control.as_deref().unwrap_or(chosen.name());
     match congestion::set(tcp, wanted) {
         Ok(in_force) if in_force == wanted => {}
         Ok(in_force) => {

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use crate::shared::Shared;
+use crate::{PeerInfo, shared::Shared};
 
 /// A snapshot of one connection.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +20,20 @@ pub struct ConnectionStats {
     pub resumes: u64,
     /// Why the controller last changed the number of links or the congestion control.
     pub last_decision: String,
+    /// How frames are compressed now, and why.
+    pub compression_decision: String,
     /// One entry for each live link.
     pub links: Vec<LinkStats>,
+}
+
+/// A connection of an endpoint and what it has measured.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionSnapshot {
+    /// Who the peer is.
+    pub peer: PeerInfo,
+    /// What was measured so far.
+    pub stats: ConnectionStats,
 }
 
 /// A snapshot of one link.
@@ -51,6 +63,11 @@ pub struct LinkStats {
 impl Shared {
     pub(crate) fn stats(&self) -> ConnectionStats {
         let (wire_bytes_sent, wire_bytes_received) = self.wire_bytes();
+        // Before the state is locked: a sender locks it while it holds the compressor.
+        let compression_decision = match &self.compressor {
+            Some(compressor) => compressor.decision(),
+            None => "none: switched off".to_owned(),
+        };
         let state = self.lock();
         ConnectionStats {
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
@@ -59,6 +76,7 @@ impl Shared {
             wire_bytes_received,
             resumes: self.resumes.load(Ordering::Relaxed),
             last_decision: state.last_decision.clone(),
+            compression_decision,
             links: state.link_stats.clone(),
         }
     }

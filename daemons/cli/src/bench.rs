@@ -10,16 +10,18 @@ mod client;
 mod report;
 mod server;
 
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
-use dwcp_core::{RecvStream, SendStream, StreamsConfig, sample_data::SampleData};
+use dwcp_core::{RecvStream, SendStream, sample_data::SampleData};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use crate::{exit, size, tls::TlsArgs, transport::TransportArgs};
+pub(crate) use report::rate;
+
+use crate::{exit, settings::SettingsArgs, size};
 
 /// Longest line on the control stream in bytes.
 const LINE_MAX: u64 = 4096;
@@ -54,12 +56,10 @@ enum Command {
 #[derive(Args, Debug)]
 struct ServerArgs {
     #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    transport: TransportArgs,
+    settings: SettingsArgs,
     /// Address to listen on; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:8888")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
     /// Ends after one client.
     #[arg(long)]
     once: bool,
@@ -68,15 +68,13 @@ struct ServerArgs {
 #[derive(Args, Debug)]
 struct ClientArgs {
     #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    transport: TransportArgs,
+    settings: SettingsArgs,
     /// Name that the server's certificate must carry [default: HOST].
     #[arg(long, value_name = "NAME", help_heading = "Security")]
     server_name: Option<String>,
     /// The server.
-    #[arg(value_name = "HOST:PORT")]
-    server: String,
+    #[arg(value_name = "HOST:PORT", required_unless_present_any = ["print_config", "check_config"])]
+    server: Option<String>,
     /// Seconds to run.
     #[arg(long, default_value_t = 10.0)]
     time: f64,
@@ -89,7 +87,7 @@ struct ClientArgs {
     streams: Option<u16>,
     /// TCP links: a number, or `auto` for the controller's choice within the settings.
     #[arg(long, default_value = "auto", value_name = "N|auto")]
-    links: Links,
+    links: String,
     /// Bytes of one write (throughput) or of one message (rtt, messages) [default: 256 KiB, 64].
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     size: Option<u64>,
@@ -117,24 +115,6 @@ enum Mode {
     Rtt,
     /// One-way messages per second.
     Messages,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Links {
-    Auto,
-    Fixed(u16),
-}
-
-impl FromStr for Links {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s.parse() {
-            _ if s == "auto" => Ok(Self::Auto),
-            Ok(links @ 1..=1024) => Ok(Self::Fixed(links)),
-            _ => Err("expected auto or 1..=1024".to_owned()),
-        }
-    }
 }
 
 /// What a client asks of a server.
@@ -167,15 +147,16 @@ struct Outcome {
 pub(crate) async fn run(args: BenchArgs) -> Result<u8> {
     match args.command {
         Command::Server(args) => {
-            let config = args.transport.endpoint_config(&args.tls)?;
-            server::run(&args, config).await?;
+            let listen = ("--listen", "listen", args.listen.clone());
+            let Some(node) = args.settings.load([listen])? else { return Ok(exit::OK) };
+            server::run(&args, node).await?;
         }
         Command::Client(args) => {
-            let mut config = args.transport.endpoint_config(&args.tls)?;
-            if let Links::Fixed(n) = args.links {
-                config.transport.streams = StreamsConfig { min: n, max: n, initial: n };
-            }
-            client::run(&args, config).await?;
+            let links = (args.links != "auto").then_some(&args.links);
+            let flags = ["transport.streams.min", "transport.streams.max", "transport.streams.initial"]
+                .map(|key| ("--links", key, links.cloned()));
+            let Some(node) = args.settings.load(flags)? else { return Ok(exit::OK) };
+            client::run(&args, node).await?;
         }
     }
     Ok(exit::OK)

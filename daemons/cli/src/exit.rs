@@ -2,6 +2,8 @@
 
 use dwcp_core::{BindError, ConnectError};
 use dwcp_transfer::{FailureKind, Summary, TransferError};
+use novacron_admin::AdminError;
+use novacron_settings::SettingsError;
 
 pub(crate) const OK: u8 = 0;
 pub(crate) const FAILURE: u8 = 1;
@@ -14,12 +16,12 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0  everything was done
   1  failure: connection lost, destination full, peer gone; a transfer run again goes on where it was
-  2  wrong usage
+  2  wrong usage: a flag, a setting or a configuration file
   3  some files failed, all others were transferred
   4  refused: a file exists, a path leads out of the folder, plaintext or a certificate is not allowed
   5  integrity: content did not match its hash";
 
-/// A mistake on the command line that the parser cannot see.
+/// A mistake of whoever called the command that the parser cannot see.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -55,7 +57,7 @@ pub(crate) fn of_transfer_error(error: &TransferError) -> u8 {
 }
 
 pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() || error.is::<dwcp_core::ConfigError>() {
+    if error.is::<Usage>() || error.is::<SettingsError>() || error.is::<dwcp_core::ConfigError>() {
         return USAGE;
     }
     if let Some(error) = error.downcast_ref::<TransferError>() {
@@ -70,6 +72,9 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
                 | ConnectError::Refused { .. }
         )
     );
+    if let Some(AdminError::PlaintextNotAllowed { .. }) = error.downcast_ref() {
+        return REFUSED;
+    }
     let bind = error.downcast_ref::<BindError>();
     if refused || matches!(bind, Some(BindError::PlaintextNotAllowed { .. })) {
         return REFUSED;

@@ -3,10 +3,13 @@
 mod bench;
 mod certs;
 mod exit;
+mod observe;
 mod progress;
 mod recv;
 mod send;
+mod settings;
 mod size;
+mod status;
 mod tls;
 mod transport;
 
@@ -33,6 +36,7 @@ enum Command {
     Send(send::SendArgs),
     Recv(recv::RecvArgs),
     Bench(bench::BenchArgs),
+    Status(status::StatusArgs),
     Certs(certs::CertsArgs),
 }
 
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Send(args) => on_worker(&runtime, send::run(args)),
         Command::Recv(args) => on_worker(&runtime, recv::run(args)),
         Command::Bench(args) => on_worker(&runtime, bench::run(args)),
+        Command::Status(args) => on_worker(&runtime, status::run(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.

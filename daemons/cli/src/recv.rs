@@ -1,6 +1,6 @@
 //! `novacron recv --listen ADDR --into DIR`.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -13,16 +13,14 @@ use tokio::{
 
 use crate::{
     exit::{self, Usage},
+    observe::Observable,
     progress::{Display, OutputArgs},
+    settings::SettingsArgs,
     size,
-    tls::TlsArgs,
-    transport::TransportArgs,
 };
 
 /// Transfers received at once; more wait.
 const SESSIONS_MAX: usize = 16;
-/// How long transfers may go on after the first signal to stop.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for the peer to take note of the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,10 +32,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 #[command(after_help = crate::exit::HELP)]
 pub(crate) struct RecvArgs {
     /// Address to listen on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
     /// Folder to receive into; - is standard output (one file, and only its exit code says whether it was whole).
-    #[arg(long, value_name = "DIR", required_unless_present = "clean_partials")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["clean_partials", "print_config", "check_config"])]
     into: Option<PathBuf>,
     /// Existing files may be replaced.
     #[arg(long)]
@@ -60,9 +58,7 @@ pub(crate) struct RecvArgs {
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    transport: TransportArgs,
+    settings: SettingsArgs,
 }
 
 /// Receives; returns the exit code.
@@ -72,6 +68,8 @@ pub(crate) async fn run(args: RecvArgs) -> Result<u8> {
         eprintln!("removed {} files, {}", report.files, size::show(report.bytes));
         return Ok(exit::OK);
     }
+    let listen = ("--listen", "listen", args.listen.clone());
+    let Some(node) = args.settings.load([listen])? else { return Ok(exit::OK) };
     let into = args.into.clone().ok_or_else(|| Usage("--into is missing".into()))?;
     let to_output = into.as_os_str() == "-";
     let destination = match (to_output, args.device) {
@@ -81,31 +79,38 @@ pub(crate) async fn run(args: RecvArgs) -> Result<u8> {
         (false, false) => Destination::Folder(into),
     };
     raise_open_files();
-    let config = args.transport.endpoint_config(&args.tls)?;
     let mut receiving = ReceiverConfig::new(destination);
     receiving.overwrite = args.overwrite;
     receiving.fsync = !args.no_fsync;
     receiving.privileged_metadata = args.privileged_metadata;
     let receiver = Arc::new(Receiver::open(receiving)?);
-    let endpoint = Endpoint::listen(args.listen, config).await?;
-    args.tls.keep_fresh(&endpoint)?;
+    let observable = Observable::prepare(&node.settings.metrics).await?;
+    let endpoint = Endpoint::listen(node.settings.listen, node.settings.endpoint.clone()).await?;
+    node.keep_fresh(&endpoint);
     if let Some(address) = endpoint.local_addr() {
         eprintln!("listening on {address}");
     }
+    let _observed = observable.serve("novacron recv", &node.settings, &endpoint);
     // What was written to standard output cannot be taken back: there is no second try.
     let once = args.once || to_output;
     let display = args.output.display(to_output);
-    serve(&endpoint, receiver, display, once, to_output).await
+    let drain_timeout = node.settings.drain_timeout;
+    serve(&endpoint, receiver, display, Serve { once, only_one: to_output, drain_timeout }).await
 }
 
-async fn serve(
-    endpoint: &Endpoint,
-    receiver: Arc<Receiver>,
-    display: Display,
+/// When to end.
+struct Serve {
+    /// After the first transfer that was not interrupted.
     once: bool,
+    /// After the first transfer, however it ended.
     only_one: bool,
-) -> Result<u8> {
+    /// How long transfers may go on after the first signal to stop.
+    drain_timeout: Duration,
+}
+
+async fn serve(endpoint: &Endpoint, receiver: Arc<Receiver>, display: Display, serve: Serve) -> Result<u8> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut drain = signal(SignalKind::user_defined1())?;
     let mut sessions: JoinSet<Ended> = JoinSet::new();
     loop {
         tokio::select! {
@@ -116,16 +121,17 @@ async fn serve(
             Some(ended) = sessions.join_next() => {
                 let ended = ended?;
                 // An interrupted transfer is expected back.
-                if once && (ended.complete || only_one) {
+                if serve.once && (ended.complete || serve.only_one) {
                     return Ok(ended.code);
                 }
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = drain.recv() => break,
         }
     }
     tokio::select! {
-        () = endpoint.shutdown(SHUTDOWN_TIMEOUT) => {}
+        () = endpoint.shutdown(serve.drain_timeout) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

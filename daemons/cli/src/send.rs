@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -12,7 +12,12 @@ use clap::Args;
 use dwcp_core::Endpoint;
 use dwcp_transfer::{RelPath, Sender, SenderConfig, Source};
 
-use crate::{exit::Usage, progress::OutputArgs, tls::TlsArgs, transport::TransportArgs};
+use crate::{
+    exit::{self, Usage},
+    observe::Observable,
+    progress::OutputArgs,
+    settings::SettingsArgs,
+};
 
 /// How long to wait, when all is done, for the peer to take note.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,14 +27,14 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Run again after an interruption, it sends only what is missing. Holes in files are kept and not sent. One SRC is
 /// called PATH at the receiver; several, or a PATH that ends in a slash, go into the directory PATH.
 #[derive(Args, Debug)]
-#[command(after_help = crate::exit::HELP)]
+#[command(after_help = crate::exit::HELP, override_usage = "novacron send [OPTIONS] SRC... HOST:PORT[:PATH]")]
 pub(crate) struct SendArgs {
-    /// What to send; - is standard input, which PATH must name.
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
-    /// The receiver, and what SRC is called below its folder [default: its own name].
-    #[arg(required = true, value_name = "HOST:PORT[:PATH]")]
-    destination: OsString,
+    /// What to send (- is standard input, which PATH must name), then the receiver, with what SRC is called below its
+    /// folder [default: its own name].
+    // One argument: two could not both be left out for --print-config.
+    #[arg(num_args = 2.., value_names = ["SRC", "HOST:PORT[:PATH]"])]
+    #[arg(required_unless_present_any = ["print_config", "check_config"])]
+    sources_and_destination: Vec<OsString>,
     /// Compares content, not only size and time, before a file counts as there already.
     #[arg(long)]
     checksum: bool,
@@ -39,22 +44,27 @@ pub(crate) struct SendArgs {
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    transport: TransportArgs,
+    settings: SettingsArgs,
 }
 
 /// Sends; returns the exit code.
 pub(crate) async fn run(args: SendArgs) -> Result<u8> {
-    let target = Target::parse(&args.destination)?;
-    let config = args.transport.endpoint_config(&args.tls)?;
-    let mut sending = SenderConfig::new(sources(&args.sources, &target)?);
+    let Some(node) = args.settings.load([])? else { return Ok(exit::OK) };
+    let (destination, paths) = args
+        .sources_and_destination
+        .split_last()
+        .ok_or_else(|| Usage("what to send, and where to, is missing".into()))?;
+    let target = Target::parse(destination)?;
+    let config = node.settings.endpoint.clone();
+    let mut sending = SenderConfig::new(sources(paths, &target)?);
     sending.checksum = args.checksum;
     sending.sender.clone_from(&config.node_id);
     let sender = Sender::new(sending)?;
     let progress = sender.progress();
 
+    let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::client(config)?;
+    let _observed = observable.serve("novacron send", &node.settings, &endpoint);
     let name = args.server_name.as_deref().unwrap_or(&target.host);
     let addresses: Vec<_> = tokio::net::lookup_host((&*target.host, target.port))
         .await
@@ -112,11 +122,12 @@ impl Target {
     }
 }
 
-fn sources(paths: &[PathBuf], target: &Target) -> Result<Vec<Source>> {
+fn sources(paths: &[OsString], target: &Target) -> Result<Vec<Source>> {
     let folder = paths.len() > 1 || target.path.as_ref().is_some_and(|path| path.ends_with(b"/"));
     paths
         .iter()
         .map(|path| {
+            let path = Path::new(path);
             let stream = path.as_os_str() == "-";
             let given = target.path.as_deref().map(|path| path.strip_suffix(b"/").unwrap_or(path));
             let dest = match (given, folder) {
@@ -131,7 +142,7 @@ fn sources(paths: &[PathBuf], target: &Target) -> Result<Vec<Source>> {
             Ok(if stream {
                 Source::Stream { reader: Box::new(std::io::stdin()), dest }
             } else {
-                Source::Path { path: path.clone(), dest }
+                Source::Path { path: path.to_owned(), dest }
             })
         })
         .collect()
@@ -172,7 +183,7 @@ mod tests {
     #[test]
     fn what_things_are_called_at_the_receiver() {
         let named = |paths: &[&str], target: &str| -> Option<Vec<String>> {
-            let paths: Vec<_> = paths.iter().map(PathBuf::from).collect();
+            let paths: Vec<_> = paths.iter().map(OsString::from).collect();
             let sources = sources(&paths, &Target::parse(OsStr::new(target)).unwrap()).ok()?;
             let name = |source| match source {
                 Source::Path { dest, .. } | Source::Stream { dest, .. } => RelPath::to_string(&dest),

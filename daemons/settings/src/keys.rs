@@ -25,6 +25,9 @@ pub(crate) struct Key {
     pub(crate) get: fn(&Settings) -> String,
 }
 
+/// What `tls.allow` takes.
+pub(crate) const ALLOW: &str = "DNS names, *.suffix, URIs, URIs ending in /*, or IP addresses";
+
 /// The key of this name.
 pub(crate) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
@@ -73,6 +76,12 @@ pub(crate) const KEYS: &[Key] = &[
     key!("listen", "ADDRESS:PORT", set!(listen, parsed), |s| printed(s.listen)),
     key!("allow_plaintext", "true or false", set!(endpoint.allow_plaintext, parsed), |s| printed(
         s.endpoint.allow_plaintext
+    )),
+    key!("metrics.listen", "off, or ADDRESS:PORT", set!(metrics.listen, |t| unless(t, "off", parsed)), |s| {
+        print_unless(s.metrics.listen, "off", printed)
+    }),
+    key!("metrics.allow_plaintext", "true or false", set!(metrics.allow_plaintext, parsed), |s| printed(
+        s.metrics.allow_plaintext
     )),
     key!("drain_timeout", DURATION, set!(drain_timeout, duration), |s| print_duration(s.drain_timeout)),
     key!("transport.streams.min", "1..=1024", set!(endpoint.transport.streams.min, parsed), |s| printed(
@@ -173,7 +182,7 @@ pub(crate) const KEYS: &[Key] = &[
     })),
     key!(
         list "tls.allow",
-        "name patterns",
+        ALLOW,
         |s, text| {
             let allow = text.split(',').map(str::trim).filter(|name| !name.is_empty());
             s.tls.get_or_insert_default().allow = allow.map(str::to_owned).collect();

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use dwcp_core::EndpointConfig;
+use dwcp_core::{EndpointConfig, security::AllowRule};
 
 use crate::{
-    Origin, Settings, SettingsError,
+    MetricsSettings, Origin, Settings, SettingsError,
     keys::{self, Key},
     variable, yaml,
 };
@@ -18,8 +18,6 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Layers {
     settings: Settings,
-    /// Where each setting that is not a default comes from.
-    origins: BTreeMap<&'static str, Origin>,
 }
 
 impl Layers {
@@ -32,9 +30,11 @@ impl Layers {
             endpoint: EndpointConfig::new(node_id),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8888)),
             tls: None,
+            metrics: MetricsSettings::default(),
             drain_timeout: Duration::from_secs(30),
+            origins: BTreeMap::new(),
         };
-        Self { settings, origins: BTreeMap::new() }
+        Self { settings }
     }
 
     /// Sets what a YAML file says. `name` is for errors. A setting without a value keeps its default.
@@ -103,8 +103,9 @@ impl Layers {
     /// Checks what depends on more than one setting, and every range.
     pub fn finish(mut self) -> Result<Settings, SettingsError> {
         // Who sets one bound of the links need not set the others.
-        let streams = &mut self.settings.endpoint.transport.streams;
-        let unset = |key| !self.origins.contains_key(key);
+        let Settings { endpoint, origins, .. } = &mut self.settings;
+        let streams = &mut endpoint.transport.streams;
+        let unset = |key| !origins.contains_key(key);
         if unset("transport.streams.min") {
             streams.min = streams.min.min(streams.max).max(1);
         }
@@ -115,7 +116,7 @@ impl Layers {
             streams.initial = streams.initial.clamp(streams.min, streams.max);
         }
         self.settings.endpoint.validate().map_err(|error| SettingsError::Invalid {
-            origin: self.origin(error.key),
+            origin: self.settings.origin(error.key),
             key: error.key,
             value: error.value,
             expected: error.expected,
@@ -124,7 +125,7 @@ impl Layers {
         Ok(self.settings)
     }
 
-    /// Certificate, key and trust anchors come together or not at all.
+    /// Certificate, key and trust anchors come together or not at all; names are those that certificates can carry.
     fn check_tls(&mut self) -> Result<(), SettingsError> {
         let Some(tls) = &self.settings.tls else { return Ok(()) };
         let paths = [("tls.cert", &tls.cert), ("tls.key", &tls.key), ("tls.ca", &tls.ca)];
@@ -133,17 +134,20 @@ impl Layers {
             self.settings.tls = None;
         } else if let Some((key, _)) = missing {
             return Err(SettingsError::Invalid {
-                origin: self.origin(key),
+                origin: self.settings.origin(key),
                 key,
                 value: String::new(),
                 expected: "a path, since other tls settings are there",
             });
+        } else if let Some(pattern) = tls.allow.iter().find(|name| AllowRule::new([name]).is_err()) {
+            return Err(SettingsError::Invalid {
+                origin: self.settings.origin("tls.allow"),
+                key: "tls.allow",
+                value: pattern.clone(),
+                expected: keys::ALLOW,
+            });
         }
         Ok(())
-    }
-
-    fn origin(&self, key: &str) -> Origin {
-        self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 
     fn set(&mut self, origin: Origin, key: &'static Key, value: &str) -> Result<(), SettingsError> {
@@ -151,7 +155,7 @@ impl Layers {
             let (key, value, expected) = (key.name, value.to_owned(), key.expected);
             return Err(SettingsError::Invalid { origin, key, value, expected });
         };
-        self.origins.insert(key.name, origin);
+        self.settings.origins.insert(key.name, origin);
         Ok(())
     }
 }

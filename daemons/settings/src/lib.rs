@@ -25,12 +25,13 @@ mod print;
 mod value;
 mod yaml;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use dwcp_core::EndpointConfig;
 
 pub use error::{Origin, SettingsError};
 pub use layers::Layers;
+pub use value::{SIZE, size};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -41,8 +42,21 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Certificates; `None` means plaintext.
     pub tls: Option<TlsFiles>,
+    /// Metrics and status over HTTP.
+    pub metrics: MetricsSettings,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// Where each setting that is not a default comes from.
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+/// Where metrics, health and status can be fetched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Where to listen; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// Allows addresses other than loopback: whoever reaches one can read.
+    pub allow_plaintext: bool,
 }
 
 /// Paths of PEM files, and who may connect.
@@ -61,7 +75,17 @@ pub struct TlsFiles {
 impl Settings {
     /// Every setting as YAML; parsed again, it gives the same settings.
     pub fn to_yaml(&self) -> String {
-        print::yaml(self)
+        print::yaml(self, |_| None)
+    }
+
+    /// The same, with where each value comes from as a comment behind it.
+    pub fn to_yaml_with_origins(&self) -> String {
+        print::yaml(self, |key| Some(self.origin(key)))
+    }
+
+    /// Where the value of a key comes from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::{Settings, keys::KEYS};
+use crate::{Origin, Settings, keys::KEYS};
 
-/// Every setting, sections indented by two spaces.
-pub(crate) fn yaml(settings: &Settings) -> String {
+/// Every setting, sections indented by two spaces, with a comment where there is an origin.
+pub(crate) fn yaml(settings: &Settings, origin: impl Fn(&str) -> Option<Origin>) -> String {
     let mut out = String::new();
     let mut open: Vec<&str> = Vec::new();
     for key in KEYS {
@@ -23,7 +23,12 @@ pub(crate) fn yaml(settings: &Settings) -> String {
             }
             false => quoted(&value),
         };
-        let _ = writeln!(out, "{:1$}{name}: {value}", "", 2 * sections.len());
+        let _ = write!(out, "{:1$}{name}: {value}", "", 2 * sections.len());
+        if let Some(origin) = origin(key.name) {
+            // A file's name may have anything in it, and must not end the comment.
+            let _ = write!(out, "  # {}", origin.to_string().replace(char::is_control, "?"));
+        }
+        out.push('\n');
         open = sections;
     }
     out

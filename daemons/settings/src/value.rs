@@ -5,11 +5,12 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
 const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-pub(crate) const SIZE: &str = "bytes, or a number with KiB, MiB or GiB";
+/// What [`size`] reads.
+pub const SIZE: &str = "bytes, or a number with KiB, MiB or GiB";
 pub(crate) const DURATION: &str = "a number with ms, s, m or h, more than 0";
 
-/// Bytes.
-pub(crate) fn size(text: &str) -> Option<u64> {
+/// Bytes: a number, with `KiB`, `MiB` or `GiB` if need be.
+pub fn size(text: &str) -> Option<u64> {
     with_unit(text, &SIZE_UNITS)
 }
 

@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use dwcp_core::{CompressionAlgorithm, CompressionLevel, StreamsConfig};
-use novacron_settings::{Layers, Settings, SettingsError, key_names, variable};
+use novacron_settings::{Layers, MetricsSettings, Settings, SettingsError, key_names, variable};
 use proptest::prelude::*;
 
 fn file(text: &str) -> Result<Settings, SettingsError> {
     let mut layers = Layers::new("node-1");
     layers.file("n.yaml", text)?;
     layers.finish()
+}
+
+/// Everything but where it comes from.
+fn values(settings: &Settings) -> String {
+    let Settings { endpoint, listen, tls, metrics, drain_timeout, .. } = settings;
+    format!("{:?}", (endpoint, listen, tls, metrics, drain_timeout))
 }
 
 fn var(name: &str, value: &str) -> (String, String) {
@@ -28,6 +34,7 @@ fn nothing_set_gives_the_contracts_defaults() {
         assert_eq!(s.endpoint.compression.level, CompressionLevel::Auto);
         assert_eq!(s.listen.to_string(), "127.0.0.1:8888");
         assert_eq!(s.drain_timeout, Duration::from_secs(30));
+        assert_eq!(s.metrics, MetricsSettings::default());
         assert_eq!(s.tls, None);
     }
 }
@@ -118,6 +125,10 @@ fn mistakes_name_key_and_line() {
             "tls:\n  cert: a.pem\n",
             "default: tls.key: \"\" is not allowed, expected a path, since other tls settings are there",
         ),
+        (
+            "tls:\n  cert: c\n  key: k\n  ca: a\n  allow:\n    - node\n    - not*a*name\n",
+            "n.yaml:5: tls.allow: \"not*a*name\" is not allowed, expected DNS names, *.suffix, URIs, URIs ending in /*, or IP addresses",
+        ),
         ("tls:\n  allow: a\n", "n.yaml:2: tls.allow: \"a\" is not allowed, expected a list"),
         ("listen: [a]\n", "n.yaml:1: listen: \"a\" is not allowed, expected one value"),
         ("listen: &x 1\n", "n.yaml:1: anchors, aliases and tags are not understood here"),
@@ -169,6 +180,7 @@ node_id: "a \"quoted\" \\ name\twith: everything #"
 region: eu-1
 listen: "[::1]:9999"
 allow_plaintext: true
+metrics: {listen: "[::1]:9101", allow_plaintext: true}
 drain_timeout: 90s
 transport:
   streams: {min: 2, max: 64, initial: 4}
@@ -186,17 +198,36 @@ tls:
   cert: "/c: d.pem"
   key: k.pem
   ca: ca.pem
-  allow: [node-*.example, b]
+  allow: ["*.example", b]
 "#;
     let settings = file(text).unwrap();
     let printed = settings.to_yaml();
     let again = file(&printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
     assert_eq!(again.to_yaml(), printed);
-    assert_eq!(format!("{again:?}"), format!("{settings:?}"));
-    assert_eq!(again.tls.unwrap().allow, ["node-*.example", "b"]);
+    assert_eq!(values(&again), values(&settings));
+    assert_eq!(again.tls.unwrap().allow, ["*.example", "b"]);
     assert_eq!(again.endpoint.transport.resume_timeout, Duration::from_millis(1500));
     let defaults = Layers::new("n").finish().unwrap();
-    assert_eq!(format!("{:?}", file(&defaults.to_yaml()).unwrap()), format!("{defaults:?}"));
+    assert_eq!(values(&file(&defaults.to_yaml()).unwrap()), values(&defaults));
+}
+
+#[test]
+fn printed_values_say_where_they_come_from() {
+    let mut layers = Layers::new("node-1");
+    layers.file("a\nb: 1.yaml", "transport:\n  streams:\n    max: 8\n").unwrap();
+    layers.env([var("NOVACRON_METRICS_LISTEN", "127.0.0.1:9101")]).unwrap();
+    layers.flag("--compression", "compression.algorithm", "lz4").unwrap();
+    let settings = layers.finish().unwrap();
+    let printed = settings.to_yaml_with_origins();
+    for line in [
+        "    max: 8  # a?b: 1.yaml:3",
+        "  listen: \"127.0.0.1:9101\"  # environment variable NOVACRON_METRICS_LISTEN",
+        "  algorithm: lz4  # flag --compression",
+        "  level: auto  # default",
+    ] {
+        assert!(printed.lines().any(|l| l == line), "{line:?} is not in\n{printed}");
+    }
+    assert_eq!(values(&file(&printed).unwrap()), values(&settings));
 }
 
 proptest! {

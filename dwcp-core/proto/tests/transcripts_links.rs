@@ -339,3 +339,88 @@ fn idle_timeout() {
     client.handle_timeout(NOW + Duration::from_secs(3));
     assert_eq!(client.closed(), Some(&Closed::Idle));
 }
+
+// DWCP-8.2: a stream that the peer opened and reset, and that nobody took, is reset in the other direction by the drain.
+#[test]
+fn drain_answers_a_reset_stream() {
+    let mut pair = Pair::new();
+    let id = pair.ends[CLIENT].open_stream().unwrap();
+    pair.ends[CLIENT].stream_reset(id, 7);
+    pair.exchange();
+    pair.ends[SERVER].drain();
+    let lines = pair.exchange();
+    assert_eq!(pair.ends[CLIENT].stream_read(NOW, id), Read::Reset(7));
+    assert_lines(
+        &(lines + &pair.exchange_acks() + &pair.exchange_acks()),
+        "S 0 StreamsMax stream=101
+         S 0 Drain
+         S 0 Reset stream=1 len=4
+         S 0 LinkAck offset=1
+         C 0 LinkAck offset=2
+         C 0 Drain stream=1
+         S 0 Drain stream=1
+         S 0 LinkAck offset=2
+         C 0 LinkAck offset=3
+         S 0 Close len=4",
+    );
+    assert_eq!(pair.ends[SERVER].closed(), Some(&Closed::Local(CloseCode::NONE, String::new())));
+    assert_eq!(pair.ends[CLIENT].closed(), Some(&Closed::Peer(CloseCode::NONE, String::new())));
+}
+
+// DWCP-8.2: a stream that the peer opened and gave up before the application took it does not hold up the end, whether
+// it came before the drain or during it, and whoever drains.
+#[test]
+fn drain_refuses_streams_that_were_given_up() {
+    for drains in [CLIENT, SERVER] {
+        let mut pair = Pair::new();
+        let [early, late] = [0; 2].map(|_| {
+            let id = pair.ends[CLIENT].open_stream().unwrap();
+            write(&mut pair.ends[CLIENT], id, b"never mind");
+            id
+        });
+        pair.ends[CLIENT].stream_reset(early, 7);
+        pair.exchange();
+        pair.ends[drains].drain();
+        pair.exchange();
+        pair.ends[CLIENT].stream_reset(late, 8);
+        pair.ends[CLIENT].stream_stop(late, 8);
+        pair.exchange();
+        assert_eq!(pair.ends[CLIENT].stream_read(NOW, early), Read::Reset(7), "the answer is given up, too");
+        for _ in 0..3 {
+            pair.exchange_acks();
+        }
+        assert_eq!(pair.ends[SERVER].accept_stream(), None);
+        for end in &pair.ends {
+            assert!(
+                matches!(
+                    end.closed(),
+                    Some(Closed::Local(CloseCode::NONE, _) | Closed::Peer(CloseCode::NONE, _))
+                ),
+                "{:?}",
+                end.closed()
+            );
+        }
+    }
+}
+
+// DWCP-8.2: what the peer finished is still for the application, and so is a stream that it has taken.
+#[test]
+fn drain_keeps_streams_that_can_be_read() {
+    let mut pair = Pair::new();
+    let [finished, taken] = [0; 2].map(|_| pair.ends[CLIENT].open_stream().unwrap());
+    write(&mut pair.ends[CLIENT], taken, b"x");
+    pair.exchange();
+    assert_eq!(pair.ends[SERVER].accept_stream(), Some(finished));
+    assert_eq!(pair.ends[SERVER].accept_stream(), Some(taken));
+    let finished = pair.ends[CLIENT].open_stream().unwrap();
+    write(&mut pair.ends[CLIENT], finished, b"read me");
+    pair.ends[CLIENT].stream_finish(finished).unwrap();
+    pair.ends[CLIENT].stream_reset(taken, 9);
+    pair.ends[SERVER].drain();
+    pair.exchange();
+    assert_eq!(pair.ends[SERVER].stream_read(NOW, taken), Read::Reset(9));
+    assert!(pair.ends[SERVER].stream_is_open(taken));
+    assert_eq!(pair.ends[SERVER].accept_stream(), Some(finished));
+    assert_eq!(read_all(&mut pair.ends[SERVER], finished).0, b"read me");
+    assert!(pair.ends.iter().all(|end| end.closed().is_none()));
+}

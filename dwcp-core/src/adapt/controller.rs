@@ -6,7 +6,7 @@ mod trial;
 use std::time::Duration;
 
 use super::{
-    Action, Change, CongestionControl, Limit, LinkSample, PathSample,
+    Action, Change, CongestionControl, Limit, LinkSample, PathSample, SHORT_RTT,
     evidence::{Evidence, Loss},
     goodput::Goodput,
 };
@@ -18,8 +18,6 @@ use trial::{PAUSE_MIN, Pause, TRIAL_SLOTS, Trial, TrialKind};
 const STARTUP_LINKS: u16 = 4;
 /// From this round-trip time on a path is long: slow start and single flows leave it empty.
 const LONG_RTT: Duration = Duration::from_millis(10);
-/// Below this round-trip time a path is short: CPU, not the network, is what more links cost.
-const SHORT_RTT: Duration = Duration::from_millis(2);
 /// Start-up has ended after this many slots without growth of a fifth.
 const STARTUP_FLAT_SLOTS: usize = 3;
 const STARTUP_GROWTH: f64 = 1.2;
@@ -46,7 +44,8 @@ const REDIALS_MAX: u32 = 3;
 pub struct LinkControllerConfig {
     /// Bounds of the number of links.
     pub streams: StreamsConfig,
-    /// Congestion controls that the kernel lets this process set. Empty if the setting names one: it is never changed.
+    /// Congestion controls that the kernel lets this process set, the one that links begin with first. Empty if the
+    /// setting names one: it is never changed.
     pub available: Vec<CongestionControl>,
 }
 
@@ -107,9 +106,8 @@ struct BufferTime {
 impl LinkController {
     /// A controller for a connection that opens `streams.initial` links.
     pub fn new(config: LinkControllerConfig) -> Self {
-        let first = [CongestionControl::Bbr, CongestionControl::Cubic];
         Self {
-            congestion_control: first.into_iter().find(|cc| config.available.contains(cc)),
+            congestion_control: config.available.first().copied(),
             target: config.streams.initial,
             config,
             startup: Some(Startup::default()),

@@ -38,7 +38,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(path: Path, seed: u64, config: LinkControllerConfig) -> Self {
+    fn new(path: Path, seed: u64, mut config: LinkControllerConfig) -> Self {
+        let first = CongestionControl::first(Some(Duration::from_secs_f64(path.rtt)));
+        config.available.sort_by_key(|&cc| cc != first);
         let links = config.streams.initial;
         let controller = LinkController::new(config);
         let cc = controller.congestion_control().unwrap_or(Cubic);

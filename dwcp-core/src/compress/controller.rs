@@ -92,10 +92,20 @@ pub struct CompressionController {
     /// Bytes per second, while the wire was the bottleneck.
     wire_rate: Option<f64>,
     classes: [Class; 5],
-    /// Classes that occurred since the last tick.
+    /// Classes that occurred since the last tick, and ever.
     seen: [bool; 5],
+    known: [bool; 5],
+    bottleneck: Bottleneck,
     frames: u32,
     frames_starved: u32,
+}
+
+/// What the price was last changed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bottleneck {
+    NoneYet,
+    Wire,
+    Workers,
 }
 
 #[derive(Debug)]
@@ -171,6 +181,8 @@ impl CompressionController {
             wire_rate: None,
             classes: std::array::from_fn(|_| class.clone()),
             seen: [false; 5],
+            known: [false; 5],
+            bottleneck: Bottleneck::NoneYet,
             frames: 0,
             frames_starved: 0,
         }
@@ -195,6 +207,7 @@ impl CompressionController {
         }
         let content = probe.content();
         self.seen[content as usize] = true;
+        self.known[content as usize] = true;
         let best = self.best(content, raw_len, self.price);
         if wire_idle && self.idle_wire_counts(content, best) {
             return Encoding::Identity;
@@ -304,8 +317,10 @@ impl CompressionController {
         };
         if feedback.network_limited {
             self.price *= PRICE_STEP;
+            self.bottleneck = Bottleneck::Wire;
         } else if starved && !hold {
             self.price = cheaper;
+            self.bottleneck = Bottleneck::Workers;
         }
         self.price = self.price.clamp(floor, ceiling);
     }
@@ -322,6 +337,32 @@ impl CompressionController {
     /// The encoding that a large frame of this class would get now.
     pub fn current(&self, content: Content) -> Encoding {
         self.candidates[self.best(content, LEN_LARGE, self.price)].encoding
+    }
+
+    /// Which content is encoded how, and why, for people.
+    pub fn decision(&self) -> String {
+        if !self.adaptive {
+            return match self.candidates[0].encoding {
+                Encoding::Identity => "none: the peer decodes nothing else".to_owned(),
+                fixed => format!("{fixed}: set"),
+            };
+        }
+        let known = Content::ALL.into_iter().filter(|content| self.known[*content as usize]);
+        let chosen: Vec<_> =
+            known.map(|content| format!("{} for {content} data", self.current(content))).collect();
+        if chosen.is_empty() {
+            return "nothing was sent yet".to_owned();
+        }
+        let why = match (self.bottleneck, self.wire_rate) {
+            (Bottleneck::Wire, Some(rate)) => {
+                format!("the wire is the bottleneck at {:.1} Mbit/s", rate * 8.0 / 1e6)
+            }
+            (Bottleneck::Wire, None) => "the wire is the bottleneck".to_owned(),
+            (Bottleneck::Workers, _) => "the wire waited for the processors".to_owned(),
+            (Bottleneck::NoneYet, _) => "neither wire nor processors were the bottleneck yet".to_owned(),
+        };
+        let price = self.price;
+        format!("{}: {why}; a wire byte is worth {price:.1} ns of a processor", chosen.join(", "))
     }
 }
 

@@ -218,3 +218,25 @@ fn settings_and_the_peer_bound_the_choice() {
         assert_eq!(chosen.to_string(), expected, "{algorithm:?} {level:?} zstd {zstd} lz4 {lz4}");
     }
 }
+
+#[test]
+fn the_decision_tells_which_bottleneck_it_is_for() {
+    let config = CompressionConfig { algorithm: CompressionAlgorithm::Zstd, level: CompressionLevel::Auto };
+    let controller = CompressionController::new(config, true, true, 2);
+    assert_eq!(controller.decision(), "nothing was sent yet");
+    for (network_limited, words) in
+        [(true, "the wire is the bottleneck at 8.0 Mbit/s"), (false, "the wire waited for the processors")]
+    {
+        let mut controller = CompressionController::new(config, true, true, 2);
+        // Without room in the pool every frame finds the wire idle.
+        controller.choose(&probe_of(Content::Structured), FRAME, !network_limited);
+        let elapsed = Duration::from_millis(100);
+        controller.on_tick(Feedback { elapsed, wire_bytes: 100_000, network_limited });
+        let (encoding, decision) = (controller.current(Content::Structured), controller.decision());
+        assert!(decision.starts_with(&format!("{encoding} for structured data: {words}")), "{decision}");
+    }
+    let fixed = CompressionConfig { level: CompressionLevel::Fixed(3), ..config };
+    assert_eq!(CompressionController::new(fixed, true, true, 2).decision(), "zstd 3: set");
+    let refused = CompressionController::new(config, false, false, 2);
+    assert_eq!(refused.decision(), "none: the peer decodes nothing else");
+}

@@ -35,6 +35,18 @@ impl Content {
         [Self::Uniform, Self::Redundant, Self::Structured, Self::Dense, Self::Incompressible];
 }
 
+impl std::fmt::Display for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Uniform => "uniform",
+            Self::Redundant => "redundant",
+            Self::Structured => "structured",
+            Self::Dense => "dense",
+            Self::Incompressible => "incompressible",
+        })
+    }
+}
+
 /// The result of looking at a payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Probe {

@@ -127,8 +127,31 @@ impl LinkSocket {
     /// `UnexpectedEof` if the connection was cut off, `ConnectionAborted` after an alert and
     /// `InvalidData` for what does not decrypt. They are final.
     pub fn try_read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.try_read_with(bufs, |bufs| self.read(bufs))
+    }
+
+    /// As [`try_read`](Self::try_read), but asks the kernel even where the reactor has seen nothing come: for whoever
+    /// polls. `WouldBlock` says nothing about [`readable`](Self::readable) then.
+    pub(crate) fn try_read_directly(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.try_read_with(bufs, |bufs| match bufs {
+            // A little faster, and this is called very often.
+            [one] => Ok(rustix::net::recv(&self.tcp, &mut **one, rustix::net::RecvFlags::empty())?.0),
+            _ => Ok(rustix::io::readv(&self.tcp, bufs)?),
+        })
+    }
+
+    /// Decrypted bytes wait to be read. Never so without TLS.
+    pub(crate) fn has_decrypted(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.reader().is_ready())
+    }
+
+    fn try_read_with(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        read: impl Fn(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let Some(tls) = &self.tls else {
-            return self.read(bufs);
+            return read(bufs);
         };
         if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
@@ -145,9 +168,7 @@ impl LinkSocket {
             match progress {
                 Ok(Progress::Data(copied)) => return Ok(copied),
                 Ok(Progress::Closed) => return Ok(0),
-                Ok(Progress::NeedsInput) => {
-                    reader.fill(|buffer| self.read(&mut [IoSliceMut::new(buffer)]))?
-                }
+                Ok(Progress::NeedsInput) => reader.fill(|buffer| read(&mut [IoSliceMut::new(buffer)]))?,
                 Err(error) => {
                     if let Some(alert) = error.alert() {
                         let mut writer = tls.writer();
@@ -164,7 +185,7 @@ impl LinkSocket {
     /// Returns when [`try_read`](Self::try_read) has a chance: at once while decrypted bytes wait.
     /// Cancel-safe.
     pub async fn readable(&self) -> io::Result<()> {
-        if self.tls.as_ref().is_some_and(|tls| tls.reader().is_ready()) {
+        if self.has_decrypted() {
             return Ok(());
         }
         self.tcp.readable().await

@@ -21,7 +21,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{assert_works, config, connect, listen};
+use crate::support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen};
 
 /// A frame with correct checksums; `change` may spoil its header.
 fn frame(ty: FrameType, payload: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Vec<u8> {
@@ -379,7 +379,7 @@ impl TlsPeer {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_connections_work_over_several_links() {
     let authority = Authority::new("ours");
     let (server, addr) = listen(authority.node("localhost", &authority)).await;
@@ -394,4 +394,5 @@ async fn tls_connections_work_over_several_links() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_works(&a, &b).await;
+    assert_requests_work_beside_bulk(&a, &b).await;
 }

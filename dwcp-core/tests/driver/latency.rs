@@ -13,7 +13,7 @@ use dwcp_proto::limits::BATCH_BYTES;
 
 use crate::{
     proxy::{Proxy, RECEIVE_BUFFER},
-    support::{config, connect, listen, pattern},
+    support::{assert_requests_work_beside_bulk, config, connect, listen, pair, pattern},
 };
 
 const FRAME_BYTES: u64 = 64 << 10;
@@ -94,4 +94,19 @@ async fn a_control_request_waits_behind_one_frame_and_the_kernel_only() {
             assert!(waited <= bound, "{waited} bytes before the request, bound {bound}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_without_a_pause_work_beside_a_busy_stream() {
+    for links in [1, 3] {
+        let (a, b) = pair(links).await;
+        assert_requests_work_beside_bulk(&a, &b).await;
+    }
+}
+
+/// With one thread nobody is left to answer whoever polls.
+#[tokio::test]
+async fn requests_work_on_one_thread() {
+    let (a, b) = pair(1).await;
+    assert_requests_work_beside_bulk(&a, &b).await;
 }

@@ -129,3 +129,16 @@ async fn a_port_in_use_is_named() {
     let text = second.to_string();
     assert!(text.contains("bind") && text.contains(&addr.to_string()) && text.contains("in use"), "{text}");
 }
+
+/// Whoever drains need not take a stream just to see that its opener has given it up.
+#[tokio::test]
+async fn a_drain_does_not_wait_for_streams_that_were_given_up() {
+    let (a, b) = pair(2).await;
+    for _ in 0..3 {
+        let (mut send, recv) = a.open_stream().await.unwrap();
+        send.write_all(b"never mind").await.unwrap();
+        drop((send, recv));
+    }
+    let drained = tokio::time::timeout(std::time::Duration::from_secs(60), b.drain()).await;
+    drained.expect("the drain ends").unwrap();
+}

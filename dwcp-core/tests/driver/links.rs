@@ -26,7 +26,7 @@ fn restless(name: &str, links: u16) -> EndpointConfig {
     config.transport.connection_window_bytes = 4 << 20;
     // Finds blackholes soon. Taking a live link for dead on a busy machine is no harm here: that is the subject.
     config.transport.keepalive_interval = Duration::from_millis(400);
-    // A blackhole may swallow a handshake, and the next is tried only after it.
+    // A blackhole may swallow a handshake.
     config.transport.handshake_timeout = Duration::from_secs(8);
     config.transport.resume_timeout = DEADLINE;
     config
@@ -241,4 +241,62 @@ async fn links_are_retired_and_added_while_data_flows() {
     assert!(proxy.accepted() > 4, "retired links were replaced");
     assert_eq!(a.stats().resumes, 0, "retiring is not losing");
     a.drain().await.unwrap();
+}
+
+/// Waits until `connection` has this many links.
+async fn links_up(connection: &Connection, count: usize) {
+    let up = async {
+        while connection.stats().links.len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let links = || connection.stats().links.len();
+    tokio::time::timeout(DEADLINE, up).await.unwrap_or_else(|_| panic!("{} of {count} links", links()));
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_delays_no_other_link() {
+    const SWALLOWED: u64 = 2;
+    let patient = |name| {
+        let mut config = restless(name, 1);
+        config.transport.handshake_timeout = 10 * DEADLINE;
+        config
+    };
+    let (server, addr) = listen(patient("server")).await;
+    let proxy = Proxy::start(addr).await;
+    let mut client = patient("client");
+    client.transport.streams.initial = 5;
+    let client = dwcp_core::Endpoint::client(client).unwrap();
+    // The first link makes the connection; two of the four that follow hang.
+    let connecting = async {
+        let connected = client.connect(proxy.addr, "localhost").await.unwrap();
+        proxy.swallow(SWALLOWED); // the dialer has not run yet: one thread, and no await since
+        connected
+    };
+    let (a, b) = tokio::join!(connecting, server.accept());
+    links_up(&a, 3).await;
+    links_up(&b.unwrap(), 3).await;
+    assert_eq!(proxy.accepted(), 3 + SWALLOWED, "nothing was tried twice");
+}
+
+#[tokio::test]
+async fn a_server_says_at_once_how_many_links_it_wants() {
+    let (server, addr) = listen(restless("server", 5)).await;
+    let (a, b) = connect(&server, addr, restless("client", 1)).await;
+    links_up(&a, 5).await;
+    links_up(&b, 5).await;
+}
+
+#[tokio::test]
+async fn a_client_opens_no_more_links_than_its_own_bound() {
+    let mut many = restless("server", 9);
+    many.transport.streams.min = 9;
+    let (server, addr) = listen(many).await;
+    let proxy = Proxy::start(addr).await;
+    let mut few = restless("client", 1);
+    few.transport.streams.max = 3;
+    let (a, b) = connect(&server, proxy.addr, few).await;
+    links_up(&a, 3).await;
+    links_up(&b, 3).await;
+    assert_eq!(proxy.accepted(), 3);
 }

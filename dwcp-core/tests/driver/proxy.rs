@@ -42,6 +42,8 @@ struct Shared {
     upstream: SocketAddr,
     links: Mutex<Vec<watch::Sender<Option<Cut>>>>,
     refusing: AtomicBool,
+    /// Connections that will be taken and never answered.
+    to_swallow: AtomicU64,
     accepted: AtomicU64,
     /// Bytes handed on to the server.
     forwarded: AtomicU64,
@@ -71,6 +73,7 @@ impl Proxy {
             upstream,
             links: Mutex::default(),
             refusing: AtomicBool::new(false),
+            to_swallow: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             gate,
@@ -82,6 +85,11 @@ impl Proxy {
     /// New connections are reset, or not.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.shared.refusing.store(refuse, Ordering::SeqCst);
+    }
+
+    /// The next connections, so many, are taken, and nothing is read from or written to them.
+    pub(crate) fn swallow(&self, connections: u64) {
+        self.shared.to_swallow.store(connections, Ordering::SeqCst);
     }
 
     /// Connections that came so far.
@@ -115,8 +123,14 @@ impl Proxy {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut swallowed = Vec::new();
     while let Ok((client, _)) = listener.accept().await {
         shared.accepted.fetch_add(1, Ordering::SeqCst);
+        let swallow = |left: u64| left.checked_sub(1);
+        if shared.to_swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, swallow).is_ok() {
+            swallowed.push(client);
+            continue;
+        }
         if shared.refusing.load(Ordering::SeqCst) {
             reset(&client);
             continue;

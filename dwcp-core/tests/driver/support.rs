@@ -1,9 +1,9 @@
 //! Endpoints and data for the tests.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use dwcp_core::{CompressionConfig, Connection, Endpoint, EndpointConfig, ReadError, RecvStream};
+use dwcp_core::{CompressionConfig, Connection, Endpoint, EndpointConfig, Priority, ReadError, RecvStream};
 
 pub(crate) fn config(name: &str, links: u16) -> EndpointConfig {
     let mut config = EndpointConfig::new(name);
@@ -57,4 +57,46 @@ pub(crate) async fn assert_works(a: &Connection, b: &Connection) {
     answer.write_all(b"answer").await.unwrap();
     answer.finish().unwrap();
     assert_eq!(read_all(&mut recv).await.unwrap(), b"answer");
+}
+
+/// Answers each request with its own payload, for as long as the connection lives.
+pub(crate) fn echo(connection: &Connection) {
+    let messages = connection.messages();
+    tokio::spawn(async move {
+        while let Ok(message) = messages.recv().await {
+            message.responder.unwrap().respond(message.payload).unwrap();
+        }
+    });
+}
+
+/// Several tasks ask at once, each many times without a pause, while a stream is busy: whoever waits for an answer
+/// may read a link himself, and none may be lost between him and the reader task.
+pub(crate) async fn assert_requests_work_beside_bulk(a: &Connection, b: &Connection) {
+    echo(b);
+    let (mut send, _recv) = a.open_stream().await.unwrap();
+    let data = pattern(32 << 20);
+    let sent = data.clone();
+    let writing = tokio::spawn(async move {
+        send.write_bytes(sent).await.unwrap();
+        send.finish().unwrap();
+        send
+    });
+    let (_send, mut recv) = b.accept_stream().await.unwrap();
+    let reading = tokio::spawn(async move { read_all(&mut recv).await });
+    let asking = [1_u8, 2, 3].map(|asker| {
+        let messages = a.messages();
+        tokio::spawn(async move {
+            for number in 0..2000_u32 {
+                let question = Bytes::from([&[asker][..], &number.to_le_bytes()].concat());
+                let deadline = Duration::from_secs(100);
+                let answer = messages.request(Priority::Control, question.clone(), deadline).await;
+                assert_eq!(answer.unwrap(), question);
+            }
+        })
+    });
+    for asked in asking {
+        asked.await.unwrap();
+    }
+    assert!(reading.await.unwrap().unwrap() == data);
+    writing.await.unwrap();
 }

@@ -16,7 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-core", &["dwcp-proto", "dwcp-sys"]),
     ("dwcp-transfer", &["dwcp-core"]),
     ("novacron-settings", &["dwcp-core"]),
-    ("novacron", &["dwcp-core", "dwcp-transfer", "novacron-settings"]),
+    ("novacron-admin", &["dwcp-core"]),
+    ("novacron", &["dwcp-core", "dwcp-transfer", "novacron-admin", "novacron-settings"]),
     // Measures and checks, and is used by nothing.
     ("dwcp-benches", &[]),
     ("dwcp-lab", &[]),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bytes::Bytes;
-use dwcp_core::{Connection, ConnectionStats, Endpoint, EndpointConfig, Messages, Priority};
+use dwcp_core::{Connection, ConnectionStats, Endpoint, Messages, Priority};
 use hdrhistogram::Histogram;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -13,6 +13,7 @@ use super::{
     cpu_seconds, drain, fill, peak_rss_kib,
     report::{Interval, LinkReport, Report},
 };
+use crate::{exit::Usage, observe::Observable, settings::Node};
 
 /// Messages handed over at once.
 const MESSAGES_BATCH: usize = 256;
@@ -22,7 +23,7 @@ const ROUND_TRIP_MAX: Duration = Duration::from_secs(60);
 /// What messages carry: static, so that cloning one costs nothing.
 static MESSAGE: [u8; Messages::LEN_MAX] = [0; Messages::LEN_MAX];
 
-pub(super) async fn run(args: &ClientArgs, config: EndpointConfig) -> Result<()> {
+pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
     let time = Duration::try_from_secs_f64(args.time).context("--time")?;
     let interval = Duration::try_from_secs_f64(args.interval).context("--interval")?;
     ensure!(!interval.is_zero(), "--interval must be longer than nothing");
@@ -44,7 +45,10 @@ pub(super) async fn run(args: &ClientArgs, config: EndpointConfig) -> Result<()>
     };
     let ring = Ring::new(args.data, block_bytes).await?;
 
-    let connection = connect(args, config).await?;
+    let observable = Observable::prepare(&node.settings.metrics).await?;
+    let endpoint = Endpoint::client(node.settings.endpoint.clone())?;
+    let _observed = observable.serve("novacron bench client", &node.settings, &endpoint);
+    let connection = connect(args, &endpoint).await?;
     let mut control = Control::new(connection.open_stream().await?);
     control.send(&plan).await?;
     let ready: String = control.recv().await?;
@@ -94,9 +98,8 @@ pub(super) async fn run(args: &ClientArgs, config: EndpointConfig) -> Result<()>
     .print(args.json)
 }
 
-async fn connect(args: &ClientArgs, config: EndpointConfig) -> Result<Connection> {
-    let endpoint = Endpoint::client(config)?;
-    let server = &args.server;
+async fn connect(args: &ClientArgs, endpoint: &Endpoint) -> Result<Connection> {
+    let server = args.server.as_deref().ok_or_else(|| Usage("HOST:PORT is missing".into()))?;
     let (host, _) = server.rsplit_once(':').with_context(|| format!("{server:?} is not HOST:PORT"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = args.server_name.as_deref().unwrap_or(host);

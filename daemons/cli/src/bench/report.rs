@@ -139,7 +139,8 @@ impl fmt::Display for Report {
     }
 }
 
-fn rate(bits_per_second: f64) -> String {
+/// A rate with its unit.
+pub(crate) fn rate(bits_per_second: f64) -> String {
     match bits_per_second {
         r if r >= 1e9 => format!("{:.2} Gbit/s", r / 1e9),
         r if r >= 1e6 => format!("{:.1} Mbit/s", r / 1e6),

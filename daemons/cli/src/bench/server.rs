@@ -1,20 +1,23 @@
 //! The server: receives, answers requests, and says in the end what it got.
 
 use anyhow::{Context as _, Result, ensure};
-use dwcp_core::{Connection, ConnectionError, Endpoint, EndpointConfig, MessageError};
+use dwcp_core::{Connection, ConnectionError, Endpoint, MessageError};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     BLOCK_BYTES_MAX, Control, End, Outcome, Plan, Ring, STREAMS_MAX, ServerArgs, cpu_seconds, drain, fill,
     retransmits,
 };
+use crate::{observe::Observable, settings::Node};
 
 /// Messages taken at once.
 const MESSAGES_BATCH: usize = 1024;
 
 /// Serves one client after the other: two at once would measure each other.
-pub(super) async fn run(args: &ServerArgs, config: EndpointConfig) -> Result<()> {
-    let endpoint = Endpoint::listen(args.listen, config).await?;
+pub(super) async fn run(args: &ServerArgs, node: Node) -> Result<()> {
+    let observable = Observable::prepare(&node.settings.metrics).await?;
+    let endpoint = Endpoint::listen(node.settings.listen, node.settings.endpoint.clone()).await?;
+    let _observed = observable.serve("novacron bench server", &node.settings, &endpoint);
     let addr = endpoint.local_addr().context("the endpoint does not listen")?;
     println!("listening on {addr}");
     while let Some(connection) = endpoint.accept().await {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Closed, Connection, messages::OutQueue};
+use super::{Closed, Connection, messages::OutQueue, recv::RecvHalf};
 use crate::{
     close::CloseCode,
     error::ProtocolError,
@@ -36,6 +36,7 @@ impl Connection {
         }
         self.drain.started = true;
         self.push_drain(STARTED);
+        self.refuse_all_abandoned();
         self.advance_drain();
     }
 
@@ -52,8 +53,32 @@ impl Connection {
         }
         if !std::mem::replace(&mut self.drain.peer_started, true) {
             self.events.push_back(super::Event::PeerDraining);
+            self.refuse_all_abandoned();
         }
         Ok(())
+    }
+
+    fn refuse_all_abandoned(&mut self) {
+        for id in self.incoming.clone() {
+            self.refuse_abandoned(id);
+        }
+    }
+
+    /// Ends a stream that the peer reset and that the application has not taken: it need not take one just to see
+    /// that nothing is in it, and the end would wait for it.
+    pub(super) fn refuse_abandoned(&mut self, id: u32) {
+        let reset = self.recv.get(&id).and_then(RecvHalf::reset_code);
+        let (Some(code), Some(index)) = (reset, self.incoming.iter().position(|&waiting| waiting == id))
+        else {
+            return;
+        };
+        self.incoming.remove(index);
+        self.stopped_early.remove(&id);
+        self.stream_reset(id, code);
+        if let Some(half) = self.recv.get_mut(&id) {
+            half.ended = true;
+        }
+        self.forget_recv_if_done(id);
     }
 
     /// To be called after everything that may have been the last thing.

@@ -197,6 +197,9 @@ impl Connection {
         self.flow.consume(discarded);
         self.events.push_back(Event::StreamReadable(id));
         self.forget_recv_if_done(id);
+        if self.is_draining() {
+            self.refuse_abandoned(id);
+        }
         Ok(())
     }
 

@@ -269,6 +269,11 @@ impl RecvHalf {
         Ok((advanced, self.discard()))
     }
 
+    /// The code with which the peer abandoned the stream.
+    pub(super) fn reset_code(&self) -> Option<u32> {
+        self.reset
+    }
+
     /// Throws away what is here; returns the bytes for which credit is due.
     pub(super) fn discard(&mut self) -> u64 {
         self.ordered.clear();

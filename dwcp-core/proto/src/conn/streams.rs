@@ -332,6 +332,11 @@ impl Connection {
                 && self.out_messages.iter().all(OutQueue::has_room))
     }
 
+    /// Whether a message came since [`message_receive`](Self::message_receive) last found none.
+    pub fn has_message(&self) -> bool {
+        self.messages_signalled
+    }
+
     /// The next message of the peer, the most urgent first.
     #[inline]
     pub fn message_receive(&mut self) -> Option<Incoming> {
