@@ -8,7 +8,8 @@ use std::{
 };
 
 use dwcp_core::{
-    ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, TlsConfig, security::LinkSocket,
+    ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, TlsConfig, WriteError,
+    security::LinkSocket,
 };
 use dwcp_proto::{
     CloseCode,
@@ -21,7 +22,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen};
+use crate::support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen, pattern};
 
 /// A frame with correct checksums; `change` may spoil its header.
 pub(crate) fn frame(ty: FrameType, payload: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Vec<u8> {
@@ -218,33 +219,36 @@ async fn slow_and_silent_handshakes_time_out() {
     panic!("an honest client does not get in");
 }
 
-/// More than the endpoint keeps: the oldest give way. Both ends of each socket are in this process, so the number
-/// stays below the usual limit of open files by closing ours as the endpoint gives up theirs.
+/// Its kernel takes what fits into a socket buffer, its program nothing: neither an answer nor a byte comes back.
 #[tokio::test]
-async fn two_thousand_half_open_handshakes_do_not_keep_an_honest_client_out() {
-    const HALF_OPEN: usize = 2000;
-    /// The endpoint's own bound.
-    const HANDSHAKES_MAX: usize = 1024;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    if limit < 4096 {
-        println!("SKIP: needs 4096 open files, the limit is {limit}");
-        return;
-    }
-    let (server, addr) = listen(config("server", 1)).await;
-    let begin = &hello_frame(&hello())[..20];
-    let mut sockets = Vec::new();
-    for _ in 0..HALF_OPEN {
-        let mut socket = TcpStream::connect(addr).await.unwrap();
-        let _ = socket.write_all(begin).await;
-        sockets.push(socket);
-    }
+async fn a_peer_that_never_reads_is_given_up_and_nobody_else_waits() {
+    let mut settings = config("server", 1);
+    settings.transport.keepalive_interval = Duration::from_secs(1);
+    settings.transport.resume_timeout = Duration::from_secs(1);
+    let (server, addr) = listen(settings).await;
+    let greedy = Hello {
+        capabilities: Capabilities {
+            connection_window: 1 << 40,
+            stream_window: 1 << 40,
+            ..hello().capabilities
+        },
+        ..hello()
+    };
+    let mut socket = TcpStream::connect(addr).await.unwrap();
+    socket.write_all(&hello_frame(&greedy)).await.unwrap();
+    let peer = server.accept().await.unwrap();
+    let writing = tokio::spawn({
+        let peer = peer.clone();
+        async move {
+            let (mut send, _recv) = peer.open_stream().await.unwrap();
+            send.write_bytes(pattern(256 << 20)).await
+        }
+    });
     let (a, b) = connect(&server, addr, config("honest", 1)).await;
     assert_works(&a, &b).await;
-    // The oldest were given up, down to the bound.
-    for socket in &mut sockets[..HALF_OPEN - HANDSHAKES_MAX] {
-        let ended = socket.read(&mut [0]).await;
-        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
-    }
+    let gone = ConnectionError::ResumeTimedOut(Duration::from_secs(1));
+    assert_eq!(writing.await.unwrap(), Err(WriteError::Connection(gone)));
+    assert!(peer.stats().bytes_sent < 64 << 20, "what waits is bounded: {:?}", peer.stats());
 }
 
 #[tokio::test]

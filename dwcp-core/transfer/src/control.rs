@@ -55,6 +55,8 @@ pub(crate) enum Message {
     FileEnd(FileEnd),
     /// Sender: this entry will not be completed.
     Abandon { id: u64, failure: Failure },
+    /// Sender: the source of this entry changed while it was read; a new entry for it follows.
+    Withdraw { id: u64 },
     /// Sender: no more entries.
     Finish,
     /// Receiver: what becomes of entries.
@@ -103,6 +105,7 @@ mod tag {
     pub(super) const HAVE: u8 = 8;
     pub(super) const FATAL: u8 = 9;
     pub(super) const FINISHED: u8 = 10;
+    pub(super) const WITHDRAW: u8 = 11;
 }
 
 impl Message {
@@ -136,6 +139,10 @@ impl Message {
                 out.put_u8(tag::ABANDON);
                 out.put_u64(*id);
                 failure.encode(&mut out);
+            }
+            Self::Withdraw { id } => {
+                out.put_u8(tag::WITHDRAW);
+                out.put_u64(*id);
             }
             Self::Finish => out.put_u8(tag::FINISH),
             Self::Outcomes(outcomes) => {
@@ -186,6 +193,7 @@ impl Message {
                 hash: reader.array()?,
             }),
             tag::ABANDON => Self::Abandon { id: reader.u64()?, failure: Failure::decode(&mut reader)? },
+            tag::WITHDRAW => Self::Withdraw { id: reader.u64()? },
             tag::FINISH => Self::Finish,
             tag::OUTCOMES => {
                 let count = reader.count("number of outcomes", BATCH_ENTRIES_MAX)?;
@@ -350,6 +358,7 @@ mod tests {
             Message::Batch(Bytes::from_static(b"not decoded here")),
             Message::FileEnd(end),
             Message::Abandon { id: 3, failure: Failure::new(FailureKind::SourceChanged, "grew") },
+            Message::Withdraw { id: 1 << 33 },
             Message::Finish,
             Message::Outcomes(vec![
                 (1, Outcome::Done),

@@ -43,6 +43,9 @@ pub const HAVE_PIECES_MAX: usize = 4096;
 /// Hard-linked inodes remembered while a tree is walked; further links are sent as files.
 pub const HARD_LINKS_MAX: usize = 1 << 20;
 
+/// Times a sender reads a file that changes meanwhile, before it has failed.
+pub const SOURCE_READS_MAX: u32 = 3;
+
 /// Data streams a sender opens.
 pub const DATA_STREAMS: usize = 4;
 /// Data streams a receiver accepts.

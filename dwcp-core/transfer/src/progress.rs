@@ -101,14 +101,21 @@ impl ProgressSource {
     }
 }
 
-/// Adds to a counter.
+/// Changes a counter.
 pub(crate) trait Add {
     fn add(&self, count: u64);
+
+    /// What was added before turned out not to count.
+    fn take_back(&self, count: u64);
 }
 
 impl Add for AtomicU64 {
     fn add(&self, count: u64) {
         self.fetch_add(count, Relaxed);
+    }
+
+    fn take_back(&self, count: u64) {
+        self.fetch_sub(count, Relaxed);
     }
 }
 

@@ -61,6 +61,7 @@ pub(super) fn run(worker: &Worker, mut queue: mpsc::Receiver<Message>) -> Result
                 }
             }
             Message::Abandon { id, failure } => worker.session.abandoned(id, failure),
+            Message::Withdraw { id } => worker.session.withdrawn(id),
             Message::Finish => {
                 if !worker.session.is_idle() {
                     return Err(TransferError::Protocol { rule: "T3.7: Finish before all outcomes" });
@@ -231,7 +232,8 @@ fn single(worker: &Worker, target: Target, room: Option<u64>) -> Decision {
         worker.finish_if_complete(&target);
         return Ok(None);
     }
-    if room.is_some() {
+    // The only piece of a content is also its end: it always travels.
+    if room.is_some() && !target.is_one_piece() {
         offer(worker, target);
         return Ok(None);
     }

@@ -203,6 +203,19 @@ impl Session {
         }
     }
 
+    /// The sender will announce this entry again. Returns when nobody writes for it any more: the new entry may write
+    /// to the same place.
+    pub(super) fn withdrawn(&self, id: u64) {
+        let Some(target) = self.forget(id) else { return };
+        target.discard();
+        target.wait_for_writers();
+        self.state.lock().unwrap().single_taken = false;
+        let counters = self.progress.counters();
+        counters.entries_total.take_back(1);
+        counters.bytes_total.take_back(target.size());
+        counters.bytes_done.take_back(target.counted_bytes());
+    }
+
     fn forget(&self, id: u64) -> Option<Arc<Target>> {
         let target = self.state.lock().unwrap().targets.remove(&id)?;
         let held = target.digests();

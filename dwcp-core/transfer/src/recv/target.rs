@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -28,6 +28,7 @@ use crate::{
     control::FileEnd,
     limits::{FLUSH_BYTES, PIECE_BYTES, PIECES_MAX},
     manifest::Metadata,
+    progress::Add,
     record,
 };
 
@@ -44,6 +45,10 @@ pub(super) struct Target {
     layout: Option<Layout>,
     pub(super) place: Place,
     state: Mutex<State>,
+    /// Shared by those who write, and had alone when nobody does.
+    writing: RwLock<()>,
+    /// Bytes of this target among the progress of the transfer.
+    counted_bytes: AtomicU64,
 }
 
 pub(super) enum Place {
@@ -89,7 +94,8 @@ impl Target {
         layout: Option<Layout>,
         place: Place,
     ) -> Self {
-        Self { id, path, metadata, layout, place, state: Mutex::default() }
+        let (state, writing) = (Mutex::default(), RwLock::default());
+        Self { id, path, metadata, layout, place, state, writing, counted_bytes: AtomicU64::new(0) }
     }
 
     /// More than one piece, at a place that keeps unfinished files.
@@ -110,6 +116,11 @@ impl Target {
     /// Known to have no content.
     pub(super) fn is_empty(&self) -> bool {
         self.layout.is_some_and(|layout| layout.size() == 0)
+    }
+
+    /// Complete with its only piece; no end is announced (T4.5).
+    pub(super) fn is_one_piece(&self) -> bool {
+        self.layout.is_some_and(|layout| layout.pieces() == 1)
     }
 
     /// A stream is cut in small pieces whatever its length.
@@ -186,6 +197,25 @@ impl Target {
             state.digests.insert(index, digest);
         }
         Ok((0..layout.pieces()).filter_map(|index| Some((index, state.digests.get(&index)?.cv))).collect())
+    }
+
+    /// Held while a record is written; `None`: given up, and the record is of no use.
+    pub(super) fn begin_writing(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let writing = self.writing.read().unwrap();
+        (!self.state.lock().unwrap().discarded).then_some(writing)
+    }
+
+    /// After it was discarded: returns when nobody writes any more. Writers wait only for content that is on its way.
+    pub(super) fn wait_for_writers(&self) {
+        drop(self.writing.write().unwrap());
+    }
+
+    pub(super) fn count(&self, bytes: u64) {
+        self.counted_bytes.add(bytes);
+    }
+
+    pub(super) fn counted_bytes(&self) -> u64 {
+        self.counted_bytes.load(Relaxed)
     }
 
     /// Checks a record against the layout and what came before (T4.4).

@@ -47,6 +47,7 @@ fn piece(
     extents: &[Extent],
     chunks: &mut Chunks,
 ) -> Result<(), TransferError> {
+    let Some(_writing) = target.begin_writing() else { return chunks.skip(header.data_len) };
     target.check(header)?;
     worker.session.count_digest()?;
     let (opened, mut failed) = match target.open() {
@@ -77,6 +78,7 @@ fn piece(
     let counters = worker.session.progress.counters();
     counters.bytes_moved.add(header.data_len.into());
     counters.bytes_done.add(header.len.into());
+    target.count(header.len.into());
     let digest = hasher.finish(offset);
     if failed.is_none() && digest.cv != header.cv {
         failed = Some(Failure::new(FailureKind::Integrity, "piece"));

@@ -122,7 +122,7 @@ impl Sender {
         };
 
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUED_MAX);
-        let shared = Arc::new(Shared::new(control, self.progress.clone()));
+        let shared = Arc::new(Shared::new(control, self.progress.clone(), sequential));
         let abort = AbortOnDrop(shared.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(write_control(sink, control_queue));

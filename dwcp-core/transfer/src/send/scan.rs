@@ -335,7 +335,7 @@ fn walk(
     }
 }
 
-fn metadata_of(path: &Path, found: &FsMetadata) -> Metadata {
+pub(super) fn metadata_of(path: &Path, found: &FsMetadata) -> Metadata {
     Metadata {
         mode: found.mode() & 0o7777,
         uid: found.uid(),

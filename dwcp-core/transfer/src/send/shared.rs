@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 
 use super::{queue::Queue, source::SourceFile};
 use crate::{
-    Failure, ProgressSource, RelPath,
+    Failure, FailureKind, ProgressSource, RelPath,
     control::{Message, Outcome},
-    limits::ENTRIES_IN_FLIGHT_MAX,
+    limits::{ENTRIES_IN_FLIGHT_MAX, SOURCE_READS_MAX},
     manifest::{self, Batch, Entry, EntryKind},
     progress::Add,
 };
@@ -26,6 +26,8 @@ pub(super) struct Aborted;
 pub(super) struct Shared {
     pub(super) queue: Queue,
     pub(super) progress: ProgressSource,
+    /// The receiver takes pieces in order, and none twice: nothing can be sent again.
+    sequential: bool,
     control: mpsc::Sender<Message>,
     next_id: AtomicU64,
     state: Mutex<State>,
@@ -52,10 +54,11 @@ pub(super) struct InFlight {
 }
 
 impl Shared {
-    pub(super) fn new(control: mpsc::Sender<Message>, progress: ProgressSource) -> Self {
+    pub(super) fn new(control: mpsc::Sender<Message>, progress: ProgressSource, sequential: bool) -> Self {
         Self {
             queue: Queue::default(),
             progress,
+            sequential,
             control,
             next_id: AtomicU64::new(0),
             state: Mutex::default(),
@@ -146,6 +149,38 @@ impl Shared {
         }
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Reading a source failed. A file that changed meanwhile is sent again as it is now, a few times; what else is
+    /// wrong, or does not stop changing, has failed.
+    pub(super) fn source_failed(&self, file: &SourceFile, failure: Failure) -> Result<(), Aborted> {
+        let last = self.sequential || file.reads + 1 >= SOURCE_READS_MAX;
+        if failure.kind != FailureKind::SourceChanged || last {
+            return self.abandon(file.id, failure);
+        }
+        match file.as_it_is_now(self.next_id()) {
+            Ok(now) => self.replace(file, now, &failure),
+            Err(failure) => self.abandon(file.id, failure),
+        }
+    }
+
+    /// Withdraws an entry and announces its file as it is now. Several workers may find out at once: the first does it.
+    fn replace(&self, old: &SourceFile, now: SourceFile, why: &Failure) -> Result<(), Aborted> {
+        let now = Arc::new(now);
+        {
+            let mut state = self.lock();
+            let Some(entry) = state.in_flight.remove(&old.id) else { return Ok(()) };
+            state.in_flight.insert(now.id, InFlight { file: Some(now.clone()), ..entry });
+        }
+        tracing::warn!(path = %old.path, %why, "sent again");
+        let counters = self.progress.counters();
+        counters.bytes_done.take_back(old.cancel());
+        counters.bytes_total.add(now.size());
+        counters.bytes_total.take_back(old.size());
+        self.send(Message::Withdraw { id: old.id })?;
+        let kind = EntryKind::File { size: now.size(), differs: false };
+        let entry = Entry { id: now.id, path: now.path.clone(), kind, metadata: now.metadata.clone() };
+        self.send(Message::Batch(manifest::encode(&Batch { entries: vec![entry] }).into()))
     }
 
     /// The source of this entry cannot be read: tells the receiver and goes on without it.

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::{
@@ -17,17 +18,23 @@ use rustix::{
     io::Errno,
 };
 
-use super::buffer::{Buffer, Pool};
+use super::{
+    buffer::{Buffer, Pool},
+    scan::metadata_of,
+};
 use crate::{
     ContentHash, Failure, FailureKind, RelPath,
     content::{Layout, PieceDigest, PieceHasher, content_hash},
-    limits::EXTENTS_MAX,
+    limits::{EXTENTS_MAX, FILE_BYTES_MAX},
     manifest::Metadata,
     record::Extent,
 };
 
 /// Read and hashed at once, so that the hash finds the bytes in the cache.
 const READ_BYTES: usize = 256 << 10;
+/// Time stamps of files advance in steps of at most this. A write within the same step as the one before leaves the
+/// same stamp, so reading begins only when the step of the last write is over.
+const STAMP_STEP: Duration = Duration::from_millis(20);
 /// Runs of zeros of this length in a block device become holes.
 const ZERO_RUN_BYTES: usize = 64 << 10;
 
@@ -35,6 +42,8 @@ pub(super) struct SourceFile {
     pub(super) id: u64,
     pub(super) path: RelPath,
     pub(super) metadata: Metadata,
+    /// How often its content was read before, and found changed.
+    pub(super) reads: u32,
     content: Content,
     cancelled: AtomicBool,
     pieces: Mutex<Pieces>,
@@ -64,6 +73,8 @@ struct Pieces {
     has: HashMap<u64, [u8; 32]>,
     digests: HashMap<u64, PieceDigest>,
     sent: u64,
+    /// Bytes of pieces that are among the progress of the transfer.
+    counted: u64,
 }
 
 /// A piece as read.
@@ -108,11 +119,29 @@ impl SourceFile {
 
     /// The same file under a new id.
     pub(super) fn again(&self, id: u64) -> Self {
-        Self::new(id, self.path.clone(), self.metadata.clone(), self.content.clone())
+        let again = Self::new(id, self.path.clone(), self.metadata.clone(), self.content.clone());
+        Self { reads: self.reads, ..again }
+    }
+
+    /// The file as it is now, under a new id: it is no longer what it was when it was found.
+    pub(super) fn as_it_is_now(&self, id: u64) -> Result<Self, Failure> {
+        let changed = |detail| Failure::new(FailureKind::SourceChanged, detail);
+        let Content::File { local, .. } = &self.content else { return Err(changed("cannot be read again")) };
+        let found = std::fs::symlink_metadata(local).map_err(|error| Failure::at_source("lstat", &error))?;
+        if !found.is_file() {
+            return Err(changed("replaced by something that is no file"));
+        }
+        if found.len() > FILE_BYTES_MAX {
+            return Err(Failure::new(FailureKind::Limit, "larger than 64 TiB"));
+        }
+        let metadata = metadata_of(local, &found);
+        let now = Self::file(id, self.path.clone(), local.clone(), &found, metadata);
+        Ok(Self { reads: self.reads + 1, ..now })
     }
 
     fn new(id: u64, path: RelPath, metadata: Metadata, content: Content) -> Self {
-        Self { id, path, metadata, content, cancelled: AtomicBool::new(false), pieces: Mutex::default() }
+        let (cancelled, pieces) = (AtomicBool::new(false), Mutex::default());
+        Self { id, path, metadata, reads: 0, content, cancelled, pieces }
     }
 
     /// `None`: a stream.
@@ -127,9 +156,20 @@ impl SourceFile {
         self.layout().map_or(0, Layout::size)
     }
 
-    pub(super) fn cancel(&self) {
+    /// Nothing more is read. Gives the bytes that were counted as progress, once.
+    pub(super) fn cancel(&self) -> u64 {
+        let mut pieces = self.pieces.lock().unwrap();
         self.cancelled.store(true, Relaxed);
-        self.pieces.lock().unwrap().file = None;
+        pieces.file = None;
+        std::mem::take(&mut pieces.counted)
+    }
+
+    /// Notes that bytes were dealt with; `false` if that is of no use any more.
+    pub(super) fn count(&self, len: u64) -> bool {
+        let mut pieces = self.pieces.lock().unwrap();
+        let counts = !self.is_cancelled();
+        pieces.counted += if counts { len } else { 0 };
+        counts
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -150,9 +190,11 @@ impl SourceFile {
         state.has.extend(pieces.iter().copied().filter(|(index, _)| *index < count));
     }
 
-    /// Whether the receiver has this piece with this content, and the sender need not send it.
+    /// Whether the receiver has this piece with this content, and the sender need not send it. An only piece is also
+    /// the end of its content and always goes.
     pub(super) fn receiver_has_piece(&self, index: u64, digest: &PieceDigest) -> bool {
-        self.pieces.lock().unwrap().has.get(&index) == Some(&digest.cv)
+        let only = self.layout().is_some_and(|layout| layout.pieces() == 1);
+        !only && self.pieces.lock().unwrap().has.get(&index) == Some(&digest.cv)
     }
 
     /// Opens the content, or gives the handle that another worker has opened.
@@ -160,6 +202,9 @@ impl SourceFile {
         let mut pieces = self.pieces.lock().unwrap();
         if let Some(file) = &pieces.file {
             return Ok(file.clone());
+        }
+        if self.is_cancelled() {
+            return Err(Failure::new(FailureKind::SourceChanged, "given up already"));
         }
         let (local, identity) = match &self.content {
             Content::File { local, identity, .. } => (local, Some(identity)),
@@ -173,6 +218,7 @@ impl SourceFile {
             .map_err(|error| Failure::at_source("open", &error))?;
         if let Some(identity) = identity {
             identity.check(&file)?;
+            identity.wait_for_next_stamp();
         }
         let file = Arc::new(file);
         pieces.file = Some(file.clone());
@@ -236,6 +282,8 @@ impl SourceFile {
         }
         let complete = state.complete(layout.size());
         match state.file.take() {
+            // The only piece was checked before it was sent; the receiver may be done with it.
+            Some(_) if layout.pieces() == 1 => Ok(Some(complete)),
             Some(file) => self.check_unchanged(&file).map(|()| Some(complete)),
             None => Ok(None),
         }
@@ -310,6 +358,18 @@ impl Identity {
             size: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
+        }
+    }
+
+    /// Returns when a write would leave a stamp that differs from this one. A stamp of the future, after a clock was
+    /// set back, is not waited for.
+    fn wait_for_next_stamp(&self) {
+        let (Ok(seconds), Ok(nanoseconds)) = (self.changed.0.try_into(), self.changed.1.try_into()) else {
+            return;
+        };
+        let changed = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        if let Ok(age) = SystemTime::now().duration_since(changed) {
+            std::thread::sleep(STAMP_STEP.saturating_sub(age));
         }
     }
 

@@ -62,7 +62,7 @@ impl Worker<'_> {
         }
         let piece = match file.read_piece(index, &self.pool) {
             Ok(piece) => piece,
-            Err(failure) => return self.shared.abandon(file.id, failure),
+            Err(failure) => return self.shared.source_failed(file, failure),
         };
         let counters = self.shared.progress.counters();
         let (digest, len) = (piece.digest, u64::from(piece.len));
@@ -73,13 +73,15 @@ impl Worker<'_> {
         } else {
             counters.bytes_skipped.add(len);
         }
-        counters.bytes_done.add(len);
+        if file.count(len) {
+            counters.bytes_done.add(len);
+        }
         match file.piece_done(index, digest, send) {
             Ok(Some(complete)) if file.layout().is_some_and(|layout| layout.pieces() > 1) => {
                 self.end(file.id, &complete)
             }
             Ok(_) => Ok(()),
-            Err(failure) => self.shared.abandon(file.id, failure),
+            Err(failure) => self.shared.source_failed(file, failure),
         }
     }
 
@@ -127,7 +129,7 @@ impl Worker<'_> {
                 Ok(())
             }
             Ok(_) => self.shared.resubmit(file),
-            Err(failure) => self.shared.abandon(file.id, failure),
+            Err(failure) => self.shared.source_failed(file, failure),
         }
     }
 

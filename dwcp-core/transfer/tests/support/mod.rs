@@ -5,7 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -35,6 +35,10 @@ pub struct Link {
     budget: AtomicU64,
     pub carried: AtomicU64,
     dead: watch::Sender<bool>,
+    /// After this many bytes nothing moves any more, and nobody is told.
+    hangs_after: AtomicU64,
+    /// Called before each chunk, with the bytes that were carried before it.
+    before_chunk: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
 }
 
 pub struct Sink {
@@ -53,7 +57,13 @@ fn lost() -> io::Error {
 
 /// A connection that dies after `budget` bytes.
 pub fn connection(budget: u64) -> (Memory, Memory, Arc<Link>) {
-    let link = Arc::new(Link { budget: budget.into(), carried: 0.into(), dead: watch::channel(false).0 });
+    let link = Arc::new(Link {
+        budget: budget.into(),
+        carried: 0.into(),
+        dead: watch::channel(false).0,
+        hangs_after: u64::MAX.into(),
+        before_chunk: OnceLock::new(),
+    });
     let ((a_open, b_accept), (b_open, a_accept)): (Streams, Streams) = (channel(), channel());
     let a = Memory { link: link.clone(), open: a_open, accept: a_accept };
     let b = Memory { link: link.clone(), open: b_open, accept: b_accept };
@@ -74,6 +84,14 @@ impl Link {
     async fn died(&self) {
         let mut dead = self.dead.subscribe();
         let _ = dead.wait_for(|dead| *dead).await;
+    }
+
+    pub fn hang_after(&self, bytes: u64) {
+        self.hangs_after.store(bytes, Relaxed);
+    }
+
+    pub fn before_each_chunk(&self, hook: impl Fn(u64) + Send + Sync + 'static) {
+        assert!(self.before_chunk.set(Box::new(hook)).is_ok(), "one hook");
     }
 
     pub fn kill(&self) {
@@ -105,6 +123,13 @@ impl ByteSink for Sink {
     async fn write_bytes(&mut self, mut bytes: Bytes) -> io::Result<()> {
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES));
+            if let Some(hook) = self.link.before_chunk.get() {
+                hook(self.link.carried.load(Relaxed));
+            }
+            if self.link.carried.load(Relaxed) >= self.link.hangs_after.load(Relaxed) {
+                self.link.died().await;
+                return Err(lost());
+            }
             let left = self.link.budget.load(Relaxed);
             if left < chunk.len() as u64 {
                 self.link.kill();
@@ -180,7 +205,15 @@ pub fn into_folder(path: &Path) -> ReceiverConfig {
 
 /// Sends over a connection that dies after `budget` bytes; both ends are dropped then, like killed processes.
 pub async fn transfer_until(budget: u64, sender: SenderConfig, receiver: ReceiverConfig) -> Ended {
-    let (here, there, link) = connection(budget);
+    transfer_over(connection(budget), sender, receiver).await
+}
+
+/// Both ends over this connection.
+pub async fn transfer_over(
+    (here, there, link): (Memory, Memory, Arc<Link>),
+    sender: SenderConfig,
+    receiver: ReceiverConfig,
+) -> Ended {
     let receiving = tokio::spawn(async move {
         let receiver = Receiver::open(receiver)?;
         receiver.serve(&there, "peer", &ProgressSource::default()).await
