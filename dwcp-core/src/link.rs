@@ -145,6 +145,11 @@ impl Link {
         !self.blocked.load(Ordering::Acquire) && !self.again.load(Ordering::Acquire)
     }
 
+    /// Whether the kernel has all that was taken from the connection.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.writer.try_lock().is_ok_and(|writer| writer.is_done()) && !self.socket.has_unflushed()
+    }
+
     /// Lets the writer task do the next writing.
     pub(crate) fn kick(&self) {
         self.wake_writer.notify_one();

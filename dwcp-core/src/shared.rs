@@ -434,7 +434,7 @@ impl Shared {
         }
     }
 
-    /// When the connection has ended, gives CLOSE frames a moment to leave and then closes the sockets.
+    /// When the connection has ended, gives CLOSE frames a moment to arrive and then closes the sockets.
     pub(crate) async fn run_closer(self: Arc<Self>) {
         /// Whatever happens in between.
         struct DropLinks<'a>(&'a Shared);
@@ -451,13 +451,28 @@ impl Shared {
         drop(drop_links);
     }
 
+    /// Sends CLOSE, then the end of each socket, and waits for the peer's: closing a socket in which something is unread
+    /// would take back what the peer has not received yet.
     async fn send_last_frames(&self) {
         const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
         const CLOSE_POLL: Duration = Duration::from_millis(5);
         let until = self.now() + CLOSE_TIME_MAX;
-        while self.lock().core.wants_transmit() && self.now() < until {
-            let links = self.lock().links.clone();
-            links.iter().for_each(|link| link.kick());
+        let mut ended = false;
+        while self.now() < until {
+            let (links, waits) = {
+                let state = self.lock();
+                (state.links.clone(), state.core.wants_transmit())
+            };
+            if links.is_empty() {
+                return;
+            }
+            if waits || !links.iter().all(|link| link.is_flushed()) {
+                links.iter().for_each(|link| link.kick());
+            } else if !std::mem::replace(&mut ended, true) {
+                for link in &links {
+                    let _ = link.socket.shutdown_write(); // an error: the peer is gone already
+                }
+            }
             tokio::time::sleep(CLOSE_POLL).await;
         }
     }
