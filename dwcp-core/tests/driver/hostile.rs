@@ -22,7 +22,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen};
+use crate::support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen, pattern};
 
 /// A frame with correct checksums; `change` may spoil its header.
 fn frame(ty: FrameType, payload: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Vec<u8> {
