@@ -29,6 +29,12 @@ use crate::{
     compressor::Compressor, link::Link, stats::LinkStats,
 };
 
+/// How long the last frames may take to leave, and then the peer to end its side.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+const CLOSE_POLL: Duration = Duration::from_millis(5);
+/// Reads that are thrown away at once, per link.
+const DISCARDS_MAX: usize = 64;
+
 /// Who waits on a stream.
 #[derive(Debug, Default)]
 pub(crate) struct StreamWaiters {
@@ -435,12 +441,22 @@ impl Shared {
         let reason = self.error(&self.lock());
         tracing::debug!(%reason, "connection ended");
         self.send_last_frames().await;
+        self.wait_for_peers_end().await;
         drop(drop_links);
     }
 
+    /// A socket that is closed with bytes unread, or gets some afterwards, resets the connection, and what the peer has
+    /// not read yet is lost, the CLOSE among it. So what comes is thrown away until the peer has ended its side.
+    async fn wait_for_peers_end(&self) {
+        let until = self.now() + CLOSE_TIME_MAX;
+        let links = self.lock().links.clone();
+        links.iter().for_each(|link| drop(link.socket.shutdown_write()));
+        while self.now() < until && !links.iter().all(|link| has_ended(link.socket.tcp())) {
+            tokio::time::sleep(CLOSE_POLL).await;
+        }
+    }
+
     async fn send_last_frames(&self) {
-        const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
-        const CLOSE_POLL: Duration = Duration::from_millis(5);
         let until = self.now() + CLOSE_TIME_MAX;
         while self.lock().core.wants_transmit() && self.now() < until {
             let links = self.lock().links.clone();
@@ -457,6 +473,19 @@ impl Shared {
         }
         self.closed.notify_waiters();
     }
+}
+
+/// Throws away what has come; tells whether that was all that will.
+fn has_ended(tcp: &tokio::net::TcpStream) -> bool {
+    let mut bytes = [0; 16 << 10];
+    for _ in 0..DISCARDS_MAX {
+        match tcp.try_read(&mut bytes) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+    false
 }
 
 impl State {
