@@ -357,8 +357,7 @@ impl EndpointCore {
         let span = connection_span(role, id, &peer);
         let shared = Shared::new(core, Instant::now(), peer, t.clone(), compressor, span.clone());
         task::spawn(&shared, "timer", span.clone(), Arc::clone(&shared).run_timer());
-        task::spawn(&shared, "closer", span.clone(), Arc::clone(&shared).run_closer());
-        task::spawn(&shared, "monitor", span, crate::monitor::run(Arc::clone(&shared)));
+        task::spawn(&shared, "closer", span, Arc::clone(&shared).run_closer());
         shared
     }
 
@@ -385,9 +384,12 @@ impl EndpointCore {
     /// Puts a link to work. `false`: the connection does not take it.
     pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, socket: LinkSocket) -> bool {
         let first = socket_options::first_congestion_control(socket.tcp());
-        let chosen = *shared.lock().congestion_control.get_or_insert(first);
+        let (is_first, chosen, payload_max) = {
+            let mut state = shared.lock();
+            let is_first = state.congestion_control.is_none();
+            (is_first, *state.congestion_control.get_or_insert(first), state.core.frame_bytes_max())
+        };
         socket_options::configure(socket.tcp(), &self.config.transport, chosen);
-        let payload_max = shared.lock().core.frame_bytes_max();
         let reader =
             FrameReader::new(payload_max, Arc::clone(&self.frame_buffers), Arc::clone(&self.scratch_buffers));
         let link = Link::new(id, socket, reader);
@@ -400,6 +402,10 @@ impl EndpointCore {
         });
         if !added {
             return false;
+        }
+        if is_first {
+            // Its first sample, of this link, says how many more to make.
+            task::spawn(shared, "monitor", shared.span.clone(), crate::monitor::run(Arc::clone(shared)));
         }
         let (writer_link, writer_shared) = (Arc::clone(&link), Arc::clone(shared));
         let span = tracing::info_span!(parent: &shared.span, "link", id = id.0);

@@ -309,7 +309,7 @@ impl Link {
             Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {
                 return ReadOutcome::Handled;
             }
-            Err(ReadFrameError::Io(error)) => shared.link_failed(self, &error),
+            Err(ReadFrameError::Io(error)) => shared.read_failed(self, &error),
             Err(ReadFrameError::Protocol(error)) => {
                 // What came before the bad frame still counts.
                 shared.handle(self.id, frames);

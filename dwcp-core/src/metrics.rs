@@ -2,13 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use dwcp_proto::ProtocolError;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
 
-use crate::{ConnectionError, PeerInfo, adapt::Change, shared::Shared, stats::LinkStats};
+use crate::{PeerInfo, adapt::Change, shared::Shared, stats::LinkStats};
 
 /// Tells the recorder what the metrics mean, and makes those that belong to no peer appear before anything happens.
 /// To be called once there is a recorder, and again if it forgets what is idle.
@@ -25,7 +24,7 @@ pub fn describe() {
     describe_counter!("dwcp_compression_errors_total", "Frames received that did not decode.");
     describe_counter!(
         "dwcp_integrity_failures_total",
-        "Connections ended by a frame whose checksum was wrong."
+        "Frames and TLS records that were altered on their way."
     );
     describe_counter!(
         "dwcp_congestion_control_fallbacks_total",
@@ -33,12 +32,18 @@ pub fn describe() {
     );
     describe_gauge!("dwcp_compression_ratio", "Stream payload bytes for each frame byte sent, so far.");
     describe_gauge!("dwcp_active_streams", "Links (TCP streams) that are up.");
-    describe_gauge!("dwcp_active_connections", "Connections that have not ended.");
-    describe_gauge!("dwcp_packet_loss_ratio", "Retransmitted bytes over sent bytes, of the worst link.");
+    describe_gauge!("dwcp_active_connections", "Connections that have a link.");
+    describe_gauge!(
+        "dwcp_expected_connections",
+        "Connections that have not ended: they have a link or wait for one."
+    );
+    describe_gauge!("dwcp_packet_loss_ratio", "Lost bytes over sent bytes, of the worst link.");
     describe_gauge!("dwcp_delivery_rate_bytes_per_second", "The kernel's estimate, over all links.");
     describe_gauge!("dwcp_transport_info", "Kinds of links in use.");
     describe_histogram!("dwcp_rtt_seconds", "Smoothed round-trip time of each link at each sample.");
-    gauge!("dwcp_active_connections").increment(0.0);
+    for name in ["dwcp_active_connections", "dwcp_expected_connections"] {
+        gauge!(name).increment(0.0);
+    }
     for name in ["dwcp_compression_errors_total", "dwcp_integrity_failures_total"] {
         counter!(name).increment(0);
     }
@@ -51,22 +56,49 @@ pub(crate) struct ConnectionMetrics {
     /// What the counters were told so far: other connections to the same peer count on them too.
     published: [u64; 5],
     compression_ratio: Gauge,
-    links: Gauge,
     loss_ratio: Gauge,
-    delivery_rate: Gauge,
     rtt: Histogram,
+    links: Part,
+    delivery_rate: Part,
+    /// 1 while the connection has not ended.
+    expected: Part,
+    /// 1 while it has a link.
+    active: Part,
     /// For each kind of change.
     decisions: [Counter; 3],
-    connections: Gauge,
     transport: Gauge,
+}
+
+/// This connection's part of a gauge to which other connections add theirs; taken back at the end.
+#[derive(Debug)]
+struct Part {
+    gauge: Gauge,
+    /// An integer: sums of integers come back to zero.
+    value: u64,
+}
+
+impl Part {
+    fn new(gauge: Gauge, value: u64) -> Self {
+        gauge.increment(value as f64);
+        Self { gauge, value }
+    }
+
+    fn set(&mut self, value: u64) {
+        self.gauge.increment(value as f64 - self.value as f64);
+        self.value = value;
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 impl ConnectionMetrics {
     pub(crate) fn new(peer: &PeerInfo) -> Self {
         let region = peer.region.clone().unwrap_or_default();
         let labels = [("peer", peer.node_id.clone()), ("region", region)];
-        let connections = gauge!("dwcp_active_connections");
-        connections.increment(1.0);
         let decision = |change: &'static str| {
             let (peer, region) = (peer.node_id.clone(), peer.region.clone().unwrap_or_default());
             counter!("dwcp_link_decisions_total", "peer" => peer, "region" => region, "change" => change)
@@ -81,12 +113,13 @@ impl ConnectionMetrics {
             ],
             published: [0; 5],
             compression_ratio: gauge!("dwcp_compression_ratio", &labels),
-            links: gauge!("dwcp_active_streams", &labels),
             loss_ratio: gauge!("dwcp_packet_loss_ratio", &labels),
-            delivery_rate: gauge!("dwcp_delivery_rate_bytes_per_second", &labels),
             rtt: histogram!("dwcp_rtt_seconds", &labels),
+            links: Part::new(gauge!("dwcp_active_streams", &labels), 0),
+            delivery_rate: Part::new(gauge!("dwcp_delivery_rate_bytes_per_second", &labels), 0),
+            expected: Part::new(gauge!("dwcp_expected_connections"), 1),
+            active: Part::new(gauge!("dwcp_active_connections"), 0),
             decisions: ["add_links", "retire_link", "congestion_control"].map(decision),
-            connections,
             transport: gauge!("dwcp_transport_info", "kind" => "tcp"),
         }
     }
@@ -105,17 +138,18 @@ impl ConnectionMetrics {
             counter.increment(total.saturating_sub(*published));
             *published = total;
         }
-        // A recorder may forget what is not touched for long.
-        self.connections.increment(0.0);
+        // A recorder may forget what is not touched for long: everything is, with each sample.
         self.transport.set(1.0);
         self.decisions.iter().for_each(|counter| counter.increment(0));
-        if wire_sent > 0 {
+        if raw > 0 && wire_sent > 0 {
             self.compression_ratio.set(raw as f64 / wire_sent as f64);
         }
-        self.links.set(links.len() as f64);
+        self.expected.set((!shared.is_closed()).into());
+        self.active.set((!links.is_empty()).into());
+        self.links.set(links.len() as u64);
         let worst_loss = links.iter().map(|link| link.loss_ratio).fold(0.0, f64::max);
         self.loss_ratio.set(worst_loss);
-        self.delivery_rate.set(links.iter().map(|link| link.delivery_rate as f64).sum::<f64>());
+        self.delivery_rate.set(links.iter().map(|link| link.delivery_rate).sum());
         for link in links {
             self.rtt.record(link.rtt.as_secs_f64());
         }
@@ -130,16 +164,9 @@ impl ConnectionMetrics {
         };
         counter.increment(1);
     }
+}
 
-    pub(crate) fn connection_closed(&self, shared: &Shared) {
-        let reason = shared.error(&shared.lock());
-        if let ConnectionError::Protocol(
-            ProtocolError::PayloadChecksum { .. } | ProtocolError::HeaderChecksum { .. },
-        ) = reason
-        {
-            counter!("dwcp_integrity_failures_total").increment(1);
-        }
-        self.connections.decrement(1.0);
-        self.links.set(0.0);
-    }
+/// What came is not what was sent.
+pub(crate) fn count_integrity_failure() {
+    counter!("dwcp_integrity_failures_total").increment(1);
 }

@@ -66,11 +66,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         shared,
     };
     while !monitor.shared.is_closed() {
-        let interval = if monitor.quiet >= IDLE_AFTER { INTERVAL_IDLE } else { INTERVAL };
-        tokio::time::sleep(interval).await;
         monitor.tick();
+        let interval = if monitor.quiet >= IDLE_AFTER { INTERVAL_IDLE } else { INTERVAL };
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = monitor.shared.wait_closed() => {}
+        }
     }
-    monitor.metrics.connection_closed(&monitor.shared);
+    monitor.shared.wait_links_closed().await;
+    monitor.metrics.publish(&monitor.shared, &[]); // what moved since the last tick
 }
 
 impl Monitor {
@@ -184,14 +188,13 @@ fn micros(value: u32) -> Duration {
 }
 
 fn path_sample(link: &Link, info: &tcp_info::TcpInfo) -> LinkSample {
-    let mss = u64::from(info.snd_mss);
     LinkSample {
         id: link.id.0,
         rtt: micros(info.rtt_us),
         rtt_min: micros(info.rtt_min_us.unwrap_or(info.rtt_us)),
-        delivered_bytes: u64::from(info.delivered) * mss,
+        delivered_bytes: u64::from(info.delivered) * u64::from(info.snd_mss),
         bytes_sent: info.bytes_sent,
-        bytes_lost: info.bytes_retrans + u64::from(info.lost) * mss,
+        bytes_lost: info.bytes_lost(),
         sndbuf_limited: Duration::from_micros(info.sndbuf_limited_us),
         rwnd_limited: Duration::from_micros(info.rwnd_limited_us),
     }
@@ -205,7 +208,7 @@ fn link_stats(link: &Link, info: &tcp_info::TcpInfo) -> LinkStats {
         rtt_min: micros(info.rtt_min_us.unwrap_or(info.rtt_us)),
         delivery_rate: info.delivery_rate,
         retransmits: info.retransmits_total.into(),
-        loss_ratio: info.bytes_retrans as f64 / info.bytes_sent.max(1) as f64,
+        loss_ratio: info.loss_ratio(),
         wire_bytes_sent: link.wire_sent.load(Ordering::Relaxed),
         wire_bytes_received: link.wire_received.load(Ordering::Relaxed),
     }

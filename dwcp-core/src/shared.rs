@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -26,7 +27,7 @@ use tracing::Span;
 
 use crate::{
     CloseReason, ConnectionError, PeerInfo, TransportConfig, adapt::CongestionControl, busy_poll::BusyPoll,
-    compressor::Compressor, link::Link, stats::LinkStats,
+    compressor::Compressor, link::Link, metrics, security, stats::LinkStats,
 };
 
 /// How long the last frames may take to leave, and then the peer to end its side.
@@ -248,10 +249,22 @@ impl Shared {
     /// The peer broke the protocol on a link.
     pub(crate) fn protocol_error(&self, link: &Link, error: ProtocolError) {
         tracing::warn!(parent: &self.span, link = link.id.0, %error, "the peer broke the protocol");
-        if error == ProtocolError::Truncated {
-            return self.link_failed(link, &error);
+        match error {
+            ProtocolError::Truncated => return self.link_failed(link, &error),
+            ProtocolError::HeaderChecksum { .. } | ProtocolError::PayloadChecksum { .. } => {
+                metrics::count_integrity_failure();
+            }
+            _ => {}
         }
         self.with(|state, _| state.core.fail(error));
+    }
+
+    /// A link could not be read. With TLS this is also how altered bytes show.
+    pub(crate) fn read_failed(&self, link: &Link, error: &io::Error) {
+        if security::is_altered(error) {
+            metrics::count_integrity_failure();
+        }
+        self.link_failed(link, error);
     }
 
     /// A link is dead; the connection goes on without it.

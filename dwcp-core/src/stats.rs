@@ -52,7 +52,7 @@ pub struct LinkStats {
     pub delivery_rate: u64,
     /// Segments retransmitted so far.
     pub retransmits: u64,
-    /// Retransmitted bytes over sent bytes, 0.0..=1.0.
+    /// Lost bytes over sent bytes since the link was made, 0.0..=1.0.
     pub loss_ratio: f64,
     /// Frame bytes handed to the socket.
     pub wire_bytes_sent: u64,

@@ -21,7 +21,7 @@ pub(crate) struct TransportArgs {
     /// Links opened at first.
     #[arg(long, value_name = "N")]
     streams_initial: Option<String>,
-    /// TCP congestion control of all links; auto: chosen by measured result, beginning with bbr.
+    /// TCP congestion control of all links; auto: chosen by measured result.
     #[arg(long, value_name = "NAME|auto")]
     congestion_control: Option<String>,
     /// Largest frame, 4KiB to 4MiB.

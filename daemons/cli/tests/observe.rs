@@ -260,7 +260,18 @@ fn a_transfer_is_watched_from_both_sides() {
     let text = String::from_utf8(status(&sender, &[]).stdout).unwrap();
     assert!(text.starts_with("novacron send ") && text.contains("compression: none: switched off"), "{text}");
     let text = String::from_utf8(status(&receiver, &[]).stdout).unwrap();
-    assert!(text.starts_with("novacron recv "), "{text}");
+    assert!(text.starts_with("novacron recv ") && text.contains(", ready, listens on"), "{text}");
+
+    // While it drains, it is alive and takes on nothing.
+    assert_eq!(get(&receiver.metrics, "/ready").0, 200);
+    let pid = rustix::process::Pid::from_child(&receiver.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while get(&receiver.metrics, "/ready").0 != 503 {
+        assert!(Instant::now() < deadline, "it goes on taking on work");
+        thread::sleep(LOOK_INTERVAL);
+    }
+    assert_eq!(get(&receiver.metrics, "/healthz").0, 200);
 }
 
 #[test]

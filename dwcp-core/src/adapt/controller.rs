@@ -158,6 +158,7 @@ impl LinkController {
         self.buffers.on_sample(sample);
         self.goodput.count(sample.links);
         self.replace_lost_links(sample, &mut actions);
+        self.ramp(sample, &mut actions);
         if sample.limit != Limit::Network {
             // Whatever is measured now says nothing about the network.
             self.goodput.interrupt();
@@ -165,11 +166,8 @@ impl LinkController {
         }
         let rtt = sample.links.iter().map(|link| link.rtt).max().unwrap_or_default();
         let slot_done = self.goodput.measure(sample.now, rtt);
-        if self.startup.is_some() {
-            self.ramp(sample, &mut actions);
-            if slot_done {
-                self.follow_startup(sample.now);
-            }
+        if self.startup.is_some() && slot_done {
+            self.follow_startup(sample.now);
         }
         if self.trial.is_some() {
             self.follow_trial(sample, rtt, &mut actions);
@@ -180,13 +178,11 @@ impl LinkController {
                 self.consider_links(sample, rtt, &mut actions);
             }
         }
-        if let Some(action) = actions.last() {
-            self.last_decision.clone_from(&action.reason);
-        }
         actions
     }
 
     fn act(&mut self, change: Change, reason: String, actions: &mut Vec<Action>) {
+        self.last_decision.clone_from(&reason);
         actions.push(Action { change, reason });
     }
 
@@ -216,7 +212,7 @@ impl LinkController {
         }
     }
 
-    /// More links while slow start runs on a long path.
+    /// More links on a long path, before there is anything to send: making them takes several round trips.
     fn ramp(&mut self, sample: &PathSample<'_>, actions: &mut Vec<Action>) {
         let (Some(rtt_min), Some(startup)) = (self.evidence.rtt_min(), &mut self.startup) else {
             return;

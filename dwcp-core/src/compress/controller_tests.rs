@@ -222,12 +222,10 @@ fn settings_and_the_peer_bound_the_choice() {
 #[test]
 fn the_decision_tells_which_bottleneck_it_is_for() {
     let config = CompressionConfig { algorithm: CompressionAlgorithm::Zstd, level: CompressionLevel::Auto };
-    let controller = CompressionController::new(config, true, true, 2);
+    let mut controller = CompressionController::new(config, true, true, 2);
     assert_eq!(controller.decision(), "nothing was sent yet");
-    for (network_limited, words) in
-        [(true, "the wire is the bottleneck at 8.0 Mbit/s"), (false, "the wire waited for the processors")]
-    {
-        let mut controller = CompressionController::new(config, true, true, 2);
+    let (wire, workers) = ("the wire is the bottleneck at 8.0 Mbit/s", "the wire waited for the processors");
+    for (network_limited, words) in [(true, wire), (false, workers), (true, wire)] {
         // Without room in the pool every frame finds the wire idle.
         controller.choose(&probe_of(Content::Structured), FRAME, !network_limited);
         let elapsed = Duration::from_millis(100);

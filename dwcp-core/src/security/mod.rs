@@ -26,5 +26,6 @@ pub use allow::{AllowRule, PatternError};
 pub use config::{ALPN, TlsConfig, TlsFiles};
 pub use error::{HandshakeError, NotAllowed, PemSource, TlsError};
 pub use record::RecordError;
+pub(crate) use record::is_altered;
 pub use reload::{RELOAD_INTERVAL, TlsStore, watch};
 pub use socket::LinkSocket;

@@ -64,6 +64,12 @@ impl RecordError {
     }
 }
 
+/// Whether a link failed because what came is not what the peer's TLS sent.
+pub(crate) fn is_altered(error: &io::Error) -> bool {
+    let record = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(record, Some(RecordError::Crypto(rustls::Error::DecryptError)))
+}
+
 impl From<RecordError> for io::Error {
     fn from(error: RecordError) -> Self {
         let kind = match &error {

@@ -30,8 +30,10 @@ pub struct TcpInfo {
     pub snd_mss: u32,
     /// Segments sent and not yet acknowledged.
     pub unacked: u32,
-    /// Segments now believed lost.
+    /// Segments now believed lost and not acknowledged yet, sent again or not.
     pub lost: u32,
+    /// Repeated segments that are on their way now.
+    pub retrans: u32,
     /// Segments retransmitted since the connection began.
     pub retransmits_total: u32,
     /// Segments sent, retransmissions and bare acknowledgements included.
@@ -106,6 +108,23 @@ pub fn sample(fd: impl AsFd) -> Result<TcpInfo, SocketError> {
     sockopt::get(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, &mut raw)
         .map_err(SocketError::in_call("getsockopt(TCP_INFO)"))?;
     Ok(raw.into())
+}
+
+impl TcpInfo {
+    /// Payload bytes found to be lost so far: those that were sent again, and those marked lost that were not yet.
+    ///
+    /// A segment stays in `tcpi_lost` while its repetition is on its way (`tcpi_retrans`), and the bytes of that are in
+    /// `tcpi_bytes_retrans` already; a repetition that is lost again leaves `tcpi_retrans` (`tcp_mark_skb_lost`). A
+    /// segment repeated without need (`tcpi_dsack_dups`) counts as lost.
+    pub fn bytes_lost(&self) -> u64 {
+        let to_repeat = self.lost.saturating_sub(self.retrans);
+        self.bytes_retrans + u64::from(to_repeat) * u64::from(self.snd_mss)
+    }
+
+    /// [`bytes_lost`](Self::bytes_lost) over `bytes_sent`, 0.0..=1.0.
+    pub fn loss_ratio(&self) -> f64 {
+        (self.bytes_lost() as f64 / self.bytes_sent.max(1) as f64).min(1.0)
+    }
 }
 
 /// BBR's model, or `None` if the socket does not use BBR.
@@ -223,6 +242,7 @@ impl From<RawTcpInfo> for TcpInfo {
             snd_mss: raw.snd_mss,
             unacked: raw.unacked,
             lost: raw.lost,
+            retrans: raw.retrans,
             retransmits_total: raw.total_retrans,
             segs_out: raw.segs_out,
             delivered: raw.delivered,
@@ -305,6 +325,31 @@ mod tests {
         let info = TcpInfo::from(RawTcpInfo { state: 1, rtt: 40_000, ..RawTcpInfo::default() });
         assert_eq!((info.rtt_us, info.rtt_min_us, info.pacing_rate), (40_000, None, None));
         assert_eq!(info.delivery_rate, 0);
+    }
+
+    #[test]
+    fn each_loss_counts_once() {
+        let info = |lost, retrans, bytes_retrans| {
+            let raw = RawTcpInfo {
+                snd_mss: 1000,
+                bytes_sent: 100_000,
+                lost,
+                retrans,
+                bytes_retrans,
+                ..RawTcpInfo::default()
+            };
+            let info = TcpInfo::from(raw);
+            (info.bytes_lost(), info.loss_ratio())
+        };
+        assert_eq!(info(0, 0, 0), (0, 0.0));
+        assert_eq!(info(3, 0, 0), (3000, 0.03), "marked");
+        assert_eq!(info(3, 2, 2000), (3000, 0.03), "two of three sent again");
+        assert_eq!(info(0, 0, 3000), (3000, 0.03), "all acknowledged");
+        assert_eq!(info(0, 1, 1000), (1000, 0.01), "a probe was sent before anything was marked");
+        assert_eq!(
+            TcpInfo::from(RawTcpInfo { lost: 2, snd_mss: 1000, ..RawTcpInfo::default() }).loss_ratio(),
+            1.0
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tokio::{
 use crate::support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen, pattern};
 
 /// A frame with correct checksums; `change` may spoil its header.
-fn frame(ty: FrameType, payload: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Vec<u8> {
+pub(crate) fn frame(ty: FrameType, payload: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Vec<u8> {
     let len = payload.len() as u32;
     let mut header = FrameHeader { wire_len: len, raw_len: len, ..FrameHeader::new(ty) };
     header.flags = header.flags.with_payload_crc(true);
@@ -93,7 +93,7 @@ async fn send_and_read_close(addr: SocketAddr, bytes: &[u8]) -> Option<CloseCode
 }
 
 /// A raw peer after its handshake, and the endpoint's side of the connection.
-async fn shake_hands(server: &Endpoint, addr: SocketAddr) -> (TcpStream, Connection, Hello) {
+pub(crate) async fn shake_hands(server: &Endpoint, addr: SocketAddr) -> (TcpStream, Connection, Hello) {
     let mut socket = TcpStream::connect(addr).await.unwrap();
     socket.write_all(&hello_frame(&hello())).await.unwrap();
     let (header, payload) = next_frame(&mut socket).await.unwrap();
@@ -277,13 +277,13 @@ async fn links_join_only_with_the_right_id_and_token() {
 }
 
 /// Nodes of one authority, or of another that nobody trusts.
-struct Authority {
+pub(crate) struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = rcgen::CertificateParams::new([]).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -293,7 +293,7 @@ impl Authority {
     }
 
     /// Issued here, trusting `trusted`.
-    fn node(&self, name: &str, trusted: &Self) -> EndpointConfig {
+    pub(crate) fn node(&self, name: &str, trusted: &Self) -> EndpointConfig {
         let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap().pem();

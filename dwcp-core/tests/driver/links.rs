@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Long enough for the busiest machine: only a hang reaches it.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 fn restless(name: &str, links: u16) -> EndpointConfig {
     let mut config = config(name, links);
@@ -244,7 +244,7 @@ async fn links_are_retired_and_added_while_data_flows() {
 }
 
 /// Waits until `connection` has this many links.
-async fn links_up(connection: &Connection, count: usize) {
+pub(crate) async fn links_up(connection: &Connection, count: usize) {
     let up = async {
         while connection.stats().links.len() < count {
             tokio::time::sleep(Duration::from_millis(5)).await;

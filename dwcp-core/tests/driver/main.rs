@@ -4,5 +4,7 @@ mod hostile;
 mod latency;
 mod lifecycle;
 mod links;
+mod metrics;
 mod proxy;
+mod spans;
 mod support;

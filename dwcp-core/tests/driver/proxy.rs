@@ -44,6 +44,8 @@ struct Shared {
     refusing: AtomicBool,
     /// Connections that will be taken and never answered.
     to_swallow: AtomicU64,
+    /// A bit of the next large chunk towards the server will be flipped.
+    altering: AtomicBool,
     accepted: AtomicU64,
     /// Bytes handed on to the server.
     forwarded: AtomicU64,
@@ -74,6 +76,7 @@ impl Proxy {
             links: Mutex::default(),
             refusing: AtomicBool::new(false),
             to_swallow: AtomicU64::new(0),
+            altering: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             gate,
@@ -90,6 +93,11 @@ impl Proxy {
     /// The next connections, so many, are taken, and nothing is read from or written to them.
     pub(crate) fn swallow(&self, connections: u64) {
         self.shared.to_swallow.store(connections, Ordering::SeqCst);
+    }
+
+    /// Flips one bit in the middle of the next chunk of at least half of the largest size.
+    pub(crate) fn alter_one(&self) {
+        self.shared.altering.store(true, Ordering::SeqCst);
     }
 
     /// Connections that came so far.
@@ -181,6 +189,11 @@ async fn pump(
             Ok(0) | Err(_) => return,
             Ok(count) => count,
         };
+        if count >= CHUNK_LEN / 2
+            && counted.is_some_and(|shared| shared.altering.swap(false, Ordering::SeqCst))
+        {
+            buffer[count / 2] ^= 1;
+        }
         if let Some(gate) = counted.and_then(|shared| shared.gate.as_ref()) {
             gate.acquire_many(count as u32).await.unwrap().forget();
         }

@@ -24,17 +24,22 @@ const ROUND_TRIP_MAX: Duration = Duration::from_secs(60);
 static MESSAGE: [u8; Messages::LEN_MAX] = [0; Messages::LEN_MAX];
 
 pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
-    let time = Duration::try_from_secs_f64(args.time).context("--time")?;
-    let interval = Duration::try_from_secs_f64(args.interval).context("--interval")?;
-    ensure!(!interval.is_zero(), "--interval must be longer than nothing");
-    ensure!(!args.reverse || args.mode == Mode::Throughput, "--reverse is for --mode throughput");
-    let size = args.size.map(usize::try_from).transpose().context("--size")?;
+    let time = Duration::try_from_secs_f64(args.time).map_err(|error| Usage(format!("--time: {error}")))?;
+    let interval =
+        Duration::try_from_secs_f64(args.interval).map_err(|error| Usage(format!("--interval: {error}")))?;
+    ensure!(!interval.is_zero(), Usage("--interval must be longer than nothing".into()));
+    let reversible = args.mode == Mode::Throughput;
+    ensure!(!args.reverse || reversible, Usage("--reverse is for --mode throughput".into()));
+    let size =
+        args.size.map(usize::try_from).transpose().map_err(|error| Usage(format!("--size: {error}")))?;
     let (block_bytes, message_bytes) = match args.mode {
         Mode::Throughput => (size.unwrap_or(BLOCK_BYTES), 0),
         _ => (BLOCK_BYTES, size.unwrap_or(MESSAGE_BYTES)),
     };
-    ensure!((1..=BLOCK_BYTES_MAX).contains(&block_bytes), "--size: a write has 1..={BLOCK_BYTES_MAX} bytes");
-    ensure!(message_bytes <= MESSAGE.len(), "--size: a message has at most {} bytes", MESSAGE.len());
+    let write_fits = (1..=BLOCK_BYTES_MAX).contains(&block_bytes);
+    ensure!(write_fits, Usage(format!("--size: a write has 1..={BLOCK_BYTES_MAX} bytes")));
+    let most = MESSAGE.len();
+    ensure!(message_bytes <= most, Usage(format!("--size: a message has at most {most} bytes")));
     let plan = Plan {
         mode: args.mode,
         streams: args.streams.unwrap_or((args.mode == Mode::Throughput).into()),
@@ -100,7 +105,7 @@ pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
 
 async fn connect(args: &ClientArgs, endpoint: &Endpoint) -> Result<Connection> {
     let server = args.server.as_deref().ok_or_else(|| Usage("HOST:PORT is missing".into()))?;
-    let (host, _) = server.rsplit_once(':').with_context(|| format!("{server:?} is not HOST:PORT"))?;
+    let (host, _) = server.rsplit_once(':').ok_or_else(|| Usage(format!("{server:?} is not HOST:PORT")))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = args.server_name.as_deref().unwrap_or(host);
     let mut connected = Err(anyhow!("{host} has no address"));

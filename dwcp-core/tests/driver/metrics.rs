@@ -1,0 +1,271 @@
+//! Every `dwcp_*` metric of the transport moves when, and as, it should.
+//!
+//! The tests have one thread each, on which the endpoints' tasks run, too; so they have a recorder of their own.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dwcp_core::{CompressionConfig, Connection, ConnectionError, EndpointConfig, ReadError};
+use dwcp_proto::frame::{Codec, Flags, FrameType};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use tokio::io::AsyncWriteExt;
+
+use crate::{
+    hostile::{Authority, frame, shake_hands},
+    links::DEADLINE,
+    proxy::{Cut, Proxy},
+    support::{config, connect, listen, pattern, read_all},
+};
+
+/// Keeps the value of each metric, named `name{label="value",..}` with its labels in order.
+#[derive(Debug, Default)]
+struct Recorded {
+    counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    gauges: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    histograms: Mutex<BTreeMap<String, Arc<Samples>>>,
+}
+
+#[derive(Debug, Default)]
+struct Samples(Mutex<Vec<f64>>);
+
+impl HistogramFn for Samples {
+    fn record(&self, value: f64) {
+        self.0.lock().unwrap().push(value);
+    }
+}
+
+fn entry<T: Default>(of: &Mutex<BTreeMap<String, Arc<T>>>, key: &Key) -> Arc<T> {
+    let mut labels: Vec<_> =
+        key.labels().map(|label| format!("{}={:?}", label.key(), label.value())).collect();
+    labels.sort();
+    let name = format!("{}{{{}}}", key.name(), labels.join(","));
+    Arc::clone(of.lock().unwrap().entry(name).or_default())
+}
+
+impl Recorder for Recorded {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(entry(&self.counters, key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(entry(&self.gauges, key))
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(entry(&self.histograms, key))
+    }
+}
+
+impl Recorded {
+    /// Counters and gauges.
+    fn all(&self) -> BTreeMap<String, f64> {
+        let counters = self.counters.lock().unwrap();
+        let gauges = self.gauges.lock().unwrap();
+        let counters =
+            counters.iter().map(|(name, value)| (name.clone(), value.load(Ordering::Relaxed) as f64));
+        // A gauge keeps the bits of its number.
+        let gauges =
+            gauges.iter().map(|(name, value)| (name.clone(), f64::from_bits(value.load(Ordering::Relaxed))));
+        counters.chain(gauges).collect()
+    }
+
+    /// Of a counter or gauge; absent: none.
+    fn value(&self, name: &str) -> Option<f64> {
+        self.all().get(name).copied()
+    }
+
+    /// Waits until all of these counters and gauges have these values.
+    async fn becomes(&self, expected: &[(&str, f64)]) {
+        let missing = || {
+            let wrong = |(name, value): &&(&str, f64)| self.value(name) != Some(*value);
+            expected.iter().filter(wrong).collect::<Vec<_>>()
+        };
+        let waiting = async {
+            while !missing().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let result = tokio::time::timeout(DEADLINE, waiting).await;
+        assert!(result.is_ok(), "never became {:?}, but\n{:#?}", missing(), self.all());
+    }
+}
+
+/// Labels of what the client says about the server, and the server about the client, which has a region.
+const LABELS_AT_CLIENT: &[(&str, &str)] = &[("peer", "server"), ("region", "")];
+const AT_CLIENT: &str = r#"{peer="server",region=""}"#;
+const AT_SERVER: &str = r#"{peer="client",region="north"}"#;
+
+fn settings(name: &str) -> EndpointConfig {
+    let mut config = config(name, 2);
+    config.region = (name == "client").then(|| "north".to_owned());
+    config
+}
+
+async fn send(from: &Connection, to: &Connection, data: Bytes) -> Result<Vec<u8>, ReadError> {
+    let (mut send, _recv) = from.open_stream().await.unwrap();
+    let writing = tokio::spawn(async move {
+        let _ = send.write_bytes(data).await; // the end of the connection is the reader's to tell
+        let _ = send.finish();
+    });
+    let (_answer, mut recv) = to.accept_stream().await?;
+    let read = read_all(&mut recv).await;
+    writing.await.unwrap();
+    read
+}
+
+#[tokio::test]
+async fn a_connection_moves_its_metrics() {
+    const LEN: usize = 4 << 20;
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let (server, addr) = listen(settings("server")).await;
+    let proxy = Proxy::start(addr).await;
+    let (a, b) = connect(&server, proxy.addr, settings("client")).await;
+    let named = |name: &str, side: &str| format!("dwcp_{name}{side}");
+    let both = |name: &str| [named(name, AT_CLIENT), named(name, AT_SERVER)];
+    let becomes = async |name: &str, value: f64| {
+        for metric in both(name) {
+            recorded.becomes(&[(&metric, value)]).await;
+        }
+    };
+    // Both ends are in this process.
+    let connections = async |active: f64, expected: f64| {
+        let [one, other] = ["dwcp_active_connections{}", "dwcp_expected_connections{}"];
+        recorded.becomes(&[(one, active), (other, expected)]).await;
+    };
+
+    becomes("active_streams", 2.0).await;
+    connections(2.0, 2.0).await;
+    becomes("resumes_total", 0.0).await;
+    recorded
+        .becomes(&[("dwcp_integrity_failures_total{}", 0.0), ("dwcp_compression_errors_total{}", 0.0)])
+        .await;
+    assert_eq!(recorded.value(r#"dwcp_transport_info{kind="tcp"}"#), Some(1.0));
+
+    assert_eq!(send(&a, &b, pattern(LEN)).await.unwrap().len(), LEN);
+    recorded.becomes(&[(&named("bytes_sent_total", AT_CLIENT), LEN as f64)]).await;
+    recorded.becomes(&[(&named("bytes_received_total", AT_SERVER), LEN as f64)]).await;
+    recorded.becomes(&[(&named("bytes_sent_total", AT_SERVER), 0.0)]).await;
+    let value = |name: &str, side: &str| recorded.value(&named(name, side)).unwrap();
+    for wire in [value("wire_bytes_sent_total", AT_CLIENT), value("wire_bytes_received_total", AT_SERVER)] {
+        assert!(wire > LEN as f64 && wire < 1.1 * LEN as f64, "{wire} bytes with headers");
+    }
+    let ratio = value("compression_ratio", AT_CLIENT);
+    assert!((0.9..1.0).contains(&ratio), "nothing is compressed: {ratio}");
+    assert!(value("delivery_rate_bytes_per_second", AT_CLIENT) > 0.0);
+    assert!((0.0..=1.0).contains(&value("packet_loss_ratio", AT_CLIENT)));
+    let round_trips = entry(&recorded.histograms, &Key::from_parts("dwcp_rtt_seconds", LABELS_AT_CLIENT));
+    let round_trips = round_trips.0.lock().unwrap().clone();
+    assert!(
+        !round_trips.is_empty() && round_trips.iter().all(|rtt| (1e-6..10.0).contains(rtt)),
+        "{round_trips:?}"
+    );
+
+    // One link dies, and is replaced.
+    assert!(proxy.cut_one(1, Cut::Reset));
+    becomes("resumes_total", 1.0).await;
+    becomes("active_streams", 2.0).await;
+
+    // All die and none returns: expected is what active is not.
+    proxy.refuse(true);
+    proxy.cut_all(Cut::Reset);
+    connections(0.0, 2.0).await;
+    becomes("active_streams", 0.0).await;
+    becomes("resumes_total", 3.0).await;
+    proxy.refuse(false);
+    connections(2.0, 2.0).await;
+    becomes("active_streams", 2.0).await;
+
+    // A bit flips on the way.
+    proxy.alter_one();
+    assert!(send(&a, &b, pattern(LEN)).await.is_err());
+    assert!(matches!(b.closed().await, ConnectionError::Protocol(_)));
+    recorded.becomes(&[("dwcp_integrity_failures_total{}", 1.0)]).await;
+    connections(0.0, 0.0).await;
+    becomes("active_streams", 0.0).await;
+    becomes("delivery_rate_bytes_per_second", 0.0).await;
+}
+
+#[tokio::test]
+async fn connections_to_the_same_peer_add_up() {
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let (server, addr) = listen(settings("server")).await;
+    let (a, _b) = connect(&server, addr, settings("client")).await;
+    let (_c, _d) = connect(&server, addr, settings("client")).await;
+    let links = format!("dwcp_active_streams{AT_SERVER}");
+    recorded.becomes(&[(&links, 4.0), ("dwcp_active_connections{}", 4.0)]).await;
+    a.close(0, "");
+    recorded.becomes(&[(&links, 2.0), ("dwcp_active_connections{}", 2.0)]).await;
+}
+
+#[tokio::test]
+async fn what_shrinks_has_a_ratio() {
+    const LEN: usize = 8 << 20;
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let (server, addr) = listen(settings("server")).await;
+    let mut client = settings("client");
+    client.compression = CompressionConfig::default();
+    let (a, b) = connect(&server, addr, client).await;
+    assert_eq!(send(&a, &b, vec![0; LEN].into()).await.unwrap().len(), LEN);
+    let name = format!("dwcp_compression_ratio{AT_CLIENT}");
+    let shrunk = async {
+        while recorded.value(&name).is_none_or(|ratio| ratio < 2.0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let result = tokio::time::timeout(DEADLINE, shrunk).await;
+    assert!(result.is_ok(), "{:?}", recorded.value(&name));
+}
+
+#[tokio::test]
+async fn a_frame_that_does_not_decode_is_a_compression_error() {
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let (server, addr) = listen(config("server", 1)).await;
+    let (mut socket, connection, _) = shake_hands(&server, addr).await;
+    let bad = frame(FrameType::Data, &[0x55; 200], |header| {
+        header.stream = 1;
+        header.raw_len = 1000;
+        header.flags = Flags::default().with_payload_crc(true).with_codec(Codec::Zstd);
+    });
+    socket.write_all(&bad).await.unwrap();
+    let (_send, mut recv) = connection.accept_stream().await.unwrap();
+    let error = recv.read_chunk().await.unwrap_err();
+    assert!(matches!(error, ReadError::Corrupt { offset: 0, .. }), "{error:?}");
+    recorded
+        .becomes(&[("dwcp_compression_errors_total{}", 1.0), ("dwcp_integrity_failures_total{}", 0.0)])
+        .await;
+}
+
+/// TLS has no frame checksums: its records tell.
+#[tokio::test]
+async fn an_altered_tls_record_costs_a_link_and_nothing_else() {
+    const LEN: usize = 4 << 20;
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let authority = Authority::new("ours");
+    let (server, addr) = listen(authority.node("localhost", &authority)).await;
+    let proxy = Proxy::start(addr).await;
+    let (a, b) = connect(&server, proxy.addr, authority.node("client", &authority)).await;
+    proxy.alter_one();
+    assert!(send(&a, &b, pattern(LEN)).await.unwrap() == pattern(LEN));
+    recorded.becomes(&[("dwcp_integrity_failures_total{}", 1.0), ("dwcp_expected_connections{}", 2.0)]).await;
+}
