@@ -73,7 +73,8 @@ async fn closing_wakes_everyone_who_waits() {
             assert!(error.to_string().contains("enough"), "{error}");
         } else {
             assert_eq!(error, ConnectionError::ClosedLocally);
-            assert!(is_closed_with(&b.closed().await, CloseCode(CloseCode::APPLICATION + 7)));
+            let error = b.closed().await;
+            assert!(is_closed_with(&error, CloseCode(CloseCode::APPLICATION + 7)), "{error}");
         }
         assert_eq!(writing.await.unwrap(), Err(WriteError::Connection(error.clone())));
         assert_eq!(reading.await.unwrap(), Err(ReadError::Connection(error.clone())));
