@@ -26,8 +26,8 @@ pub struct EndpointConfig {
 pub struct TransportConfig {
     /// Bounds of the number of links.
     pub streams: StreamsConfig,
-    /// TCP congestion control. `None`: begin with `bbr` and let the controller choose by measured
-    /// result; `Some`: that one, always.
+    /// TCP congestion control. `None`: begin with `bbr`, or `cubic` on a path below 2 ms, and let the controller
+    /// choose by measured result; `Some`: that one, always.
     pub congestion_control: Option<String>,
     /// Largest payload of a frame in bytes, 4 KiB..=4 MiB.
     pub frame_bytes_max: u32,

@@ -3,7 +3,7 @@
 //! An attempt is one handshake and, if it fails, the rest after it. Attempts do not wait for each other: one that
 //! hangs until the handshake timeout costs one link for that long and delays no other.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use dwcp_proto::{
     conn::LinkId,
@@ -12,7 +12,7 @@ use dwcp_proto::{
 use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
-use crate::{ConnectError, endpoint::EndpointCore, shared::Shared};
+use crate::{ConnectError, connect::Spare, endpoint::EndpointCore, shared::Shared};
 
 /// First and longest wait after a failed attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -50,18 +50,19 @@ impl Backoffs {
 }
 
 impl Dialer {
-    /// Opens links of the connection until it ends.
-    pub(crate) async fn run(self) {
+    /// Opens links of the connection until it ends, the first of them on `spares`.
+    pub(crate) async fn run(self, mut spares: VecDeque<Spare>) {
         let dialer = Arc::new(self);
         let mut attempts = JoinSet::new();
         let mut backoffs = Backoffs::default();
         let mut next_link = 1;
         while !dialer.shared.is_closed() {
             while attempts.len() < dialer.shared.links_missing().min(DIALS_MAX) {
-                let attempt = Arc::clone(&dialer).attempt(next_link, backoffs.take());
+                let attempt = Arc::clone(&dialer).attempt(next_link, backoffs.take(), spares.pop_front());
                 attempts.spawn(attempt.in_current_span());
                 next_link += 1;
             }
+            spares.clear(); // the peer takes fewer
             tokio::select! {
                 () = dialer.shared.links_changed.notified() => {}
                 Some(ended) = attempts.join_next() => backoffs.attempt_ended(result(ended)),
@@ -70,7 +71,12 @@ impl Dialer {
     }
 
     /// Tries to make one link. If that fails, waits and says how long it has waited.
-    async fn attempt(self: Arc<Self>, link: u32, backoff: Duration) -> Option<Duration> {
+    async fn attempt(
+        self: Arc<Self>,
+        link: u32,
+        backoff: Duration,
+        spare: Option<Spare>,
+    ) -> Option<Duration> {
         let hello = Hello {
             minor: MINOR_VERSION,
             link,
@@ -78,7 +84,7 @@ impl Dialer {
             token: self.token,
             capabilities: self.endpoint.capabilities(),
         };
-        match self.endpoint.make_link(self.addr, &self.server_name, &hello).await {
+        match self.endpoint.make_link(self.addr, &self.server_name, &hello, spare).await {
             Ok(made) if made.names == self.shared.peer.names => {
                 self.endpoint.attach(&self.shared, LinkId(link), made.socket);
                 return None;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
@@ -12,7 +11,7 @@ use std::{
 };
 
 use dwcp_proto::{
-    CloseCode, ProtocolError,
+    CloseCode,
     conn::{Connection as Core, ConnectionConfig, LinkId, Role},
     frame::Codec,
     hello::{Capabilities, ConnectionId, Hello, JoinToken, MINOR_VERSION},
@@ -28,14 +27,14 @@ use crate::{
     BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, ConnectionSnapshot,
     EndpointConfig, PeerInfo, TlsConfig,
     accept::{Acceptor, CONNECTIONS_WAITING_MAX},
+    adapt::{self, CongestionControl},
     buffers::BufferPool,
     compress::CompressPool,
     compressor::Compressor,
     dialer::Dialer,
-    handshake::{self, HandshakeError},
     link::Link,
     reader::{FrameReader, SCRATCH_LEN},
-    security::{self, LinkSocket, RecordError},
+    security::{self, LinkSocket},
     shared::Shared,
     socket_options, task,
 };
@@ -129,7 +128,7 @@ impl Endpoint {
             token: JoinToken::default(),
             capabilities: self.core.capabilities(),
         };
-        let made = self.core.make_link(addr, server_name, &hello).await?;
+        let (made, spares) = self.core.make_first_link(addr, server_name, &hello).await?;
         let peer = PeerInfo {
             node_id: made.hello.capabilities.node_id.clone(),
             region: Some(made.hello.capabilities.region.clone()).filter(|region| !region.is_empty()),
@@ -149,7 +148,7 @@ impl Endpoint {
             connection: id,
             token,
         };
-        task::spawn(&shared, "dialer", shared.span.clone(), dialer.run());
+        task::spawn(&shared, "dialer", shared.span.clone(), dialer.run(spares));
         Ok(Connection::new(shared))
     }
 
@@ -202,34 +201,6 @@ impl Endpoint {
                 });
             }
             shared.wait_links_closed().await;
-        }
-    }
-}
-
-/// A link after its handshake.
-pub(crate) struct MadeLink {
-    pub(crate) socket: LinkSocket,
-    pub(crate) hello: Hello,
-    pub(crate) names: Vec<String>,
-}
-
-/// Why a handshake failed whose HELLO was sent, or failed to be sent with `write`.
-fn connect_error(addr: SocketAddr, write: Option<io::Error>, read: HandshakeError) -> ConnectError {
-    /// First byte of a TLS alert record.
-    const TLS_ALERT: u8 = 21;
-    match read {
-        HandshakeError::Refused(reason) => ConnectError::Refused { addr, reason },
-        HandshakeError::Protocol(ProtocolError::BadMagic(TLS_ALERT)) => ConnectError::PeerSpeaksTls { addr },
-        HandshakeError::Protocol(source) => ConnectError::Protocol { addr, source },
-        HandshakeError::Io(source) => {
-            // In TLS 1.3 the client's certificate is judged after the client has finished (RFC 8446 section 4.4.2.4).
-            if let Some(RecordError::Alert(alert)) = source.get_ref().and_then(|inner| inner.downcast_ref()) {
-                return ConnectError::Tls { addr, source: security::HandshakeError::Refused(*alert) };
-            }
-            match write {
-                Some(source) => ConnectError::Io { call: "write", addr, source },
-                None => ConnectError::Io { call: "read", addr, source },
-            }
         }
     }
 }
@@ -290,41 +261,6 @@ impl EndpointCore {
         }
     }
 
-    /// Connects, does the TLS handshake if configured, and exchanges HELLOs.
-    pub(crate) async fn make_link(
-        &self,
-        addr: SocketAddr,
-        server_name: &str,
-        hello: &Hello,
-    ) -> Result<MadeLink, ConnectError> {
-        let timeout = self.config.transport.handshake_timeout;
-        let making = async {
-            let io = |call| move |source| ConnectError::Io { call, addr, source };
-            let tcp = TcpStream::connect(addr).await.map_err(io("connect"))?;
-            let (socket, names) = self.client_socket(tcp, addr, server_name).await?;
-            let sent = handshake::send_hello(&socket, hello).await;
-            // A peer that refused before our HELLO came may have closed; why is to be read all the same.
-            match handshake::receive_hello(&socket).await {
-                Ok(answer) => Ok(MadeLink { socket, hello: answer, names }),
-                Err(error) => Err(connect_error(addr, sent.err(), error)),
-            }
-        };
-        let making =
-            making.instrument(tracing::info_span!("handshake", role = "client", %addr, link = hello.link));
-        tokio::time::timeout(timeout, making).await.unwrap_or(Err(ConnectError::TimedOut { addr, timeout }))
-    }
-
-    async fn client_socket(
-        &self,
-        tcp: TcpStream,
-        addr: SocketAddr,
-        server_name: &str,
-    ) -> Result<(LinkSocket, Vec<String>), ConnectError> {
-        let Some(tls) = self.tls() else { return Ok((LinkSocket::plain(tcp), Vec::new())) };
-        let connected = LinkSocket::connect_tls(tcp, server_name, &tls).await;
-        connected.map_err(|source| ConnectError::Tls { addr, source })
-    }
-
     pub(crate) async fn server_socket(
         &self,
         tcp: TcpStream,
@@ -383,10 +319,15 @@ impl EndpointCore {
 
     /// Puts a link to work. `false`: the connection does not take it.
     pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, socket: LinkSocket) -> bool {
-        let first = socket_options::first_congestion_control(socket.tcp());
+        let rtt_min = socket_options::rtt_min(socket.tcp());
         let (is_first, chosen, payload_max) = {
             let mut state = shared.lock();
             let is_first = state.congestion_control.is_none();
+            let first = CongestionControl::first(rtt_min);
+            if is_first {
+                let links = adapt::links_at_first(self.config.transport.streams, rtt_min.unwrap_or_default());
+                state.links_wanted = links.into();
+            }
             (is_first, *state.congestion_control.get_or_insert(first), state.core.frame_bytes_max())
         };
         socket_options::configure(socket.tcp(), &self.config.transport, chosen);

@@ -17,6 +17,7 @@ mod busy_poll;
 pub mod compress;
 mod compressor;
 mod config;
+mod connect;
 mod connection;
 mod dialer;
 mod endpoint;

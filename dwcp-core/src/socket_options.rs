@@ -10,10 +10,10 @@ use crate::{TransportConfig, adapt::CongestionControl};
 /// Bytes that may wait unsent in the kernel: what a control message can find before it, about one frame.
 const NOTSENT_LOWAT: u32 = 256 << 10;
 
-/// What a connection begins with whose first link this is.
-pub(crate) fn first_congestion_control(tcp: &TcpStream) -> CongestionControl {
-    let rtt_min_us = tcp_info::sample(tcp).ok().and_then(|info| info.rtt_min_us);
-    CongestionControl::first(rtt_min_us.map(|us| Duration::from_micros(us.into())))
+/// The smallest round-trip time that the kernel saw; `None` if it does not say.
+pub(crate) fn rtt_min(tcp: &TcpStream) -> Option<Duration> {
+    let us = tcp_info::sample(tcp).ok()?.rtt_min_us?;
+    Some(Duration::from_micros(us.into()))
 }
 
 /// Sets the options of a new link; `chosen` is the controller's congestion control.

@@ -36,6 +36,8 @@ pub const JOIN_BELOW: usize = 4096;
 pub const MESSAGES_SHARING_BUFFERS_MAX: usize = 256;
 /// Fewer raw bytes than this are never sent with a codec.
 pub const CODEC_RAW_LEN_MIN: u32 = 128;
+/// By what factor a stream's window grows at once: on a long path each step takes a round trip.
+pub const WINDOW_GROWTH: u64 = 4;
 /// Smallest window for stream data that a side may offer, in bytes.
 pub const WINDOW_MIN: u64 = 4 << 10;
 /// Smallest message window that a side may offer, in bytes: the largest message fits into what is left of it

@@ -54,11 +54,11 @@ fn windows_close_and_open() {
     assert_eq!(write_all(&mut pair, first), 4_000, "up to the connection's");
 }
 
-// DWCP-5.9: a reader that keeps up gets a larger window, up to the connection's; one that does not, does not.
+// DWCP-5.9: the window grows once, and further, up to the connection's, with a reader that keeps up.
 #[test]
 fn windows_grow_with_the_reader() {
-    for (pause, expected) in [(Duration::from_millis(1), 10_000), (Duration::from_secs(10), 6_000)] {
-        let mut pair = Pair::with(&small());
+    for (pause, expected) in [(Duration::from_millis(1), 96_000), (Duration::from_secs(10), 24_000)] {
+        let mut pair = Pair::with(&Capabilities { connection_window: 100_000, ..small() });
         let id = pair.ends[CLIENT].open_stream().unwrap();
         let mut now = NOW;
         for _ in 0..6 {
@@ -72,11 +72,30 @@ fn windows_grow_with_the_reader() {
     }
 }
 
+// DWCP-5.9: the window grows while something is missing, but not because nobody reads.
+#[test]
+fn windows_grow_across_a_gap() {
+    let wide = Capabilities { connection_window: 100_000, ..small() };
+    let mut server = lone(&wide);
+    assert_eq!(give(&mut server, data(1, 2_000), &[0; 4_000]), Ok(()));
+    assert_eq!(give(&mut server, data(1, 23_999), &[0; 1]), Ok(()), "4 * 6000 from the start");
+    assert_eq!(give(&mut server, data(1, 95_999), &[0; 1]), Ok(()), "once more");
+    let beyond = give(&mut server, data(1, 96_000), &[0; 4_001]).unwrap_err();
+    assert_eq!(beyond, ProtocolError::CreditExceeded { what: "stream", used: 100_001, limit: 100_000 });
+
+    let mut server = lone(&wide);
+    assert_eq!(give(&mut server, data(1, 0), &[0; 4_000]), Ok(()));
+    assert_eq!(give(&mut server, data(1, 4_000), &[0; 2_000]), Ok(()));
+    let beyond = give(&mut server, data(1, 6_000), &[0; 1]).unwrap_err();
+    assert_eq!(beyond, ProtocolError::CreditExceeded { what: "stream", used: 6_001, limit: 6_000 });
+}
+
 // DWCP-5.7, DWCP-5.8: one byte too many.
 #[test]
 fn exceeding_credit_is_an_error() {
     let mut server = lone(&small());
-    assert_eq!(give(&mut server, data(1, 2_000), &[0; 4_000]), Ok(()));
+    assert_eq!(give(&mut server, data(1, 0), &[0; 4_000]), Ok(()));
+    assert_eq!(give(&mut server, data(1, 4_000), &[0; 2_000]), Ok(()));
     let error = give(&mut server, data(1, 6_000), &[0; 1]).unwrap_err();
     assert_eq!(error, ProtocolError::CreditExceeded { what: "stream", used: 6_001, limit: 6_000 });
 

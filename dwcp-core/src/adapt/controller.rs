@@ -9,15 +9,11 @@ use super::{
     Action, Change, CongestionControl, Limit, LinkSample, PathSample, SHORT_RTT,
     evidence::{Evidence, Loss},
     goodput::Goodput,
+    links_at_first,
 };
 use crate::config::StreamsConfig;
 use trial::{PAUSE_MIN, Pause, TRIAL_SLOTS, Trial, TrialKind};
 
-/// Links that a long path gets while slow start runs: it ends sooner, and two to four BBR links carry a fifth more
-/// than one at 1 % loss.
-const STARTUP_LINKS: u16 = 4;
-/// From this round-trip time on a path is long: slow start and single flows leave it empty.
-const LONG_RTT: Duration = Duration::from_millis(10);
 /// Start-up has ended after this many slots without growth of a fifth.
 const STARTUP_FLAT_SLOTS: usize = 3;
 const STARTUP_GROWTH: f64 = 1.2;
@@ -212,16 +208,16 @@ impl LinkController {
         }
     }
 
-    /// More links on a long path, before there is anything to send: making them takes several round trips.
+    /// More links on a long path, as soon as it is known to be one.
     fn ramp(&mut self, sample: &PathSample<'_>, actions: &mut Vec<Action>) {
         let (Some(rtt_min), Some(startup)) = (self.evidence.rtt_min(), &mut self.startup) else {
             return;
         };
-        let goal = STARTUP_LINKS.min(self.config.streams.max);
-        if startup.ramped || rtt_min < LONG_RTT {
+        if startup.ramped {
             return;
         }
         startup.ramped = true;
+        let goal = links_at_first(self.config.streams, rtt_min);
         if goal > self.target {
             let more = goal - self.target;
             self.target = goal;

@@ -179,6 +179,9 @@ impl Connection {
         if received.discarded > 0 {
             self.flow.consume(received.discarded);
         }
+        if half.bridge_gap(self.config.local.connection_window) {
+            self.credits_due.push_back(id);
+        }
         if received.readable {
             self.events.push_back(Event::StreamReadable(id));
         }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     error::ProtocolError,
     frame::{Codec, FrameHeader, FrameType},
-    limits::{JOIN_BELOW, JOINED_MAX},
+    limits::{JOIN_BELOW, JOINED_MAX, WINDOW_GROWTH},
 };
 
 /// Received stream data, still encoded with its codec.
@@ -60,7 +60,7 @@ pub(super) struct RecvHalf {
     /// Offset up to which the peer may send.
     pub(super) limit: u64,
     window: u64,
-    window_updated: Duration,
+    window_updated: Option<Duration>,
     ordered: VecDeque<Waiting>,
     out_of_order: BTreeMap<u64, Chunk>,
     fin: Option<u64>,
@@ -93,7 +93,7 @@ impl RecvHalf {
             consumed: 0,
             limit: window,
             window,
-            window_updated: Duration::ZERO,
+            window_updated: None,
             ordered: VecDeque::new(),
             out_of_order: BTreeMap::new(),
             fin: None,
@@ -228,17 +228,38 @@ impl RecvHalf {
         Read::Blocked
     }
 
-    /// Raises the limit once half of the window is used, and doubles the window while the reader keeps up so well
-    /// that a window does not last four round trips.
+    /// Raises the limit once half of the window is used, and widens the window the first time, and while the reader
+    /// keeps up so well that half a window does not last four round trips. Returns whether a CREDIT has become due.
     pub(super) fn update_credit(&mut self, now: Duration, rtt: Duration, window_max: u64) -> bool {
         if self.fin.is_some() || self.limit - self.consumed > self.window / 2 {
             return false;
         }
-        if now.saturating_sub(self.window_updated) < rtt.saturating_mul(4) {
-            self.window = self.window.saturating_mul(2).min(window_max.max(self.window));
+        if self.window_updated.is_none_or(|updated| now.saturating_sub(updated) < rtt.saturating_mul(4)) {
+            self.widen(window_max);
         }
-        self.window_updated = now;
-        self.limit = self.consumed.saturating_add(self.window);
+        self.window_updated = Some(now);
+        self.raise_limit()
+    }
+
+    /// Widens the window if the peer has nearly used it up because something is missing, and not because the reader
+    /// is slow: one lost frame then stops one link, not all. Returns whether a CREDIT has become due.
+    pub(super) fn bridge_gap(&mut self, window_max: u64) -> bool {
+        let quarter = self.window / 4;
+        let used_up = self.limit - self.highest <= quarter;
+        let reader_keeps_up = self.next - self.consumed <= quarter;
+        if !used_up || !reader_keeps_up || self.stopped || self.fin.is_some() || self.window >= window_max {
+            return false;
+        }
+        self.widen(window_max);
+        self.raise_limit()
+    }
+
+    fn widen(&mut self, window_max: u64) {
+        self.window = self.window.saturating_mul(WINDOW_GROWTH).min(window_max.max(self.window));
+    }
+
+    fn raise_limit(&mut self) -> bool {
+        self.limit = self.limit.max(self.consumed.saturating_add(self.window));
         !std::mem::replace(&mut self.credit_due, true)
     }
 
