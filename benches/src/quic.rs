@@ -84,11 +84,17 @@ async fn answer(connection: quinn::Connection) -> Result<()> {
             done?;
         }
     } else {
-        let mut bytes = 0;
+        // As `novacron bench`: what arrives within the time, counted from the first byte.
+        let time = Duration::from_micros(recv.read_u64_le().await?);
+        let (mut first, mut bytes, mut bytes_in_time) = (None, 0, 0);
         while let Some(chunk) = recv.read_chunk(CHUNK, true).await? {
             bytes += chunk.bytes.len() as u64;
+            if first.get_or_insert_with(Instant::now).elapsed() <= time {
+                bytes_in_time = bytes;
+            }
         }
         send.write_u64_le(bytes).await?;
+        send.write_u64_le(bytes_in_time).await?;
         send.finish()?;
     }
     connection.closed().await;
@@ -101,6 +107,7 @@ async fn ask(connection: &quinn::Connection, mode: Mode, time: Duration) -> Resu
         return framed::ask(tokio::io::join(recv, send), mode, time).await;
     }
     send.write_u8(mode as u8).await?;
+    send.write_u64_le(time.as_micros() as u64).await?;
     let block = block();
     let start = Instant::now();
     let mut sent = 0;
@@ -111,7 +118,7 @@ async fn ask(connection: &quinn::Connection, mode: Mode, time: Duration) -> Resu
     send.finish()?;
     let bytes = recv.read_u64_le().await?;
     ensure!(bytes == sent, "{sent} bytes sent, {bytes} arrived");
-    Ok(Report::bulk(bytes, start.elapsed()))
+    Ok(Report::bulk(recv.read_u64_le().await?, time))
 }
 
 fn transport(congestion: Congestion) -> Arc<TransportConfig> {

@@ -1,7 +1,8 @@
 //! The three jobs, and what comes out of them.
 //!
 //! - *bulk*: 256 KiB blocks one way until the time is over; the receiver's count, divided by the time from the first
-//!   write to the arrival of that count.
+//!   write to the arrival of that count. Over QUIC and DWCP, which are measured on long paths, too: the receiver's count
+//!   when the time since its first byte is over, divided by that time.
 //! - *rtt*: 64 bytes there and back, one outstanding.
 //! - *messages*: 64-byte messages one way, counted by the receiver.
 //!

@@ -10,14 +10,23 @@ mod client;
 mod report;
 mod server;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use dwcp_core::{RecvStream, SendStream, sample_data::SampleData};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    time::Instant,
+};
 
 pub(crate) use report::rate;
 
@@ -138,6 +147,7 @@ struct End {
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
     bytes: u64,
+    bytes_in_time: u64,
     messages: u64,
     cpu_seconds: f64,
     retransmits: u64,
@@ -198,12 +208,38 @@ async fn fill(mut stream: SendStream, mut ring: Ring, until: tokio::time::Instan
 }
 
 /// Reads a stream to its end; how many bytes it had.
-async fn drain(mut stream: RecvStream) -> Result<u64> {
+async fn drain(mut stream: RecvStream, arrivals: Arc<Arrivals>) -> Result<u64> {
     let mut bytes = 0;
     while let Some(chunk) = stream.read_chunk().await? {
         bytes += chunk.len() as u64;
+        arrivals.count(chunk.len());
     }
     Ok(bytes)
+}
+
+/// What arrived, over all streams, within the time of the measurement: what was still on its way then would add its
+/// time as well, and on a long path blur the rate.
+struct Arrivals {
+    time: Duration,
+    first: OnceLock<Instant>,
+    in_time: AtomicU64,
+}
+
+impl Arrivals {
+    fn new(time: Duration) -> Arc<Self> {
+        Arc::new(Self { time, first: OnceLock::new(), in_time: AtomicU64::new(0) })
+    }
+
+    fn count(&self, bytes: usize) {
+        let now = Instant::now();
+        if now - *self.first.get_or_init(|| now) <= self.time {
+            self.in_time.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn in_time(&self) -> u64 {
+        self.in_time.load(Ordering::Relaxed)
+    }
 }
 
 /// The control stream.

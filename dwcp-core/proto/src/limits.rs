@@ -26,6 +26,10 @@ pub const BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 pub const FRAMES_OUT_OF_ORDER_MAX: usize = 1 << 16;
 /// Streams that may wait at a receiver to be accepted is the peer's `streams_max`; ids stop here.
 pub const STREAM_ID_MAX: u32 = u32::MAX - 1;
+/// A frame is stuck, and repeated on an idle link, after this many times the acknowledgement time of the fastest link...
+pub const REINJECT_AFTER: u32 = 2;
+/// ... but no sooner than this.
+pub const REINJECT_WAIT_MIN: Duration = Duration::from_millis(100);
 /// A batch for one link is closed once it holds this many bytes.
 pub const BATCH_BYTES: usize = 64 << 10;
 /// Payloads up to this size are copied behind their header instead of being sent by reference.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dwcp_proto::{
     CloseCode,
     conn::{Closed, Event, LinkId, MessageSendError, OpenError, Priority, Read},
+    limits::REINJECT_WAIT_MIN,
 };
 use support::{CLIENT, NOW, Pair, SERVER, assert_lines, frames, read_all, write};
 
@@ -42,6 +43,54 @@ fn a_lost_link() {
     // The server gives up its end, too.
     assert!(pair.events(SERVER).contains(&Event::LinkLost(LinkId(0))));
     assert!(pair.ends[SERVER].active_links().eq([LinkId(1)]));
+}
+
+// DWCP-6.11: what is stuck on one link goes out on the other as well, once, and only when there is nothing new.
+#[test]
+fn a_stuck_frame_overtakes_on_another_link() {
+    for lost in [None, Some(0), Some(1)] {
+        let mut pair = Pair::new();
+        pair.add_link(1);
+        let id = pair.ends[CLIENT].open_stream().unwrap();
+        write(&mut pair.ends[CLIENT], id, b"stuck");
+        assert_lines(&pair.send(CLIENT, 0), "C 0 Data stream=1 len=5");
+        write(&mut pair.ends[CLIENT], id, b" not");
+        pair.send(CLIENT, 1);
+        pair.deliver(CLIENT, 1);
+        pair.ends[SERVER].handle_timeout(NOW + Duration::from_millis(20));
+        assert_lines(&pair.send(SERVER, 1), "S 1 LinkAck stream=1 offset=1");
+        pair.deliver(SERVER, 1);
+        assert_eq!(read_all(&mut pair.ends[SERVER], 1).0, b"");
+
+        let due = NOW + REINJECT_WAIT_MIN;
+        assert_eq!(pair.ends[CLIENT].poll_timeout(), Some(due));
+        pair.ends[CLIENT].handle_timeout(due - Duration::from_millis(1));
+        assert_lines(&pair.send(CLIENT, 1), "");
+        pair.ends[CLIENT].handle_timeout(due);
+        assert!(!pair.ends[CLIENT].wants_transmit_on(LinkId(0)), "the slow link has it");
+        assert_lines(&pair.send(CLIENT, 1), "C 1 Data stream=1 len=5");
+        pair.ends[CLIENT].handle_timeout(2 * due);
+        assert!(!pair.ends[CLIENT].wants_transmit(), "once");
+
+        if lost == Some(1) {
+            pair.lose_link(1); // with the repetition; the original is still on its way
+        } else {
+            pair.deliver(CLIENT, 1);
+            assert_eq!(read_all(&mut pair.ends[SERVER], 1).0, b"stuck not");
+        }
+        if lost == Some(0) {
+            pair.lose_link(0); // what counts as unacknowledged there goes out once more, and is recognised
+        } else {
+            pair.deliver(CLIENT, 0);
+        }
+        pair.exchange_acks();
+        let read = read_all(&mut pair.ends[SERVER], 1).0;
+        assert_eq!(read, if lost == Some(1) { &b"stuck not"[..] } else { b"" });
+        pair.ends[CLIENT].stream_finish(id).unwrap();
+        pair.ends[CLIENT].stream_stop(id, 0);
+        pair.exchange_acks();
+        assert_eq!(pair.ends[CLIENT].queued(), 0, "nothing is left, with link {lost:?} lost");
+    }
 }
 
 // DWCP-6.6: a retired link finishes what it has.

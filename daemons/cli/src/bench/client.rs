@@ -1,6 +1,6 @@
 //! The client: sends (or, reversed, receives) for the given time and gathers the figures.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    BLOCK_BYTES, BLOCK_BYTES_MAX, ClientArgs, Control, End, MESSAGE_BYTES, Mode, Outcome, Plan, Ring,
-    cpu_seconds, drain, fill, peak_rss_kib,
+    Arrivals, BLOCK_BYTES, BLOCK_BYTES_MAX, ClientArgs, Control, End, MESSAGE_BYTES, Mode, Outcome, Plan,
+    Ring, cpu_seconds, drain, fill, peak_rss_kib,
     report::{Interval, LinkReport, Report},
 };
 use crate::{exit::Usage, observe::Observable, settings::Node};
@@ -61,6 +61,7 @@ pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
 
     let mut run = Run {
         connection: connection.clone(),
+        arrivals: Arrivals::new(plan.time),
         plan,
         message: Bytes::from_static(&MESSAGE[..message_bytes]),
         start: Instant::now(),
@@ -77,7 +78,11 @@ pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
     let stats = connection.stats();
     connection.close(0, "done");
 
-    let bytes = if args.reverse { received } else { outcome.bytes };
+    let (bytes, bytes_in_time) = if args.reverse {
+        (received, run.arrivals.in_time())
+    } else {
+        (outcome.bytes, outcome.bytes_in_time)
+    };
     let wire = |s: &ConnectionStats| if args.reverse { s.wire_bytes_received } else { s.wire_bytes_sent };
     let wire_bytes = wire(&stats) - wire(&before.1);
     let sent_retransmits: u64 = stats.links.iter().map(|link| link.retransmits).sum();
@@ -85,7 +90,7 @@ pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
         mode: args.mode,
         seconds,
         bytes,
-        bits_per_second: bytes as f64 * 8.0 / seconds,
+        bits_per_second: bytes_in_time as f64 * 8.0 / run.plan.time.as_secs_f64(),
         wire_bytes,
         ratio: (wire_bytes > 0).then(|| bytes as f64 / wire_bytes as f64),
         messages: outcome.messages,
@@ -122,6 +127,8 @@ struct Run {
     connection: Connection,
     plan: Plan,
     message: Bytes,
+    /// What comes here, if the server sends.
+    arrivals: Arc<Arrivals>,
     start: Instant,
 }
 
@@ -143,7 +150,7 @@ impl Run {
         for _ in 0..self.plan.streams {
             if self.plan.reverse {
                 let (_, recv) = self.connection.accept_stream().await?;
-                streams.spawn(drain(recv));
+                streams.spawn(drain(recv, Arc::clone(&self.arrivals)));
             } else {
                 let (send, _) = self.connection.open_stream().await?;
                 let (ring, until) = (ring.clone(), self.until());

@@ -16,8 +16,9 @@ pub(super) struct Report {
     pub(super) seconds: f64,
     /// Stream payload that arrived.
     pub(super) bytes: u64,
+    /// Stream payload that arrived within the time asked for, counted from its first byte, over that time.
     pub(super) bits_per_second: f64,
-    /// What that took on the wire, frame headers included, TLS and TCP not.
+    /// What `bytes` took on the wire, frame headers included, TLS and TCP not.
     pub(super) wire_bytes: u64,
     /// Stream payload over wire bytes.
     pub(super) ratio: Option<f64>,

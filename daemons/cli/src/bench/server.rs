@@ -1,12 +1,14 @@
 //! The server: receives, answers requests, and says in the end what it got.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, ensure};
 use dwcp_core::{Connection, ConnectionError, Endpoint, MessageError};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
-    BLOCK_BYTES_MAX, Control, End, Outcome, Plan, Ring, STREAMS_MAX, ServerArgs, cpu_seconds, drain, fill,
-    retransmits,
+    Arrivals, BLOCK_BYTES_MAX, Control, End, Outcome, Plan, Ring, STREAMS_MAX, ServerArgs, cpu_seconds,
+    drain, fill, retransmits,
 };
 use crate::{observe::Observable, settings::Node};
 
@@ -53,6 +55,7 @@ async fn serve(connection: &Connection) -> Result<Outcome> {
     messages.spawn(answer(connection.clone(), count));
     control.send(&"ready").await?;
 
+    let arrivals = Arrivals::new(plan.time);
     let mut streams = JoinSet::new();
     for _ in 0..plan.streams {
         match &ring {
@@ -63,7 +66,7 @@ async fn serve(connection: &Connection) -> Result<Outcome> {
             }
             None => {
                 let (_, recv) = connection.accept_stream().await?;
-                streams.spawn(drain(recv));
+                streams.spawn(drain(recv, Arc::clone(&arrivals)));
             }
         }
     }
@@ -73,8 +76,13 @@ async fn serve(connection: &Connection) -> Result<Outcome> {
     }
     let end: End = control.recv().await?;
     let messages = *counted.wait_for(|count| *count >= end.messages).await?;
-    let outcome =
-        Outcome { bytes, messages, cpu_seconds: cpu_seconds() - cpu, retransmits: retransmits(connection) };
+    let outcome = Outcome {
+        bytes,
+        bytes_in_time: arrivals.in_time(),
+        messages,
+        cpu_seconds: cpu_seconds() - cpu,
+        retransmits: retransmits(connection),
+    };
     control.send(&outcome).await?;
     // The client closes once it has read that.
     connection.closed().await;

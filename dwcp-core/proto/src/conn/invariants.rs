@@ -98,7 +98,8 @@ impl Connection {
         let mut outstanding: BTreeMap<u32, usize> =
             self.send.iter().map(|(&id, half)| (id, half.unsent_frames())).collect();
         let (mut frames, mut bytes) = (0, 0);
-        for frame in self.links.values().flat_map(|link| &link.unacked).chain(&self.retransmit) {
+        let unacked = self.links.values().flat_map(|link| &link.unacked).filter(|frame| !frame.repetition);
+        for frame in unacked.chain(&self.retransmit) {
             frames += 1;
             bytes += frame.payload.len();
             if frame.header.ty == FrameType::Data {

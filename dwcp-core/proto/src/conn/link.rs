@@ -23,6 +23,10 @@ pub(super) struct Retirement {
 pub(super) struct Link {
     /// Reliable frames sent and not acknowledged, oldest first.
     pub(super) unacked: VecDeque<OutFrame>,
+    /// How many of them, from the front, are on other links as well or are repetitions themselves (see `reinject`).
+    pub(super) reinjected: usize,
+    /// How long frames take to be acknowledged, smoothed.
+    pub(super) ack_time: Option<Duration>,
     acked: u64,
     received: u64,
     ack_sent: u64,
@@ -97,6 +101,14 @@ impl Link {
         self.ack_deadline = None;
         self.ack_now = false;
         Some(self.received)
+    }
+
+    /// Takes the oldest frame, which was acknowledged.
+    pub(super) fn pop_acknowledged(&mut self, now: Duration) -> Option<OutFrame> {
+        let frame = self.unacked.pop_front()?;
+        self.reinjected = self.reinjected.saturating_sub(1);
+        self.learn_ack_time(now.saturating_sub(frame.sent_at));
+        Some(frame)
     }
 
     /// How many of `unacked` an acknowledgement up to `count` covers.

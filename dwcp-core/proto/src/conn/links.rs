@@ -41,7 +41,7 @@ impl Connection {
         if self.closed.is_some() {
             return;
         }
-        for frame in link.unacked.drain(..) {
+        for frame in link.unacked.drain(..).filter(|frame| !frame.repetition) {
             self.requeue(frame);
         }
         if self.lost_links.len() == LINKS_MAX {

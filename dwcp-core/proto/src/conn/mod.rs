@@ -14,6 +14,7 @@ mod links;
 mod messages;
 mod receive;
 mod recv;
+mod reinject;
 mod send;
 mod sequence;
 mod streams;
@@ -135,6 +136,16 @@ pub(crate) struct OutFrame {
     pub(crate) payload: Bytes,
     /// Its place in [`Flight`], once it was sent.
     pub(crate) serial: Option<u64>,
+    /// When it went onto its link.
+    pub(crate) sent_at: Duration,
+    /// The original is on another link (see `reinject`).
+    pub(crate) repetition: bool,
+}
+
+impl OutFrame {
+    pub(crate) fn new(header: FrameHeader, payload: Bytes) -> Self {
+        Self { header, payload, serial: None, sent_at: Duration::ZERO, repetition: false }
+    }
 }
 
 /// One credit pool in each direction.
@@ -178,6 +189,9 @@ pub struct Connection {
     links_wanted: Option<u32>,
     links_wanted_due: bool,
     flight: Flight,
+    /// Frames sent before this are stuck; found at `reinject_looked`.
+    reinject_before: Option<Duration>,
+    reinject_looked: Duration,
     acknowledged_bytes: u64,
     flow: Flow,
     send: BTreeMap<u32, SendHalf>,
@@ -246,6 +260,8 @@ impl Connection {
             links_wanted: None,
             links_wanted_due: false,
             flight: Flight::default(),
+            reinject_before: None,
+            reinject_looked: Duration::ZERO,
             acknowledged_bytes: 0,
             flow,
             send: BTreeMap::new(),
@@ -391,7 +407,7 @@ impl Connection {
             header.flags = header.flags.with_payload_crc(true);
             header.payload_crc = crc32fast::hash(&payload);
         }
-        self.control.push_back(OutFrame { header, payload, serial: None });
+        self.control.push_back(OutFrame::new(header, payload));
     }
 
     fn code_payload(code: u32) -> Bytes {
@@ -409,7 +425,7 @@ impl Connection {
             [link.ack_deadline(), Some(keepalive)].into_iter().flatten()
         });
         let idle = self.config.idle_timeout.map(|timeout| self.last_activity.saturating_add(timeout));
-        links.chain(idle).chain(self.resume_deadline).min()
+        links.chain(idle).chain(self.resume_deadline).chain(self.reinject_deadline()).min()
     }
 
     /// Lets time pass.
@@ -433,6 +449,7 @@ impl Connection {
             self.link_lost(now, id);
             self.events.push_back(Event::LinkLost(id));
         }
+        self.look_for_stuck_frames(now);
         if self.resume_deadline.is_some_and(|deadline| deadline <= now) {
             return self.give_up();
         }

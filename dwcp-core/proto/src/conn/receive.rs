@@ -78,7 +78,7 @@ impl Connection {
             FrameType::Credit => self.on_credit(header),
             FrameType::MessageCredit => self.on_message_credit(header),
             FrameType::StreamsMax => self.on_streams_max(header),
-            FrameType::LinkAck => self.on_link_ack(header),
+            FrameType::LinkAck => self.on_link_ack(now, header),
             FrameType::Reset => self.on_reset(header, &payload),
             FrameType::Stop => self.on_stop(header, &payload),
             FrameType::Ping => {
@@ -244,16 +244,17 @@ impl Connection {
         Ok(())
     }
 
-    fn on_link_ack(&mut self, header: &FrameHeader) -> Result<(), ProtocolError> {
+    fn on_link_ack(&mut self, now: Duration, header: &FrameHeader) -> Result<(), ProtocolError> {
         let Some(link) = self.links.get_mut(&LinkId(header.stream)) else {
             return Ok(());
         };
         let newly = link.acknowledge(header.offset)?;
         for _ in 0..newly {
-            let Some(frame) = self.links.get_mut(&LinkId(header.stream)).and_then(|l| l.unacked.pop_front())
-            else {
-                break;
-            };
+            let link = self.links.get_mut(&LinkId(header.stream));
+            let Some(frame) = link.and_then(|link| link.pop_acknowledged(now)) else { break };
+            if frame.repetition {
+                continue;
+            }
             self.settle(&frame);
             self.acknowledged_bytes += frame.payload.len() as u64;
             if frame.header.ty != FrameType::Data {

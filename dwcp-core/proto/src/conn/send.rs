@@ -154,18 +154,15 @@ impl StreamFrame {
     pub(super) fn into_out(self, stream: u32) -> OutFrame {
         let shorter = self.raw_len >= CODEC_RAW_LEN_MIN && self.payload.len() < self.raw_len as usize;
         assert!(self.codec == Codec::Identity || shorter, "a codec makes a payload shorter (clause 3.7)");
-        OutFrame {
-            header: FrameHeader {
-                flags: Flags::default().with_codec(self.codec).with_payload_crc(self.payload_crc.is_some()),
-                stream,
-                wire_len: self.payload.len() as u32,
-                raw_len: self.raw_len,
-                offset: self.offset,
-                payload_crc: self.payload_crc.unwrap_or(0),
-                ..FrameHeader::new(FrameType::Data)
-            },
-            payload: self.payload,
-            serial: None,
-        }
+        let header = FrameHeader {
+            flags: Flags::default().with_codec(self.codec).with_payload_crc(self.payload_crc.is_some()),
+            stream,
+            wire_len: self.payload.len() as u32,
+            raw_len: self.raw_len,
+            offset: self.offset,
+            payload_crc: self.payload_crc.unwrap_or(0),
+            ..FrameHeader::new(FrameType::Data)
+        };
+        OutFrame::new(header, self.payload)
     }
 }

@@ -126,7 +126,7 @@ impl Connection {
             offset: half.next_offset,
             ..FrameHeader::new(FrameType::Data)
         };
-        self.queue_data(id, OutFrame { header, payload: Bytes::new(), serial: None });
+        self.queue_data(id, OutFrame::new(header, Bytes::new()));
         Ok(())
     }
 

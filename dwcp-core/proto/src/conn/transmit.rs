@@ -72,21 +72,21 @@ impl TxBatch {
 impl Connection {
     /// Whether [`poll_transmit`](Self::poll_transmit) has something for some link.
     pub fn wants_transmit(&self) -> bool {
-        self.links.values().any(|link| self.wants_link(link))
+        self.links.iter().any(|(&id, link)| self.wants_link(id, link))
     }
 
     /// Whether it has something for this link.
     pub fn wants_transmit_on(&self, id: LinkId) -> bool {
-        self.links.get(&id).is_some_and(|link| self.wants_link(link))
+        self.links.get(&id).is_some_and(|link| self.wants_link(id, link))
     }
 
-    fn wants_link(&self, link: &Link) -> bool {
+    fn wants_link(&self, id: LinkId, link: &Link) -> bool {
         if self.closed.is_some() {
             return !link.close_sent;
         }
         link.wants_own()
             || (link.is_open() && self.wants_state())
-            || (link.is_active() && self.has_reliable())
+            || (link.is_active() && (self.has_reliable() || self.can_reinject_on(id)))
     }
 
     fn wants_state(&self) -> bool {
@@ -98,7 +98,7 @@ impl Connection {
             || self.in_messages.iter().any(|queue| queue.credit_due)
     }
 
-    fn has_reliable(&self) -> bool {
+    pub(super) fn has_reliable(&self) -> bool {
         !self.retransmit.is_empty()
             || self.flight.has_room()
                 && (!self.control.is_empty()
@@ -141,9 +141,10 @@ impl Connection {
         if link.is_active() {
             let unsent_before = self.unsent_bytes;
             while !batch.is_full() {
-                let Some(mut frame) = self.next_reliable() else { break };
+                let Some(mut frame) = self.next_reliable().or_else(|| self.next_reinjected()) else { break };
                 batch.push(&frame.header, &frame.payload);
                 frame.serial.get_or_insert_with(|| self.flight.launch(frame.payload.len()));
+                frame.sent_at = now;
                 link.unacked.push_back(frame);
             }
             if self.unsent_bytes < unsent_before {
@@ -260,7 +261,7 @@ impl Connection {
             offset: sequence,
             payload_crc: if crc { crc32fast::hash(&payload) } else { 0 },
         };
-        Some(OutFrame { header, payload, serial: None })
+        Some(OutFrame::new(header, payload))
     }
 }
 
