@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt,
     congestion::{BbrConfig, CubicConfig},
@@ -87,13 +87,13 @@ async fn answer(connection: quinn::Connection) -> Result<()> {
         // As `novacron bench`: what arrives within the time, counted from the first byte.
         let time = Duration::from_micros(recv.read_u64_le().await?);
         let (mut first, mut bytes, mut bytes_in_time) = (None, 0, 0);
-        while let Some(chunk) = recv.read_chunk(CHUNK, true).await? {
+        // An error: the time is over.
+        while let Ok(Some(chunk)) = recv.read_chunk(CHUNK, true).await {
             bytes += chunk.bytes.len() as u64;
             if first.get_or_insert_with(Instant::now).elapsed() <= time {
                 bytes_in_time = bytes;
             }
         }
-        send.write_u64_le(bytes).await?;
         send.write_u64_le(bytes_in_time).await?;
         send.finish()?;
     }
@@ -110,14 +110,11 @@ async fn ask(connection: &quinn::Connection, mode: Mode, time: Duration) -> Resu
     send.write_u64_le(time.as_micros() as u64).await?;
     let block = block();
     let start = Instant::now();
-    let mut sent = 0;
     while start.elapsed() < time {
         send.write_chunk(block.clone()).await?;
-        sent += block.len() as u64;
     }
-    send.finish()?;
-    let bytes = recv.read_u64_le().await?;
-    ensure!(bytes == sent, "{sent} bytes sent, {bytes} arrived");
+    // Not finished: what fills the window would take minutes on a long path that loses.
+    send.reset(VarInt::from_u32(0))?;
     Ok(Report::bulk(recv.read_u64_le().await?, time))
 }
 

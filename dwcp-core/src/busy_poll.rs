@@ -29,6 +29,15 @@ static POLLING: AtomicBool = AtomicBool::new(false);
 static MAY_POLL: LazyLock<bool> =
     LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|count| count > NonZero::<usize>::MIN));
 
+/// Ends the turn of the thread that polls, even by a panic.
+struct Polling;
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        POLLING.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Whether polling paid lately; of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct BusyPoll {
@@ -72,8 +81,8 @@ impl Shared {
             tokio::task::yield_now().await;
         }
         if self.busy_poll.is_due() && *MAY_POLL && !POLLING.swap(true, Ordering::Relaxed) {
+            let _polling = Polling;
             let paid = self.heard_last().is_some_and(|link| link.poll(self, WAIT_MAX, arrived));
-            POLLING.store(false, Ordering::Relaxed);
             self.busy_poll.learn(paid);
         }
     }

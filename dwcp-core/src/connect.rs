@@ -8,6 +8,7 @@ use tracing::Instrument;
 
 use crate::{
     ConnectError, adapt,
+    dialer::DIALS_MAX,
     endpoint::EndpointCore,
     handshake::{self, HandshakeError},
     security::{self, LinkSocket, RecordError},
@@ -32,6 +33,17 @@ pub(crate) struct OpenSocket {
 #[derive(Debug)]
 pub(crate) struct Spare(JoinHandle<Result<OpenSocket, ConnectError>>);
 
+impl Spare {
+    async fn opened(mut self, addr: SocketAddr) -> Result<OpenSocket, ConnectError> {
+        let stopped =
+            || ConnectError::Io { call: "connect", addr, source: io::ErrorKind::Interrupted.into() };
+        (&mut self.0).await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(stopped()), // the runtime ends
+        })
+    }
+}
+
 impl Drop for Spare {
     fn drop(&mut self) {
         self.0.abort();
@@ -51,7 +63,7 @@ impl EndpointCore {
             let opened = self.open_socket(addr, server_name).await?;
             let rtt_min = socket_options::rtt_min(opened.socket.tcp()).unwrap_or_default();
             let links = adapt::links_at_first(self.config.transport.streams, rtt_min);
-            let spares = (1..links).map(|_| self.open_spare(addr, server_name)).collect();
+            let spares = (1..links).take(DIALS_MAX).map(|_| self.open_spare(addr, server_name)).collect();
             Ok((introduce(addr, opened, hello).await?, spares))
         };
         self.in_time(addr, hello, making).await
@@ -67,9 +79,7 @@ impl EndpointCore {
     ) -> Result<MadeLink, ConnectError> {
         let making = async {
             let opened = match spare {
-                Some(mut spare) => (&mut spare.0)
-                    .await
-                    .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?,
+                Some(spare) => spare.opened(addr).await?,
                 None => self.open_socket(addr, server_name).await?,
             };
             introduce(addr, opened, hello).await

@@ -18,7 +18,7 @@ use crate::{ConnectError, connect::Spare, endpoint::EndpointCore, shared::Shared
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Attempts at a time.
-const DIALS_MAX: usize = 16;
+pub(crate) const DIALS_MAX: usize = 16;
 
 /// What an attempt needs to know.
 #[derive(Debug)]

@@ -327,6 +327,9 @@ impl EndpointCore {
             if is_first {
                 let links = adapt::links_at_first(self.config.transport.streams, rtt_min.unwrap_or_default());
                 state.links_wanted = links.into();
+                if shared.role == Role::Server {
+                    state.core.want_links(links.into());
+                }
             }
             (is_first, *state.congestion_control.get_or_insert(first), state.core.frame_bytes_max())
         };

@@ -61,6 +61,8 @@ pub(crate) struct Link {
 struct Reading {
     reader: FrameReader,
     frames: Vec<(FrameHeader, Bytes)>,
+    /// The peer broke the protocol: what comes from here on has no frames.
+    broken: bool,
 }
 
 /// What came of one read.
@@ -128,7 +130,7 @@ impl Link {
             again: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             wake_writer: Notify::new(),
-            reading: tokio::sync::Mutex::new(Reading { reader, frames: Vec::new() }),
+            reading: tokio::sync::Mutex::new(Reading { reader, frames: Vec::new(), broken: false }),
             dead: AtomicBool::new(false),
             died: Notify::new(),
             wire_sent: AtomicU64::new(0),
@@ -295,8 +297,9 @@ impl Link {
         if self.is_dead() {
             return ReadOutcome::Ended;
         }
-        let Reading { reader, frames } = reading;
-        match reader.read(read, frames) {
+        let Reading { reader, frames, broken } = reading;
+        let result = if *broken { reader.discard(read) } else { reader.read(read, frames) };
+        match result {
             Ok(0) => shared.link_failed(self, &"the peer closed it"),
             Ok(count) => {
                 self.wire_received.fetch_add(count as u64, Ordering::Relaxed);
@@ -319,6 +322,9 @@ impl Link {
                 // What came before the bad frame still counts.
                 shared.handle(self.id, frames);
                 shared.protocol_error(self, error);
+                // What follows is thrown away until the peer has read why and closes.
+                *broken = true;
+                return ReadOutcome::Handled;
             }
         }
         ReadOutcome::Ended

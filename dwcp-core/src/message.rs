@@ -169,20 +169,24 @@ impl Messages {
         let mut polled = None;
         self.shared()
             .busy_poll(|| {
-                polled = answer.try_recv().ok();
+                // A receiver that has said how it ended must not be asked again.
+                polled = match answer.try_recv() {
+                    Err(oneshot::error::TryRecvError::Empty) => None,
+                    ended => Some(ended.ok()),
+                };
                 polled.is_some()
             })
             .await;
         let answer = match polled {
-            Some(answer) => Ok(answer),
-            None => answer.await,
+            Some(ended) => ended,
+            None => answer.await.ok(),
         };
         waiting.done = true;
         match answer {
-            Ok((ResponseStatus::Ok, payload)) => Ok(payload),
-            Ok((ResponseStatus::Error, payload)) => Err(MessageError::Remote(payload)),
-            Ok((ResponseStatus::Dropped, _)) => Err(MessageError::Dropped),
-            Err(_) => Err(MessageError::Connection(self.shared().error(&self.shared().lock()))),
+            Some((ResponseStatus::Ok, payload)) => Ok(payload),
+            Some((ResponseStatus::Error, payload)) => Err(MessageError::Remote(payload)),
+            Some((ResponseStatus::Dropped, _)) => Err(MessageError::Dropped),
+            None => Err(MessageError::Connection(self.shared().error(&self.shared().lock()))),
         }
     }
 

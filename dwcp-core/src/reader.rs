@@ -137,6 +137,14 @@ impl FrameReader {
         Ok(count)
     }
 
+    /// Reads once and throws away what came: after a protocol error. Returns the bytes read; 0 is the end of the link.
+    pub(crate) fn discard(
+        &mut self,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> Result<usize, ReadFrameError> {
+        Ok(read(&mut [IoSliceMut::new(self.scratch.as_mut_slice())])?)
+    }
+
     /// Cuts the frames out of the scratch buffer.
     fn cut(&mut self, frames: &mut Vec<(FrameHeader, Bytes)>) -> Result<(), ProtocolError> {
         let mut start = self.skip.min(self.filled);

@@ -223,6 +223,9 @@ impl Shared {
         let mut state = self.lock();
         let filled = state.core.poll_transmit(now, link, batch);
         let wakers = self.deliver_events(&mut state);
+        if !filled {
+            self.rearm(&mut state); // nothing new is left: from now on frames can be stuck
+        }
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         filled

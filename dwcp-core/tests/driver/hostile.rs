@@ -8,8 +8,8 @@ use std::{
 };
 
 use dwcp_core::{
-    ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, TlsConfig, WriteError,
-    security::LinkSocket,
+    ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, MessageError, Priority, TlsConfig,
+    WriteError, security::LinkSocket,
 };
 use dwcp_proto::{
     CloseCode,
@@ -380,6 +380,51 @@ impl TlsPeer {
                 count => buffer = &mut buffer[count.unwrap()..],
             }
         }
+    }
+}
+
+/// After a broken frame nothing is a frame any more, however much follows: it is thrown away, and the peer learns why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_without_end_after_a_large_frame_gets_one_close() {
+    let (server, addr) = listen(config("server", 1)).await;
+    let (socket, connection, _) = shake_hands(&server, addr).await;
+    let (mut reading, mut writing) = socket.into_split();
+    let large = frame(FrameType::Data, &[7; 60_000], |header| header.stream = 1);
+    writing.write_all(&large).await.unwrap();
+    let flood = tokio::spawn(async move {
+        // Small pieces, so that many reads are needed; an error: the endpoint has closed.
+        for _ in 0..500 {
+            if writing.write_all(&[0xa5; 4096]).await.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut answer = Vec::new();
+    let _ = reading.read_to_end(&mut answer).await; // a reset is as good as an end
+    flood.await.unwrap();
+    let reason = connection.closed().await;
+    assert!(matches!(reason, ConnectionError::Protocol(_)), "{reason}");
+}
+
+/// The peer's CLOSE may come while whoever asks polls the socket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_closes_instead_of_answering_fails_the_request() {
+    for _ in 0..50 {
+        let (server, addr) = listen(config("server", 1)).await;
+        let (a, b) = connect(&server, addr, config("client", 1)).await;
+        let answering = tokio::spawn(async move {
+            let question = b.messages().recv().await.unwrap();
+            b.close(7, "no answer");
+            drop(question);
+        });
+        let error =
+            a.messages().request(Priority::Normal, "?".into(), Duration::from_secs(100)).await.unwrap_err();
+        let MessageError::Connection(ConnectionError::ClosedByPeer(reason)) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(reason.code, CloseCode(0x1007)); // of the application
+        answering.await.unwrap();
     }
 }
 

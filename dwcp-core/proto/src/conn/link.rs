@@ -107,6 +107,7 @@ impl Link {
     pub(super) fn pop_acknowledged(&mut self, now: Duration) -> Option<OutFrame> {
         let frame = self.unacked.pop_front()?;
         self.reinjected = self.reinjected.saturating_sub(1);
+        self.skip_repetitions();
         self.learn_ack_time(now.saturating_sub(frame.sent_at));
         Some(frame)
     }

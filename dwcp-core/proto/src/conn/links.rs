@@ -44,6 +44,11 @@ impl Connection {
         for frame in link.unacked.drain(..).filter(|frame| !frame.repetition) {
             self.requeue(frame);
         }
+        // Repetitions may have gone down with it: they can be made again.
+        for other in self.links.values_mut() {
+            other.reinjected = 0;
+            other.skip_repetitions();
+        }
         if self.lost_links.len() == LINKS_MAX {
             self.lost_links.pop_front(); // only a hint: the peer's own timers find a dead link, too
         }

@@ -325,7 +325,9 @@ impl Connection {
         if self.requests_taken.remove(&id) {
             self.events.push_back(Event::RequestCancelled(id));
             self.drop_request(id);
-        } else if !self.in_messages[id.priority as usize].has_seen(id.sequence) {
+        } else if !self.in_messages[id.priority as usize].has_seen(id.sequence)
+            && !self.requests_cancelled.contains(&id)
+        {
             Self::check_requests(&self.requests_cancelled)?;
             self.requests_cancelled.insert(id);
         }

@@ -12,9 +12,20 @@ use super::{Connection, LinkId, OutFrame, link::Link};
 use crate::limits::{REINJECT_AFTER, REINJECT_WAIT_MIN};
 
 impl Link {
-    /// The oldest frame that is neither a repetition nor repeated, and its place.
-    fn stuck(&self) -> Option<(usize, &OutFrame)> {
-        self.unacked.iter().enumerate().skip(self.reinjected).find(|(_, frame)| !frame.repetition)
+    /// The oldest frame that is neither a repetition nor repeated.
+    fn oldest(&self) -> Option<&OutFrame> {
+        self.unacked.get(self.reinjected)
+    }
+
+    fn is_stuck(&self, before: Duration) -> bool {
+        self.oldest().is_some_and(|frame| frame.sent_at <= before)
+    }
+
+    /// Passes over repetitions, after any change of `unacked`.
+    pub(super) fn skip_repetitions(&mut self) {
+        while self.oldest().is_some_and(|frame| frame.repetition) {
+            self.reinjected += 1;
+        }
     }
 
     /// Remembers how long a frame took to be acknowledged.
@@ -40,33 +51,39 @@ impl Connection {
             return None;
         }
         let wait = self.reinject_wait()?;
-        let oldest = self.links.values().filter_map(Link::stuck).map(|(_, frame)| frame.sent_at).min()?;
+        let oldest = self.links.values().filter_map(Link::oldest).map(|frame| frame.sent_at).min()?;
         // Not at once again if those who could help are busy themselves.
         Some(oldest.saturating_add(wait).max(self.reinject_looked.saturating_add(wait / 4)))
     }
 
-    /// Looks which frames are stuck by now.
+    /// Looks whether frames are stuck by now.
     pub(super) fn look_for_stuck_frames(&mut self, now: Duration) {
         self.reinject_looked = now;
-        self.reinject_before = self.reinject_wait().and_then(|wait| now.checked_sub(wait));
+        let before = self.reinject_wait().and_then(|wait| now.checked_sub(wait));
+        self.reinject_before = before.filter(|&before| self.links.values().any(|link| link.is_stuck(before)));
     }
 
-    /// Whether a link other than `id` has a stuck frame, and nothing new is to be sent.
-    pub(super) fn can_reinject_on(&self, id: LinkId) -> bool {
+    /// Whether a link other than `id`, which is not stuck itself, has a stuck frame, and nothing new is to be sent.
+    pub(super) fn can_reinject_on(&self, id: LinkId, link: &Link) -> bool {
         let Some(before) = self.reinject_before else { return false };
-        let stuck = |link: &Link| link.stuck().is_some_and(|(_, frame)| frame.sent_at <= before);
-        !self.has_reliable() && self.links.iter().any(|(&other, link)| other != id && stuck(link))
+        let mut others = self.links.iter().filter(|&(&other, _)| other != id);
+        !self.has_reliable() && !link.is_stuck(before) && others.any(|(_, other)| other.is_stuck(before))
     }
 
-    /// The oldest stuck frame of `self.links`, among which the link that will carry it is not.
-    pub(super) fn next_reinjected(&mut self) -> Option<OutFrame> {
+    /// The oldest stuck frame of `self.links`, for `link`, which is not among them.
+    pub(super) fn next_reinjected(&mut self, link: &Link) -> Option<OutFrame> {
         let before = self.reinject_before?;
-        let stuck = self.links.values_mut().filter_map(|link| {
-            let (place, frame) = link.stuck()?;
-            (frame.sent_at <= before).then_some((frame.serial, place, link))
-        });
-        let (_, place, link) = stuck.min_by_key(|&(serial, ..)| serial)?;
-        link.reinjected = place + 1;
-        Some(OutFrame { repetition: true, ..link.unacked[place].clone() })
+        if link.is_stuck(before) {
+            return None; // it would be stuck there as well
+        }
+        let stuck = self.links.values_mut().filter(|other| other.is_stuck(before));
+        let Some(from) = stuck.min_by_key(|other| other.oldest().map(|frame| frame.serial)) else {
+            self.reinject_before = None;
+            return None;
+        };
+        let frame = OutFrame { repetition: true, ..from.oldest()?.clone() };
+        from.reinjected += 1;
+        from.skip_repetitions();
+        Some(frame)
     }
 }

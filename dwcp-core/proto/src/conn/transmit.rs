@@ -86,7 +86,7 @@ impl Connection {
         }
         link.wants_own()
             || (link.is_open() && self.wants_state())
-            || (link.is_active() && (self.has_reliable() || self.can_reinject_on(id)))
+            || (link.is_active() && (self.has_reliable() || self.can_reinject_on(id, link)))
     }
 
     fn wants_state(&self) -> bool {
@@ -141,11 +141,14 @@ impl Connection {
         if link.is_active() {
             let unsent_before = self.unsent_bytes;
             while !batch.is_full() {
-                let Some(mut frame) = self.next_reliable().or_else(|| self.next_reinjected()) else { break };
+                let Some(mut frame) = self.next_reliable().or_else(|| self.next_reinjected(link)) else {
+                    break;
+                };
                 batch.push(&frame.header, &frame.payload);
                 frame.serial.get_or_insert_with(|| self.flight.launch(frame.payload.len()));
                 frame.sent_at = now;
                 link.unacked.push_back(frame);
+                link.skip_repetitions();
             }
             if self.unsent_bytes < unsent_before {
                 self.wake_blocked();
