@@ -36,7 +36,7 @@ pub enum CongestionControl {
     Cubic,
 }
 
-/// Links that a connection begins with: on a [long](LONG_RTT) path so many that slow start is shorter, and that random
+/// Links that a connection begins with: on a long path (10 ms) so many that slow start is shorter, and that random
 /// loss does less harm. They are made before there is anything to send, because making them takes round trips.
 pub fn links_at_first(streams: StreamsConfig, rtt_min: Duration) -> u16 {
     if rtt_min < LONG_RTT { streams.initial } else { streams.initial.max(STARTUP_LINKS.min(streams.max)) }
@@ -44,7 +44,7 @@ pub fn links_at_first(streams: StreamsConfig, rtt_min: Duration) -> u16 {
 
 impl CongestionControl {
     /// Where a connection begins, from the smallest round-trip time of its first link, if that is known. BBR pays on
-    /// long paths; on [short](SHORT_RTT) ones its pacing timers cost a fifth of the throughput of one machine.
+    /// long paths; on short ones (2 ms) its pacing timers cost a fifth of the throughput of one machine.
     pub fn first(rtt_min: Option<Duration>) -> Self {
         match rtt_min {
             Some(rtt) if rtt < SHORT_RTT => Self::Cubic,
