@@ -43,10 +43,13 @@ fn openssl(tool: &str, folder: &TempDir, ca: &Authority, arguments: &[&str]) -> 
     Some(Process(command.spawn().unwrap()))
 }
 
+/// Lines that wait to be looked at; more let the process wait.
+const LINES_MAX: usize = 1024;
+
 /// What the process prints, line by line.
 fn lines(process: &mut Process) -> mpsc::Receiver<String> {
     let stdout = BufReader::new(process.0.stdout.take().unwrap());
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(LINES_MAX);
     std::thread::spawn(move || {
         for line in stdout.lines() {
             let Ok(()) = sender.send(line.unwrap()) else { return };

@@ -84,7 +84,7 @@ fn what_a_killed_lab_leaves_the_next_one_sweeps() {
 #[test]
 fn a_panic_takes_the_lab_down() {
     let Some(_turn) = turn() else { return };
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
     let panicked = std::thread::spawn(move || {
         let lab = Lab::new(&Scenario::clean("panic", 10.0, 10.0)).unwrap();
         let mut command = lab.command(Side::B, "sleep");

@@ -58,7 +58,7 @@ pub(crate) fn client<T: DeserializeOwned>(mut command: Command, limit: Duration)
     let shown = format!("{command:?}");
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
     let mut stdout = child.stdout.take().context("stdout is piped")?;
-    let (done, output) = mpsc::channel();
+    let (done, output) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let mut text = Vec::new();
         // Nobody listens any more once the limit has passed.
