@@ -36,10 +36,11 @@ mod socket_options;
 mod stats;
 mod stream;
 mod task;
+mod zerocopy;
 
 pub use config::{
     CompressionAlgorithm, CompressionConfig, CompressionLevel, ConfigError, EndpointConfig, StreamsConfig,
-    TransportConfig,
+    TransportConfig, Zerocopy,
 };
 pub use connection::{Connection, PeerInfo};
 pub use endpoint::Endpoint;

@@ -226,6 +226,7 @@ fn status_shows_links_and_the_reasons_of_the_controllers() {
             assert!(link[field].as_f64().is_some_and(|value| value >= 0.0), "{field} of {link}");
         }
         assert!(link["congestion_control"].as_str().is_some_and(|name| !name.is_empty()), "{link}");
+        assert_eq!(link["zerocopy"], "off: within one machine the kernel copies");
     }
 
     let text = String::from_utf8(status(&client, &[]).stdout).unwrap();

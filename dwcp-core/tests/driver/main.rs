@@ -8,3 +8,4 @@ mod metrics;
 mod proxy;
 mod spans;
 mod support;
+mod zerocopy;

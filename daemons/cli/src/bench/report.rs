@@ -52,6 +52,7 @@ pub(super) struct LinkReport {
     delivery_bits_per_second: f64,
     retransmits: u64,
     loss_ratio: f64,
+    zerocopy: &'static str,
 }
 
 /// What the sender handed over (or, reversed, the receiver got) between two moments.
@@ -73,6 +74,7 @@ impl LinkReport {
             delivery_bits_per_second: link.delivery_rate as f64 * 8.0,
             retransmits: link.retransmits,
             loss_ratio: link.loss_ratio,
+            zerocopy: link.zerocopy,
         }
     }
 }
