@@ -46,7 +46,7 @@ pub use connection::{Connection, PeerInfo};
 pub use endpoint::Endpoint;
 pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
 pub use message::{IncomingMessage, Messages, Priority, Responder};
-pub use metrics::describe as describe_metrics;
+pub use metrics::{count_integrity_failure, describe as describe_metrics};
 pub use security::TlsConfig;
 pub use stats::{ConnectionSnapshot, ConnectionStats, LinkStats};
 pub use stream::{RecvStream, SendStream};

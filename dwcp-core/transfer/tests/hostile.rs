@@ -2,12 +2,23 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
+use blake3::hazmat::HasherExt as _;
 use bytes::Bytes;
 use dwcp_transfer::{
     ByteSink, ByteSource, FailureKind, ProgressSource, Receiver, Summary, TransferError, Transport,
     manifest::{self, Batch, Entry, EntryKind, Metadata},
+};
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata as MetricMetadata, Recorder, SharedString, Unit,
 };
 use support::*;
 
@@ -42,10 +53,15 @@ fn announce(path: &str, size: u64) -> Vec<u8> {
 
 /// A record of piece `index`; its chaining value is that of no content.
 fn record(id: u64, index: u64, len: u32, data: &[u8]) -> Vec<u8> {
+    record_of(id, index, len, data, [0; 32])
+}
+
+fn record_of(id: u64, index: u64, len: u32, data: &[u8], chaining_value: [u8; 32]) -> Vec<u8> {
     let mut bytes = [id.to_le_bytes(), index.to_le_bytes()].concat();
     bytes.extend([len.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat());
     bytes.extend(u16::from(!data.is_empty()).to_le_bytes());
-    bytes.extend([0; 6 + 32]);
+    bytes.extend([0; 6]);
+    bytes.extend(chaining_value);
     if !data.is_empty() {
         bytes.extend([0u32.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat());
     }
@@ -167,17 +183,65 @@ async fn broken_rules_end_the_transfer_and_change_nothing() {
     }
 }
 
+/// Keeps one counter. Of the whole process: contents are checked on threads of their own.
+#[derive(Default)]
+struct IntegrityFailures(Arc<AtomicU64>);
+
+impl Recorder for IntegrityFailures {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &MetricMetadata<'_>) -> Counter {
+        match key.name() {
+            "dwcp_integrity_failures_total" => Counter::from_arc(Arc::clone(&self.0)),
+            _ => Counter::noop(),
+        }
+    }
+
+    fn register_gauge(&self, _: &Key, _: &MetricMetadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &MetricMetadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+fn integrity_failures() -> u64 {
+    static COUNT: OnceLock<Arc<AtomicU64>> = OnceLock::new();
+    let count = COUNT.get_or_init(|| {
+        let recorder = IntegrityFailures::default();
+        let count = Arc::clone(&recorder.0);
+        metrics::set_global_recorder(recorder).expect("the only one");
+        count
+    });
+    count.load(Relaxed)
+}
+
+/// One test, because the counter is one: a piece that is wrong, and right pieces of which the whole is wrong.
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_2_content_that_does_not_match_its_hash_never_appears() {
-    let dir = tempfile::tempdir().unwrap();
-    let content = data(&[record(5, 0, 5, b"wrong")]);
-    let (_, answer) = play(dir.path(), announce("f", 5), Some(content)).await;
-    let (kind, body) = answer.expect("an outcome");
-    // One outcome, for id 5: failed, integrity.
-    let expected =
-        [&1u32.to_le_bytes()[..], &5u64.to_le_bytes(), &[4, FailureKind::Integrity as u8]].concat();
-    assert_eq!((kind, &body[..14]), (OUTCOMES, &expected[..]));
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, [".novacron-partial"]);
-    assert_eq!(fs::read_dir(dir.path().join(".novacron-partial")).unwrap().count(), 1, "only the lock");
+async fn t4_2_content_that_does_not_match_its_hash_never_appears_and_is_counted() {
+    assert_eq!(integrity_failures(), 0);
+    let stream_of_one = {
+        let chaining_value = blake3::Hasher::new().update(b"right").finalize_non_root();
+        // Id, size, pieces, and the hash of something else.
+        let end = [5u64, 5, 1].map(u64::to_le_bytes).concat();
+        let end = message(4, &[&end[..], blake3::hash(b"wrong").as_bytes()].concat());
+        let control = [opening(), message(3, &batch("f", EntryKind::Stream)), end].concat();
+        (control, data(&[record_of(5, 0, 5, b"right", chaining_value)]))
+    };
+    let cases = [(announce("f", 5), data(&[record(5, 0, 5, b"wrong")])), stream_of_one];
+    for (number, (control, content)) in cases.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ended, answer) = play(dir.path(), control, Some(content)).await;
+        let (kind, body) = answer.unwrap_or_else(|| panic!("no outcome: {ended:?}"));
+        // One outcome, for id 5: failed, integrity.
+        let expected =
+            [&1u32.to_le_bytes()[..], &5u64.to_le_bytes(), &[4, FailureKind::Integrity as u8]].concat();
+        assert_eq!((kind, &body[..14]), (OUTCOMES, &expected[..]));
+        assert_eq!(integrity_failures(), number as u64 + 1);
+        let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), [".novacron-partial"]);
+    }
 }

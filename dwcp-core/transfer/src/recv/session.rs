@@ -22,6 +22,7 @@ use crate::{
     limits::{DIGESTS_HELD_MAX, ENTRIES_IN_FLIGHT_MAX, REHASHES_MAX},
     manifest::EntryKind,
     progress::Add,
+    transport,
 };
 
 pub(super) struct Session {
@@ -184,6 +185,9 @@ impl Session {
     /// Notes a failure at this side.
     pub(super) fn failed(&self, path: &RelPath, failure: &Failure) {
         self.progress.failed(path, failure.clone());
+        if failure.kind == FailureKind::Integrity {
+            transport::count_integrity_failure();
+        }
         if failure.is_fatal() {
             self.fatal.lock().unwrap().get_or_insert((failure.clone(), path.clone()));
             self.fatal_set.notify_one();
