@@ -3,9 +3,11 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 
-# The lab's scenario (`all`, or a name that `dwcp-lab scenarios` lists), and how often and how long.
+# The lab's scenario (`all`, or names that `dwcp-lab scenarios` lists), and how often and how long. EXTRA_RUNS is for the
+# contenders that nothing is required against.
 SCENARIO ?= all
 RUNS ?= 5
+EXTRA_RUNS ?= $(RUNS)
 TIME ?= 30
 
 .PHONY: run test test-kube lint doc fuzz bench lab deps programs
@@ -40,10 +42,11 @@ bench: programs
 	$(BIN)/dwcp-bench --json $(TARGET)/bench.json --doc docs/benchmarks.md \
 		$(addprefix --lab ,$(wildcard $(TARGET)/lab.json)) $(BENCH)
 
-## DWCP beside its peers over emulated WAN links; the next `make bench` puts the result into docs/benchmarks.md.
+## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can
+## be measured one at a time; the next `make bench` puts them into docs/benchmarks.md.
 lab: programs
 	cargo build --release --locked -p dwcp-lab
-	$(BIN)/dwcp-lab compare --scenario $(SCENARIO) --runs $(RUNS) --time $(TIME) \
+	$(BIN)/dwcp-lab compare --scenario $(SCENARIO) --runs $(RUNS) --extra-runs $(EXTRA_RUNS) --time $(TIME) \
 		--novacron $(BIN)/novacron --peers $(BIN)/dwcp-peers --json $(TARGET)/lab.json
 
 programs: deps
