@@ -64,6 +64,7 @@ async fn honest_client_gets_in(server: &Endpoint) {
     assert_eq!(recv.read_chunk().await.unwrap().unwrap(), "in");
 }
 
+// DWCP-4.1: the number of handshakes that are under way is bounded.
 #[tokio::test]
 async fn ten_thousand_half_open_handshakes_keep_nobody_out() {
     let half_open = room();

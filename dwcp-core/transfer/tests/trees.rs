@@ -125,7 +125,7 @@ async fn holes_are_neither_sent_nor_filled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn user_attributes_arrive_and_privileged_bits_do_not() {
+async fn t5_6_user_attributes_arrive_and_privileged_bits_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let (from, into) = (dir.path().join("file"), dir.path().join("into"));
     fs::write(&from, b"x").unwrap();
