@@ -209,12 +209,22 @@ impl LinkSocket {
 
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let want = bufs.iter().map(|buf| buf.len()).sum();
-        self.try_io(Interest::WRITABLE, want, || socket2::SockRef::from(&self.tcp).send_vectored(bufs))
+        self.try_io(Interest::WRITABLE, want, || {
+            let count = socket2::SockRef::from(&self.tcp).send_vectored(bufs)?;
+            #[cfg(test)]
+            crate::copies::sent(bufs, count);
+            Ok(count)
+        })
     }
 
     fn read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let want = bufs.iter().map(|buf| buf.len()).sum();
-        self.try_io(Interest::READABLE, want, || Ok(rustix::io::readv(&self.tcp, bufs)?))
+        self.try_io(Interest::READABLE, want, || {
+            let count = rustix::io::readv(&self.tcp, bufs)?;
+            #[cfg(test)]
+            crate::copies::read(bufs, count);
+            Ok(count)
+        })
     }
 
     /// A short count says that the socket is drained or full. Telling the reactor so at once saves the system call
