@@ -19,6 +19,8 @@ mod compressor;
 mod config;
 mod connect;
 mod connection;
+#[cfg(test)]
+mod copies;
 mod dialer;
 mod endpoint;
 mod error;

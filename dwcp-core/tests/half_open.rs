@@ -9,6 +9,7 @@ use dwcp_proto::frame::{FrameHeader, FrameType};
 /// Less than a kilobyte for each of our sockets, and some for each handshake.
 const GROWTH_MAX: u64 = HALF_OPEN * 1024 + HANDSHAKES_MAX * (16 << 10);
 
+// DWCP-4.1: the number of handshakes that are under way is bounded.
 #[tokio::test]
 async fn ten_thousand_half_open_handshakes_keep_nobody_out() {
     let begin = &FrameHeader::new(FrameType::Hello).encode()[..20];

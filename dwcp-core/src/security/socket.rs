@@ -262,15 +262,26 @@ impl LinkSocket {
         bufs: &[IoSlice<'_>],
         write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        let write = || {
+            let count = write(bufs)?;
+            #[cfg(test)]
+            crate::copies::sent(bufs, count);
+            Ok(count)
+        };
         if self.has_completions.load(Ordering::Acquire) {
-            return write(bufs); // `writable` does not ask the reactor of this socket either
+            return write(); // `writable` does not ask the reactor of this socket either
         }
-        self.try_io(Interest::WRITABLE, bufs.iter().map(|buf| buf.len()).sum(), || write(bufs))
+        self.try_io(Interest::WRITABLE, bufs.iter().map(|buf| buf.len()).sum(), write)
     }
 
     fn read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let want = bufs.iter().map(|buf| buf.len()).sum();
-        self.try_io(Interest::READABLE, want, || Ok(rustix::io::readv(&self.tcp, bufs)?))
+        self.try_io(Interest::READABLE, want, || {
+            let count = rustix::io::readv(&self.tcp, bufs)?;
+            #[cfg(test)]
+            crate::copies::read(bufs, count);
+            Ok(count)
+        })
     }
 
     /// A short count says that the socket is drained or full. Telling the reactor so at once saves the system call

@@ -11,100 +11,14 @@ use std::{
     },
 };
 
-use blake3::hazmat::HasherExt as _;
 use bytes::Bytes;
 use dwcp_transfer::{
-    ByteSink, ByteSource, FailureKind, ProgressSource, Receiver, Summary, TransferError, Transport,
-    manifest::{self, Batch, Entry, EntryKind, Metadata},
+    ByteSink, FailureKind, ProgressSource, Receiver, Summary, TransferError, Transport, manifest::EntryKind,
 };
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata as MetricMetadata, Recorder, SharedString, Unit,
 };
-use support::*;
-
-const OUTCOMES: u8 = 7;
-const FATAL: u8 = 9;
-/// Only a hang reaches it.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
-const PIECE: u32 = dwcp_transfer::limits::PIECE_BYTES as u32;
-
-/// One frame of the control stream.
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = (body.len() as u32 + 1).to_le_bytes().to_vec();
-    bytes.push(kind);
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-fn opening() -> Vec<u8> {
-    let mut bytes = b"DWTX\x01\0\0\0".to_vec();
-    bytes.extend(message(1, &[&1u16.to_le_bytes()[..], &[7; 16], &[0]].concat()));
-    bytes
-}
-
-fn batch(path: &str, kind: EntryKind) -> Vec<u8> {
-    let metadata = Metadata { mode: 0o644, ..Metadata::default() };
-    manifest::encode(&Batch { entries: vec![Entry { id: 5, path: rel(path), kind, metadata }] })
-}
-
-fn announce(path: &str, size: u64) -> Vec<u8> {
-    [opening(), message(3, &batch(path, EntryKind::File { size, differs: false }))].concat()
-}
-
-/// A record of piece `index`; its chaining value is that of no content.
-fn record(id: u64, index: u64, len: u32, data: &[u8]) -> Vec<u8> {
-    record_of(id, index, len, data, [0; 32])
-}
-
-fn record_of(id: u64, index: u64, len: u32, data: &[u8], chaining_value: [u8; 32]) -> Vec<u8> {
-    let mut bytes = [id.to_le_bytes(), index.to_le_bytes()].concat();
-    bytes.extend([len.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat());
-    bytes.extend(u16::from(!data.is_empty()).to_le_bytes());
-    bytes.extend([0; 6]);
-    bytes.extend(chaining_value);
-    if !data.is_empty() {
-        bytes.extend([0u32.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat());
-    }
-    bytes.extend(data);
-    bytes
-}
-
-fn data(records: &[Vec<u8>]) -> Vec<u8> {
-    [b"DWTX\x02\0\0\0".to_vec(), records.concat()].concat()
-}
-
-/// The receiver's side of the control stream.
-struct Answers {
-    source: ByteStream,
-    bytes: Vec<u8>,
-}
-
-impl Answers {
-    /// Type and body of the next message; `None` at the end.
-    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
-        loop {
-            if let Some((len, rest)) = self.bytes.split_first_chunk::<4>()
-                && let Some(body) = rest.get(..u32::from_le_bytes(*len) as usize)
-            {
-                let message = (body[0], body[1..].to_vec());
-                self.bytes.drain(..4 + body.len());
-                return Some(message);
-            }
-            let chunk =
-                tokio::time::timeout(PATIENCE, self.source.read_chunk()).await.expect("the receiver hangs");
-            self.bytes.extend_from_slice(&chunk.ok()??);
-        }
-    }
-
-    async fn skip_to(&mut self, kind: u8) -> Option<Vec<u8>> {
-        loop {
-            match self.next().await? {
-                (is, body) if is == kind => return Some(body),
-                _ => {}
-            }
-        }
-    }
-}
+use support::{played::*, *};
 
 /// Plays a sender with these bytes, content only once it is asked for; the receiver's result, and the outcome or
 /// last words that came after.
@@ -119,7 +33,7 @@ async fn play(
         Receiver::open(config).unwrap().serve(&there, "peer", &ProgressSource::default()).await
     });
     let (mut sink, source) = here.open_stream().await.unwrap();
-    let mut answers = Answers { source, bytes: Vec::new() };
+    let mut answers = Messages::new(source);
     sink.write_bytes(Bytes::from(control)).await.unwrap();
     let mut answer = None;
     if let Some(content) = content {
@@ -224,12 +138,9 @@ fn integrity_failures() -> u64 {
 async fn t4_2_content_that_does_not_match_its_hash_never_appears_and_is_counted() {
     assert_eq!(integrity_failures(), 0);
     let stream_of_one = {
-        let chaining_value = blake3::Hasher::new().update(b"right").finalize_non_root();
-        // Id, size, pieces, and the hash of something else.
-        let end = [5u64, 5, 1].map(u64::to_le_bytes).concat();
-        let end = message(4, &[&end[..], blake3::hash(b"wrong").as_bytes()].concat());
-        let control = [opening(), message(3, &batch("f", EntryKind::Stream)), end].concat();
-        (control, data(&[record_of(5, 0, 5, b"right", chaining_value)]))
+        let end = file_end(5, 5, 1, *blake3::hash(b"wrong").as_bytes());
+        let control = [opening(), batch(vec![entry(5, "f", EntryKind::Stream)]), end].concat();
+        (control, data(&[piece(5, 0, b"right")]))
     };
     let cases = [(announce("f", 5), data(&[record(5, 0, 5, b"wrong")])), stream_of_one];
     for (number, (control, content)) in cases.into_iter().enumerate() {

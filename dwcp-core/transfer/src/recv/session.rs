@@ -292,3 +292,21 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recv::DestinationSetup;
+
+    #[test]
+    fn t4_6_the_digests_of_unfinished_contents_are_bounded() {
+        let output: Box<dyn std::io::Write + Send> = Box::new(std::io::sink());
+        let destination = DestinationSetup::Output(Arc::new(Mutex::new(output)));
+        let setup = Setup { destination, overwrite: false, fsync: false, privileged: false };
+        let session = Session::new(Arc::new(setup), ProgressSource::default(), false, mpsc::channel(1).0);
+        for _ in 0..DIGESTS_HELD_MAX {
+            session.count_digest().unwrap();
+        }
+        assert!(matches!(session.count_digest(), Err(TransferError::Protocol { .. })));
+    }
+}
