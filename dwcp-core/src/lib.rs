@@ -45,6 +45,7 @@ pub use config::{
     TransportConfig, Zerocopy,
 };
 pub use connection::{Connection, PeerInfo};
+pub use dwcp_proto::CloseCode;
 pub use endpoint::Endpoint;
 pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
 pub use message::{IncomingMessage, Messages, Priority, Responder};

@@ -1,6 +1,6 @@
 //! Exit codes, and which outcome has which.
 
-use dwcp_core::{BindError, ConnectError};
+use dwcp_core::{BindError, CloseCode, ConfigError, ConnectError, security::HandshakeError};
 use dwcp_transfer::{FailureKind, Summary, TransferError};
 use novacron_admin::AdminError;
 use novacron_settings::SettingsError;
@@ -60,30 +60,47 @@ pub(crate) fn of_transfer_error(error: &TransferError) -> u8 {
 }
 
 pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() || error.is::<SettingsError>() || error.is::<dwcp_core::ConfigError>() {
+    if error.is::<Usage>() || error.is::<SettingsError>() || error.is::<ConfigError>() {
         return USAGE;
     }
     if let Some(error) = error.downcast_ref::<TransferError>() {
         return of_transfer_error(error);
     }
-    let connect = error.downcast_ref::<ConnectError>();
-    let refused = matches!(
-        connect,
-        Some(
-            ConnectError::PlaintextNotAllowed { .. }
-                | ConnectError::Tls { .. }
-                | ConnectError::Refused { .. }
-        )
-    );
-    if let Some(AdminError::PlaintextNotAllowed { .. }) = error.downcast_ref() {
-        return REFUSED;
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(BindError::Config(_)), _) | (_, Some(ConnectError::Config(_))) => USAGE,
+        (_, Some(ConnectError::Tls { source, .. })) => of_handshake(source),
+        (_, Some(ConnectError::Refused { reason, .. })) if reason.code == CloseCode::NOT_ALLOWED => REFUSED,
+        _ if needs_plaintext(error) => REFUSED,
+        _ => FAILURE,
     }
-    let bind = error.downcast_ref::<BindError>();
-    if refused || matches!(bind, Some(BindError::PlaintextNotAllowed { .. })) {
-        return REFUSED;
+}
+
+/// A certificate, or the lack of one, is refused by one of both sides; whatever else may be better next time.
+fn of_handshake(error: &HandshakeError) -> u8 {
+    match error {
+        HandshakeError::BadServerName { .. } => USAGE,
+        HandshakeError::NotAllowed(_)
+        | HandshakeError::Refused(_)
+        | HandshakeError::Tls(_)
+        | HandshakeError::NotTls => REFUSED,
+        _ => FAILURE,
     }
-    if matches!(connect, Some(ConnectError::Config(_))) || matches!(bind, Some(BindError::Config(_))) {
-        return USAGE;
+}
+
+/// Whether the error is that plaintext on an address that others can reach was not allowed.
+fn needs_plaintext(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(BindError::PlaintextNotAllowed { .. }))
+        || matches!(error.downcast_ref(), Some(ConnectError::PlaintextNotAllowed { .. }))
+        || matches!(error.downcast_ref(), Some(AdminError::PlaintextNotAllowed { .. }))
+}
+
+/// What the user can do about an error, where it does not say so itself: libraries know no flags.
+pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref() {
+        Some(AdminError::PlaintextNotAllowed { .. }) => Some("--metrics-allow-plaintext allows it"),
+        _ if needs_plaintext(error) => {
+            Some("--cert, --key and --ca set TLS, --allow-plaintext allows plaintext")
+        }
+        _ => None,
     }
-    FAILURE
 }

@@ -49,7 +49,13 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(directives) => EnvFilter::try_new(&directives).unwrap_or_else(|error| {
+            eprintln!("novacron: RUST_LOG={directives:?}: {error}; logging warnings only");
+            EnvFilter::new("warn")
+        }),
+        Err(_) => EnvFilter::new("warn"),
+    };
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => logs.init(),
@@ -72,7 +78,8 @@ fn main() -> ExitCode {
     // A thread may still wait for standard input; nobody waits for it.
     runtime.shutdown_background();
     let code = ended.unwrap_or_else(|error| {
-        eprintln!("novacron: {}", in_words(&error));
+        let advice = exit::advice(&error).map(|advice| format!(" ({advice})")).unwrap_or_default();
+        eprintln!("novacron: {}{advice}", in_words(&error));
         exit::of_error(&error)
     });
     code.into()

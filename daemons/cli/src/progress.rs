@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use dwcp_core::Connection;
 use dwcp_transfer::{Progress, ProgressSource, Summary, TransferError, Unsent};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::{exit, size};
@@ -268,8 +268,7 @@ fn line(measured: &Measured<'_>) -> String {
 }
 
 fn new_bar(label: &str) -> ProgressBar {
-    let template =
-        "{prefix} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg} ETA {eta}";
+    let template = "{prefix} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}";
     let style = ProgressStyle::with_template(template).expect("a fixed template").progress_chars("=> ");
     ProgressBar::new(0).with_style(style).with_prefix(label.to_owned())
 }
@@ -278,5 +277,7 @@ fn update_bar(bar: &ProgressBar, measured: &Measured<'_>) {
     bar.set_length(measured.bytes_total);
     bar.set_position(measured.bytes_done);
     let Measured { ratio, links, entries_done, .. } = measured;
-    bar.set_message(format!("x{ratio:.1} {links} links {entries_done} done"));
+    // While files are still being found, the end is further away than it looks.
+    let eta = if measured.totals_known { FormattedDuration(bar.eta()).to_string() } else { "?".to_owned() };
+    bar.set_message(format!("x{ratio:.1} {links} links {entries_done} done ETA {eta}"));
 }

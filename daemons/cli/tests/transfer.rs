@@ -124,6 +124,34 @@ fn exit_codes_tell_what_happened() {
     let taken =
         novacron().args(["recv", "--listen", &receiver.address, "--into"]).arg(&into).output().unwrap();
     assert_eq!(taken.status.code(), Some(1), "a port in use");
+    assert!(errors(&taken).contains(&receiver.address), "{}", errors(&taken));
+}
+
+/// Off loopback nothing is plaintext by accident, and whoever wants it is told how.
+#[test]
+fn plaintext_off_loopback_needs_a_flag_that_the_error_names() {
+    let (_dir, from, into) = setup();
+    fs::write(&from, b"content").unwrap();
+    let mut listening = novacron();
+    listening.args(["recv", "--listen", "0.0.0.0:0", "--into"]).arg(&into);
+    let mut measured = novacron();
+    measured.args(["recv", "--listen", "127.0.0.1:0", "--metrics-listen", "0.0.0.0:0", "--into"]).arg(&into);
+    let mut sending = novacron();
+    sending.arg("send").arg(&from).arg("192.0.2.1:1");
+    for (mut command, flag) in [
+        (listening, "--allow-plaintext"),
+        (sending, "--allow-plaintext"),
+        (measured, "--metrics-allow-plaintext"),
+    ] {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{}", errors(&output));
+        assert!(errors(&output).contains(flag), "{}", errors(&output));
+    }
+    let receiver =
+        Server::recv_at("0.0.0.0:0", &["--allow-plaintext".as_ref(), "--into".as_ref(), into.as_ref()]);
+    let port = receiver.address.rsplit(':').next().unwrap();
+    report(&send_one(&from, &format!("127.0.0.1:{port}:f")), 0);
+    assert_eq!(fs::read(into.join("f")).unwrap(), b"content");
 }
 
 #[test]
@@ -180,7 +208,7 @@ fn certificates_decide_who_may_send() {
     };
     for (folder, node) in [(&ours, "stranger"), (&others, "friend")] {
         let output = try_as(folder, node, &[]);
-        assert_ne!(output.status.code(), Some(0), "{node} of {}", folder.display());
+        assert_eq!(output.status.code(), Some(4), "{node} of {}: {}", folder.display(), errors(&output));
         assert!(!into.join("f").exists());
     }
     let wrong_name = try_as(&ours, "friend", &["--server-name", "somebody"]);

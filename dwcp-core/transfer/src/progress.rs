@@ -48,6 +48,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_done: AtomicU64,
     pub(crate) bytes_moved: AtomicU64,
     pub(crate) bytes_skipped: AtomicU64,
+    /// Counted as done and moved, and not yet taken by the transport.
+    pub(crate) bytes_queued: AtomicU64,
     pub(crate) entries_total: AtomicU64,
     pub(crate) entries_done: AtomicU64,
     pub(crate) files_done: AtomicU64,
@@ -94,10 +96,12 @@ impl ProgressSource {
     /// The counters now.
     pub fn snapshot(&self) -> Progress {
         let counters = &self.0;
+        // Queues hold megabytes: on a slow path, seconds.
+        let queued = counters.bytes_queued.load(Relaxed);
         Progress {
             bytes_total: counters.bytes_total.load(Relaxed),
-            bytes_done: counters.bytes_done.load(Relaxed),
-            bytes_moved: counters.bytes_moved.load(Relaxed),
+            bytes_done: counters.bytes_done.load(Relaxed).saturating_sub(queued),
+            bytes_moved: counters.bytes_moved.load(Relaxed).saturating_sub(queued),
             bytes_skipped: counters.bytes_skipped.load(Relaxed),
             entries_total: counters.entries_total.load(Relaxed),
             entries_done: counters.entries_done.load(Relaxed),

@@ -21,12 +21,15 @@ use crate::{
     ByteSink, ByteSource, ProgressSource, RelPath, Summary, TransferError, Transport, Unsent,
     control::{Incoming, Message, StreamKind, Token, VERSION, ended},
     limits::{DATA_STREAMS, DATA_STREAMS_MAX},
+    progress::Add,
 };
 use shared::Shared;
 pub use stop::Stopper;
 
 /// Writes that wait between a worker and its data stream; a large one is a piece.
 const WRITES_QUEUED_MAX: usize = 4;
+/// Bytes that are written at once: what progress is shown too early by, on each data stream.
+const WRITE_BYTES: usize = 1 << 20;
 /// Control messages that wait to be written.
 const CONTROL_QUEUED_MAX: usize = 64;
 
@@ -152,7 +155,7 @@ impl Sender {
         tasks.spawn(write_control(sink, control_queue));
         for (sink, source) in data {
             let (writes, queue) = mpsc::channel(WRITES_QUEUED_MAX);
-            tasks.spawn(write_data(sink, source, queue));
+            tasks.spawn(write_data(sink, source, queue, shared.progress.clone()));
             let shared = shared.clone();
             tasks.spawn_blocking(move || {
                 worker::run(&shared, &writes);
@@ -312,11 +315,16 @@ async fn write_data<S: ByteSink, R: ByteSource>(
     mut sink: S,
     _source: R,
     mut queue: mpsc::Receiver<Bytes>,
+    progress: ProgressSource,
 ) -> Result<Ended, TransferError> {
     let failed = |source| stream("sending content", source);
     sink.write_bytes(StreamKind::Data.preamble()).await.map_err(failed)?;
-    while let Some(bytes) = queue.recv().await {
-        sink.write_bytes(bytes).await.map_err(failed)?;
+    while let Some(mut bytes) = queue.recv().await {
+        while !bytes.is_empty() {
+            let part = bytes.split_to(bytes.len().min(WRITE_BYTES));
+            progress.counters().bytes_queued.take_back(part.len() as u64);
+            sink.write_bytes(part).await.map_err(failed)?;
+        }
     }
     sink.finish().map(|()| Ended::Other).map_err(failed)
 }

@@ -178,6 +178,7 @@ impl Worker<'_> {
     }
 
     fn queue(&self, bytes: Bytes) -> Result<(), Aborted> {
+        self.shared.progress.counters().bytes_queued.add(bytes.len() as u64);
         self.writes.blocking_send(bytes).map_err(|_| Aborted)
     }
 }
