@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use crate::shared::Shared;
+use crate::{shared::Shared, task::CallGuard};
 
 /// How long a socket is polled: longer than a round trip and a wake-up on one machine or in one rack, and no longer
 /// than a task may keep its thread from others.
@@ -82,6 +82,7 @@ impl Shared {
         }
         if self.busy_poll.is_due() && *MAY_POLL && !POLLING.swap(true, Ordering::Relaxed) {
             let _polling = Polling;
+            let _guard = CallGuard::new(self);
             let paid = self.heard_last().is_some_and(|link| link.poll(self, WAIT_MAX, arrived));
             self.busy_poll.learn(paid);
         }

@@ -6,7 +6,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -267,7 +267,12 @@ impl Link {
     pub(crate) fn pump(&self, shared: &Shared) {
         self.again.store(true, Ordering::SeqCst);
         while self.again.load(Ordering::SeqCst) && !self.blocked.load(Ordering::SeqCst) {
-            let Ok(mut writer) = self.writer.try_lock() else { return };
+            let mut writer = match self.writer.try_lock() {
+                Ok(writer) => writer,
+                Err(TryLockError::WouldBlock) => return,
+                // A batch may be half out: nothing can follow it.
+                Err(TryLockError::Poisoned(_)) => return shared.link_failed(self, &"a write of it panicked"),
+            };
             self.again.store(false, Ordering::SeqCst);
             if self.is_dead() {
                 return;
@@ -303,6 +308,8 @@ impl Link {
                     return if self.socket.has_unflushed() { self.socket.try_flush() } else { Ok(()) };
                 }
             }
+            #[cfg(test)]
+            shared.may_panic("write");
             while !writer.is_done() {
                 let written = writer.write(&self.socket)?;
                 self.wire_sent.fetch_add(written as u64, Ordering::Relaxed);

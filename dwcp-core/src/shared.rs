@@ -27,7 +27,7 @@ use tracing::Span;
 
 use crate::{
     CloseReason, ConnectionError, PeerInfo, TransportConfig, adapt::CongestionControl, busy_poll::BusyPoll,
-    compressor::Compressor, link::Link, metrics, security, stats::LinkStats,
+    compressor::Compressor, link::Link, metrics, security, stats::LinkStats, task::CallGuard,
 };
 
 /// Who waits on a stream.
@@ -170,6 +170,7 @@ impl Shared {
 
     /// Runs `f` on the state, delivers the events that it caused, and sends what became ready.
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State, Duration) -> T) -> T {
+        let _guard = CallGuard::new(self);
         let now = self.now();
         let mut state = self.lock();
         let result = f(&mut state, now);
@@ -219,6 +220,8 @@ impl Shared {
 
     /// The next batch for a link.
     pub(crate) fn fill(&self, link: LinkId, batch: &mut TxBatch) -> bool {
+        #[cfg(test)]
+        self.may_panic("fill");
         let now = self.now();
         let mut state = self.lock();
         let filled = state.core.poll_transmit(now, link, batch);
@@ -229,6 +232,13 @@ impl Shared {
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         filled
+    }
+
+    #[cfg(test)]
+    pub(crate) fn may_panic(&self, place: &'static str) {
+        // Once: handles are dropped on the way out, and they call again.
+        let asked = self.panic_in.lock().unwrap().take_if(|wanted| *wanted == place);
+        assert!(asked.is_none(), "the test wants {place} to panic");
     }
 
     /// More is waiting than one link takes at once: let the others pull too.

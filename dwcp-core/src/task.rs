@@ -46,20 +46,45 @@ impl PanicGuard {
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
-        if !thread::panicking() {
-            return;
+        if thread::panicking() {
+            end_after_panic(&self.shared, self.task);
         }
-        tracing::error!(parent: &self.shared.span, task = self.task, "a task panicked: this is a bug");
-        let end = || {
-            self.shared.with(|state, _| {
-                state.panicked.get_or_insert(self.task);
-                state.core.close(CloseCode::INTERNAL, "");
-            });
-        };
-        // A second panic, while the first is on its way, would end the process.
-        if catch_unwind(AssertUnwindSafe(end)).is_err() {
-            tracing::error!(parent: &self.shared.span, "the connection could not be closed after a panic");
+    }
+}
+
+/// The same for what a caller's thread does inside the connection. A caller who panics himself, and drops handles
+/// meanwhile, ends nothing.
+#[derive(Debug)]
+pub(crate) struct CallGuard<'a> {
+    shared: &'a Shared,
+    caller_panics: bool,
+}
+
+impl<'a> CallGuard<'a> {
+    pub(crate) fn new(shared: &'a Shared) -> Self {
+        Self { shared, caller_panics: thread::panicking() }
+    }
+}
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() && !self.caller_panics {
+            end_after_panic(self.shared, "call");
         }
+    }
+}
+
+fn end_after_panic(shared: &Shared, task: &'static str) {
+    tracing::error!(parent: &shared.span, task, "a task panicked: this is a bug");
+    let end = || {
+        shared.with(|state, _| {
+            state.panicked.get_or_insert(task);
+            state.core.close(CloseCode::INTERNAL, "");
+        });
+    };
+    // A second panic, while the first is on its way, would end the process.
+    if catch_unwind(AssertUnwindSafe(end)).is_err() {
+        tracing::error!(parent: &shared.span, "the connection could not be closed after a panic");
     }
 }
 
@@ -82,8 +107,10 @@ mod tests {
     }
 
     async fn pair() -> (Connection, Connection) {
-        let server =
-            Endpoint::listen("127.0.0.1:0".parse().unwrap(), EndpointConfig::new("server")).await.unwrap();
+        let mut config = EndpointConfig::new("server");
+        // A client whose only link has panicked cannot tell why.
+        config.transport.resume_timeout = Duration::from_secs(1);
+        let server = Endpoint::listen("127.0.0.1:0".parse().unwrap(), config).await.unwrap();
         let client = Endpoint::client(EndpointConfig::new("client")).unwrap();
         let addr = server.local_addr().unwrap();
         let (connected, accepted) = tokio::join!(client.connect(addr, "server"), server.accept());
@@ -121,6 +148,44 @@ mod tests {
                 "{task}: {at_peer:?}"
             );
         }
+    }
+
+    /// A call of the application may be the one that writes to the socket.
+    #[tokio::test]
+    async fn a_panic_in_a_call_ends_the_connection() {
+        for (place, links) in [("fill", 1), ("fill", 2), ("write", 1), ("write", 2)] {
+            let (a, b) = pair().await;
+            while a.shared().link_count() < links {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let (mut send, _recv) = a.open_stream().await.unwrap();
+            *a.shared().panic_in.lock().unwrap() = Some(place);
+            let writing = tokio::spawn(async move { send.write_all(b"x").await });
+            assert!(writing.await.unwrap_err().is_panic(), "{place}");
+
+            let ended = tokio::time::timeout(Duration::from_secs(60), a.closed()).await;
+            assert_eq!(
+                ended.expect("the connection ends"),
+                ConnectionError::Internal { task: "call" },
+                "{place}"
+            );
+            let at_peer = tokio::time::timeout(Duration::from_secs(60), b.closed()).await;
+            at_peer.expect("the peer's side ends, too");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_panics_himself_ends_nothing() {
+        let (a, b) = pair().await;
+        let (send, recv) = a.open_stream().await.unwrap();
+        let panicking = tokio::spawn(async move {
+            let _handles = (send, recv);
+            panic!("the application has a bug");
+        });
+        assert!(panicking.await.unwrap_err().is_panic());
+        let (mut send, _recv) = a.open_stream().await.unwrap();
+        send.write_all(b"x").await.unwrap();
+        assert!(!a.shared().is_closed() && !b.shared().is_closed());
     }
 
     #[tokio::test]
