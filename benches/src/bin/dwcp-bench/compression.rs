@@ -9,10 +9,9 @@ use crate::{
     contender::Tools,
     process::{GRACE, Server, client},
     results::median,
-    shaped::{SERVER, ShapedLink},
+    shaped::{LINKS, Link},
 };
 
-pub(crate) const LINKS: [&str; 3] = ["loopback", "1 Gbit/s", "100 Mbit/s"];
 pub(crate) const DATA: [&str; 3] = ["random", "text", "vm"];
 /// Name in the table, `--compression`, `--level`.
 pub(crate) const CODECS: [(&str, &str, &str); 5] = [
@@ -55,25 +54,20 @@ pub(crate) fn find<'a>(cells: &'a [Cell], link: &str, data: &str, codec: &str) -
 }
 
 /// Measures every cell, in rounds.
-pub(crate) fn measure(tools: &Tools, rounds: usize, time: Duration) -> Result<Vec<Cell>> {
+pub(crate) fn measure(tools: &Tools, rounds: usize, time: Duration) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for link in LINKS {
-        let shaped = match link {
-            "1 Gbit/s" => Some(ShapedLink::new(1000)),
-            "100 Mbit/s" => Some(ShapedLink::new(100)),
-            _ => None,
-        };
-        let shaped = match shaped.transpose() {
-            Ok(shaped) => shaped,
+    for (name, mbit) in LINKS {
+        let link = match Link::open(mbit) {
+            Ok(link) => link,
             Err(error) => {
-                eprintln!("SKIP: compression over {link}: {error:#}");
+                eprintln!("SKIP: compression over {name}: {error:#}");
                 continue;
             }
         };
         let first = cells.len();
         for data in DATA {
             cells.extend(CODECS.map(|(codec, ..)| Cell {
-                link: link.to_owned(),
+                link: name.to_owned(),
                 data: data.to_owned(),
                 codec: codec.to_owned(),
                 values: Vec::new(),
@@ -83,8 +77,8 @@ pub(crate) fn measure(tools: &Tools, rounds: usize, time: Duration) -> Result<Ve
         }
         for round in 1..=rounds {
             for cell in &mut cells[first..] {
-                let what = format!("round {round}: {link}, {}, {}", cell.data, cell.codec);
-                match run(tools, shaped.as_ref(), cell, time) {
+                let what = format!("round {round}: {name}, {}, {}", cell.data, cell.codec);
+                match run(tools, &link, cell, time) {
                     Ok(report) => {
                         eprintln!("{what}: {:.1} Mbit/s", report.bits_per_second / 1e6);
                         cell.values.push(report.bits_per_second);
@@ -98,26 +92,18 @@ pub(crate) fn measure(tools: &Tools, rounds: usize, time: Duration) -> Result<Ve
             }
         }
     }
-    Ok(cells)
+    cells
 }
 
-fn run(tools: &Tools, shaped: Option<&ShapedLink>, cell: &Cell, time: Duration) -> Result<Report> {
+fn run(tools: &Tools, link: &Link, cell: &Cell, time: Duration) -> Result<Report> {
     let (_, algorithm, level) =
         CODECS.into_iter().find(|(codec, ..)| *codec == cell.codec).context("unknown codec")?;
-    let addr = if shaped.is_some() { SERVER } else { "127.0.0.1" };
     let mut server = tools.novacron("server");
-    server.args(["--allow-plaintext", "--listen", &format!("{addr}:0")]);
-    let server = Server::start(match shaped {
-        Some(link) => link.on_server(server),
-        None => server,
-    })?;
+    server.args(["--allow-plaintext", "--listen", &format!("{}:0", link.server_address())]);
+    let server = Server::start(link.on_server(server))?;
     let mut command = tools.novacron("client");
     command.args(["--allow-plaintext", "--compression", algorithm, "--level", level]);
     command.args([&server.addr.to_string(), "--json", "--data", &cell.data]);
     command.arg("--time").arg(time.as_secs_f64().to_string());
-    let command = match shaped {
-        Some(link) => link.on_client(command),
-        None => command,
-    };
-    client(command, time + GRACE)
+    client(link.on_client(command), time + GRACE)
 }

@@ -28,6 +28,8 @@ pub(crate) enum Group {
     RoundTrip,
     /// 64-byte messages one way.
     Messages,
+    /// 64-byte round trip beside a saturating stream.
+    Control,
     /// Adaptive against static compression.
     Compression,
 }
@@ -137,6 +139,13 @@ impl Tools {
         command
     }
 
+    /// `dwcp-peers KIND-server|client`.
+    pub(crate) fn peer(&self, kind_and_side: &str) -> Command {
+        let mut command = Command::new(&self.peers);
+        command.arg(kind_and_side);
+        command
+    }
+
     fn tls(&self, command: &mut Command) {
         for (flag, file) in [("--ca", "ca.pem"), ("--cert", "localhost.pem"), ("--key", "localhost.key")] {
             command.arg(flag).arg(self.certificates.path().join(file));
@@ -155,16 +164,14 @@ impl Contender {
     }
 
     fn measure_peer(&self, kind: &str, tools: &Tools, time: Duration) -> Result<Measured> {
-        let mut server = Command::new(&tools.peers);
-        server.arg(format!("{kind}-server"));
-        let server = Server::start(server)?;
+        let server = Server::start(tools.peer(&format!("{kind}-server")))?;
         let mode = match self.mode() {
             Mode::Bulk => "bulk",
             Mode::Rtt => "rtt",
             Mode::Messages => "messages",
         };
-        let mut command = Command::new(&tools.peers);
-        command.arg(format!("{kind}-client")).arg(server.addr.to_string());
+        let mut command = tools.peer(&format!("{kind}-client"));
+        command.arg(server.addr.to_string());
         command.args(["--json", "--mode", mode, "--time"]).arg(time.as_secs_f64().to_string());
         self.measured(&client(command, time + GRACE)?, &server)
     }
@@ -192,7 +199,7 @@ impl Contender {
 
     fn mode(&self) -> Mode {
         match self.group {
-            Group::RoundTrip => Mode::Rtt,
+            Group::RoundTrip | Group::Control => Mode::Rtt,
             Group::Messages => Mode::Messages,
             Group::Plain | Group::Encrypted | Group::Compression => Mode::Bulk,
         }

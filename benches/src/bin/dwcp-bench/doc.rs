@@ -5,10 +5,12 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    compression::{self, CODECS, DATA, LINKS},
+    compression::{self, CODECS, DATA},
     contender::Group,
+    control::{self, TCP_LINKS, Who},
     requirement::{Must, requirements, title},
-    results::{Lab, LabContender, LabLink, LabScenario, Results, Row, median},
+    results::{Lab, LabContender, LabLink, LabScenario, Results, median},
+    shaped::LINKS,
 };
 
 /// A part of the document, between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
@@ -34,6 +36,9 @@ pub(crate) fn sections(results: &Results) -> Vec<Section> {
         if results.group(group).next().is_some() {
             sections.push(Section { name, text: group_table(results, group) });
         }
+    }
+    if !results.control.is_empty() {
+        sections.push(Section { name: "control", text: control_table(results) });
     }
     if !results.compression.is_empty() {
         sections.push(Section { name: "compression", text: compression_table(results) });
@@ -83,8 +88,8 @@ fn requirement_table(results: &Results) -> String {
     for requirement in requirements(results) {
         let value = requirement.value.map_or("-".to_owned(), |value| format!("{value:.2}"));
         let must = match requirement.must {
-            Must::AtLeast(bound) => format!("≥ {bound}"),
-            Must::AtMost(bound) => format!("≤ {bound}"),
+            Must::AtLeast(bound) => format!("≥ {}", short(bound)),
+            Must::AtMost(bound) => format!("≤ {}", short(bound)),
             Must::Reported => "-".to_owned(),
         };
         let _ = writeln!(text, "| {} | {value} | {must} | {} |", requirement.what, requirement.met());
@@ -92,11 +97,16 @@ fn requirement_table(results: &Results) -> String {
     text.trim_end().to_owned()
 }
 
+/// At most two decimals.
+fn short(bound: f64) -> String {
+    ((bound * 100.0).round() / 100.0).to_string()
+}
+
 /// The unit of a table and what one of it is in the unit of the stored values.
 pub(crate) fn unit(group: Group) -> (&'static str, f64) {
     match group {
         Group::Plain | Group::Encrypted | Group::Compression => ("Gbit/s", 1e9),
-        Group::RoundTrip => ("µs", 1.0),
+        Group::RoundTrip | Group::Control => ("µs", 1.0),
         Group::Messages => ("M/s", 1e6),
     }
 }
@@ -109,7 +119,7 @@ fn group_table(results: &Results, group: Group) -> String {
     text.push_str(" server MiB | client MiB |\n|---|---:|---:|---:|---:|");
     text.push_str(if p99 { "---:|\n" } else { "\n" });
     for row in results.group(group) {
-        let (min, max) = min_max(row);
+        let (min, max) = min_max(&row.values);
         let _ = write!(
             text,
             "| {}{} | {:.2} | {:.2} .. {:.2} |",
@@ -128,15 +138,44 @@ fn group_table(results: &Results, group: Group) -> String {
     text.trim_end().to_owned()
 }
 
-/// Smallest and largest value of a row.
-pub(crate) fn min_max(row: &Row) -> (f64, f64) {
-    let min = row.values.iter().copied().fold(f64::INFINITY, f64::min);
-    let max = row.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+/// Smallest and largest value.
+pub(crate) fn min_max(values: &[f64]) -> (f64, f64) {
+    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     (min, max)
 }
 
 fn failed(rounds: u32) -> String {
     if rounds == 0 { String::new() } else { format!(", {rounds} failed") }
+}
+
+fn control_table(results: &Results) -> String {
+    let mut text = "| link | round trip of | idle p50 | idle p99 | beside a stream p50 | min .. max | p99 | \
+                    one frame per link |\n|---|---|---:|---:|---:|---:|---:|---:|\n"
+        .to_owned();
+    for (link, mbit) in LINKS {
+        for tcp_links in TCP_LINKS {
+            for who in [Who::Dwcp, Who::Tcp] {
+                let [idle, beside] =
+                    [false, true].map(|loaded| control::find(&results.control, link, who, tcp_links, loaded));
+                let (Some(idle), Some(beside)) = (idle, beside) else { continue };
+                let ms = |values: &[f64]| median(values).map_or("-".to_owned(), |ms| format!("{ms:.2}"));
+                let (min, max) = min_max(&beside.p50_ms);
+                let bound = mbit.map_or("-".to_owned(), |mbit| short(control::frames_ms(mbit, tcp_links)));
+                let _ = writeln!(
+                    text,
+                    "| {link} | {}{} | {} | {} | {} | {min:.2} .. {max:.2} | {} | {bound} |",
+                    control::name(who, tcp_links),
+                    failed(idle.failures + beside.failures),
+                    ms(&idle.p50_ms),
+                    ms(&idle.p99_ms),
+                    ms(&beside.p50_ms),
+                    ms(&beside.p99_ms),
+                );
+            }
+        }
+    }
+    text.trim_end().to_owned()
 }
 
 fn compression_table(results: &Results) -> String {
@@ -147,7 +186,7 @@ fn compression_table(results: &Results) -> String {
     text.push_str("\n|---|---|");
     text.push_str(&"---:|".repeat(CODECS.len()));
     text.push('\n');
-    for link in LINKS {
+    for (link, _) in LINKS {
         for data in DATA {
             let _ = write!(text, "| {link} | {data} |");
             for (codec, ..) in CODECS {

@@ -6,6 +6,7 @@
 
 mod compression;
 mod contender;
+mod control;
 mod doc;
 mod machine;
 mod plot;
@@ -102,8 +103,11 @@ fn measure(cli: &Cli) -> Result<Results> {
         }
     }
     results.rows = rows;
+    if wanted(Group::Control) {
+        results.control = control::measure(&tools, cli.rounds, time);
+    }
     if wanted(Group::Compression) {
-        results.compression = compression::measure(&tools, cli.rounds, time)?;
+        results.compression = compression::measure(&tools, cli.rounds, time);
     }
     Ok(results)
 }

@@ -39,7 +39,7 @@ pub(crate) fn draw(path: &Path, results: &Results) -> Result<()> {
 
 fn draw_group(area: &DrawingArea<SVGBackend<'_>, Shift>, group: Group, rows: &[&Row]) -> Result<()> {
     let (unit, scale) = unit(group);
-    let longest = rows.iter().map(|row| min_max(row).1 / scale).fold(0.0, f64::max);
+    let longest = rows.iter().map(|row| min_max(&row.values).1 / scale).fold(0.0, f64::max);
     let last = rows.len() as i32 - 1;
     let mut chart = ChartBuilder::on(area)
         .caption(format!("{}, {unit}", title(group)), ("sans-serif", 16))
@@ -69,7 +69,7 @@ fn draw_group(area: &DrawingArea<SVGBackend<'_>, Shift>, group: Group, rows: &[&
         let bar = [(0.0, SegmentValue::Exact(at)), (value, SegmentValue::Exact(at + 1))];
         let mut bar = Rectangle::new(bar, color.filled());
         bar.set_margin(2, 2, 0, 0);
-        let (min, max) = min_max(row);
+        let (min, max) = min_max(&row.values);
         let middle = SegmentValue::CenterOf(at);
         let spread = PathElement::new([(min / scale, middle.clone()), (max / scale, middle)], BLACK);
         chart.draw_series([bar])?;

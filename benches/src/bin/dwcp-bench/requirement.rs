@@ -1,9 +1,11 @@
 //! What the figures must be, and whether they are.
 
 use crate::{
-    compression::{self, DATA, LINKS},
+    compression::{self, DATA},
     contender::{Group, dwcp},
+    control::{self, TCP_LINKS, Who},
     results::{Lab, Results},
+    shaped::LINKS,
 };
 
 /// One line of the table.
@@ -63,7 +65,17 @@ pub(crate) fn requirements(results: &Results) -> Vec<Requirement> {
     compare((Group::RoundTrip, ours), (Group::RoundTrip, "quinn"), AtMost(0.5));
     compare((Group::RoundTrip, ours), (Group::RoundTrip, "tonic unary"), AtMost(0.5));
     compare((Group::Messages, ours), (Group::Messages, "LengthDelimitedCodec"), AtLeast(1.5));
-    for link in LINKS {
+    // What no transport over one TCP socket can exceed on loopback.
+    compare((Group::Plain, "raw tokio TCP"), (Group::Plain, "tonic streaming"), Reported);
+    compare((Group::Plain, "raw tokio TCP"), (Group::Encrypted, "quinn"), Reported);
+    compare((Group::Encrypted, "raw tokio-rustls"), (Group::Encrypted, "quinn"), Reported);
+    for (link, mbit) in LINKS {
+        // Loopback has no rate that a frame could be held against.
+        if let Some(mbit) = mbit {
+            all.extend(TCP_LINKS.into_iter().flat_map(|links| beside_a_stream(results, link, mbit, links)));
+        }
+    }
+    for (link, _) in LINKS {
         for data in DATA {
             all.push(adaptive(results, link, data));
         }
@@ -85,8 +97,24 @@ pub(crate) fn title(group: Group) -> &'static str {
         Group::Encrypted => "bulk, encrypted",
         Group::RoundTrip => "round trip p50, 64 bytes",
         Group::Messages => "one-way messages, 64 bytes",
+        Group::Control => "round trip beside a stream, 64 bytes",
         Group::Compression => "compression",
     }
+}
+
+/// What a stream adds to the round trip of control messages; and to that of a second TCP connection, which is the
+/// network's own queue.
+fn beside_a_stream(results: &Results, link: &str, mbit: u32, tcp_links: u16) -> [Requirement; 2] {
+    let added = |who, must| Requirement {
+        what: format!(
+            "{}, {link}: {}, p50 less idle p50, ms",
+            title(Group::Control),
+            control::name(who, tcp_links)
+        ),
+        value: control::added_ms(&results.control, link, who, tcp_links),
+        must,
+    };
+    [added(Who::Dwcp, Must::AtMost(control::frames_ms(mbit, tcp_links))), added(Who::Tcp, Must::Reported)]
 }
 
 /// Random data must not lose against `none`, other data little against the best static level.

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    compression::Cell,
+    compression,
     contender::{Group, Measured},
+    control,
     machine::Machine,
 };
 
@@ -18,7 +19,9 @@ pub(crate) struct Results {
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
     pub(crate) rows: Vec<Row>,
-    pub(crate) compression: Vec<Cell>,
+    #[serde(default)]
+    pub(crate) control: Vec<control::Cell>,
+    pub(crate) compression: Vec<compression::Cell>,
     /// What `dwcp-lab compare --json` wrote.
     pub(crate) lab: Option<Lab>,
 }
@@ -103,7 +106,8 @@ pub(crate) struct LabContender {
 impl Results {
     pub(crate) fn new(rounds: usize, seconds: f64) -> Self {
         let machine = Machine::current();
-        Self { machine, rounds, seconds, rows: Vec::new(), compression: Vec::new(), lab: None }
+        let (rows, control, compression) = (Vec::new(), Vec::new(), Vec::new());
+        Self { machine, rounds, seconds, rows, control, compression, lab: None }
     }
 
     /// The rows of a table.

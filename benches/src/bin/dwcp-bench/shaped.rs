@@ -4,8 +4,51 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+/// Links of the tables that compare over several: name, and Mbit/s unless it is loopback.
+pub(crate) const LINKS: [(&str, Option<u32>); 3] =
+    [("loopback", None), ("1 Gbit/s", Some(1000)), ("100 Mbit/s", Some(100))];
+
 /// Address of the server's end.
-pub(crate) const SERVER: &str = "10.0.0.2";
+const SERVER: &str = "10.0.0.2";
+
+/// Where a client meets its server.
+pub(crate) enum Link {
+    Loopback,
+    Shaped(ShapedLink),
+}
+
+impl Link {
+    /// A link of this many Mbit/s, or loopback.
+    pub(crate) fn open(mbit: Option<u32>) -> Result<Self> {
+        Ok(match mbit {
+            None => Self::Loopback,
+            Some(mbit) => Self::Shaped(ShapedLink::new(mbit)?),
+        })
+    }
+
+    pub(crate) fn server_address(&self) -> &'static str {
+        match self {
+            Self::Loopback => "127.0.0.1",
+            Self::Shaped(_) => SERVER,
+        }
+    }
+
+    /// The same command, at the client's end.
+    pub(crate) fn on_client(&self, command: Command) -> Command {
+        match self {
+            Self::Loopback => command,
+            Self::Shaped(link) => inside(&link.client, &command),
+        }
+    }
+
+    /// The same command, at the server's end.
+    pub(crate) fn on_server(&self, command: Command) -> Command {
+        match self {
+            Self::Loopback => command,
+            Self::Shaped(link) => inside(&link.server, &command),
+        }
+    }
+}
 
 /// Removed with everything in it when dropped.
 pub(crate) struct ShapedLink {
@@ -15,7 +58,7 @@ pub(crate) struct ShapedLink {
 
 impl ShapedLink {
     /// A link of this many Mbit/s from the client to the server, with a queue of 50 ms.
-    pub(crate) fn new(mbit: u32) -> Result<Self> {
+    fn new(mbit: u32) -> Result<Self> {
         let name = |side| format!("dwcp-bench-{}-{side}", std::process::id());
         let link = Self { client: name("client"), server: name("server") };
         let Self { client, server } = &link;
@@ -30,16 +73,6 @@ impl ShapedLink {
         let bucket = ["root", "tbf", "rate", &rate, "burst", "128kb", "latency", "50ms"];
         run(Command::new("tc").args(["-n", client, "qdisc", "add", "dev", "veth0"]).args(bucket))?;
         Ok(link)
-    }
-
-    /// The same command, in the client's namespace.
-    pub(crate) fn on_client(&self, command: Command) -> Command {
-        inside(&self.client, &command)
-    }
-
-    /// The same command, in the server's namespace.
-    pub(crate) fn on_server(&self, command: Command) -> Command {
-        inside(&self.server, &command)
     }
 }
 
