@@ -56,11 +56,6 @@ pub fn set_zerocopy(fd: impl AsFd, on: bool) -> Result<(), SocketError> {
         .map_err(SocketError::in_call("setsockopt(SO_ZEROCOPY)"))
 }
 
-/// Turns the kernel's keepalive off (`SO_KEEPALIVE`): DWCP probes silent links by itself.
-pub fn disable_keepalive(fd: impl AsFd) -> Result<(), SocketError> {
-    SockRef::from(&fd).set_keepalive(false).map_err(SocketError::in_call("setsockopt(SO_KEEPALIVE)"))
-}
-
 /// Sends a FIN after all that was written; reading goes on (`shutdown(SHUT_WR)`).
 pub fn shutdown_write(fd: impl AsFd) -> Result<(), SocketError> {
     SockRef::from(&fd).shutdown(Shutdown::Write).map_err(SocketError::in_call("shutdown(SHUT_WR)"))
@@ -89,9 +84,6 @@ mod tests {
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 131_072);
         set_user_timeout(&a, Duration::from_millis(12_345)).unwrap();
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(12_345)));
-        socket.set_keepalive(true).unwrap();
-        disable_keepalive(&a).unwrap();
-        assert!(!socket.keepalive().unwrap());
     }
 
     #[test]

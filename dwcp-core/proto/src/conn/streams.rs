@@ -315,11 +315,6 @@ impl Connection {
         Ok(&mut self.out_messages[priority as usize])
     }
 
-    /// Whether nothing is left to send or to be acknowledged on this side of a stream, or the stream is not known.
-    pub fn stream_acknowledged(&self, id: u32) -> bool {
-        !self.send.contains_key(&id)
-    }
-
     /// Whether [`message_send`](Self::message_send) would take a message of this priority.
     pub fn message_has_room(&self, priority: Priority) -> bool {
         self.closed.is_none() && !self.out_messages[priority as usize].is_full()
