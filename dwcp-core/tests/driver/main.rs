@@ -1,5 +1,6 @@
 //! Two endpoints over loopback, with trouble between them.
 
+mod cancel;
 mod hostile;
 mod latency;
 mod lifecycle;

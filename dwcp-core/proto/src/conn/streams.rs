@@ -298,6 +298,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the peer still waits for the answer to a request that was received.
+    pub fn request_is_open(&self, id: RequestId) -> bool {
+        self.requests_taken.contains(&id)
+    }
+
     fn message_queue(
         &mut self,
         now: Duration,
