@@ -13,12 +13,15 @@ use std::{
 
 use bytes::Bytes;
 use dwcp_core::{CompressionConfig, Connection, ConnectionError, EndpointConfig, ReadError};
-use dwcp_proto::frame::{Codec, Flags, FrameType};
+use dwcp_proto::{
+    CloseCode,
+    frame::{Codec, Flags, FrameType},
+};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    hostile::{Authority, frame, shake_hands},
+    hostile::{Authority, close_code, frame, shake_hands},
     links::DEADLINE,
     proxy::{Cut, Proxy},
     support::{config, connect, listen, pattern, read_all},
@@ -247,8 +250,25 @@ async fn a_frame_that_does_not_decode_is_a_compression_error() {
     });
     socket.write_all(&bad).await.unwrap();
     let (_send, mut recv) = connection.accept_stream().await.unwrap();
+    // What follows is right, and no continuation.
+    let good = frame(FrameType::Data, b"behind the gap", |header| {
+        header.stream = 1;
+        header.offset = 1000;
+    });
+    socket.write_all(&good).await.unwrap();
+    while connection.stats().wire_bytes_received < (bad.len() + good.len()) as u64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let error = recv.read_chunk().await.unwrap_err();
     assert!(matches!(error, ReadError::Corrupt { offset: 0, .. }), "{error:?}");
+    for _ in 0..2 {
+        assert_eq!(recv.read_chunk().await, Err(error.clone()), "the gap stays");
+        let kind = recv.read_u8().await.unwrap_err().kind();
+        assert_eq!(kind, std::io::ErrorKind::InvalidData);
+    }
+    assert!(matches!(connection.closed().await, ConnectionError::Protocol(_)));
+    assert_eq!(close_code(&mut socket).await, Some(CloseCode::PROTOCOL_ERROR));
+    assert_eq!(connection.stats().bytes_received, 0, "nothing was read");
     recorded
         .becomes(&[("dwcp_compression_errors_total{}", 1.0), ("dwcp_integrity_failures_total{}", 0.0)])
         .await;
