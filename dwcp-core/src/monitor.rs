@@ -74,7 +74,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
     }
     monitor.shared.wait_links_closed().await;
-    monitor.metrics.publish(&monitor.shared, &[]); // what moved since the last tick
+    let retransmits = monitor.shared.lock().retransmits();
+    monitor.metrics.publish(&monitor.shared, &[], retransmits); // what moved since the last tick
 }
 
 impl Monitor {
@@ -110,8 +111,12 @@ impl Monitor {
         }
         self.unlimited = if limit == Limit::Network { 0 } else { self.unlimited.saturating_add(1) };
         self.shared.want_links(self.links_wish());
-        self.metrics.publish(&self.shared, &stats);
-        self.shared.lock().link_stats = stats;
+        let retransmits = {
+            let mut state = self.shared.lock();
+            state.link_stats = stats.clone();
+            state.retransmits()
+        };
+        self.metrics.publish(&self.shared, &stats, retransmits);
         (self.at, self.wire_sent, self.wire_received) = (now, sent, received);
     }
 
@@ -179,7 +184,7 @@ impl Monitor {
     }
 }
 
-fn sample(link: &Link) -> Option<tcp_info::TcpInfo> {
+pub(crate) fn sample(link: &Link) -> Option<tcp_info::TcpInfo> {
     tcp_info::sample(link.socket.tcp()).ok()
 }
 
@@ -201,12 +206,17 @@ fn path_sample(link: &Link, info: &tcp_info::TcpInfo) -> LinkSample {
 }
 
 fn link_stats(link: &Link, info: &tcp_info::TcpInfo) -> LinkStats {
+    let bbr = tcp_info::cc_info(link.socket.tcp());
     LinkStats {
         id: link.id.0,
         congestion_control: congestion::get(link.socket.tcp()).unwrap_or_default(),
         rtt: micros(info.rtt_us),
         rtt_min: micros(info.rtt_min_us.unwrap_or(info.rtt_us)),
         delivery_rate: info.delivery_rate,
+        bbr_bandwidth: bbr.map(|bbr| bbr.bandwidth),
+        // The kernel begins with ~0.
+        bbr_rtt_min: bbr.filter(|bbr| bbr.min_rtt_us != u32::MAX).map(|bbr| micros(bbr.min_rtt_us)),
+        path_mtu: Some(info.path_mtu).filter(|&mtu| mtu > 0),
         retransmits: info.retransmits_total.into(),
         loss_ratio: info.loss_ratio(),
         wire_bytes_sent: link.wire_sent.load(Ordering::Relaxed),
