@@ -27,6 +27,7 @@ mod link;
 mod message;
 mod metrics;
 mod monitor;
+mod pacing;
 mod reader;
 #[doc(hidden)]
 pub mod sample_data;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dwcp_proto::conn::Role;
-use dwcp_sys::{congestion, options, tcp_info};
+use dwcp_sys::{congestion, tcp_info};
 
 use crate::{
     adapt::{
@@ -94,7 +94,6 @@ impl Monitor {
         if let Some(rtt) = samples.iter().map(|(_, info)| info.rtt_us).filter(|&rtt| rtt > 0).min() {
             self.shared.lock().core.set_rtt(Duration::from_micros(rtt.into()));
         }
-        self.pace(&links);
         let active: Vec<LinkSample> = {
             let state = self.shared.lock();
             let active: Vec<_> = state.core.active_links().collect();
@@ -168,19 +167,6 @@ impl Monitor {
             }
         }
         self.shared.lock().last_decision = reason;
-    }
-
-    /// The pacing limit is one for all links together.
-    fn pace(&self, links: &[Arc<Link>]) {
-        let Some(total) = self.shared.config.pacing_bytes_per_second else { return };
-        let each = (total / links.len().max(1) as u64).max(1);
-        for link in links {
-            if link.paced_at.swap(each, Ordering::Relaxed) != each
-                && let Err(error) = options::set_max_pacing_rate(link.socket.tcp(), Some(each))
-            {
-                tracing::warn!(link = link.id.0, %error, "pacing is not available");
-            }
-        }
     }
 }
 

@@ -286,6 +286,7 @@ impl Shared {
         let Some(index) = state.links.iter().position(|link| link.id == id) else { return };
         let link = state.links.swap_remove(index);
         self.stop_link(state, &link);
+        state.divide_pacing(self.config.pacing_bytes_per_second);
         self.links_changed.notify_one();
         for other in &state.links {
             other.kick();
