@@ -28,6 +28,7 @@ mod message;
 mod metrics;
 mod monitor;
 mod pacing;
+mod peer_label;
 mod reader;
 #[doc(hidden)]
 pub mod sample_data;

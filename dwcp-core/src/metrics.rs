@@ -7,7 +7,7 @@ use metrics::{
     histogram,
 };
 
-use crate::{PeerInfo, adapt::Change, shared::Shared, stats::LinkStats};
+use crate::{PeerInfo, adapt::Change, peer_label::PeerLabel, shared::Shared, stats::LinkStats};
 
 /// Tells the recorder what the metrics mean, and makes those that belong to no peer appear before anything happens.
 /// To be called once there is a recorder, and again if it forgets what is idle.
@@ -78,6 +78,8 @@ pub(crate) struct ConnectionMetrics {
     /// For each kind of change.
     decisions: [Counter; 3],
     transport: Gauge,
+    /// Dropped last: the label is in use until then.
+    _label: PeerLabel,
 }
 
 /// This connection's part of a gauge to which other connections add theirs; taken back at the end.
@@ -108,11 +110,11 @@ impl Drop for Part {
 
 impl ConnectionMetrics {
     pub(crate) fn new(peer: &PeerInfo) -> Self {
-        let region = peer.region.clone().unwrap_or_default();
-        let labels = [("peer", peer.node_id.clone()), ("region", region)];
+        let label = PeerLabel::of(peer);
+        let labels = label.pairs();
         let decision = |change: &'static str| {
-            let (peer, region) = (peer.node_id.clone(), peer.region.clone().unwrap_or_default());
-            counter!("dwcp_link_decisions_total", "peer" => peer, "region" => region, "change" => change)
+            let [peer, region] = label.pairs();
+            counter!("dwcp_link_decisions_total", &[peer, region, ("change", change.to_owned())])
         };
         Self {
             counters: [
@@ -135,6 +137,7 @@ impl ConnectionMetrics {
             active: Part::new(gauge!("dwcp_active_connections"), 0),
             decisions: ["add_links", "retire_link", "congestion_control"].map(decision),
             transport: gauge!("dwcp_transport_info", "kind" => "tcp"),
+            _label: label,
         }
     }
 

@@ -376,3 +376,25 @@ async fn the_model_of_bbr_is_published_where_bbr_is_in_force() {
         recorded.becomes(&[(&bandwidth, 0.0), ("dwcp_expected_connections{}", 0.0)]).await;
     }
 }
+
+/// With TLS a peer is what its certificate says, whatever its HELLO claims.
+#[tokio::test]
+async fn peers_are_labelled_with_the_name_of_their_certificate() {
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let authority = Authority::new("ours");
+    let (server, addr) = listen(authority.node("localhost", &authority)).await;
+    let mut client = authority.node("client.example", &authority);
+    client.node_id = "somebody-important".into();
+    let (_a, b) = connect(&server, addr, client).await;
+    assert_eq!(b.peer().node_id, "somebody-important");
+    recorded
+        .becomes(&[
+            (r#"dwcp_active_streams{peer="client.example",region=""}"#, 1.0),
+            (r#"dwcp_active_streams{peer="localhost",region=""}"#, 1.0),
+        ])
+        .await;
+    let claimed: Vec<_> = recorded.all().into_keys().filter(|name| name.contains("important")).collect();
+    assert!(claimed.is_empty(), "{claimed:?}");
+}
