@@ -333,7 +333,7 @@ impl EndpointCore {
             }
             (is_first, *state.congestion_control.get_or_insert(first), state.core.frame_bytes_max())
         };
-        socket_options::configure(socket.tcp(), &self.config.transport, chosen);
+        socket_options::configure(socket.tcp(), &self.config.transport, chosen, payload_max);
         let reader =
             FrameReader::new(payload_max, Arc::clone(&self.frame_buffers), Arc::clone(&self.scratch_buffers));
         let link = Link::new(id, socket, reader);

@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
+use dwcp_proto::limits::BATCH_BYTES;
 use dwcp_sys::{SocketError, congestion, options, tcp_info};
 use tokio::net::TcpStream;
 
 use crate::{TransportConfig, adapt::CongestionControl};
 
-/// Bytes that may wait unsent in the kernel: what a control message can find before it, about one frame.
-const NOTSENT_LOWAT: u32 = 256 << 10;
+/// Bounds of what may wait unsent in the kernel of a link, where nothing overtakes it: about one frame. Less than a batch
+/// would spare a control message little, since batches are written whole; and larger frames need no more than the default.
+const NOTSENT_LOWAT_MIN: u32 = BATCH_BYTES as u32;
+const NOTSENT_LOWAT_MAX: u32 = 256 << 10;
+
+/// What may wait, for the frame bound in force.
+fn notsent_lowat(frame_bytes_max: u32) -> u32 {
+    frame_bytes_max.clamp(NOTSENT_LOWAT_MIN, NOTSENT_LOWAT_MAX)
+}
 
 /// The smallest round-trip time that the kernel saw; `None` if it does not say.
 pub(crate) fn rtt_min(tcp: &TcpStream) -> Option<Duration> {
@@ -16,15 +24,20 @@ pub(crate) fn rtt_min(tcp: &TcpStream) -> Option<Duration> {
     Some(Duration::from_micros(us.into()))
 }
 
-/// Sets the options of a new link; `chosen` is the controller's congestion control.
-pub(crate) fn configure(tcp: &TcpStream, config: &TransportConfig, chosen: CongestionControl) {
+/// Sets the options of a new link; `chosen` is the controller's congestion control, `frame_bytes_max` the bound in force.
+pub(crate) fn configure(
+    tcp: &TcpStream,
+    config: &TransportConfig,
+    chosen: CongestionControl,
+    frame_bytes_max: u32,
+) {
     let report = |what: &str, result: Result<(), SocketError>| {
         if let Err(error) = result {
             tracing::warn!(%error, "{what} is not available on this link");
         }
     };
     report("TCP_NODELAY", options::set_nodelay(tcp, true));
-    report("TCP_NOTSENT_LOWAT", options::set_notsent_lowat(tcp, NOTSENT_LOWAT));
+    report("TCP_NOTSENT_LOWAT", options::set_notsent_lowat(tcp, notsent_lowat(frame_bytes_max)));
     let silence = config.keepalive_interval * dwcp_proto::limits::KEEPALIVES_LOST_MAX;
     report("TCP_USER_TIMEOUT", options::set_user_timeout(tcp, silence));
     let wanted = config.congestion_control.as_deref().unwrap_or(chosen.name());
