@@ -1,5 +1,6 @@
 //! Two endpoints over loopback, with trouble between them.
 
+mod async_io;
 mod cancel;
 mod hostile;
 mod latency;
