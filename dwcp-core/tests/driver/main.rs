@@ -8,5 +8,6 @@ mod lifecycle;
 mod links;
 mod metrics;
 mod proxy;
+mod reload;
 mod spans;
 mod support;
