@@ -5,7 +5,7 @@
 //!   memory, so no copy in the protocol core.
 //! - Through the whole transport over loopback, both ends in this process: the bytes allocated are a small part of
 //!   the bytes sent, so no payload was copied into memory made for it. (What the receiver reads from the kernel lands
-//!   in pooled buffers, made once.)
+//!   in pooled buffers, made once.) Copies into memory that is there already are seen by `dwcp-core/src/copies.rs`.
 
 use std::{alloc::System, time::Duration};
 

@@ -11,31 +11,24 @@ use std::{
 use anyhow::{Result, ensure};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 
-use crate::workload::{BLOCK, CLOCK_STRIDE, MESSAGE, Mode, Report, RoundTrips, block};
+use crate::{
+    tcp,
+    workload::{BLOCK, CLOCK_STRIDE, MESSAGE, Mode, Report, RoundTrips, block},
+};
 
 const MESSAGE_BUFFER: usize = 64 << 10;
 
 /// Serves raw TCP.
 pub async fn serve(listener: TcpListener) -> Result<()> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        tokio::spawn(async move {
-            if let Err(error) = answer(stream).await {
-                eprintln!("tcp: {error:#}");
-            }
-        });
-    }
+    tcp::serve(listener, "tcp", answer).await
 }
 
 /// Does a job over raw TCP.
 pub async fn connect(addr: SocketAddr, mode: Mode, time: Duration) -> Result<Report> {
-    let stream = TcpStream::connect(addr).await?;
-    stream.set_nodelay(true)?;
-    ask(stream, mode, time).await
+    ask(tcp::connect(addr).await?, mode, time).await
 }
 
 /// The server's side of a job.

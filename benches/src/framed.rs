@@ -13,11 +13,14 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-use crate::workload::{CLOCK_STRIDE, MESSAGE, Mode, Report, RoundTrips, block};
+use crate::{
+    tcp,
+    workload::{CLOCK_STRIDE, MESSAGE, Mode, Report, RoundTrips, block},
+};
 
 /// Bulk frames are smaller than the blocks of others: the codec copies each into its buffer, and this is its best size.
 const FRAME: usize = 64 << 10;
@@ -25,22 +28,12 @@ const WRITE_BUFFER: usize = 64 << 10;
 
 /// Serves frames over TCP.
 pub async fn serve(listener: TcpListener) -> Result<()> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        tokio::spawn(async move {
-            if let Err(error) = answer(stream).await {
-                eprintln!("framed: {error:#}");
-            }
-        });
-    }
+    tcp::serve(listener, "framed", answer).await
 }
 
 /// Does a job over TCP.
 pub async fn connect(addr: SocketAddr, mode: Mode, time: Duration) -> Result<Report> {
-    let stream = TcpStream::connect(addr).await?;
-    stream.set_nodelay(true)?;
-    ask(stream, mode, time).await
+    ask(tcp::connect(addr).await?, mode, time).await
 }
 
 fn frames<S: AsyncRead + AsyncWrite>(stream: S) -> Framed<S, LengthDelimitedCodec> {

@@ -9,5 +9,6 @@ pub mod framed;
 pub mod grpc;
 pub mod quic;
 pub mod tar_copy;
+pub mod tcp;
 pub mod tls;
 pub mod workload;

@@ -12,34 +12,27 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{
-    byte_stream,
+    byte_stream, tcp,
     workload::{Mode, Report},
 };
 
 /// Serves TLS.
 pub async fn serve(listener: TcpListener) -> Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config()?));
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
+    let answer = move |stream| {
         let acceptor = acceptor.clone();
-        tokio::spawn(async move {
-            let done = async { byte_stream::answer(acceptor.accept(stream).await?).await };
-            if let Err(error) = done.await {
-                eprintln!("tls: {error:#}");
-            }
-        });
-    }
+        async move { byte_stream::answer(acceptor.accept(stream).await?).await }
+    };
+    tcp::serve(listener, "tls", answer).await
 }
 
 /// Does a job over TLS.
 pub async fn connect(addr: SocketAddr, mode: Mode, time: Duration) -> Result<Report> {
-    let stream = TcpStream::connect(addr).await?;
-    stream.set_nodelay(true)?;
+    let stream = tcp::connect(addr).await?;
     let connector = TlsConnector::from(Arc::new(client_config()?));
     byte_stream::ask(connector.connect("localhost".try_into()?, stream).await?, mode, time).await
 }

@@ -59,7 +59,7 @@ impl Compressor {
 
     fn choose(&self, shared: &Shared, raw: &Bytes) -> (Probe, Encoding) {
         let mut controller = self.controller();
-        let probe = if controller.needs_probe() { Probe::of(raw) } else { Probe::default() };
+        let probe = controller.probe(raw);
         let wire_idle = !self.pool.has_room() && shared.lock().core.unsent_bytes() == 0;
         let encoding = controller.choose(&probe, raw.len(), wire_idle);
         (probe, encoding)

@@ -33,6 +33,8 @@ pub struct TransportConfig {
     pub frame_bytes_max: u32,
     /// Aggregate pacing limit over all links, bytes per second.
     pub pacing_bytes_per_second: Option<u64>,
+    /// Whether large payloads go to the kernel by reference.
+    pub zerocopy: Zerocopy,
     /// Bytes a peer may have in flight to us over all streams.
     pub connection_window_bytes: u64,
     /// Streams the peer may have open at once.
@@ -56,6 +58,17 @@ pub struct StreamsConfig {
     pub max: u16,
     /// Links opened at first.
     pub initial: u16,
+}
+
+/// When payloads of links without TLS are sent with `MSG_ZEROCOPY` (Linux 4.14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zerocopy {
+    /// Where it is measured to be cheaper than copying; never within one machine, where the kernel copies anyway.
+    Auto,
+    /// Always, even where the kernel copies.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Frame compression of outgoing stream data.
@@ -164,6 +177,7 @@ impl Default for TransportConfig {
             congestion_control: None,
             frame_bytes_max: 256 << 10,
             pacing_bytes_per_second: None,
+            zerocopy: Zerocopy::Auto,
             connection_window_bytes: 64 << 20,
             streams_open_max: 1024,
             resume_timeout: Duration::from_secs(30),

@@ -37,6 +37,7 @@ use crate::{
     security::{self, LinkSocket},
     shared::Shared,
     socket_options, task,
+    zerocopy::ZeroCopy,
 };
 
 /// Initial credit of a stream in bytes; it grows up to the connection window.
@@ -336,7 +337,8 @@ impl EndpointCore {
         socket_options::configure(socket.tcp(), &self.config.transport, chosen, payload_max);
         let reader =
             FrameReader::new(payload_max, Arc::clone(&self.frame_buffers), Arc::clone(&self.scratch_buffers));
-        let link = Link::new(id, socket, reader);
+        let zerocopy = ZeroCopy::new(self.config.transport.zerocopy, &socket);
+        let link = Link::new(id, socket, reader, zerocopy);
         let added = shared.with(|state, now| {
             let added = state.core.link_added(now, id);
             if added {

@@ -19,6 +19,8 @@ mod compressor;
 mod config;
 mod connect;
 mod connection;
+#[cfg(test)]
+mod copies;
 mod dialer;
 mod endpoint;
 mod error;
@@ -38,16 +40,17 @@ mod socket_options;
 mod stats;
 mod stream;
 mod task;
+mod zerocopy;
 
 pub use config::{
     CompressionAlgorithm, CompressionConfig, CompressionLevel, ConfigError, EndpointConfig, StreamsConfig,
-    TransportConfig,
+    TransportConfig, Zerocopy,
 };
 pub use connection::{Connection, PeerInfo};
 pub use endpoint::Endpoint;
 pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
 pub use message::{IncomingMessage, Messages, Priority, Responder};
-pub use metrics::describe as describe_metrics;
+pub use metrics::{count_integrity_failure, describe as describe_metrics};
 pub use security::TlsConfig;
 pub use stats::{ConnectionSnapshot, ConnectionStats, LinkStats};
 pub use stream::{RecvStream, SendStream};

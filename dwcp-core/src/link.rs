@@ -6,7 +6,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,12 +18,14 @@ use dwcp_proto::{
     frame::FrameHeader,
     limits::BATCH_BYTES,
 };
+use rustix::io::Errno;
 use tokio::sync::Notify;
 
 use crate::{
     reader::{FrameReader, ReadFrameError},
     security::LinkSocket,
     shared::Shared,
+    zerocopy::{self, ZeroCopy},
 };
 
 /// Pieces of one vectored write.
@@ -54,6 +56,8 @@ pub(crate) struct Link {
     pub(crate) ended_drained: AtomicU32,
     /// Pacing rate in force, bytes per second; 0 if none.
     pub(crate) paced_at: AtomicU64,
+    /// Of the last writing: the writer itself may be busy for long.
+    zerocopy: Mutex<&'static str>,
 }
 
 /// What reading needs; the reader task's, or that of a task which [polls](Link::poll).
@@ -77,11 +81,12 @@ enum ReadOutcome {
 }
 
 /// A batch on its way into the socket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Writer {
     batch: TxBatch,
     segment: usize,
     offset: usize,
+    zerocopy: ZeroCopy,
 }
 
 impl Writer {
@@ -95,10 +100,49 @@ impl Writer {
         self.offset = 0;
     }
 
+    /// Writes once; lets go of what was sent by reference before and is complete.
     fn write(&mut self, socket: &LinkSocket) -> io::Result<usize> {
+        self.zerocopy.reap(socket)?;
+        let measured_from =
+            (self.zerocopy.measures() && self.batch.len >= zerocopy::LEN_MIN).then(Instant::now);
+        let written = match self.large_payload(self.segment) {
+            Some(payload) if self.zerocopy.refers() => {
+                let rest = payload.slice(self.offset..);
+                self.write_by_reference(socket, rest)?
+            }
+            _ => self.write_copying(socket)?,
+        };
+        if let Some(started) = measured_from {
+            self.zerocopy.measured(socket, written, started.elapsed());
+        }
+        self.advance(written);
+        Ok(written)
+    }
+
+    fn write_by_reference(&mut self, socket: &LinkSocket, payload: Bytes) -> io::Result<usize> {
+        match socket.try_write_by_reference(&payload) {
+            // No more memory may be pinned now.
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                socket.try_write(&[IoSlice::new(&payload)])
+            }
+            written => {
+                let written = written?;
+                self.zerocopy.referred(payload);
+                Ok(written)
+            }
+        }
+    }
+
+    /// Writes up to the next payload that goes by reference.
+    fn write_copying(&self, socket: &LinkSocket) -> io::Result<usize> {
+        let end = self.batch.segments.len();
+        let until = match self.zerocopy.refers() {
+            true => (self.segment + 1..end).find(|&at| self.large_payload(at).is_some()).unwrap_or(end),
+            false => end,
+        };
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
-        for (slot, segment) in slices.iter_mut().zip(&self.batch.segments[self.segment..]) {
+        for (slot, segment) in slices.iter_mut().zip(&self.batch.segments[self.segment..until]) {
             let bytes = match segment {
                 Segment::Inline(range) => &self.batch.inline[range.clone()],
                 Segment::Payload(payload) => payload,
@@ -106,27 +150,52 @@ impl Writer {
             *slot = IoSlice::new(if count == 0 { &bytes[self.offset..] } else { bytes });
             count += 1;
         }
-        let written = socket.try_write(&slices[..count])?;
+        let slices = &slices[..count];
+        if until < end { socket.try_write_with_more_to_come(slices) } else { socket.try_write(slices) }
+    }
+
+    fn large_payload(&self, segment: usize) -> Option<&Bytes> {
+        match &self.batch.segments[segment] {
+            Segment::Payload(payload) if payload.len() >= zerocopy::LEN_MIN => Some(payload),
+            _ => None,
+        }
+    }
+
+    fn advance(&mut self, written: usize) {
         let mut left = written;
-        for slice in &slices[..count] {
-            if left < slice.len() {
+        while left > 0 {
+            let len = match &self.batch.segments[self.segment] {
+                Segment::Inline(range) => range.len(),
+                Segment::Payload(payload) => payload.len(),
+            } - self.offset;
+            if left < len {
                 self.offset += left;
-                return Ok(written);
+                return;
             }
-            left -= slice.len();
+            left -= len;
             self.segment += 1;
             self.offset = 0;
         }
-        Ok(written)
+    }
+}
+
+/// What the kernel may still read must not be used again before it has forgotten it.
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).zerocopy.holds() {
+            self.socket.abort_on_drop();
+        }
     }
 }
 
 impl Link {
-    pub(crate) fn new(id: LinkId, socket: LinkSocket, reader: FrameReader) -> Arc<Self> {
+    pub(crate) fn new(id: LinkId, socket: LinkSocket, reader: FrameReader, zerocopy: ZeroCopy) -> Arc<Self> {
+        let described = Mutex::new(zerocopy.description());
+        let writer = Writer { batch: TxBatch::default(), segment: 0, offset: 0, zerocopy };
         Arc::new(Self {
             id,
             socket,
-            writer: Mutex::default(),
+            writer: Mutex::new(writer),
             again: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             wake_writer: Notify::new(),
@@ -139,6 +208,7 @@ impl Link {
             ended_full: AtomicU32::new(0),
             ended_drained: AtomicU32::new(0),
             paced_at: AtomicU64::new(0),
+            zerocopy: described,
         })
     }
 
@@ -147,9 +217,24 @@ impl Link {
         !self.blocked.load(Ordering::Acquire) && !self.again.load(Ordering::Acquire)
     }
 
-    /// Whether the kernel has all that was taken from the connection.
+    /// Whether the kernel has all that was taken from the connection, and for good.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.writer.try_lock().is_ok_and(|writer| writer.is_done()) && !self.socket.has_unflushed()
+        self.reap();
+        let is_done = |writer: MutexGuard<'_, Writer>| writer.is_done() && !writer.zerocopy.holds();
+        self.writer.try_lock().is_ok_and(is_done) && !self.socket.has_unflushed()
+    }
+
+    /// How large payloads are sent, for people.
+    pub(crate) fn zerocopy(&self) -> &'static str {
+        *self.zerocopy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of what was sent by reference and is complete, unless someone is writing, who does it anyway.
+    fn reap(&self) {
+        if let Ok(mut writer) = self.writer.try_lock() {
+            // An error of the socket: the next write has it too.
+            let _ = writer.zerocopy.reap(&self.socket);
+        }
     }
 
     /// Lets the writer task do the next writing.
@@ -190,7 +275,9 @@ impl Link {
             if self.blocked.load(Ordering::SeqCst) {
                 continue;
             }
-            match self.write_all(shared, &mut writer) {
+            let result = self.write_all(shared, &mut writer);
+            *self.zerocopy.lock().unwrap_or_else(PoisonError::into_inner) = writer.zerocopy.description();
+            match result {
                 Ok(()) => {
                     self.ended_drained.fetch_add(1, Ordering::Relaxed);
                 }
@@ -309,6 +396,8 @@ impl Link {
                 if shared.handle(self.id, frames) {
                     self.pump(shared);
                 }
+                // The peer has acknowledged something: so has the kernel.
+                self.reap();
                 return ReadOutcome::Handled;
             }
             Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -25,7 +25,7 @@ pub fn describe() {
     describe_counter!("dwcp_compression_errors_total", "Frames received that did not decode.");
     describe_counter!(
         "dwcp_integrity_failures_total",
-        "Frames and TLS records that were altered on their way."
+        "Frames, TLS records and transferred contents that are not what was sent."
     );
     describe_counter!(
         "dwcp_congestion_control_fallbacks_total",
@@ -188,7 +188,7 @@ impl ConnectionMetrics {
     }
 }
 
-/// What came is not what was sent.
-pub(crate) fn count_integrity_failure() {
+/// What came is not what was sent. Also for protocols on top that check what they carry themselves.
+pub fn count_integrity_failure() {
     counter!("dwcp_integrity_failures_total").increment(1);
 }

@@ -207,5 +207,6 @@ fn link_stats(link: &Link, info: &tcp_info::TcpInfo) -> LinkStats {
         loss_ratio: info.loss_ratio(),
         wire_bytes_sent: link.wire_sent.load(Ordering::Relaxed),
         wire_bytes_received: link.wire_received.load(Ordering::Relaxed),
+        zerocopy: link.zerocopy(),
     }
 }

@@ -64,6 +64,8 @@ pub struct LinkStats {
     pub wire_bytes_sent: u64,
     /// Frame bytes read from the socket.
     pub wire_bytes_received: u64,
+    /// Whether large payloads go to the kernel by reference (`on: ...`) or are copied (`off: ...`), and why.
+    pub zerocopy: &'static str,
 }
 
 impl Shared {

@@ -62,6 +62,7 @@ async fn a_large_stream_arrives_whole_over_one_and_four_links() {
     }
 }
 
+// DWCP-7.7: the deadline is the requester's business.
 #[tokio::test]
 async fn requests_are_answered_failed_dropped_and_timed_out() {
     let (a, b) = pair(1).await;

@@ -101,6 +101,8 @@ pub struct LinkStatus {
     pub wire_bytes_sent: u64,
     /// Frames read from the socket.
     pub wire_bytes_received: u64,
+    /// Whether large payloads go to the kernel by reference or are copied, and why.
+    pub zerocopy: String,
 }
 
 impl ConnectionStatus {
@@ -151,6 +153,7 @@ impl From<&LinkStats> for LinkStatus {
             loss_ratio: link.loss_ratio,
             wire_bytes_sent: link.wire_bytes_sent,
             wire_bytes_received: link.wire_bytes_received,
+            zerocopy: link.zerocopy.to_owned(),
         }
     }
 }

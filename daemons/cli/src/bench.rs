@@ -21,10 +21,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
-use dwcp_core::{RecvStream, SendStream, sample_data::SampleData};
+use dwcp_core::{RecvStream, SendStream, WriteError, sample_data::SampleData};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    sync::watch,
     time::Instant,
 };
 
@@ -160,16 +161,16 @@ pub(crate) async fn run(args: BenchArgs) -> Result<u8> {
             let listen = ("--listen", "listen", args.listen.clone());
             let Some(node) = args.settings.load([listen])? else { return Ok(exit::OK) };
             server::run(&args, node).await?;
+            Ok(exit::OK)
         }
         Command::Client(args) => {
             let links = (args.links != "auto").then_some(&args.links);
             let flags = ["transport.streams.min", "transport.streams.max", "transport.streams.initial"]
                 .map(|key| ("--links", key, links.cloned()));
             let Some(node) = args.settings.load(flags)? else { return Ok(exit::OK) };
-            client::run(&args, node).await?;
+            client::run(&args, node).await
         }
     }
-    Ok(exit::OK)
 }
 
 /// Blocks to send in turns, made before the run so that making them costs it nothing.
@@ -197,44 +198,77 @@ impl Ring {
     }
 }
 
-/// Sends blocks until the time is over, then finishes the stream.
-async fn fill(mut stream: SendStream, mut ring: Ring, until: tokio::time::Instant) -> Result<()> {
-    while tokio::time::Instant::now() < until {
-        stream.write_bytes(ring.block()).await?;
+/// When a measurement ends.
+#[derive(Clone, Debug)]
+struct Until {
+    time: Instant,
+    /// Becomes true if it ends earlier.
+    early: watch::Receiver<bool>,
+}
+
+impl Until {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.time || *self.early.borrow()
     }
-    stream.finish()?;
-    stream.acknowledged().await?;
+
+    /// Waits for an early end.
+    async fn early(mut self) {
+        if self.early.wait_for(|early| *early).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Sends blocks until the time is over, or the reader has enough, then finishes the stream.
+async fn fill(mut stream: SendStream, mut ring: Ring, until: Until) -> Result<()> {
+    while !until.is_over() {
+        match stream.write_bytes(ring.block()).await {
+            Err(WriteError::Stopped(_)) => return Ok(()),
+            written => written?,
+        }
+    }
+    match stream.finish() {
+        Err(WriteError::Stopped(_)) => return Ok(()),
+        finished => finished?,
+    }
+    match stream.acknowledged().await {
+        Err(WriteError::Stopped(_)) => Ok(()),
+        acknowledged => Ok(acknowledged?),
+    }
+}
+
+/// Reads a stream to its end.
+async fn drain(mut stream: RecvStream, arrivals: Arc<Arrivals>) -> Result<()> {
+    while let Some(chunk) = stream.read_chunk().await? {
+        arrivals.count(chunk.len());
+    }
     Ok(())
 }
 
-/// Reads a stream to its end; how many bytes it had.
-async fn drain(mut stream: RecvStream, arrivals: Arc<Arrivals>) -> Result<u64> {
-    let mut bytes = 0;
-    while let Some(chunk) = stream.read_chunk().await? {
-        bytes += chunk.len() as u64;
-        arrivals.count(chunk.len());
-    }
-    Ok(bytes)
-}
-
-/// What arrived, over all streams, within the time of the measurement: what was still on its way then would add its
-/// time as well, and on a long path blur the rate.
+/// What arrived, over all streams, and how much of it within the time of the measurement: what was still on its way then
+/// would add its time as well, and on a long path blur the rate.
 struct Arrivals {
     time: Duration,
     first: OnceLock<Instant>,
+    bytes: AtomicU64,
     in_time: AtomicU64,
 }
 
 impl Arrivals {
     fn new(time: Duration) -> Arc<Self> {
-        Arc::new(Self { time, first: OnceLock::new(), in_time: AtomicU64::new(0) })
+        Arc::new(Self { time, first: OnceLock::new(), bytes: AtomicU64::new(0), in_time: AtomicU64::new(0) })
     }
 
     fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let now = Instant::now();
         if now - *self.first.get_or_init(|| now) <= self.time {
             self.in_time.fetch_add(bytes as u64, Ordering::Relaxed);
         }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     fn in_time(&self) -> u64 {

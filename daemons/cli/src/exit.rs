@@ -15,7 +15,8 @@ pub(crate) const INTEGRITY: u8 = 5;
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  everything was done
-  1  failure: connection lost, destination full, peer gone; a transfer run again goes on where it was
+  1  failure: connection lost, destination full, peer gone, told to stop by a signal; a transfer run again goes on where
+     it was
   2  wrong usage: a flag, a setting or a configuration file
   3  some files failed, all others were transferred
   4  refused: a file exists, a path leads out of the folder, plaintext or a certificate is not allowed
@@ -34,7 +35,9 @@ impl std::fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 pub(crate) fn of_summary(summary: &Summary) -> u8 {
-    if summary.has(FailureKind::Integrity) {
+    if summary.unsent.is_some() {
+        FAILURE
+    } else if summary.has(FailureKind::Integrity) {
         INTEGRITY
     } else if summary.has(FailureKind::Exists) || summary.has(FailureKind::Escapes) {
         REFUSED

@@ -8,6 +8,7 @@ mod progress;
 mod recv;
 mod send;
 mod settings;
+mod signals;
 mod size;
 mod status;
 mod tls;

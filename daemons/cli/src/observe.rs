@@ -8,7 +8,7 @@ use dwcp_core::Endpoint;
 use novacron_admin::{ConnectionStatus, Listener, Metrics, Observed, Server, TransportStatus};
 use novacron_settings::{MetricsSettings, Settings};
 
-use crate::settings::Flag;
+use crate::{settings::Flag, signals::Draining};
 
 /// Where metrics and status can be fetched.
 #[derive(Args, Debug, Default)]
@@ -43,6 +43,7 @@ struct Process {
     node_id: String,
     region: Option<String>,
     endpoint: Endpoint,
+    draining: Draining,
 }
 
 impl Observable {
@@ -58,6 +59,7 @@ impl Observable {
         program: &'static str,
         settings: &Settings,
         endpoint: &Endpoint,
+        draining: Draining,
     ) -> Option<Server> {
         let (listener, metrics) = self.0?;
         let process = Process {
@@ -66,6 +68,7 @@ impl Observable {
             node_id: settings.endpoint.node_id.clone(),
             region: settings.endpoint.region.clone(),
             endpoint: endpoint.clone(),
+            draining,
         };
         let server = listener.serve(metrics, process);
         eprintln!("metrics on http://{}/metrics", server.address());
@@ -77,7 +80,7 @@ impl Observed for Process {
     type Status = TransportStatus;
 
     fn is_ready(&self) -> bool {
-        !self.endpoint.is_shutting_down()
+        !self.draining.is_set()
     }
 
     fn status(&self) -> TransportStatus {

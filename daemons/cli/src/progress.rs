@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use dwcp_core::Connection;
-use dwcp_transfer::{Progress, ProgressSource, Summary, TransferError};
+use dwcp_transfer::{Progress, ProgressSource, Summary, TransferError, Unsent};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -78,6 +78,15 @@ struct Report<'a> {
     exit_code: u8,
     error: Option<String>,
     failed: Vec<Failed>,
+    /// What a sender that was told to stop has not sent.
+    unsent: Option<NotSent>,
+}
+
+#[derive(Serialize)]
+struct NotSent {
+    paths: Vec<String>,
+    entries: u64,
+    more: bool,
 }
 
 #[derive(Serialize)]
@@ -148,7 +157,8 @@ impl Display {
                 .map(|failed| Failed { path: failed.path.to_string(), error: failed.failure.to_string() });
             let failed = failed.collect();
             let error = ended.as_ref().err().map(ToString::to_string);
-            let report = json(&Report { measured, exit_code, error, failed });
+            let unsent = ended.as_ref().ok().and_then(|summary| summary.unsent.as_ref()).map(NotSent::new);
+            let report = json(&Report { measured, exit_code, error, failed, unsent });
             if self.output_taken {
                 eprintln!("{report}");
             } else {
@@ -161,6 +171,10 @@ impl Display {
             eprintln!("{}: {}", failed.path, failed.failure);
         }
         match &ended {
+            Ok(Summary { unsent: Some(unsent), .. }) => {
+                say(unsent);
+                eprintln!("stopped: {}", line(&measured));
+            }
             Ok(_) if self.show == Show::None => {}
             Ok(_) => eprintln!(
                 "{}: {}",
@@ -170,6 +184,27 @@ impl Display {
             Err(error) => eprintln!("{}: {error}", measured.label),
         }
         exit_code
+    }
+}
+
+impl NotSent {
+    fn new(unsent: &Unsent) -> Self {
+        let paths = unsent.paths.iter().map(ToString::to_string).collect();
+        Self { paths, entries: unsent.entries, more: unsent.more }
+    }
+}
+
+/// In lines.
+fn say(unsent: &Unsent) {
+    for path in &unsent.paths {
+        eprintln!("{path}: not sent");
+    }
+    let others = unsent.entries - unsent.paths.len() as u64;
+    if others > 0 {
+        eprintln!("{others} others: not sent");
+    }
+    if unsent.more {
+        eprintln!("there may be more: not everything was looked at");
     }
 }
 

@@ -6,16 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use dwcp_core::{Connection, Endpoint};
 use dwcp_transfer::{Destination, ProgressSource, Receiver, ReceiverConfig, clean_partials};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 
 use crate::{
     exit::{self, Usage},
     observe::Observable,
     progress::{Display, OutputArgs},
     settings::SettingsArgs,
+    signals::Signals,
     size,
 };
 
@@ -23,6 +21,8 @@ use crate::{
 const SESSIONS_MAX: usize = 16;
 /// How long to wait for the peer to take note of the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// For transfers to tell their result, when all connections have ended.
+const RESULTS_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Receives what senders send, below one folder.
 ///
@@ -84,18 +84,24 @@ pub(crate) async fn run(args: RecvArgs) -> Result<u8> {
     receiving.fsync = !args.no_fsync;
     receiving.privileged_metadata = args.privileged_metadata;
     let receiver = Arc::new(Receiver::open(receiving)?);
+    let mut signals = Signals::listen()?;
     let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::listen(node.settings.listen, node.settings.endpoint.clone()).await?;
     node.keep_fresh(&endpoint);
     if let Some(address) = endpoint.local_addr() {
         eprintln!("listening on {address}");
     }
-    let _observed = observable.serve("novacron recv", &node.settings, &endpoint);
+    let _observed = observable.serve("novacron recv", &node.settings, &endpoint, signals.draining());
     // What was written to standard output cannot be taken back: there is no second try.
     let once = args.once || to_output;
     let display = args.output.display(to_output);
     let drain_timeout = node.settings.drain_timeout;
-    serve(&endpoint, receiver, display, Serve { once, only_one: to_output, drain_timeout }).await
+    let work = serve(&endpoint, receiver, display, Serve { once, only_one: to_output });
+    let drain = async {
+        endpoint.shutdown(drain_timeout).await;
+        tokio::time::sleep(RESULTS_TIME_MAX).await;
+    };
+    signals.let_finish(work, drain).await.unwrap_or(Ok(exit::OK))
 }
 
 /// When to end.
@@ -104,20 +110,20 @@ struct Serve {
     once: bool,
     /// After the first transfer, however it ended.
     only_one: bool,
-    /// How long transfers may go on after the first signal to stop.
-    drain_timeout: Duration,
 }
 
+/// Serves until it is time to end, or the endpoint takes on no more and what it took on has ended.
 async fn serve(endpoint: &Endpoint, receiver: Arc<Receiver>, display: Display, serve: Serve) -> Result<u8> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut drain = signal(SignalKind::user_defined1())?;
     let mut sessions: JoinSet<Ended> = JoinSet::new();
+    let mut accepting = true;
     loop {
         tokio::select! {
-            connection = endpoint.accept(), if sessions.len() < SESSIONS_MAX => {
-                let Some(connection) = connection else { return Ok(exit::OK) };
-                sessions.spawn(session(receiver.clone(), connection, display.clone()));
-            }
+            connection = endpoint.accept(), if accepting && sessions.len() < SESSIONS_MAX => match connection {
+                Some(connection) => {
+                    sessions.spawn(session(receiver.clone(), connection, display.clone()));
+                }
+                None => accepting = false,
+            },
             Some(ended) = sessions.join_next() => {
                 let ended = ended?;
                 // An interrupted transfer is expected back.
@@ -125,17 +131,9 @@ async fn serve(endpoint: &Endpoint, receiver: Arc<Receiver>, display: Display, s
                     return Ok(ended.code);
                 }
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = drain.recv() => break,
+            else => return Ok(exit::OK),
         }
     }
-    tokio::select! {
-        () = endpoint.shutdown(serve.drain_timeout) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(exit::OK)
 }
 
 struct Ended {

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use dwcp_core::Endpoint;
+use dwcp_core::{Connection, Endpoint};
 use dwcp_transfer::{RelPath, Sender, SenderConfig, Source};
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     observe::Observable,
     progress::OutputArgs,
     settings::SettingsArgs,
+    signals::Signals,
 };
 
 /// How long to wait, when all is done, for the peer to take note.
@@ -60,16 +61,39 @@ pub(crate) async fn run(args: SendArgs) -> Result<u8> {
     sending.checksum = args.checksum;
     sending.sender.clone_from(&config.node_id);
     let sender = Sender::new(sending)?;
-    let progress = sender.progress();
+    let (progress, stopper) = (sender.progress(), sender.stopper());
 
+    let mut signals = Signals::listen()?;
     let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::client(config)?;
-    let _observed = observable.serve("novacron send", &node.settings, &endpoint);
+    let _observed = observable.serve("novacron send", &node.settings, &endpoint, signals.draining());
     let name = args.server_name.as_deref().unwrap_or(&target.host);
-    let addresses: Vec<_> = tokio::net::lookup_host((&*target.host, target.port))
+    let Some(connected) = signals.unless(connect(&endpoint, &target, name)).await else {
+        bail!("told to stop before anything was sent");
+    };
+    let connection = connected?;
+    let display = args.output.display(false);
+    let sending = display.watch(&target.host, &progress, &connection, sender.run(&connection));
+    let mut sending = std::pin::pin!(sending);
+    let drain = async {
+        stopper.drain();
+        tokio::time::sleep(node.settings.drain_timeout).await;
+    };
+    let Some(code) = signals.let_finish(&mut sending, drain).await else {
+        stopper.stop();
+        let code = sending.await;
+        connection.close(0, "stopped");
+        return Ok(code);
+    };
+    // Everything is committed already, or has failed: a peer that does not answer any more changes nothing.
+    let _ = signals.unless(tokio::time::timeout(DRAIN_TIMEOUT, connection.drain())).await;
+    Ok(code)
+}
+
+async fn connect(endpoint: &Endpoint, target: &Target, name: &str) -> Result<Connection> {
+    let addresses = tokio::net::lookup_host((&*target.host, target.port))
         .await
-        .with_context(|| format!("cannot resolve {}", target.host))?
-        .collect();
+        .with_context(|| format!("cannot resolve {}", target.host))?;
     let mut connected = Err(anyhow::anyhow!("{} has no address", target.host));
     for address in addresses {
         connected = endpoint.connect(address, name).await.map_err(anyhow::Error::from);
@@ -77,14 +101,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<u8> {
             break;
         }
     }
-    let connection =
-        connected.with_context(|| format!("cannot connect to {}:{}", target.host, target.port))?;
-    let display = args.output.display(false);
-    let label = target.host.clone();
-    let code = display.watch(&label, &progress, &connection, sender.run(&connection)).await;
-    // Everything is committed already, or has failed: a peer that does not answer any more changes nothing.
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connection.drain()).await;
-    Ok(code)
+    connected.with_context(|| format!("cannot connect to {}:{}", target.host, target.port))
 }
 
 /// Where to send.

@@ -153,6 +153,7 @@ mod tests {
             loss_ratio: 0.0125,
             wire_bytes_sent: 2 << 20,
             wire_bytes_received: 1024,
+            zerocopy: "off: over TLS".into(),
         };
         let connection = ConnectionStatus {
             peer: PeerStatus {

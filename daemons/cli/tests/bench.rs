@@ -1,41 +1,19 @@
 //! `novacron bench` between two processes: every mode, and what a client must not be able to ask for.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Output, Stdio},
-};
+mod support;
+
+use std::process::{Command, Output};
 
 use serde_json::Value;
-
-const NOVACRON: &str = env!("CARGO_BIN_EXE_novacron");
-
-/// Killed when the test ends, however it ends.
-struct Server(Child, String);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        self.0.wait().expect("wait");
-    }
-}
-
-fn serve() -> Server {
-    let mut command = Command::new(NOVACRON);
-    command.args(["bench", "server", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("spawn");
-    let mut line = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-    stdout.read_line(&mut line).expect("a line");
-    std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-    let addr = line.trim().strip_prefix("listening on ").expect("the address").to_owned();
-    Server(child, addr)
-}
+use support::*;
 
 fn client(server: &Server, flags: &str) -> Output {
     // One that hangs fails.
     let mut command = Command::new("timeout");
-    command.args(["120", NOVACRON, "bench", "client", &server.1]).args(flags.split_whitespace());
+    command
+        .args(["120", env!("CARGO_BIN_EXE_novacron"), "bench", "client", &server.address])
+        .args(flags.split_whitespace());
+    clean(&mut command);
     command.output().expect("the client runs")
 }
 
@@ -52,7 +30,7 @@ fn number(report: &Value, field: &str) -> f64 {
 
 #[test]
 fn every_mode_gives_its_figures() {
-    let server = serve();
+    let server = Server::bench();
     for flags in [
         "--data zeros --compression none",
         "--data random --links 4 --streams 3",
@@ -81,7 +59,7 @@ fn every_mode_gives_its_figures() {
 
 #[test]
 fn people_get_lines() {
-    let output = client(&serve(), "--time 1 --interval 0.2 --data zeros");
+    let output = client(&Server::bench(), "--time 1 --interval 0.2 --data zeros");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.lines().filter(|line| line.contains("links")).count() >= 2, "{text}");
     assert!(text.contains("received "), "{text}");
@@ -89,7 +67,7 @@ fn people_get_lines() {
 
 #[test]
 fn bad_flags_are_refused() {
-    let server = serve();
+    let server = Server::bench();
     for flags in [
         "--links 0",
         "--links 2000",

@@ -1,22 +1,21 @@
 //! The real command's settings: file, environment and flags, what is refused and how that is said.
 
+mod support;
+
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
+use support::{Server, errors};
 use tempfile::TempDir;
 
 /// The command, without what the environment of the tests says. One that hangs fails.
 fn novacron(args: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"NOVACRON_"))
-    {
-        command.env_remove(name);
-    }
+    support::clean(&mut command);
     command.env_remove("RUST_LOG").args(["60", env!("CARGO_BIN_EXE_novacron")]).args(args);
     command.stdin(Stdio::null());
     command
@@ -24,10 +23,6 @@ fn novacron(args: &[&str]) -> Command {
 
 fn run(args: &[&str]) -> Output {
     novacron(args).output().expect("the command runs")
-}
-
-fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[track_caller]
@@ -202,15 +197,11 @@ fn the_configured_address_is_listened_on_and_a_used_one_is_named() {
     }
     drop(taken);
 
-    let mut command = Command::new(env!("CARGO_BIN_EXE_novacron"));
+    let mut command = support::novacron();
     command.args(["recv", "--into", into, "--config", &path]).env("NOVACRON_LISTEN", "127.0.0.1:0");
-    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(line.starts_with("listening on 127.0.0.1:"), "{line}");
-    assert!(!line.contains(&address), "the variable goes over the file: {line}");
+    let server = Server::start(&mut command);
+    assert!(server.address.starts_with("127.0.0.1:"), "{}", server.address);
+    assert_ne!(server.address, address, "the variable goes over the file");
 }
 
 #[test]

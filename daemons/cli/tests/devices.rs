@@ -1,74 +1,26 @@
 //! The real command with loop devices, a full disk, and files that change: needs root, and says so where it has to skip.
 
+mod support;
+
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
+
+use support::*;
 
 const MIB: u64 = 1 << 20;
 /// What is compared and sent at once.
 const PIECE: u64 = 4 * MIB;
 
-fn novacron() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_novacron"));
-    command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// A receiver, killed when dropped.
-struct Receiver {
-    child: Child,
-    address: String,
-}
-
-impl Receiver {
-    fn start(into: &Path, flags: &[&str]) -> Self {
-        let mut command = novacron();
-        command.args(["recv", "--listen", "127.0.0.1:0", "--json"]).args(flags).arg("--into").arg(into);
-        command.stdout(Stdio::null());
-        let mut child = command.spawn().expect("spawn");
-        let mut errors = BufReader::new(child.stderr.take().expect("piped"));
-        let mut line = String::new();
-        errors.read_line(&mut line).expect("a line");
-        let address =
-            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        // What else it says must not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
-        Self { child, address }
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn send(from: &Path, receiver: &Receiver, name: &str) -> Output {
-    let mut command = novacron();
-    command.args(["send", "--json"]).arg(from).arg(format!("{}:{name}", receiver.address));
-    command.output().expect("the sender runs")
-}
-
-/// The report of a sender that ended with this code.
-#[track_caller]
-fn report(output: &Output, code: i32) -> serde_json::Value {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{errors}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {errors}"))
-}
-
-fn noise(len: u64, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len as usize];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
+fn onto(device: &LoopDevice) -> Server {
+    Server::recv(&["--device".as_ref(), "--into".as_ref(), device.0.as_os_str()])
 }
 
 fn run(program: &str, args: &[&OsStr]) -> Result<String, String> {
@@ -126,22 +78,24 @@ fn t5_8_a_device_gets_an_image_and_then_only_what_differs() {
     let mut content = image(&from);
     let old = noise(32 * MIB, 2);
     let Some(device) = LoopDevice::new(&dir.path().join("backing"), &old) else { return };
-    let receiver = Receiver::start(&device.0, &["--device"]);
+    let receiver = onto(&device);
 
-    report(&send(&from, &receiver, "vm"), 0);
+    report(&send_one(&from, &format!("{}:vm", receiver.address)), 0);
     let there = device.content();
     assert!(there[..content.len()] == content, "the image, and zeros where it has holes");
     assert!(there[content.len()..] == old[content.len()..], "what lies behind it is not touched");
 
     // Again without a change, then with blocks changed in two pieces, one of them in the hole.
-    assert_eq!(report(&send(&from, &receiver, "vm"), 0)["bytes_moved"], 0);
+    assert_eq!(report(&send_one(&from, &format!("{}:vm", receiver.address)), 0)["bytes_moved"], 0);
     let file = File::options().write(true).open(&from).expect("the image");
     for (at, seed) in [(MIB, 3), (13 * MIB, 4)] {
         let block = noise(4096, seed);
         file.write_all_at(&block, at).expect("written");
         content[at as usize..at as usize + block.len()].copy_from_slice(&block);
     }
-    let moved = report(&send(&from, &receiver, "vm"), 0)["bytes_moved"].as_u64().expect("a number");
+    let moved = report(&send_one(&from, &format!("{}:vm", receiver.address)), 0)["bytes_moved"]
+        .as_u64()
+        .expect("a number");
     assert!((2 * 4096..=2 * PIECE).contains(&moved), "{moved} bytes moved");
     assert!(device.content()[..content.len()] == content);
 
@@ -149,7 +103,9 @@ fn t5_8_a_device_gets_an_image_and_then_only_what_differs() {
     let raw = File::options().write(true).open(&device.0).expect("the device");
     raw.write_all_at(&noise(4096, 5), 20 * MIB).expect("written");
     raw.sync_all().expect("synced");
-    let moved = report(&send(&from, &receiver, "vm"), 0)["bytes_moved"].as_u64().expect("a number");
+    let moved = report(&send_one(&from, &format!("{}:vm", receiver.address)), 0)["bytes_moved"]
+        .as_u64()
+        .expect("a number");
     assert!((4096..=PIECE).contains(&moved), "{moved} bytes moved");
     assert!(device.content()[..content.len()] == content);
 }
@@ -161,8 +117,8 @@ fn t5_8_a_device_that_is_too_small_is_refused_untouched() {
     image(&from);
     let old = noise(16 * MIB, 2);
     let Some(device) = LoopDevice::new(&dir.path().join("backing"), &old) else { return };
-    let receiver = Receiver::start(&device.0, &["--device"]);
-    let refused = report(&send(&from, &receiver, "vm"), 3);
+    let receiver = onto(&device);
+    let refused = report(&send_one(&from, &format!("{}:vm", receiver.address)), 3);
     assert!(refused.to_string().contains("smaller than the source"), "{refused}");
     assert!(device.content() == old, "nothing was written");
 }
@@ -173,8 +129,8 @@ fn a_device_is_a_source() {
     let mut content = noise(24 * MIB, 1);
     content[(5 * MIB) as usize..(18 * MIB) as usize].fill(0);
     let Some(device) = LoopDevice::new(&dir.path().join("backing"), &content) else { return };
-    let receiver = Receiver::start(&dir.path().join("into"), &[]);
-    let sent = report(&send(&device.0, &receiver, "copy.img"), 0);
+    let receiver = Server::into(&dir.path().join("into"));
+    let sent = report(&send_one(&device.0, &format!("{}:copy.img", receiver.address)), 0);
     let moved = sent["bytes_moved"].as_u64().expect("a number");
     assert!(moved <= 11 * MIB, "{moved} bytes moved: zeros do not travel");
     assert!(fs::read(dir.path().join("into/copy.img")).expect("the copy") == content);
@@ -216,15 +172,15 @@ fn t5_7_a_full_disk_is_named_and_with_room_the_rest_follows() {
     fs::write(&from, noise(60 * MIB, 8)).expect("a file");
     let into = dir.path().join("into");
     let Some(mount) = Mount::tmpfs(&into, "32m") else { return };
-    let receiver = Receiver::start(&into, &[]);
-    let full = send(&from, &receiver, "f");
-    let errors = String::from_utf8_lossy(&full.stderr);
+    let receiver = Server::into(&into);
+    let full = send_one(&from, &format!("{}:f", receiver.address));
+    let errors = errors(&full);
     assert_eq!(full.status.code(), Some(1), "{errors}");
     assert!(errors.contains("No space left on device") && errors.contains('f'), "{errors}");
     assert!(!into.join("f").exists());
 
     mount.resize("128m");
-    let rest = report(&send(&from, &receiver, "f"), 0);
+    let rest = report(&send_one(&from, &format!("{}:f", receiver.address)), 0);
     let kept = rest["bytes_skipped"].as_u64().expect("a number");
     assert!(kept >= 2 * PIECE, "{kept} bytes were kept");
     assert!(fs::read(into.join("f")).expect("the file") == noise(60 * MIB, 8));
@@ -238,7 +194,7 @@ fn t4_7_a_file_that_is_written_all_the_time_never_arrives_as_a_mixture() {
     let log = from.join("log");
     fs::write(&log, noise(64 * MIB, 1)).expect("a file");
     fs::write(from.join("other"), noise(9 * MIB, 2)).expect("a file");
-    let receiver = Receiver::start(&into, &[]);
+    let receiver = Server::into(&into);
     let stop = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -248,7 +204,7 @@ fn t4_7_a_file_that_is_written_all_the_time_never_arrives_as_a_mixture() {
                 std::thread::sleep(Duration::from_micros(500));
             }
         });
-        let output = send(&from, &receiver, "t");
+        let output = send_one(&from, &format!("{}:t", receiver.address));
         stop.store(true, Relaxed);
         output
     });

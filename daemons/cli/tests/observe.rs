@@ -1,24 +1,22 @@
 //! A real transfer is watched from outside: metrics, health and status while data flows.
 
+mod support;
+
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::TcpStream,
-    process::{Child, Command, Output, Stdio},
+    process::Output,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::Value;
+use support::*;
 
-/// Longest that anything here may take; only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Between looks at something that takes time.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-
-/// A running command that tells how it does. Killed when dropped.
+/// A running command that tells how it does.
 struct Watched {
-    child: Child,
+    process: Process,
     /// Where it listens for DWCP, if it does.
     address: Option<String>,
     metrics: String,
@@ -27,23 +25,18 @@ struct Watched {
 impl Watched {
     /// Starts it and reads its first lines: those of standard output if it tells its address there.
     fn start(args: &[&OsStr], listens_on_output: bool, listens_on_errors: bool) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_novacron"));
-        command.args(args).args(["--metrics-listen", "127.0.0.1:0"]).stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().expect("piped"));
-        let mut errors = BufReader::new(child.stderr.take().expect("piped"));
-        let listening = "listening on ";
+        let mut process = Process::spawn(novacron().args(args).args(["--metrics-listen", "127.0.0.1:0"]));
+        let (mut output, mut errors) = (process.output_reader(), process.errors_reader());
         let address = match (listens_on_output, listens_on_errors) {
-            (true, _) => Some(after(&mut output, listening)),
-            (_, true) => Some(after(&mut errors, listening)),
+            (true, _) => Some(after(&mut output, LISTENING)),
+            (_, true) => Some(after(&mut errors, LISTENING)),
             _ => None,
         };
         let metrics = after(&mut errors, "metrics on http://");
         let metrics = metrics.strip_suffix("/metrics").expect("the path").to_owned();
-        // What else they say must not fill the pipes.
-        thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-        thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
-        Self { child, address, metrics }
+        swallow(output);
+        pass_on(errors);
+        Self { process, address, metrics }
     }
 
     fn scrape(&self) -> String {
@@ -72,24 +65,6 @@ impl Watched {
             series.iter().all(|series| above_zero(text, series))
         })
     }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The rest of the first line, which begins so.
-fn after(from: &mut impl BufRead, beginning: &str) -> String {
-    let mut line = String::new();
-    from.read_line(&mut line).unwrap();
-    line.trim_end()
-        .strip_prefix(beginning)
-        .unwrap_or_else(|| panic!("{line:?}, not {beginning:?}"))
-        .to_owned()
 }
 
 fn get(address: &str, path: &str) -> (u16, String) {
@@ -124,9 +99,8 @@ fn client(server: &Watched) -> Watched {
 }
 
 fn status(of: &Watched, flags: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_novacron"));
-    let output = command.args(["status", &of.metrics]).args(flags).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = novacron().args(["status", &of.metrics]).args(flags).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     output
 }
 
@@ -226,6 +200,7 @@ fn status_shows_links_and_the_reasons_of_the_controllers() {
             assert!(link[field].as_f64().is_some_and(|value| value >= 0.0), "{field} of {link}");
         }
         assert!(link["congestion_control"].as_str().is_some_and(|name| !name.is_empty()), "{link}");
+        assert_eq!(link["zerocopy"], "off: within one machine the kernel copies");
     }
 
     let text = String::from_utf8(status(&client, &[]).stdout).unwrap();
@@ -264,22 +239,18 @@ fn a_transfer_is_watched_from_both_sides() {
 
     // While it drains, it is alive and takes on nothing.
     assert_eq!(get(&receiver.metrics, "/ready").0, 200);
-    let pid = rustix::process::Pid::from_child(&receiver.child);
-    rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while get(&receiver.metrics, "/ready").0 != 503 {
-        assert!(Instant::now() < deadline, "it goes on taking on work");
-        thread::sleep(LOOK_INTERVAL);
+    for (side, process) in [(&sender, &sender.process), (&receiver, &receiver.process)] {
+        process.signal(Signal::USR1);
+        wait_until("it takes on no more work", || get(&side.metrics, "/ready").0 == 503);
+        assert_eq!(get(&side.metrics, "/healthz").0, 200);
     }
-    assert_eq!(get(&receiver.metrics, "/healthz").0, 200);
 }
 
 #[test]
 fn what_cannot_be_watched_is_said() {
-    let novacron = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_novacron")).args(args).output().unwrap();
     let refused = |args: &[&str], code: i32, words: &str| {
-        let output = novacron(args);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let output = novacron().args(args).output().unwrap();
+        let errors = errors(&output);
         assert_eq!(output.status.code(), Some(code), "{errors}");
         assert!(errors.contains(words), "{words:?} is not in {errors:?}");
     };

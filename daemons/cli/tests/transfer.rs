@@ -1,93 +1,18 @@
 //! The real command: two processes, real sockets, TLS, `kill -9`, exit codes.
 
+mod support;
+
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    process::Stdio,
 };
 
-/// Longest that anything here may take; only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(120);
+use support::*;
 
-fn novacron() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_novacron"));
-    command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// A receiver, killed when dropped.
-struct Receiver {
-    child: Child,
-    address: String,
-}
-
-impl Receiver {
-    fn start(args: &[&OsStr]) -> Self {
-        Self::start_at("127.0.0.1:0", args)
-    }
-
-    fn start_at(listen: &str, args: &[&OsStr]) -> Self {
-        let mut child = novacron().args(["recv", "--listen", listen, "--json"]).args(args).spawn().unwrap();
-        let mut errors = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        errors.read_line(&mut line).unwrap();
-        let address =
-            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        // What else it says must not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
-        Self { child, address }
-    }
-
-    fn into(folder: &Path) -> Self {
-        Self::start(&[OsStr::new("--into"), folder.as_os_str()])
-    }
-
-    fn wait(mut self) -> i32 {
-        wait(&mut self.child).code().expect("an exit code")
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait(child: &mut Child) -> std::process::ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(Instant::now() < deadline, "hangs");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn send(args: &[&OsStr]) -> Output {
-    novacron().arg("send").arg("--json").args(args).output().unwrap()
-}
-
-fn send_one(from: &Path, to: &str) -> Output {
-    send(&[from.as_os_str(), OsStr::new(to)])
-}
-
-#[track_caller]
-fn report(output: &Output, code: i32) -> serde_json::Value {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{errors}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {errors}"))
-}
-
-fn noise(len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut bytes);
-    bytes
-}
+const MIB: u64 = 1 << 20;
 
 fn partial_bytes(into: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(into.join(".novacron-partial")) else { return 0 };
@@ -99,18 +24,14 @@ fn partial_bytes(into: &Path) -> u64 {
 }
 
 fn wait_for_partial(into: &Path, bytes: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    while partial_bytes(into) < bytes {
-        assert!(Instant::now() < deadline, "nothing arrives");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("enough has arrived", || partial_bytes(into) >= bytes);
 }
 
 /// Pacing makes the transfer last for seconds after there is enough to kill it, however late the test sees that.
-fn slow_sender(from: &Path, to: &str) -> Child {
+fn slow_sender(from: &Path, to: &str) -> Process {
     let mut command = novacron();
     command.args(["send", "--pacing", "10MiB", "--compression", "none"]).arg(from).arg(to);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 fn setup() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -123,13 +44,13 @@ fn setup() -> (tempfile::TempDir, PathBuf, PathBuf) {
 fn a_tree_moves_and_moving_it_again_moves_nothing() {
     let (_dir, from, into) = setup();
     fs::create_dir_all(from.join("sub")).unwrap();
-    fs::write(from.join("sub/large"), noise(20 << 20)).unwrap();
+    fs::write(from.join("sub/large"), noise(20 * MIB, 0)).unwrap();
     fs::write(from.join("small"), b"small").unwrap();
-    let receiver = Receiver::into(&into);
+    let receiver = Server::into(&into);
     let to = format!("{}:tree", receiver.address);
     let first = report(&send_one(&from, &to), 0);
     assert_eq!((&first["bytes_moved"], &first["files_done"]), (&(20 * 1_048_576 + 5).into(), &2.into()));
-    assert_eq!(fs::read(into.join("tree/sub/large")).unwrap(), noise(20 << 20));
+    assert_eq!(fs::read(into.join("tree/sub/large")).unwrap(), noise(20 * MIB, 0));
     let second = report(&send_one(&from, &to), 0);
     assert_eq!((&second["bytes_moved"], &second["files_skipped"]), (&0.into(), &2.into()));
 }
@@ -137,35 +58,32 @@ fn a_tree_moves_and_moving_it_again_moves_nothing() {
 #[test]
 fn t6_the_sender_is_killed() {
     let (_dir, from, into) = setup();
-    fs::write(&from, noise(80 << 20)).unwrap();
-    let receiver = Receiver::into(&into);
+    fs::write(&from, noise(80 * MIB, 0)).unwrap();
+    let receiver = Server::into(&into);
     let to = format!("{}:f", receiver.address);
     let mut sender = slow_sender(&from, &to);
     wait_for_partial(&into, 24 << 20);
-    sender.kill().unwrap();
-    sender.wait().unwrap();
+    sender.kill();
     assert!(!into.join("f").exists());
     let rest = report(&send_one(&from, &to), 0);
     assert!(rest["bytes_skipped"].as_u64().unwrap() >= 4 << 20, "{rest}");
-    assert_eq!(fs::read(into.join("f")).unwrap(), noise(80 << 20));
+    assert_eq!(fs::read(into.join("f")).unwrap(), noise(80 * MIB, 0));
 }
 
 #[test]
 fn t6_the_receiver_is_killed() {
     let (_dir, from, into) = setup();
-    fs::write(&from, noise(80 << 20)).unwrap();
-    let mut receiver = Receiver::into(&into);
+    fs::write(&from, noise(80 * MIB, 0)).unwrap();
+    let mut receiver = Server::into(&into);
     let mut sender = slow_sender(&from, &format!("{}:f", receiver.address));
     wait_for_partial(&into, 24 << 20);
-    receiver.child.kill().unwrap();
-    receiver.child.wait().unwrap();
-    sender.kill().unwrap();
-    sender.wait().unwrap();
+    receiver.process.kill();
+    sender.kill();
     assert!(!into.join("f").exists());
-    let receiver = Receiver::into(&into);
+    let receiver = Server::into(&into);
     let rest = report(&send_one(&from, &format!("{}:f", receiver.address)), 0);
     assert!(rest["bytes_skipped"].as_u64().unwrap() >= 4 << 20, "{rest}");
-    assert_eq!(fs::read(into.join("f")).unwrap(), noise(80 << 20));
+    assert_eq!(fs::read(into.join("f")).unwrap(), noise(80 * MIB, 0));
 }
 
 #[test]
@@ -173,7 +91,7 @@ fn exit_codes_tell_what_happened() {
     let (dir, from, into) = setup();
     fs::create_dir(&from).unwrap();
     fs::write(from.join("a"), b"new").unwrap();
-    let receiver = Receiver::into(&into);
+    let receiver = Server::into(&into);
     fs::create_dir_all(into.join("t")).unwrap();
     fs::write(into.join("t/a"), b"precious").unwrap();
     let to = format!("{}:t", receiver.address);
@@ -199,7 +117,7 @@ fn exit_codes_tell_what_happened() {
     ];
     for (args, code, word) in usage {
         let output = send(args);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = errors(&output);
         assert_eq!(output.status.code(), Some(code), "{errors}");
         assert!(errors.contains(word), "{errors}");
     }
@@ -210,27 +128,27 @@ fn exit_codes_tell_what_happened() {
 
 #[test]
 fn standard_input_to_standard_output() {
-    let content = noise(10_000_000);
-    let mut receiver = Receiver::start(&[OsStr::new("--into"), OsStr::new("-")]);
-    let mut output = receiver.child.stdout.take().unwrap();
+    let content = noise(10_000_000, 0);
+    let mut receiver = Server::recv(&[OsStr::new("--into"), OsStr::new("-")]);
+    let mut output = receiver.process.output_reader();
     let reading = std::thread::spawn(move || {
         let mut received = Vec::new();
         output.read_to_end(&mut received).map(|_| received)
     });
     let to = format!("{}:name", receiver.address);
-    let mut sender = novacron().args(["send", "-", &to]).stdin(Stdio::piped()).spawn().unwrap();
-    let mut input = sender.stdin.take().unwrap();
+    let mut sender = Process::spawn(novacron().args(["send", "-", &to]).stdin(Stdio::piped()));
+    let mut input = sender.0.stdin.take().unwrap();
     input.write_all(&content).unwrap();
     drop(input);
-    assert_eq!(wait(&mut sender).code(), Some(0));
-    assert_eq!(receiver.wait(), 0);
+    assert_eq!(sender.wait(), Some(0));
+    assert_eq!(receiver.process.wait(), Some(0));
     assert!(reading.join().unwrap().unwrap() == content);
 }
 
 #[test]
 fn certificates_decide_who_may_send() {
     let (dir, from, into) = setup();
-    fs::write(&from, noise(5 << 20)).unwrap();
+    fs::write(&from, noise(5 * MIB, 0)).unwrap();
     let certs = |folder: &str, nodes: &[&str]| {
         let folder = dir.path().join(folder);
         let mut command = novacron();
@@ -254,7 +172,7 @@ fn certificates_decide_who_may_send() {
     let mut args = flags(&ours, "receiver");
     args.extend(["--allow", "friend", "--into"].map(Into::into));
     args.push(into.clone().into_os_string());
-    let receiver = Receiver::start(&args.iter().map(|arg| &**arg).collect::<Vec<_>>());
+    let receiver = Server::recv(&args.iter().map(|arg| &**arg).collect::<Vec<_>>());
     let try_as = |folder: &Path, node: &str, extra: &[&str]| {
         let mut command = novacron();
         command.arg("send").args(flags(folder, node)).args(extra).arg(&from);
@@ -273,20 +191,19 @@ fn certificates_decide_who_may_send() {
 
     let output = try_as(&ours, "friend", &[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(fs::read(into.join("f")).unwrap(), noise(5 << 20));
+    assert_eq!(fs::read(into.join("f")).unwrap(), noise(5 * MIB, 0));
 }
 
 #[test]
 fn partials_are_cleaned_on_demand() {
     let (_dir, from, into) = setup();
-    fs::write(&from, noise(60 << 20)).unwrap();
-    let receiver = Receiver::into(&into);
+    fs::write(&from, noise(60 * MIB, 0)).unwrap();
+    let receiver = Server::into(&into);
     let mut sender = slow_sender(&from, &format!("{}:f", receiver.address));
     wait_for_partial(&into, 8 << 20);
     let clean = || novacron().args(["recv", "--clean-partials"]).arg(&into).output().unwrap();
     assert_eq!(clean().status.code(), Some(1), "in use");
-    sender.kill().unwrap();
-    sender.wait().unwrap();
+    sender.kill();
     drop(receiver);
     assert_eq!(clean().status.code(), Some(0));
     assert_eq!(partial_bytes(&into), 0);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dwcp_core::{CompressionAlgorithm, CompressionLevel};
+use dwcp_core::{CompressionAlgorithm, CompressionLevel, Zerocopy};
 
 use crate::{
     Settings, TlsFiles,
@@ -110,6 +110,21 @@ pub(crate) const KEYS: &[Key] = &[
         "off, or at least 1 KiB",
         set!(endpoint.transport.pacing_bytes_per_second, |t| unless(t, "off", size)),
         |s| print_unless(s.endpoint.transport.pacing_bytes_per_second, "off", print_size)
+    ),
+    key!(
+        "transport.zerocopy",
+        "auto, on or off",
+        set!(endpoint.transport.zerocopy, |t| match t {
+            "auto" => Some(Zerocopy::Auto),
+            "on" => Some(Zerocopy::On),
+            "off" => Some(Zerocopy::Off),
+            _ => None,
+        }),
+        |s| match s.endpoint.transport.zerocopy {
+            Zerocopy::Auto => "auto".to_owned(),
+            Zerocopy::On => "on".to_owned(),
+            Zerocopy::Off => "off".to_owned(),
+        }
     ),
     key!(
         "transport.connection_window_bytes",

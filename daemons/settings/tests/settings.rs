@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dwcp_core::{CompressionAlgorithm, CompressionLevel, StreamsConfig};
+use dwcp_core::{CompressionAlgorithm, CompressionLevel, StreamsConfig, Zerocopy};
 use novacron_settings::{Layers, MetricsSettings, Settings, SettingsError, key_names, variable};
 use proptest::prelude::*;
 
@@ -30,6 +30,7 @@ fn nothing_set_gives_the_contracts_defaults() {
         assert_eq!(t.streams, StreamsConfig { min: 1, max: 256, initial: 2 }, "{text:?}");
         assert_eq!(t.frame_bytes_max, 256 << 10);
         assert_eq!(t.pacing_bytes_per_second, None);
+        assert_eq!(t.zerocopy, Zerocopy::Auto);
         assert_eq!(s.endpoint.compression.algorithm, CompressionAlgorithm::Zstd);
         assert_eq!(s.endpoint.compression.level, CompressionLevel::Auto);
         assert_eq!(s.listen.to_string(), "127.0.0.1:8888");

@@ -27,7 +27,7 @@ fn with_item(ty: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-// DWCP-4.2
+// DWCP-1.1, DWCP-4.2
 #[test]
 fn golden_fixed_part() {
     let bytes = hello().encode();
@@ -36,6 +36,9 @@ fn golden_fixed_part() {
     assert_eq!(bytes[16..32], [0xc1; 16]);
     assert_eq!(bytes[32..48], [0x70; 16]);
     assert_eq!(bytes[48..56], *b"\x01\x00\x04\x00node");
+    let mut reserved = bytes;
+    reserved[10..12].fill(0xff);
+    assert_eq!(Hello::decode(&reserved), Ok(hello()), "reserved fields are ignored");
 }
 
 // DWCP-4.2, DWCP-4.3: a HELLO that is cut off anywhere is refused, or lacks items and says nothing wrong.

@@ -12,7 +12,7 @@ use support::{NOW, capabilities, data, events, frames, give, lone, of};
 
 mod support;
 
-// DWCP-3, DWCP-5, DWCP-6, DWCP-7, DWCP-8: single frames that are wrong at any time.
+// DWCP-1.3, DWCP-4.1: single frames that are wrong at any time end the connection with the code of their clause.
 #[test]
 fn wrong_frames() {
     let priority = |ty| FrameHeader { flags: Flags::default().with_priority(3), ..FrameHeader::new(ty) };
@@ -102,7 +102,7 @@ fn data_after_retire() {
     assert!(matches!(error, ProtocolError::Unexpected { ty: FrameType::Data, .. }));
 }
 
-// DWCP-9: holes in streams are bounded in number, beside credit.
+// DWCP-9.1: holes in streams are bounded in number, beside credit.
 #[test]
 fn frames_out_of_order_are_bounded() {
     let capabilities = Capabilities { stream_window: 1 << 20, connection_window: 1 << 30, ..capabilities() };
@@ -119,7 +119,7 @@ fn frames_out_of_order_are_bounded() {
     assert_eq!(error.close_code(), CloseCode::LIMIT_EXCEEDED);
 }
 
-// DWCP-9: small payloads that wait do not keep the buffers alive in which they came.
+// DWCP-9.2: small payloads that wait do not keep the buffers alive in which they came.
 #[test]
 fn waiting_payloads_do_not_pin_buffers() {
     let mut server = lone(&Capabilities { stream_window: 1 << 20, ..capabilities() });
@@ -165,7 +165,7 @@ fn malformed_batches() {
     assert_eq!(payloads, ["x", "", "yz"]);
 }
 
-// DWCP-6: frames on a link that was given up, or never was, do nothing.
+// DWCP-4.6, DWCP-6.3: frames on a link that was given up, or never was, do nothing; no number is used twice.
 #[test]
 fn unknown_links() {
     let mut server = lone(&capabilities());

@@ -45,7 +45,7 @@ fn a_stream_from_open_to_end() {
     assert_eq!([pair.ends[CLIENT].queued(), pair.ends[SERVER].queued()], [0, 0]);
 }
 
-// DWCP-5.2: the links deliver the second stream first; both are open then.
+// DWCP-2.4, DWCP-5.2: the links deliver the second stream first; both are open then.
 #[test]
 fn a_higher_stream_opens_the_lower_ones() {
     let mut pair = Pair::new();
@@ -165,7 +165,7 @@ fn streams_max() {
     assert_eq!(pair.ends[CLIENT].open_stream(), Ok(3));
 }
 
-// DWCP-7.5: request and response.
+// DWCP-7.5, DWCP-7.7: request and response; the peer learns the deadline.
 #[test]
 fn a_request() {
     let mut pair = Pair::new();
@@ -189,6 +189,36 @@ fn a_request() {
          S 0 LinkAck offset=1",
     );
     assert_eq!(pair.events(CLIENT), [Event::Response(id, ResponseStatus::Error, Bytes::from_static(b"!"))]);
+}
+
+// DWCP-7.1: each priority has a sequence of its own, which requests share; what arrives is delivered at once.
+#[test]
+fn messages_on_two_links() {
+    let mut pair = Pair::new();
+    pair.add_link(1);
+    let client = &mut pair.ends[CLIENT];
+    client.message_send(NOW, Priority::Bulk, Bytes::from_static(b"bulk")).unwrap();
+    client.message_send(NOW, Priority::Normal, Bytes::from_static(b"first")).unwrap();
+    assert_lines(
+        &pair.send(CLIENT, 0),
+        "C 0 Message len=5 priority=1
+         C 0 Message len=4 priority=2",
+    );
+    let client = &mut pair.ends[CLIENT];
+    client.request_send(NOW, Priority::Normal, 0, Bytes::from_static(b"second")).unwrap();
+    client.message_send(NOW, Priority::Normal, Bytes::from_static(b"third")).unwrap();
+    assert_lines(
+        &pair.send(CLIENT, 1),
+        "C 1 Request offset=1 len=6 priority=1
+         C 1 Message offset=2 len=5 priority=1",
+    );
+    let mut received = Vec::new();
+    for link in [1, 0] {
+        pair.deliver(CLIENT, link);
+        let waiting = std::iter::from_fn(|| pair.ends[SERVER].message_receive());
+        received.push(waiting.map(|message| message.payload).collect::<Vec<_>>());
+    }
+    assert_eq!(received, [["second", "third"], ["first", "bulk"]]);
 }
 
 // DWCP-7.6: a cancelled request is answered by the protocol.

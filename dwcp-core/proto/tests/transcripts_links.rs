@@ -12,7 +12,7 @@ use support::{CLIENT, NOW, Pair, SERVER, assert_lines, frames, read_all, write};
 
 mod support;
 
-// DWCP-6.3, DWCP-6.5: what a lost link had not delivered goes out on the other, once.
+// DWCP-6.1, DWCP-6.3, DWCP-6.5: what a lost link had not delivered goes out on the other, once, and states are said again.
 #[test]
 fn a_lost_link() {
     let mut pair = Pair::new();

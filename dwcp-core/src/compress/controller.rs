@@ -63,6 +63,13 @@ const IDLE_WIRE_SHARE: f32 = 0.25;
 const EXPLORE_EVERY: u32 = 64;
 /// A neighbour that should cost more than this many times the best is not tried.
 const EXPLORE_COST_MAX: f32 = 2.0;
+/// A neighbour that was seen to leave more than this share of the bytes is tried this many times less often.
+const NO_GAIN: f32 = 0.98;
+const EXPLORE_NO_GAIN: u32 = 16;
+/// After this many incompressible frames in a row the next one is not probed, after twice as many two, and so on up to
+/// `PROBES_SKIPPED_MAX`: on a fast wire the probe itself is what costs.
+const PROBE_SKIP_STEP: u32 = 8;
+const PROBES_SKIPPED_MAX: u32 = 15;
 /// Frames shorter than this say little about speed and ratio.
 const LEARN_LEN_MIN: usize = 16 << 10;
 /// Shorter frames are sent as they are.
@@ -98,6 +105,9 @@ pub struct CompressionController {
     bottleneck: Bottleneck,
     frames: u32,
     frames_starved: u32,
+    /// Frames in a row that were probed and found incompressible, and those not probed since the last of them.
+    incompressible_run: u32,
+    probes_skipped: u32,
 }
 
 /// What the price was last changed for.
@@ -185,12 +195,29 @@ impl CompressionController {
             bottleneck: Bottleneck::NoneYet,
             frames: 0,
             frames_starved: 0,
+            incompressible_run: 0,
+            probes_skipped: 0,
         }
     }
 
-    /// Whether the choice depends on the probe. If not, [`choose`](Self::choose) takes any.
-    pub fn needs_probe(&self) -> bool {
-        self.adaptive
+    /// What the payload looks like, as far as the choice depends on it. Not every frame of a long incompressible run is
+    /// looked at: of compressible data that follows, at most an eighth as many frames as the run had go as they are.
+    pub fn probe(&mut self, payload: &[u8]) -> Probe {
+        if !self.adaptive {
+            return Probe::default();
+        }
+        let skip_max = (self.incompressible_run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX);
+        if self.probes_skipped < skip_max {
+            self.probes_skipped += 1;
+            return Probe::INCOMPRESSIBLE;
+        }
+        self.probes_skipped = 0;
+        let probe = Probe::of(payload);
+        self.incompressible_run = match probe.content() {
+            Content::Incompressible => self.incompressible_run.saturating_add(1),
+            _ => 0,
+        };
+        probe
     }
 
     /// The encoding for a frame of `raw_len` bytes that looks like this. `wire_idle`: the pool has no room, and nothing
@@ -213,17 +240,27 @@ impl CompressionController {
             return Encoding::Identity;
         }
         let frames = self.classes[content as usize].frames;
-        let mut chosen = best;
-        if frames % EXPLORE_EVERY == EXPLORE_EVERY - 1 {
-            let up = (frames / EXPLORE_EVERY).is_multiple_of(2) || best <= 1;
-            let neighbour = if up { best + 1 } else { best - 1 };
-            let cost = |at: usize| self.cost(content, at, raw_len, self.price);
-            if neighbour < self.candidates.len() && cost(neighbour) < EXPLORE_COST_MAX * cost(best) {
-                chosen = neighbour;
-            }
-        }
         self.classes[content as usize].frames = frames.wrapping_add(1);
-        self.candidates[chosen].encoding
+        let other = if frames % EXPLORE_EVERY == EXPLORE_EVERY - 1 {
+            self.neighbour(content, best, raw_len, frames / EXPLORE_EVERY)
+        } else {
+            None
+        };
+        self.candidates[other.unwrap_or(best)].encoding
+    }
+
+    /// What to try instead of the best encoding in the n-th round, if that is worth it.
+    fn neighbour(&self, content: Content, best: usize, raw_len: usize, round: u32) -> Option<usize> {
+        let up = round.is_multiple_of(2) || best <= 1;
+        let neighbour = if up { best + 1 } else { best - 1 };
+        if neighbour >= self.candidates.len() {
+            return None;
+        }
+        let cost = |at: usize| self.cost(content, at, raw_len, self.price);
+        let measured = self.classes[content as usize].measured[neighbour];
+        let gains = measured.samples == 0 || measured.values.1 < NO_GAIN;
+        let turn = gains || round % EXPLORE_NO_GAIN == EXPLORE_NO_GAIN - 1;
+        (turn && cost(neighbour) < EXPLORE_COST_MAX * cost(best)).then_some(neighbour)
     }
 
     /// Whether a frame as it is would be through the wire in a time that matters beside that of encoding it. If not,

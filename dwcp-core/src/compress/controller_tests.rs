@@ -238,3 +238,27 @@ fn the_decision_tells_which_bottleneck_it_is_for() {
     let refused = CompressionController::new(config, false, false, 2);
     assert_eq!(refused.decision(), "none: the peer decodes nothing else");
 }
+
+/// Probes cost time on a fast wire; what follows a long run must not pay for it.
+#[test]
+fn long_incompressible_runs_are_sampled_and_their_end_is_found() {
+    use crate::sample_data::SampleData;
+
+    let random = SampleData::Random.generate(1, FRAME);
+    let text = SampleData::Text.generate(1, FRAME);
+    for run in [1_u32, 8, 64, 1000] {
+        let mut controller = CompressionController::new(CompressionConfig::default(), true, true, 2);
+        for _ in 0..run {
+            assert_eq!(controller.probe(&random).content(), Content::Incompressible);
+        }
+        let looked_at = controller.incompressible_run;
+        assert!(
+            if run <= PROBE_SKIP_STEP { looked_at == run } else { looked_at < run },
+            "{looked_at} of {run}"
+        );
+        let missed =
+            (0..).take_while(|_| controller.probe(&text).content() == Content::Incompressible).count();
+        assert!(missed as u32 <= (run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX), "{missed} after {run}");
+        assert_eq!(controller.probe(&text).content(), Content::Structured);
+    }
+}

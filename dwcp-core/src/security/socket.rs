@@ -3,10 +3,18 @@
 use std::{
     fmt,
     io::{self, IoSlice, IoSliceMut},
-    sync::{Arc, Mutex, MutexGuard},
+    os::fd::AsFd,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
+use dwcp_sys::options;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustls_pki_types::ServerName;
+use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
@@ -25,6 +33,8 @@ use super::{
 pub struct LinkSocket {
     tcp: TcpStream,
     tls: Option<Tls>,
+    /// Sends by reference are enabled: what the reactor knows of this socket's writing may be wrong.
+    has_completions: AtomicBool,
 }
 
 struct Tls {
@@ -36,7 +46,7 @@ struct Tls {
 impl LinkSocket {
     /// Without encryption.
     pub fn plain(tcp: TcpStream) -> Self {
-        Self { tcp, tls: None }
+        Self { tcp, tls: None, has_completions: AtomicBool::new(false) }
     }
 
     /// Performs the client's side of a TLS handshake; the peer's certificate must be for
@@ -75,7 +85,7 @@ impl LinkSocket {
         let reader = RecordReader::new(keys.clone(), established.read, &early, &cipher, peer_closed);
         let writer = RecordWriter::new(keys, established.write);
         let tls = Tls { reader: Mutex::new(reader), writer: Mutex::new(writer) };
-        Ok((Self { tcp, tls: Some(tls) }, names))
+        Ok((Self { tcp, tls: Some(tls), has_completions: AtomicBool::new(false) }, names))
     }
 
     /// The TCP socket, for its options. Reading or writing through it breaks TLS.
@@ -104,6 +114,30 @@ impl LinkSocket {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(taken),
         }
+    }
+
+    /// As [`try_write`](Self::try_write), but the kernel may wait for what follows at once before it sends.
+    /// Not with TLS.
+    pub(crate) fn try_write_with_more_to_come(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        assert!(self.tls.is_none(), "records are sent by try_write");
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        self.write_with(bufs, |bufs| {
+            Ok(sendmsg(&self.tcp, bufs, &mut SendAncillaryBuffer::default(), flags)?)
+        })
+    }
+
+    /// Prepares for [`try_write_by_reference`](Self::try_write_by_reference).
+    pub(crate) fn enable_zerocopy(&self) -> io::Result<()> {
+        options::set_zerocopy(&self.tcp, true).map_err(|error| error.source)?;
+        self.has_completions.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Hands `buf` to the kernel without copying it. It has to stay as it is until its completion
+    /// (see [`dwcp_sys::zerocopy`]). Not with TLS.
+    pub(crate) fn try_write_by_reference(&self, buf: &[u8]) -> io::Result<usize> {
+        assert!(self.tls.is_none(), "what is sent would not be encrypted");
+        self.write_with(&[IoSlice::new(buf)], |bufs| dwcp_sys::zerocopy::send_vectored(&self.tcp, bufs))
     }
 
     /// Encrypted bytes wait for the kernel. Never so without TLS.
@@ -191,9 +225,21 @@ impl LinkSocket {
         self.tcp.readable().await
     }
 
-    /// Returns when [`try_write`](Self::try_write) has a chance. Cancel-safe.
+    /// Returns when [`try_write`](Self::try_write) has a chance, or completions have come. Cancel-safe.
     pub async fn writable(&self) -> io::Result<()> {
-        self.tcp.writable().await
+        if !self.has_completions.load(Ordering::Acquire) {
+            return self.tcp.writable().await;
+        }
+        // Completions show as EPOLLERR. Beside EPOLLOUT tokio takes that for the end of writing and calls this
+        // registration of the socket writable for ever after: whoever waits would spin. A new one knows nothing of it.
+        let again = std::net::TcpStream::from(self.tcp.as_fd().try_clone_to_owned()?);
+        TcpStream::from_std(again)?.writable().await
+    }
+
+    /// Lets the socket end with a reset when it is dropped, and what it still has to send be forgotten.
+    pub(crate) fn abort_on_drop(&self) {
+        // An error: it is gone already.
+        let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
 
     /// Ends our direction in order, after all that was taken: `close_notify` with TLS, then a TCP FIN.
@@ -204,17 +250,38 @@ impl LinkSocket {
             writer.close().map_err(io::Error::other)?;
             self.flush(&mut writer)?;
         }
-        dwcp_sys::options::shutdown_write(&self.tcp).map_err(|error| error.source)
+        options::shutdown_write(&self.tcp).map_err(|error| error.source)
     }
 
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let want = bufs.iter().map(|buf| buf.len()).sum();
-        self.try_io(Interest::WRITABLE, want, || socket2::SockRef::from(&self.tcp).send_vectored(bufs))
+        self.write_with(bufs, |bufs| SockRef::from(&self.tcp).send_vectored(bufs))
+    }
+
+    fn write_with(
+        &self,
+        bufs: &[IoSlice<'_>],
+        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let write = || {
+            let count = write(bufs)?;
+            #[cfg(test)]
+            crate::copies::sent(bufs, count);
+            Ok(count)
+        };
+        if self.has_completions.load(Ordering::Acquire) {
+            return write(); // `writable` does not ask the reactor of this socket either
+        }
+        self.try_io(Interest::WRITABLE, bufs.iter().map(|buf| buf.len()).sum(), write)
     }
 
     fn read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let want = bufs.iter().map(|buf| buf.len()).sum();
-        self.try_io(Interest::READABLE, want, || Ok(rustix::io::readv(&self.tcp, bufs)?))
+        self.try_io(Interest::READABLE, want, || {
+            let count = rustix::io::readv(&self.tcp, bufs)?;
+            #[cfg(test)]
+            crate::copies::read(bufs, count);
+            Ok(count)
+        })
     }
 
     /// A short count says that the socket is drained or full. Telling the reactor so at once saves the system call
@@ -260,7 +327,8 @@ impl fmt::Debug for LinkSocket {
 #[cfg(test)]
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    use tokio::net::TcpListener;
+    use rustix::io::Errno;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
     use crate::security::RecordError;
@@ -388,6 +456,62 @@ mod tests {
             })
             .unwrap();
         assert_eq!(records, 1);
+    }
+
+    /// The reactor takes a completion for the end of writing; whoever waits for room must not take that for room.
+    #[tokio::test]
+    async fn a_full_socket_is_not_writable_after_completions() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (a, b) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (link, mut peer) = (LinkSocket::plain(a.unwrap()), b.unwrap().0);
+        link.enable_zerocopy().unwrap();
+        let data = vec![7; 1 << 20];
+        let mut sent = 0;
+        let mut fill = || {
+            let mut sends = 0;
+            loop {
+                match link.try_write_by_reference(&data) {
+                    Ok(count) => (sent, sends) = (sent + count, sends + 1),
+                    // Or no more memory may be pinned.
+                    Err(error) => {
+                        let full = [Errno::AGAIN, Errno::NOBUFS].map(|errno| errno.raw_os_error());
+                        assert!(error.raw_os_error().is_some_and(|code| full.contains(&code)), "{error}");
+                        return sends;
+                    }
+                }
+            }
+        };
+        let mut reaped = 0;
+        let mut reap = || {
+            while let Some(done) = dwcp_sys::zerocopy::next_completion(link.tcp()).unwrap() {
+                reaped = done.last + 1;
+            }
+        };
+        let mut sends = fill();
+        // Room and completions at once, many times.
+        let mut buffer = vec![0; 4 << 20];
+        for _ in 0..20 {
+            let read = async {
+                loop {
+                    assert!(peer.read(&mut buffer).await.unwrap() > 0);
+                }
+            };
+            tokio::select! {
+                ready = link.writable() => ready.unwrap(),
+                () = read => {}
+            }
+            reap();
+            sends += fill();
+        }
+        // Nobody reads: all there will be has come, and the socket stays full.
+        let mut idle = 0;
+        while idle < 3 {
+            let waited = tokio::time::timeout(Duration::from_millis(50), link.writable()).await;
+            idle = if waited.is_err() { idle + 1 } else { 0 };
+            reap();
+            sends += fill();
+            assert!(sends < 100_000, "it is writable without end");
+        }
     }
 
     /// Each request costs the peer a key derivation, so their number without data has a bound.

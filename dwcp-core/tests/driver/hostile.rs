@@ -8,12 +8,12 @@ use std::{
 };
 
 use dwcp_core::{
-    ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, MessageError, Priority, TlsConfig,
-    WriteError, security::LinkSocket,
+    ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, MessageError, Priority, ReadError,
+    TlsConfig, WriteError, security::LinkSocket,
 };
 use dwcp_proto::{
     CloseCode,
-    frame::{Decoded, FrameHeader, FrameType, HEADER_LEN},
+    frame::{Codec, Decoded, FrameHeader, FrameType, HEADER_LEN},
     hello::{Capabilities, ConnectionId, HELLO_LEN_MAX, Hello, JoinToken},
     limits::{MESSAGE_WINDOW_MIN, WINDOW_MIN},
 };
@@ -22,7 +22,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen, pattern};
+use crate::{
+    links::links_up,
+    support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen, pattern},
+};
 
 /// A frame with correct checksums; `change` may spoil its header.
 pub(crate) fn frame(ty: FrameType, payload: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Vec<u8> {
@@ -101,6 +104,7 @@ pub(crate) async fn shake_hands(server: &Endpoint, addr: SocketAddr) -> (TcpStre
     (socket, server.accept().await.unwrap(), Hello::decode(&payload).unwrap())
 }
 
+// DWCP-4.1: the first frame is HELLO, with a checksum.
 #[tokio::test]
 async fn bad_beginnings_are_refused_and_change_nothing() {
     let (server, addr) = listen(config("server", 1)).await;
@@ -190,6 +194,7 @@ async fn frames_that_break_the_protocol_end_only_their_connection() {
     assert_works(&honest, &honest_peer).await;
 }
 
+// DWCP-4.1: the time for a handshake is bounded.
 #[tokio::test]
 async fn slow_and_silent_handshakes_time_out() {
     let mut settings = config("server", 1);
@@ -251,10 +256,16 @@ async fn a_peer_that_never_reads_is_given_up_and_nobody_else_waits() {
     assert!(peer.stats().bytes_sent < 64 << 20, "what waits is bounded: {:?}", peer.stats());
 }
 
+// DWCP-2.3, DWCP-4.5
 #[tokio::test]
 async fn links_join_only_with_the_right_id_and_token() {
-    let (server, addr) = listen(config("server", 1)).await;
+    let mut settings = config("server", 1);
+    settings.transport.streams.max = 2;
+    let (server, addr) = listen(settings).await;
     let (_socket, peer, answer) = shake_hands(&server, addr).await;
+    let (_other_socket, _other_peer, other) = shake_hands(&server, addr).await;
+    assert!(answer.connection != ConnectionId::default() && answer.token != JoinToken::default());
+    assert!(answer.connection != other.connection && answer.token != other.token);
     let join = |connection, token| Hello { link: 5, connection, token, ..hello() };
     let wrong_token = join(answer.connection, JoinToken([9; 16]));
     let wrong_id = join(ConnectionId([9; 16]), answer.token);
@@ -263,13 +274,24 @@ async fn links_join_only_with_the_right_id_and_token() {
         assert_eq!(code, Some(CloseCode::UNKNOWN_CONNECTION));
     }
     let mut right = TcpStream::connect(addr).await.unwrap();
-    right.write_all(&hello_frame(&join(answer.connection, answer.token))).await.unwrap();
+    let mut joining = join(answer.connection, answer.token);
+    joining.capabilities.node_id = "somebody else".into();
+    joining.capabilities.streams_max = 1;
+    right.write_all(&hello_frame(&joining)).await.unwrap();
     let (header, payload) = next_frame(&mut right).await.unwrap();
     assert_eq!(header.ty, FrameType::Hello);
     let joined = Hello::decode(&payload).unwrap();
     assert_eq!((joined.link, joined.connection), (5, answer.connection));
     // The token is told once, to the one who made the connection.
     assert!(joined.token == JoinToken::default());
+    links_up(&peer, 2).await;
+    assert_eq!(peer.peer().node_id, "raw", "what a joining link says of itself does not count");
+    let mut streams = Vec::new();
+    for _ in 0..hello().capabilities.streams_max {
+        streams.push(peer.open_stream().await.unwrap());
+    }
+    let third = Hello { link: 6, ..joining };
+    assert_eq!(send_and_read_close(addr, &hello_frame(&third)).await, Some(CloseCode::BUSY));
     peer.close(0, "");
     drop(peer);
     let gone = send_and_read_close(addr, &hello_frame(&join(answer.connection, answer.token))).await;
@@ -310,6 +332,7 @@ async fn refused(server: EndpointConfig, client: EndpointConfig) -> ConnectError
     Endpoint::client(client).unwrap().connect(addr, "localhost").await.unwrap_err()
 }
 
+// DWCP-10.1, DWCP-10.3: neither side gives in.
 #[tokio::test]
 async fn a_mismatch_of_tls_and_plaintext_is_said_clearly() {
     let authority = Authority::new("ours");
@@ -334,7 +357,7 @@ async fn a_refused_client_certificate_is_said_clearly() {
     }
 }
 
-/// Knowing id and token is not enough: with TLS the link must come from the same node.
+/// Knowing id and token is not enough: with TLS the link must come from the same node (DWCP-10.1).
 #[tokio::test]
 async fn a_link_of_another_node_does_not_join() {
     let authority = Authority::new("ours");
@@ -383,6 +406,30 @@ impl TlsPeer {
     }
 }
 
+/// DWCP-10.4: what a frame says of its size is all that is decoded of it.
+#[tokio::test]
+async fn a_frame_that_decodes_to_more_than_it_says_is_refused() {
+    const SAYS: u32 = 2000;
+    let bombs = [
+        (Codec::Zstd, zstd::bulk::compress(&vec![0; 16 << 20], 19).unwrap()),
+        (Codec::Lz4, lz4_flex::block::compress(&vec![0; 256 << 10])),
+    ];
+    for (codec, bomb) in bombs {
+        assert!(bomb.len() < SAYS as usize, "{codec:?}: {} bytes", bomb.len());
+        let (server, addr) = listen(config("server", 1)).await;
+        let (mut socket, connection, _) = shake_hands(&server, addr).await;
+        let bomb = frame(FrameType::Data, &bomb, |header| {
+            header.stream = 1;
+            header.raw_len = SAYS;
+            header.flags = header.flags.with_codec(codec);
+        });
+        socket.write_all(&bomb).await.unwrap();
+        let (_send, mut recv) = connection.accept_stream().await.unwrap();
+        let error = recv.read_chunk().await.unwrap_err();
+        assert!(matches!(error, ReadError::Corrupt { offset: 0, .. }), "{codec:?}: {error:?}");
+    }
+}
+
 /// After a broken frame nothing is a frame any more, however much follows: it is thrown away, and the peer learns why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_without_end_after_a_large_frame_gets_one_close() {
@@ -407,7 +454,7 @@ async fn garbage_without_end_after_a_large_frame_gets_one_close() {
     assert!(matches!(reason, ConnectionError::Protocol(_)), "{reason}");
 }
 
-/// The peer's CLOSE may come while whoever asks polls the socket.
+/// DWCP-10.5: who asked learns that there is no answer. The peer's CLOSE may come while he polls the socket.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_closes_instead_of_answering_fails_the_request() {
     for _ in 0..50 {
@@ -428,6 +475,7 @@ async fn a_connection_that_closes_instead_of_answering_fails_the_request() {
     }
 }
 
+// DWCP-10.1: who the peer is follows from its certificate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_connections_work_over_several_links() {
     let authority = Authority::new("ours");

@@ -156,6 +156,7 @@ pub(crate) fn seed() -> u64 {
     }
 }
 
+// DWCP-2.4, DWCP-2.5: frames travel on any link, and the loss of a link loses nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_links_die_and_nothing_is_lost() {
     const ROUNDS: u64 = 30;
@@ -185,6 +186,7 @@ async fn thirty_links_die_and_nothing_is_lost() {
     a.drain().await.unwrap();
 }
 
+// DWCP-2.5: nor does the loss of all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_without_any_link_resumes() {
     let (proxy, a, b) = through_proxy(restless, 3).await;
@@ -225,6 +227,7 @@ async fn a_connection_that_cannot_resume_ends_on_both_sides() {
     assert!(send.write_all(b"y").await.is_err());
 }
 
+// DWCP-2.2, DWCP-4.6: both sides retire links, the client makes new ones, and their numbers are new.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_are_retired_and_added_while_data_flows() {
     const ROUNDS: u64 = 10;
@@ -240,6 +243,8 @@ async fn links_are_retired_and_added_while_data_flows() {
     traffic.finish().await;
     assert!(proxy.accepted() > 4, "retired links were replaced");
     assert_eq!(a.stats().resumes, 0, "retiring is not losing");
+    let newest = a.stats().links.iter().map(|link| link.id).max();
+    assert!(newest >= Some(4), "{newest:?} is the highest number, and 0 to 3 were taken at first");
     a.drain().await.unwrap();
 }
 
@@ -279,6 +284,7 @@ async fn a_handshake_that_hangs_delays_no_other_link() {
     assert_eq!(proxy.accepted(), 3 + SWALLOWED, "nothing was tried twice");
 }
 
+// DWCP-2.2: the server asks, the client makes them.
 #[tokio::test]
 async fn a_server_says_at_once_how_many_links_it_wants() {
     let (server, addr) = listen(restless("server", 5)).await;

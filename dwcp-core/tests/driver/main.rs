@@ -11,3 +11,4 @@ mod proxy;
 mod reload;
 mod spans;
 mod support;
+mod zerocopy;

@@ -3,7 +3,7 @@
 use std::{io::IoSliceMut, sync::Arc};
 
 use dwcp_core::security::{HandshakeError, LinkSocket, NotAllowed, RecordError};
-use rustls::{AlertDescription, CertificateError, ClientConfig, Error, ServerConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, HandshakeKind, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -221,6 +221,7 @@ fn tls12_client_hello() -> Vec<u8> {
     record
 }
 
+// DWCP-10.3
 #[tokio::test]
 async fn a_peer_that_only_speaks_tls_12_is_refused() {
     let config = Authority::new().config(&[NAME], &[]);
@@ -269,6 +270,7 @@ async fn a_plaintext_port_is_named_by_the_tls_client() {
     }
 }
 
+// DWCP-10.1, DWCP-10.3: the major version is in the name of the application protocol.
 #[tokio::test]
 async fn the_application_protocol_must_be_ours() {
     let ca = Authority::new();
@@ -280,6 +282,25 @@ async fn the_application_protocol_must_be_ours() {
     client.alpn_protocols = vec![b"h2".to_vec()];
     let outcome = accept_raw(client, &server).await;
     assert!(matches!(outcome, Err(HandshakeError::Tls(Error::NoApplicationProtocol))), "{outcome:?}");
+}
+
+// DWCP-10.5: who comes again shakes hands in full, so there is no early data that could be replayed.
+#[tokio::test]
+async fn no_session_is_resumed() {
+    let ca = Authority::new();
+    let server = ca.config(&[NAME], &[]);
+    let client = TlsConnector::from(Arc::new(ca.issue(&[NAME], VALID).raw_client(&ca.pem)));
+    for _ in 0..2 {
+        let (a, b) = tcp_pair().await;
+        let connect = client.connect(ServerName::try_from(NAME).unwrap(), a);
+        let (stream, accepted) = tokio::join!(connect, LinkSocket::accept_tls(b, &server));
+        let (link, _) = accepted.unwrap();
+        link.shutdown_write().unwrap();
+        // Reads what the server says after its handshake: tickets would be here.
+        let mut stream = stream.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    }
 }
 
 #[tokio::test]

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn t3_messages_come_back_and_their_prefixes_do_not_decode() {
+    fn t3_1_messages_come_back_and_their_prefixes_do_not_decode() {
         for message in samples() {
             let bytes = message.encode();
             assert_eq!(bytes.len() - 4, u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize);

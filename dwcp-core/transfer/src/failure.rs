@@ -148,3 +148,45 @@ impl fmt::Display for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t3_6_failures_come_back_and_kinds_are_those_of_the_specification() {
+        let specification = include_str!("../../../docs/spec/transfer-1.md");
+        let clause = specification.split("**T3.6**").nth(1).unwrap().split("- **T").next().unwrap();
+        let kinds = clause.split("Kinds:").nth(1).unwrap().trim().trim_end_matches('.');
+        let mut count = 0;
+        for (number, kind) in (1u8..).zip(kinds.split(',')) {
+            let mut words = kind.split_whitespace();
+            assert_eq!(words.next(), Some(&*number.to_string()));
+            let name: String = words.collect::<String>().replace(['/', ' '], "").to_lowercase();
+            let kind = FailureKind::decode(number).unwrap();
+            let ours = match kind {
+                FailureKind::Io => "receiverio".into(),
+                _ => format!("{kind:?}").to_lowercase(),
+            };
+            assert_eq!(name, ours);
+            let failure = Failure { kind, errno: -5, call: "renameat2".into() };
+            let mut bytes = Vec::new();
+            failure.encode(&mut bytes);
+            assert_eq!(bytes[..5], [number, 0xfb, 0xff, 0xff, 0xff]);
+            assert_eq!(Failure::decode(&mut Reader::new(&bytes)), Ok(failure));
+            count = number;
+        }
+        for unknown in [0, count + 1, u8::MAX] {
+            assert!(FailureKind::decode(unknown).is_err());
+        }
+    }
+
+    #[test]
+    fn t3_6_texts_are_bounded() {
+        let long = Failure::new(FailureKind::SourceChanged, &"ü".repeat(100));
+        assert_eq!(long.call, "ü".repeat(32));
+        let mut bytes = vec![1, 0, 0, 0, 0];
+        bytes.put_blob(&[b'x'; CALL_BYTES_MAX + 1]);
+        assert!(Failure::decode(&mut Reader::new(&bytes)).is_err());
+    }
+}

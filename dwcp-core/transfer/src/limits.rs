@@ -66,8 +66,12 @@ pub const REHASHES_MAX: usize = 2;
 pub const OFFERS_OPEN_MAX: usize = 64;
 /// Failures kept with their path in a summary; more are counted.
 pub const FAILURES_KEPT_MAX: usize = 1000;
-/// Automatic cleaning removes partial files untouched for this many seconds.
-pub const PARTIAL_AGE_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// Paths kept of what a sender that was told to end has not sent; more are counted.
+pub const UNSENT_KEPT_MAX: usize = 1000;
+/// Automatic cleaning removes partial files untouched for this many seconds...
+pub const PARTIAL_AGE_SECONDS_MAX: i64 = 30 * 24 * 3600;
+/// ... at a time when a process looked which began at least this many seconds before the one that cleans.
+pub const PARTIAL_LOOK_SECONDS_MIN: i64 = 24 * 3600;
 /// Entries looked at by one cleaning of a partial area.
 pub const CLEAN_ENTRIES_MAX: usize = 1 << 20;
 /// How long a new run waits for an older one to let go of a partial file, in milliseconds.

@@ -293,7 +293,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn t3_batches_come_back_as_they_went(batch in batch()) {
+        fn t3_2_batches_come_back_as_they_went(batch in batch()) {
             let bytes = encode(&batch);
             let bound: usize = 4 + batch.entries.iter().map(encoded_len_max).sum::<usize>();
             prop_assert!(bytes.len() <= bound);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn t3_bounds_are_kept() {
+    fn t3_2_bounds_are_kept() {
         let entry = |id| Entry {
             id,
             path: RelPath::new(&b"x"[..]).unwrap(),

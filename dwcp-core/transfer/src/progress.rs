@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use crate::{Failure, FailureKind, FileFailure, RelPath, limits::FAILURES_KEPT_MAX};
+use crate::{
+    Failure, FailureKind, FileFailure, RelPath,
+    limits::{FAILURES_KEPT_MAX, UNSENT_KEPT_MAX},
+};
 
 /// A snapshot of a running transfer. All sizes in bytes of content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +65,29 @@ pub struct Summary {
     pub progress: Progress,
     /// The first failures, at most [`FAILURES_KEPT_MAX`]; `progress.failures` counts all.
     pub failures: Vec<FileFailure>,
+    /// A sender was told to end before everything was dealt with.
+    pub unsent: Option<Unsent>,
+}
+
+/// What a sender that was told to end has not sent, as far as it had looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unsent {
+    /// Some of it, at most [`UNSENT_KEPT_MAX`], as named in the transfer.
+    pub paths: Vec<RelPath>,
+    /// How many entries it is.
+    pub entries: u64,
+    /// The sources were not looked through to the end: there may be more.
+    pub more: bool,
+}
+
+impl Unsent {
+    pub(crate) fn add(&mut self, path: &RelPath) {
+        self.entries += 1;
+        if self.paths.len() < UNSENT_KEPT_MAX {
+            self.paths.push(path.clone());
+        }
+    }
 }
 
 impl ProgressSource {
@@ -88,7 +114,7 @@ impl ProgressSource {
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        Summary { progress: self.snapshot(), failures: self.0.kept.lock().unwrap().clone() }
+        Summary { progress: self.snapshot(), failures: self.0.kept.lock().unwrap().clone(), unsent: None }
     }
 
     pub(crate) fn failed(&self, path: &RelPath, failure: Failure) {

@@ -6,6 +6,12 @@ use bytes::Bytes;
 #[cfg(feature = "dwcp")]
 use dwcp_core::{Connection, RecvStream, SendStream};
 
+/// A content is not what was sent: counts as what the transport itself finds altered.
+pub(crate) fn count_integrity_failure() {
+    #[cfg(feature = "dwcp")]
+    dwcp_core::count_integrity_failure();
+}
+
 /// Opens and accepts ordered byte streams. Cheap to clone.
 pub trait Transport: Clone + Send + Sync + 'static {
     /// Sending half of a stream.

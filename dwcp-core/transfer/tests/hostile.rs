@@ -2,93 +2,23 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use dwcp_transfer::{
-    ByteSink, ByteSource, FailureKind, ProgressSource, Receiver, Summary, TransferError, Transport,
-    manifest::{self, Batch, Entry, EntryKind, Metadata},
+    ByteSink, FailureKind, ProgressSource, Receiver, Summary, TransferError, Transport, manifest::EntryKind,
 };
-use support::*;
-
-const OUTCOMES: u8 = 7;
-const FATAL: u8 = 9;
-/// Only a hang reaches it.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
-const PIECE: u32 = dwcp_transfer::limits::PIECE_BYTES as u32;
-
-/// One frame of the control stream.
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = (body.len() as u32 + 1).to_le_bytes().to_vec();
-    bytes.push(kind);
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-fn opening() -> Vec<u8> {
-    let mut bytes = b"DWTX\x01\0\0\0".to_vec();
-    bytes.extend(message(1, &[&1u16.to_le_bytes()[..], &[7; 16], &[0]].concat()));
-    bytes
-}
-
-fn batch(path: &str, kind: EntryKind) -> Vec<u8> {
-    let metadata = Metadata { mode: 0o644, ..Metadata::default() };
-    manifest::encode(&Batch { entries: vec![Entry { id: 5, path: rel(path), kind, metadata }] })
-}
-
-fn announce(path: &str, size: u64) -> Vec<u8> {
-    [opening(), message(3, &batch(path, EntryKind::File { size, differs: false }))].concat()
-}
-
-/// A record of piece `index`; its chaining value is that of no content.
-fn record(id: u64, index: u64, len: u32, data: &[u8]) -> Vec<u8> {
-    let mut bytes = [id.to_le_bytes(), index.to_le_bytes()].concat();
-    bytes.extend([len.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat());
-    bytes.extend(u16::from(!data.is_empty()).to_le_bytes());
-    bytes.extend([0; 6 + 32]);
-    if !data.is_empty() {
-        bytes.extend([0u32.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat());
-    }
-    bytes.extend(data);
-    bytes
-}
-
-fn data(records: &[Vec<u8>]) -> Vec<u8> {
-    [b"DWTX\x02\0\0\0".to_vec(), records.concat()].concat()
-}
-
-/// The receiver's side of the control stream.
-struct Answers {
-    source: ByteStream,
-    bytes: Vec<u8>,
-}
-
-impl Answers {
-    /// Type and body of the next message; `None` at the end.
-    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
-        loop {
-            if let Some((len, rest)) = self.bytes.split_first_chunk::<4>()
-                && let Some(body) = rest.get(..u32::from_le_bytes(*len) as usize)
-            {
-                let message = (body[0], body[1..].to_vec());
-                self.bytes.drain(..4 + body.len());
-                return Some(message);
-            }
-            let chunk =
-                tokio::time::timeout(PATIENCE, self.source.read_chunk()).await.expect("the receiver hangs");
-            self.bytes.extend_from_slice(&chunk.ok()??);
-        }
-    }
-
-    async fn skip_to(&mut self, kind: u8) -> Option<Vec<u8>> {
-        loop {
-            match self.next().await? {
-                (is, body) if is == kind => return Some(body),
-                _ => {}
-            }
-        }
-    }
-}
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata as MetricMetadata, Recorder, SharedString, Unit,
+};
+use support::{played::*, *};
 
 /// Plays a sender with these bytes, content only once it is asked for; the receiver's result, and the outcome or
 /// last words that came after.
@@ -103,7 +33,7 @@ async fn play(
         Receiver::open(config).unwrap().serve(&there, "peer", &ProgressSource::default()).await
     });
     let (mut sink, source) = here.open_stream().await.unwrap();
-    let mut answers = Answers { source, bytes: Vec::new() };
+    let mut answers = Messages::new(source);
     sink.write_bytes(Bytes::from(control)).await.unwrap();
     let mut answer = None;
     if let Some(content) = content {
@@ -167,17 +97,62 @@ async fn broken_rules_end_the_transfer_and_change_nothing() {
     }
 }
 
+/// Keeps one counter. Of the whole process: contents are checked on threads of their own.
+#[derive(Default)]
+struct IntegrityFailures(Arc<AtomicU64>);
+
+impl Recorder for IntegrityFailures {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &MetricMetadata<'_>) -> Counter {
+        match key.name() {
+            "dwcp_integrity_failures_total" => Counter::from_arc(Arc::clone(&self.0)),
+            _ => Counter::noop(),
+        }
+    }
+
+    fn register_gauge(&self, _: &Key, _: &MetricMetadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &MetricMetadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+fn integrity_failures() -> u64 {
+    static COUNT: OnceLock<Arc<AtomicU64>> = OnceLock::new();
+    let count = COUNT.get_or_init(|| {
+        let recorder = IntegrityFailures::default();
+        let count = Arc::clone(&recorder.0);
+        metrics::set_global_recorder(recorder).expect("the only one");
+        count
+    });
+    count.load(Relaxed)
+}
+
+/// One test, because the counter is one: a piece that is wrong, and right pieces of which the whole is wrong.
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_2_content_that_does_not_match_its_hash_never_appears() {
-    let dir = tempfile::tempdir().unwrap();
-    let content = data(&[record(5, 0, 5, b"wrong")]);
-    let (_, answer) = play(dir.path(), announce("f", 5), Some(content)).await;
-    let (kind, body) = answer.expect("an outcome");
-    // One outcome, for id 5: failed, integrity.
-    let expected =
-        [&1u32.to_le_bytes()[..], &5u64.to_le_bytes(), &[4, FailureKind::Integrity as u8]].concat();
-    assert_eq!((kind, &body[..14]), (OUTCOMES, &expected[..]));
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, [".novacron-partial"]);
-    assert_eq!(fs::read_dir(dir.path().join(".novacron-partial")).unwrap().count(), 1, "only the lock");
+async fn t4_2_content_that_does_not_match_its_hash_never_appears_and_is_counted() {
+    assert_eq!(integrity_failures(), 0);
+    let stream_of_one = {
+        let end = file_end(5, 5, 1, *blake3::hash(b"wrong").as_bytes());
+        let control = [opening(), batch(vec![entry(5, "f", EntryKind::Stream)]), end].concat();
+        (control, data(&[piece(5, 0, b"right")]))
+    };
+    let cases = [(announce("f", 5), data(&[record(5, 0, 5, b"wrong")])), stream_of_one];
+    for (number, (control, content)) in cases.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ended, answer) = play(dir.path(), control, Some(content)).await;
+        let (kind, body) = answer.unwrap_or_else(|| panic!("no outcome: {ended:?}"));
+        // One outcome, for id 5: failed, integrity.
+        let expected =
+            [&1u32.to_le_bytes()[..], &5u64.to_le_bytes(), &[4, FailureKind::Integrity as u8]].concat();
+        assert_eq!((kind, &body[..14]), (OUTCOMES, &expected[..]));
+        assert_eq!(integrity_failures(), number as u64 + 1);
+        let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), [".novacron-partial"]);
+    }
 }

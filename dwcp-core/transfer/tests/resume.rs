@@ -37,7 +37,7 @@ fn one(from: &Path) -> SenderConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_killed_transfer_goes_on_where_it_was() {
+async fn t6_1_a_killed_transfer_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let (from, into) = (dir.path().join("from"), dir.path().join("into"));
     let size = 64 << 20;
@@ -59,7 +59,7 @@ async fn t6_a_killed_transfer_goes_on_where_it_was() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn t6_any_kills_end_well(kills in prop::collection::vec(0u64..24 << 20, 1..4), seed in any::<u64>()) {
+    fn t6_3_any_kills_cost_what_was_in_flight(kills in prop::collection::vec(0u64..24 << 20, 1..4), seed in any::<u64>()) {
         let dir = tempfile::tempdir().unwrap();
         let (from, into) = (dir.path().join("from"), dir.path().join("into"));
         fs::create_dir_all(from.join("small")).unwrap();
@@ -87,7 +87,7 @@ proptest! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_damage_of_partial_files_costs_time_never_correctness() {
+async fn t6_2_damage_of_partial_files_costs_time_never_correctness() {
     let content = noise(40 << 20, 3);
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 5] = [
@@ -116,7 +116,7 @@ fn flip(path: &Path, at: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_source_changed_between_runs_is_sent_as_it_is_now() {
+async fn t6_1_a_source_changed_between_runs_is_sent_as_it_is_now() {
     let dir = tempfile::tempdir().unwrap();
     let (from, into) = (dir.path().join("from"), dir.path().join("into"));
     let mut content = noise(40 << 20, 4);

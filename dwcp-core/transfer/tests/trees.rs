@@ -124,8 +124,42 @@ async fn holes_are_neither_sent_nor_filled() {
     assert!(fs::metadata(into.join("vm.img")).unwrap().blocks() * 512 < 50 << 20);
 }
 
+/// Offsets, sizes and holes are 64 bits wide.
 #[tokio::test(flavor = "multi_thread")]
-async fn user_attributes_arrive_and_privileged_bits_do_not() {
+async fn a_file_goes_on_past_4_gib() {
+    const GIB: u64 = 1 << 30;
+    let dir = tempfile::tempdir().unwrap();
+    let (from, into) = (dir.path().join("vm.img"), dir.path().join("into"));
+    let image = File::create(&from).unwrap();
+    image.set_len(5 * GIB).unwrap();
+    // At both ends, across 2^32, and in a piece behind it.
+    let written = [(0, 4096), (4 * GIB - 8192, 16384), (4 * GIB + (9 << 20), 4096), (5 * GIB - 4096, 4096)];
+    for (offset, len) in written {
+        image.write_all_at(&noise(len, offset), offset).unwrap();
+    }
+    drop(image);
+    if fs::metadata(&from).unwrap().blocks() * 512 > GIB {
+        println!("SKIP: the file system of {} keeps no holes", dir.path().display());
+        return;
+    }
+    let mut config = SenderConfig::new(vec![source(&from, "vm.img")]);
+    config.checksum = true;
+    let ended = transfer(config, into_folder(&into)).await;
+    assert!(ended.carried < 1 << 20, "{} bytes carried", ended.carried);
+    let (sent, received) = ended.clean();
+    assert_eq!((sent.progress.bytes_done, received.progress.bytes_done), (5 * GIB, 5 * GIB));
+    let image = File::open(into.join("vm.img")).unwrap();
+    assert_eq!(image.metadata().unwrap().len(), 5 * GIB);
+    // The transfer has compared the hash of all of it.
+    for (offset, len) in written {
+        let mut found = vec![0; len];
+        image.read_exact_at(&mut found, offset).unwrap();
+        assert!(found == noise(len, offset), "at {offset}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t5_6_user_attributes_arrive_and_privileged_bits_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let (from, into) = (dir.path().join("file"), dir.path().join("into"));
     fs::write(&from, b"x").unwrap();

@@ -72,3 +72,8 @@ fn walk(folder: &Path, extension: &str, found: &mut Vec<(PathBuf, String)>) {
         }
     }
 }
+
+/// Its example of the library is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -5,7 +5,7 @@
 
 use crate::contender::{Contender, Tools};
 use crate::lab::Lab;
-use crate::machine::{IdleMeter, Machine};
+use crate::machine::{self, IdleMeter, Machine};
 use crate::report::{ContenderReport, Report, Run, ScenarioReport};
 use crate::scenario::Scenario;
 use anyhow::Result;
@@ -20,30 +20,41 @@ pub struct Plan {
     pub contenders: Vec<Contender>,
     /// Runs of each contender on each link.
     pub runs: u32,
+    /// Runs of those that nothing is required against (`Contender::is_extra`): they take part in the first rounds only.
+    pub extra_runs: u32,
     /// Length of a run.
     pub time: Duration,
     /// Where the programs are.
     pub tools: Tools,
 }
 
-/// Runs the plan; `progress` gets a line per run. A contender that is missing or fails is part of the report; an error
-/// means that the lab itself could not be made.
-pub fn compare(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report> {
+/// Runs the plan; `progress` gets a line per run, `finished` each scenario's report as soon as it is complete. A
+/// contender that is missing or fails is part of the report; an error means that the lab itself could not be made, or
+/// comes from `finished`.
+pub fn compare(
+    plan: &Plan,
+    mut progress: impl FnMut(&str),
+    mut finished: impl FnMut(&ScenarioReport) -> Result<()>,
+) -> Result<Report> {
     // Now, not at the end: what is checked out may change during an hour of runs.
     let machine = Machine::current();
-    let mut scenarios = vec![];
+    let mut report = Report::default();
     for scenario in &plan.scenarios {
+        let date = machine::date();
         let skipped: Vec<_> = plan.contenders.iter().map(|c| c.missing(&plan.tools)).collect();
         let mut runs = vec![vec![]; plan.contenders.len()];
         for round in 0..plan.runs {
             let scenario = Scenario { seed: scenario.seed + u64::from(round), ..scenario.clone() };
-            for (i, contender) in plan.contenders.iter().enumerate().filter(|(i, _)| skipped[*i].is_none()) {
+            for (i, contender) in plan.contenders.iter().enumerate() {
+                if skipped[i].is_some() || round >= plan.runs_of(contender) {
+                    continue;
+                }
                 let run = measure(contender, &scenario, plan)?;
                 progress(&format!(
                     "{} {contender} run {}/{}: {}",
                     scenario.name,
                     round + 1,
-                    plan.runs,
+                    plan.runs_of(contender),
                     line(&run)
                 ));
                 runs[i].push(run);
@@ -53,9 +64,24 @@ pub fn compare(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Report> {
         let contenders = contenders
             .map(|((c, skipped), runs)| ContenderReport::new(c.to_string(), skipped, runs))
             .collect();
-        scenarios.push(ScenarioReport { scenario: scenario.clone(), contenders });
+        let scenario = ScenarioReport {
+            scenario: scenario.clone(),
+            machine: machine.clone(),
+            date,
+            time_s: plan.time.as_secs(),
+            runs: plan.runs,
+            contenders,
+        };
+        finished(&scenario)?;
+        report.put(scenario);
     }
-    Ok(Report { machine, time_s: plan.time.as_secs(), runs: plan.runs, scenarios })
+    Ok(report)
+}
+
+impl Plan {
+    fn runs_of(&self, contender: &Contender) -> u32 {
+        if contender.is_extra() { self.extra_runs.min(self.runs) } else { self.runs }
+    }
 }
 
 fn measure(contender: &Contender, scenario: &Scenario, plan: &Plan) -> Result<Run> {

@@ -19,9 +19,12 @@ const IPERF3_PORT: u16 = 5201;
 const RSYNC_PORT: u16 = 8730;
 const BENCH_PORT: u16 = 8888;
 
-/// Contenders of a comparison when none are named.
-pub const DEFAULT: &str =
-    "iperf3-bbr1,iperf3-bbr2,iperf3-bbr4,iperf3-cubic16,iperf3-cubic8,iperf3-bbr8,quinn,novacron,rsync";
+/// Contenders of a comparison when none are named. `novacron` is in the middle, with and without the extras.
+pub const DEFAULT: &str = "iperf3-cubic1,iperf3-cubic8,iperf3-bbr1,iperf3-bbr2,iperf3-bbr4,novacron,iperf3-cubic16,quinn,\
+    iperf3-bbr8,rsync";
+
+/// Contenders that nothing is required against: they may run less often.
+const EXTRAS: [&str; 4] = ["iperf3-cubic1", "iperf3-cubic8", "iperf3-bbr8", "rsync"];
 
 /// Programs that are not found by name.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +87,11 @@ impl std::fmt::Display for Contender {
 }
 
 impl Contender {
+    /// Whether it is there for comparison only: nothing is required against it.
+    pub fn is_extra(&self) -> bool {
+        EXTRAS.contains(&self.to_string().as_str())
+    }
+
     /// Why it cannot take part on this machine; `None` when it can.
     pub fn missing(&self, tools: &Tools) -> Option<String> {
         match self {
@@ -241,6 +249,8 @@ mod tests {
         for name in DEFAULT.split(',') {
             assert_eq!(name.parse::<Contender>().unwrap().to_string(), name);
         }
+        assert!(EXTRAS.iter().all(|name| name.parse::<Contender>().unwrap().is_extra()));
+        assert!(!Contender::Novacron.is_extra() && !Contender::Quinn.is_extra());
         for bad in ["", "iperf3", "iperf3-", "iperf3-bbr", "iperf3-4", "iperf3-bbr0", "iperf3-bbr999", "scp"]
         {
             assert!(bad.parse::<Contender>().is_err(), "{bad}");

@@ -13,6 +13,7 @@ pub mod rate;
 pub mod report;
 pub mod scenario;
 pub mod stats;
+pub mod store;
 pub mod sweep;
 pub mod tun;
 

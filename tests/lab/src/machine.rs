@@ -1,14 +1,14 @@
 //! The machine a figure comes from.
 //!
 //! Owns: its description for reports, what its kernel offers, and how idle its processors were. Runs nothing but `git`
-//! and reads nothing but `/proc`.
+//! and `date`, and reads nothing but `/proc`.
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, sockopt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::process::Command;
 
 /// Machine, kernel and the commit that was measured.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "names say it; memory in bytes")]
 pub struct Machine {
     pub processor: String,
@@ -46,8 +46,16 @@ impl Machine {
 }
 
 fn commit() -> String {
-    let git = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
-    match git {
+    output("git", &["describe", "--always", "--dirty", "--abbrev=12"])
+}
+
+/// The time now, to the minute, in UTC.
+pub fn date() -> String {
+    output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])
+}
+
+fn output(program: &str, args: &[&str]) -> String {
+    match Command::new(program).args(args).output() {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().into(),
         _ => "unknown".into(),
     }

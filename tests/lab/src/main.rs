@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use dwcp_lab::compare::{Plan, compare};
 use dwcp_lab::contender::{self, Contender, Tools};
+use dwcp_lab::report::ScenarioReport;
 use dwcp_lab::scenario::{Outage, RateChange};
-use dwcp_lab::{Lab, LinkSummary, Scenario, Side, sweep, unavailable};
+use dwcp_lab::{Lab, LinkSummary, Scenario, Side, store, sweep, unavailable};
 use nix::sys::signal::{SigSet, Signal};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -109,6 +110,9 @@ struct CompareArgs {
     /// Runs per contender; run N has seed SEED + N.
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// Runs of those contenders that nothing is required against, in the first rounds [default: as --runs].
+    #[arg(long, value_name = "N")]
+    extra_runs: Option<u32>,
     /// Seconds per run.
     #[arg(long, default_value_t = 30)]
     time: u64,
@@ -121,7 +125,7 @@ struct CompareArgs {
     /// The dwcp-peers binary, for quinn.
     #[arg(long)]
     peers: Option<PathBuf>,
-    /// Writes the whole report as JSON.
+    /// Puts each finished scenario into this JSON report, in the place of an older one of the same name.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -212,15 +216,20 @@ fn run_comparison(args: CompareArgs) -> Result<ExitCode> {
         scenarios: chosen.into_iter().map(|s| args.changes.apply(s)).collect::<Result<_>>()?,
         contenders: args.contenders,
         runs: args.runs,
+        extra_runs: args.extra_runs.unwrap_or(args.runs),
         time: Duration::from_secs(args.time),
         tools: Tools { novacron: args.novacron, peers: args.peers },
     };
-    let report = compare(&plan, |line| eprintln!("{line}"))?;
-    print!("{}", report.table());
-    if let Some(path) = args.json {
-        let json = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(&path, json).with_context(|| format!("write {}", path.display()))?;
+    if let Some(path) = &args.json {
+        // An hour of runs must not end with the news that this is something else.
+        store::check(path)?;
     }
+    let finished = |scenario: &ScenarioReport| match &args.json {
+        Some(path) => store::put(path, scenario),
+        None => Ok(()),
+    };
+    let report = compare(&plan, |line| eprintln!("{line}"), finished)?;
+    print!("{}", report.table());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -232,7 +241,7 @@ impl LinkArgs {
 
 impl LinkChanges {
     fn apply(&self, base: Scenario) -> Result<Scenario> {
-        let scenario = Scenario {
+        let mut scenario = Scenario {
             rate_mbit: self.rate.unwrap_or(base.rate_mbit),
             rtt_ms: self.rtt.unwrap_or(base.rtt_ms),
             loss: self.loss.map_or(base.loss, |percent| percent / 100.0),
@@ -247,9 +256,13 @@ impl LinkChanges {
                 .collect(),
             outages: self.outage.iter().map(|&(from_s, to_s)| Outage { from_s, to_s }).collect(),
             seed: self.seed,
-            ..base
+            ..base.clone()
         };
         scenario.check()?;
+        if (Scenario { seed: base.seed, ..scenario.clone() }) != base {
+            // In a report it must not take the place of the standing one.
+            scenario.name += "-changed";
+        }
         Ok(scenario)
     }
 }

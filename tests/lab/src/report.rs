@@ -5,32 +5,36 @@
 use crate::machine::Machine;
 use crate::scenario::Scenario;
 use crate::stats::LinkSummary;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
-/// A whole comparison.
-#[derive(Debug, Clone, Serialize)]
+/// Comparisons, which may have been made at different times.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
-    /// Where it ran.
-    pub machine: Machine,
-    /// Length of each run in seconds.
-    pub time_s: u64,
-    /// Runs per contender and scenario.
-    pub runs: u32,
-    /// One entry per scenario.
+    /// One entry per scenario: the standing ones in their order, then others.
     pub scenarios: Vec<ScenarioReport>,
 }
 
 /// One scenario's contenders.
-#[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs, reason = "names say it")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScenarioReport {
+    /// The link.
     pub scenario: Scenario,
+    /// Where it ran, and what.
+    pub machine: Machine,
+    /// When it began.
+    pub date: String,
+    /// Length of each run in seconds.
+    pub time_s: u64,
+    /// Rounds: runs of each contender, but for those that take part in the first ones only.
+    pub runs: u32,
+    /// Who took part.
     pub contenders: Vec<ContenderReport>,
 }
 
 /// One contender's runs in one scenario.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContenderReport {
     /// Its name.
     pub name: String,
@@ -38,12 +42,14 @@ pub struct ContenderReport {
     pub skipped: Option<String>,
     /// Median goodput of the runs that count; `None` when none does.
     pub median_mbit: Option<f64>,
+    /// How many runs count.
+    pub counted: u32,
     /// Every run in order, void and failed ones too.
     pub runs: Vec<Run>,
 }
 
 /// One run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Seed of the link, the same for every contender in the same place.
     pub seed: u64,
@@ -67,16 +73,16 @@ impl Run {
 impl ContenderReport {
     /// With the median of those runs that count.
     pub fn new(name: String, skipped: Option<String>, runs: Vec<Run>) -> Self {
-        let median_mbit = median(runs.iter().filter_map(Run::valid_goodput_mbit).collect());
-        Self { name, skipped, median_mbit, runs }
+        let counted: Vec<f64> = runs.iter().filter_map(Run::valid_goodput_mbit).collect();
+        Self { name, skipped, counted: counted.len() as u32, median_mbit: median(counted), runs }
     }
 
-    fn cell(&self) -> String {
-        let valid = self.runs.iter().filter_map(Run::valid_goodput_mbit).count();
-        let few =
-            if valid < self.runs.len() { format!(" ({valid}/{})", self.runs.len()) } else { String::new() };
+    /// The median, and of how many of the rounds it is unless it is of all.
+    fn cell(&self, rounds: u32) -> String {
+        let few = if self.counted < rounds { format!(" ({}/{rounds})", self.counted) } else { String::new() };
         match (&self.skipped, self.median_mbit) {
             (Some(_), _) => "-".into(),
+            (None, None) if self.runs.is_empty() => "-".into(),
             (None, Some(median)) => format!("{median:.1}{few}"),
             (None, None) if self.runs.iter().any(|run| run.goodput_mbit.is_some()) => format!("void{few}"),
             (None, None) => format!("failed{few}"),
@@ -92,25 +98,31 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
 }
 
 impl Report {
+    /// Puts a scenario in its place, instead of an older one of the same name.
+    pub fn put(&mut self, new: ScenarioReport) {
+        self.scenarios.retain(|old| old.scenario.name != new.scenario.name);
+        self.scenarios.push(new);
+        self.scenarios.sort_by_key(|report| Scenario::standing_place(&report.scenario.name));
+    }
+
     /// Medians in Mbit/s, one row per scenario, then everything that limits their meaning.
     pub fn table(&self) -> String {
-        let m = &self.machine;
-        let gib = m.memory_bytes as f64 / f64::from(1 << 30);
-        let mut text = format!(
-            "{} x{}, {gib:.0} GiB, Linux {}, commit {}\nmedian of {} runs of {} s, goodput at the receiver in Mbit/s\n\n",
-            m.processor, m.processors, m.kernel, m.commit, self.runs, self.time_s
-        );
-        let mut rows = vec![vec!["scenario".to_owned(), "rate".to_owned()]];
-        if let Some(first) = self.scenarios.first() {
-            rows[0].extend(first.contenders.iter().map(|contender| contender.name.clone()));
+        let mut text = "median goodput at the receiver in Mbit/s\n\n".to_owned();
+        // Scenarios of one report need not have the same contenders.
+        let mut names: Vec<&str> = vec![];
+        for contender in self.scenarios.iter().flat_map(|report| &report.contenders) {
+            if !names.contains(&contender.name.as_str()) {
+                names.push(&contender.name);
+            }
         }
-        for scenario in &self.scenarios {
-            let mut row = vec![scenario.scenario.name.clone(), scenario.scenario.rate_mbit.to_string()];
-            row.extend(scenario.contenders.iter().map(ContenderReport::cell));
-            rows.push(row);
-        }
+        let head = ["scenario", "rate", "runs"].into_iter().chain(names.iter().copied());
+        let mut rows = vec![head.map(str::to_owned).collect()];
+        rows.extend(self.scenarios.iter().map(|report| report.row(&names)));
         push_aligned(&mut text, &rows);
         text.push('\n');
+        for report in &self.scenarios {
+            let _ = writeln!(text, "{}: {}", report.scenario.name, report.origin());
+        }
         self.push_notes(&mut text);
         text
     }
@@ -151,6 +163,28 @@ impl Report {
     }
 }
 
+impl ScenarioReport {
+    fn row(&self, names: &[&str]) -> Vec<String> {
+        let scenario = &self.scenario;
+        let runs = format!("{}x{}s", self.runs, self.time_s);
+        let mut row = vec![scenario.name.clone(), scenario.rate_mbit.to_string(), runs];
+        row.extend(names.iter().map(|name| {
+            let contender = self.contenders.iter().find(|contender| contender.name == *name);
+            contender.map_or("-".into(), |contender| contender.cell(self.runs))
+        }));
+        row
+    }
+
+    fn origin(&self) -> String {
+        let m = &self.machine;
+        let gib = m.memory_bytes as f64 / f64::from(1 << 30);
+        format!(
+            "{} x{}, {gib:.0} GiB, Linux {}, commit {}, {}",
+            m.processor, m.processors, m.kernel, m.commit, self.date
+        )
+    }
+}
+
 /// Columns as wide as their widest cell; the first is flush left, the others right.
 fn push_aligned(text: &mut String, rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -168,9 +202,35 @@ fn push_aligned(text: &mut String, rows: &[Vec<String>]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::machine;
     use crate::stats::LinkStats;
+
+    /// A report of runs with figures that are not exact in decimal.
+    pub(crate) fn scenario(name: &str, runs: u32) -> ScenarioReport {
+        let one = |n: u32| run((n > 0).then(|| 100.0 / 3.0 + f64::from(n) * 0.1), n == 1);
+        report(
+            Scenario::clean(name, 100.0, 20.0),
+            runs,
+            vec![
+                ContenderReport::new("one".into(), None, (0..runs).map(one).collect()),
+                ContenderReport::new("two".into(), Some("not here".into()), vec![]),
+            ],
+        )
+    }
+
+    fn report(scenario: Scenario, runs: u32, contenders: Vec<ContenderReport>) -> ScenarioReport {
+        let (machine, date) = (Machine::current(), machine::date());
+        ScenarioReport { scenario, machine, date, time_s: 30, runs, contenders }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let report = Report { scenarios: vec![scenario("rtt80-loss0.1", 3), scenario("another", 2)] };
+        let json = serde_json::to_string_pretty(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    }
 
     fn run(goodput_mbit: Option<f64>, void: bool) -> Run {
         let error = goodput_mbit.is_none().then(|| "broke".to_owned());
@@ -197,21 +257,25 @@ mod tests {
             ContenderReport::new("two".into(), None, vec![run(Some(5.0), true)]),
             ContenderReport::new("three".into(), None, vec![run(None, false)]),
             ContenderReport::new("four".into(), Some("not here".into()), vec![]),
+            // Takes part in the first round only; in none.
+            ContenderReport::new("five".into(), None, vec![run(Some(8.0), false)]),
+            ContenderReport::new("six".into(), None, vec![]),
         ];
         assert_eq!(contenders[0].median_mbit, Some(150.0));
-        let cells: Vec<String> = contenders.iter().map(ContenderReport::cell).collect();
-        assert_eq!(cells, ["150.0 (2/3)", "void (0/1)", "failed (0/1)", "-"]);
-        let scenario = Scenario::clean("plain", 100.0, 20.0);
-        let report = Report {
-            machine: Machine::current(),
-            time_s: 30,
-            runs: 3,
-            scenarios: vec![ScenarioReport { scenario, contenders }],
-        };
-        let table = report.table();
-        for part in
-            ["plain", "150.0 (2/3)", "four: skipped: not here", "three seed 7: broke", "2 of 5 runs void"]
-        {
+        let cells: Vec<String> = contenders.iter().map(|contender| contender.cell(3)).collect();
+        assert_eq!(cells, ["150.0 (2/3)", "void (0/3)", "failed (0/3)", "-", "8.0 (1/3)", "-"]);
+        let mut all = Report::default();
+        all.put(scenario("another", 1));
+        all.put(report(Scenario::clean("plain", 100.0, 20.0), 3, contenders));
+        let table = all.table();
+        for part in [
+            "plain",
+            "3x30s",
+            "150.0 (2/3)",
+            "four: skipped: not here",
+            "three seed 7: broke",
+            "2 of 7 runs void",
+        ] {
             assert!(table.contains(part), "{part} in\n{table}");
         }
     }

@@ -8,10 +8,10 @@ use crate::link::LinkConfig;
 use crate::random::SplitMix64;
 use crate::rate::RateSchedule;
 use anyhow::{Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A link, the same in both directions.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
     /// What it is called in tables.
     pub name: String,
@@ -39,7 +39,7 @@ pub struct Scenario {
 }
 
 /// From `at_s` seconds after the start on, the rate is `rate_mbit`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "described above")]
 pub struct RateChange {
     pub at_s: f64,
@@ -47,7 +47,7 @@ pub struct RateChange {
 }
 
 /// From `from_s` to `to_s` seconds after the start nothing passes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "described above")]
 pub struct Outage {
     pub from_s: f64,
@@ -94,6 +94,11 @@ impl Scenario {
     /// The standing scenario of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::standing().into_iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Where a scenario of that name stands among the seven; those that are none of them come after them.
+    pub fn standing_place(name: &str) -> usize {
+        STANDING.iter().position(|(standing, ..)| *standing == name).unwrap_or(STANDING.len())
     }
 
     /// Size of the queue.
@@ -173,6 +178,8 @@ mod tests {
             assert_ne!(ab.seed, ba.seed, "losses of the two directions are independent");
             assert_eq!(Scenario::named(&scenario.name), Some(scenario));
         }
+        assert_eq!(Scenario::standing_place("rtt80-loss0.1"), 0);
+        assert_eq!(Scenario::standing_place("another"), 7);
         let droptail = Scenario::named("rtt100-droptail").unwrap();
         assert_eq!(droptail.queue_bytes(), 5_000_000);
     }

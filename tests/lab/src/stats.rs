@@ -4,7 +4,7 @@
 
 use crate::Nanos;
 use crate::link::Fate;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A run in which any packet was carried later than this is void: it measured the machine, not the link. A hypervisor
 /// that takes a processor away for a time slice (10 to 20 ms) is below it: that delays packets once and loses none,
@@ -125,7 +125,7 @@ pub struct LinkStats {
 }
 
 /// `LinkStats` in the form that is printed and stored.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinkSummary {
     /// Worst lateness of both directions, in microseconds.
     pub late_max_us: f64,
@@ -144,7 +144,7 @@ pub struct LinkSummary {
 }
 
 /// One direction in `LinkSummary`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of `DirectionStats`")]
 pub struct DirectionSummary {
     pub segments: u64,

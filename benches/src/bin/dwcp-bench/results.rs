@@ -63,9 +63,7 @@ impl Row {
 /// The part of a lab report that the document shows.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Lab {
-    pub(crate) time_s: u64,
-    pub(crate) runs: u32,
-    pub(crate) machine: LabMachine,
+    /// The standing ones in their order, then others.
     pub(crate) scenarios: Vec<LabScenario>,
 }
 
@@ -80,6 +78,11 @@ pub(crate) struct LabMachine {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LabScenario {
     pub(crate) scenario: LabLink,
+    pub(crate) machine: LabMachine,
+    pub(crate) date: String,
+    pub(crate) time_s: u64,
+    /// Rounds; some contenders take part in the first ones only.
+    pub(crate) runs: u32,
     pub(crate) contenders: Vec<LabContender>,
 }
 
@@ -93,6 +96,8 @@ pub(crate) struct LabLink {
 pub(crate) struct LabContender {
     pub(crate) name: String,
     pub(crate) median_mbit: Option<f64>,
+    /// Runs behind the median.
+    pub(crate) counted: u32,
 }
 
 impl Results {
@@ -135,7 +140,22 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::{Lab, median};
+
+    #[test]
+    fn a_lab_report_is_read() {
+        // As dwcp-lab writes it, with fields that are not needed here.
+        let json = r#"{"scenarios": [{
+            "scenario": {"name": "rtt80-loss0.1", "rate_mbit": 400.0, "rtt_ms": 80.0},
+            "machine": {"processor": "x", "processors": 2, "memory_bytes": 1, "kernel": "6.1", "commit": "abc"},
+            "date": "2026-01-01 00:00 UTC", "time_s": 30, "runs": 5,
+            "contenders": [{"name": "quinn", "skipped": null, "median_mbit": 1.5, "counted": 2, "runs": []}]
+        }]}"#;
+        let lab: Lab = serde_json::from_str(json).expect("a report");
+        assert_eq!(lab.scenarios[0].contenders[0].counted, 2);
+        let again: Lab = serde_json::from_str(&serde_json::to_string(&lab).expect("JSON")).expect("a report");
+        assert_eq!(format!("{again:?}"), format!("{lab:?}"));
+    }
 
     #[test]
     fn medians() {

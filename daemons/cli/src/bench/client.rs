@@ -2,18 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use dwcp_core::{Connection, ConnectionStats, Endpoint, Messages, Priority};
 use hdrhistogram::Histogram;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync, task::JoinSet, time::Instant};
 
 use super::{
     Arrivals, BLOCK_BYTES, BLOCK_BYTES_MAX, ClientArgs, Control, End, MESSAGE_BYTES, Mode, Outcome, Plan,
-    Ring, cpu_seconds, drain, fill, peak_rss_kib,
+    Ring, Until, cpu_seconds, drain, fill, peak_rss_kib,
     report::{Interval, LinkReport, Report},
 };
-use crate::{exit::Usage, observe::Observable, settings::Node};
+use crate::{
+    exit::{self, Usage},
+    observe::Observable,
+    settings::Node,
+    signals::Signals,
+};
 
 /// Messages handed over at once.
 const MESSAGES_BATCH: usize = 256;
@@ -23,7 +28,8 @@ const ROUND_TRIP_MAX: Duration = Duration::from_secs(60);
 /// What messages carry: static, so that cloning one costs nothing.
 static MESSAGE: [u8; Messages::LEN_MAX] = [0; Messages::LEN_MAX];
 
-pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
+/// Measures; returns the exit code.
+pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<u8> {
     let time = Duration::try_from_secs_f64(args.time).map_err(|error| Usage(format!("--time: {error}")))?;
     let interval =
         Duration::try_from_secs_f64(args.interval).map_err(|error| Usage(format!("--interval: {error}")))?;
@@ -50,47 +56,77 @@ pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
     };
     let ring = Ring::new(args.data, block_bytes).await?;
 
+    let mut signals = Signals::listen()?;
     let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::client(node.settings.endpoint.clone())?;
-    let _observed = observable.serve("novacron bench client", &node.settings, &endpoint);
-    let connection = connect(args, &endpoint).await?;
+    let _observed = observable.serve("novacron bench client", &node.settings, &endpoint, signals.draining());
+    let Some(connected) = signals.unless(connect(args, &endpoint)).await else {
+        bail!("told to stop before anything was measured");
+    };
+    let connection = connected?;
+    let (end, early) = sync::watch::channel(false);
+    let message = Bytes::from_static(&MESSAGE[..message_bytes]);
+    let work = measure(args, interval, plan, ring, message, connection.clone(), early);
+    let drain = async {
+        end.send_replace(true);
+        tokio::time::sleep(node.settings.drain_timeout).await;
+    };
+    let Some(report) = signals.let_finish(work, drain).await else {
+        bail!("told to stop before there was a result");
+    };
+    let report = report?;
+    connection.close(0, "done");
+    report.print(args.json)?;
+    Ok(if report.ended_early { exit::FAILURE } else { exit::OK })
+}
+
+async fn measure(
+    args: &ClientArgs,
+    interval: Duration,
+    plan: Plan,
+    ring: Ring,
+    message: Bytes,
+    connection: Connection,
+    early: sync::watch::Receiver<bool>,
+) -> Result<Report> {
     let mut control = Control::new(connection.open_stream().await?);
     control.send(&plan).await?;
     let ready: String = control.recv().await?;
     ensure!(ready == "ready", "the server says {ready:?}");
 
-    let mut run = Run {
-        connection: connection.clone(),
-        arrivals: Arrivals::new(plan.time),
-        plan,
-        message: Bytes::from_static(&MESSAGE[..message_bytes]),
-        start: Instant::now(),
-    };
+    let (start, time) = (Instant::now(), plan.time);
+    let until = Until { time: start + time, early };
+    let arrivals = Arrivals::new(time);
+    let mut run = Run { connection: connection.clone(), arrivals, plan, message, until };
     let before = (cpu_seconds(), connection.stats());
     let quiet = args.json || run.plan.streams == 0;
-    let watcher = tokio::spawn(watch(connection.clone(), run.start, time, interval, args.reverse, quiet));
-    let (work, received) = run.work(ring).await?;
+    let watcher = watch(connection.clone(), start, run.until.clone(), interval, args.reverse, quiet);
+    let watcher = tokio::spawn(watcher);
+    let work = run.work(ring).await?;
+    let ended_early = *run.until.early.borrow() && start.elapsed() < time;
     control.send(&End { messages: work.messages }).await?;
     let outcome: Outcome = control.recv().await?;
-    let seconds = run.start.elapsed().as_secs_f64();
+    let seconds = start.elapsed().as_secs_f64();
     // Its time is over as well: nothing ends before that.
     let (intervals, links) = watcher.await?;
     let stats = connection.stats();
-    connection.close(0, "done");
 
     let (bytes, bytes_in_time) = if args.reverse {
-        (received, run.arrivals.in_time())
+        (run.arrivals.bytes(), run.arrivals.in_time())
     } else {
         (outcome.bytes, outcome.bytes_in_time)
     };
+    let bytes_per_second =
+        if ended_early { bytes as f64 / seconds } else { bytes_in_time as f64 / time.as_secs_f64() };
     let wire = |s: &ConnectionStats| if args.reverse { s.wire_bytes_received } else { s.wire_bytes_sent };
     let wire_bytes = wire(&stats) - wire(&before.1);
     let sent_retransmits: u64 = stats.links.iter().map(|link| link.retransmits).sum();
-    Report {
+    Ok(Report {
         mode: args.mode,
         seconds,
+        ended_early,
         bytes,
-        bits_per_second: bytes_in_time as f64 * 8.0 / run.plan.time.as_secs_f64(),
+        bits_per_second: bytes_per_second * 8.0,
         wire_bytes,
         ratio: (wire_bytes > 0).then(|| bytes as f64 / wire_bytes as f64),
         messages: outcome.messages,
@@ -104,8 +140,7 @@ pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<()> {
         decision: stats.last_decision,
         links,
         intervals,
-    }
-    .print(args.json)
+    })
 }
 
 async fn connect(args: &ClientArgs, endpoint: &Endpoint) -> Result<Connection> {
@@ -129,7 +164,7 @@ struct Run {
     message: Bytes,
     /// What comes here, if the server sends.
     arrivals: Arc<Arrivals>,
-    start: Instant,
+    until: Until,
 }
 
 /// What the foreground job did.
@@ -140,21 +175,21 @@ struct Work {
 }
 
 impl Run {
-    fn until(&self) -> Instant {
-        self.start + self.plan.time
-    }
-
-    /// Does the job; also says how many bytes came in on streams.
-    async fn work(&mut self, ring: Ring) -> Result<(Work, u64)> {
+    async fn work(&mut self, ring: Ring) -> Result<Work> {
         let mut streams = JoinSet::new();
         for _ in 0..self.plan.streams {
             if self.plan.reverse {
                 let (_, recv) = self.connection.accept_stream().await?;
-                streams.spawn(drain(recv, Arc::clone(&self.arrivals)));
+                let (arrivals, early) = (Arc::clone(&self.arrivals), self.until.clone().early());
+                streams.spawn(async move {
+                    tokio::select! {
+                        drained = drain(recv, arrivals) => drained,
+                        () = early => Ok(()),
+                    }
+                });
             } else {
                 let (send, _) = self.connection.open_stream().await?;
-                let (ring, until) = (ring.clone(), self.until());
-                streams.spawn(async move { fill(send, ring, until).await.map(|()| 0) });
+                streams.spawn(fill(send, ring.clone(), self.until.clone()));
             }
         }
         let work = match self.plan.mode {
@@ -162,18 +197,17 @@ impl Run {
             Mode::Rtt => self.round_trips().await?,
             Mode::Messages => self.one_way().await?,
         };
-        let mut received = 0;
         while let Some(done) = streams.join_next().await {
-            received += done??;
+            done??;
         }
-        Ok((work, received))
+        Ok(work)
     }
 
     async fn round_trips(&self) -> Result<Work> {
         let messages = self.connection.messages();
         let mut trips = Histogram::new_with_bounds(1, ROUND_TRIP_MAX.as_nanos() as u64, 3)?;
         let mut last = Instant::now();
-        while last < self.until() {
+        while !self.until.is_over() {
             messages.request(Priority::Control, self.message.clone(), ROUND_TRIP_MAX).await?;
             let now = Instant::now();
             trips.saturating_record((now - last).as_nanos() as u64);
@@ -186,7 +220,7 @@ impl Run {
         let messages = self.connection.messages();
         let mut batch = Vec::with_capacity(MESSAGES_BATCH);
         let mut sent = 0;
-        while Instant::now() < self.until() {
+        while !self.until.is_over() {
             batch.resize(MESSAGES_BATCH, self.message.clone());
             messages.send_many(Priority::Normal, &mut batch).await?;
             sent += MESSAGES_BATCH as u64;
@@ -195,11 +229,11 @@ impl Run {
     }
 }
 
-/// Prints a line at each interval; at the end of the time, how the links are.
+/// Prints a line at each interval; at the end, how the links are.
 async fn watch(
     connection: Connection,
     start: Instant,
-    time: Duration,
+    until: Until,
     interval: Duration,
     reverse: bool,
     quiet: bool,
@@ -208,11 +242,14 @@ async fn watch(
     let mut intervals = Vec::new();
     let (mut last, mut bytes) = (Duration::ZERO, moved(&connection.stats()));
     loop {
-        let next = (last + interval).min(time);
-        tokio::time::sleep_until(start + next).await;
+        let next = (start + last + interval).min(until.time);
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = until.clone().early() => {}
+        }
         let now = start.elapsed();
         let stats = connection.stats();
-        let rate = (moved(&stats) - bytes) as f64 * 8.0 / (now - last).as_secs_f64();
+        let rate = (moved(&stats) - bytes) as f64 * 8.0 / (now - last).as_secs_f64().max(f64::EPSILON);
         intervals.push(Interval {
             start: last.as_secs_f64(),
             end: now.as_secs_f64(),
@@ -222,7 +259,7 @@ async fn watch(
         if !quiet {
             println!("{}", intervals[intervals.len() - 1]);
         }
-        if next >= time {
+        if next >= until.time || until.is_over() {
             return (intervals, stats.links.iter().map(LinkReport::new).collect());
         }
         (last, bytes) = (now, moved(&stats));

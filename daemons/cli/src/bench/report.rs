@@ -16,7 +16,10 @@ pub(super) struct Report {
     pub(super) seconds: f64,
     /// Stream payload that arrived.
     pub(super) bytes: u64,
-    /// Stream payload that arrived within the time asked for, counted from its first byte, over that time.
+    /// A signal ended it before the time asked for.
+    pub(super) ended_early: bool,
+    /// Stream payload that arrived within the time asked for, counted from its first byte, over that time. If it ended
+    /// early: all that arrived, over `seconds`.
     pub(super) bits_per_second: f64,
     /// What `bytes` took on the wire, frame headers included, TLS and TCP not.
     pub(super) wire_bytes: u64,
@@ -52,6 +55,7 @@ pub(super) struct LinkReport {
     delivery_bits_per_second: f64,
     retransmits: u64,
     loss_ratio: f64,
+    zerocopy: &'static str,
 }
 
 /// What the sender handed over (or, reversed, the receiver got) between two moments.
@@ -73,6 +77,7 @@ impl LinkReport {
             delivery_bits_per_second: link.delivery_rate as f64 * 8.0,
             retransmits: link.retransmits,
             loss_ratio: link.loss_ratio,
+            zerocopy: link.zerocopy,
         }
     }
 }
@@ -103,6 +108,9 @@ impl fmt::Display for Interval {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ended_early {
+            writeln!(f, "ended early, by a signal")?;
+        }
         if self.bytes > 0 {
             writeln!(
                 f,

@@ -1,27 +1,40 @@
 //! The server: receives, answers requests, and says in the end what it got.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use dwcp_core::{Connection, ConnectionError, Endpoint, MessageError};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
-    Arrivals, BLOCK_BYTES_MAX, Control, End, Outcome, Plan, Ring, STREAMS_MAX, ServerArgs, cpu_seconds,
-    drain, fill, retransmits,
+    Arrivals, BLOCK_BYTES_MAX, Control, End, Outcome, Plan, Ring, STREAMS_MAX, ServerArgs, Until,
+    cpu_seconds, drain, fill, retransmits,
 };
-use crate::{observe::Observable, settings::Node};
+use crate::{observe::Observable, settings::Node, signals::Signals};
 
 /// Messages taken at once.
 const MESSAGES_BATCH: usize = 1024;
+/// For the result of the last client, when its connection has ended.
+const RESULT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Serves one client after the other: two at once would measure each other.
 pub(super) async fn run(args: &ServerArgs, node: Node) -> Result<()> {
+    let mut signals = Signals::listen()?;
     let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::listen(node.settings.listen, node.settings.endpoint.clone()).await?;
-    let _observed = observable.serve("novacron bench server", &node.settings, &endpoint);
+    let _observed = observable.serve("novacron bench server", &node.settings, &endpoint, signals.draining());
     let addr = endpoint.local_addr().context("the endpoint does not listen")?;
     println!("listening on {addr}");
+    let drain = async {
+        endpoint.shutdown(node.settings.drain_timeout).await;
+        tokio::time::sleep(RESULT_TIME_MAX).await;
+    };
+    signals.let_finish(serve_all(&endpoint, args.once), drain).await;
+    Ok(())
+}
+
+/// Until the endpoint takes on no more.
+async fn serve_all(endpoint: &Endpoint, once: bool) {
     while let Some(connection) = endpoint.accept().await {
         let peer = connection.peer().clone();
         match serve(&connection).await {
@@ -31,11 +44,10 @@ pub(super) async fn run(args: &ServerArgs, node: Node) -> Result<()> {
             ),
             Err(error) => eprintln!("{} ({}): {error:#}", peer.node_id, peer.addr),
         }
-        if args.once {
+        if once {
             break;
         }
     }
-    Ok(())
 }
 
 async fn serve(connection: &Connection) -> Result<Outcome> {
@@ -56,13 +68,14 @@ async fn serve(connection: &Connection) -> Result<Outcome> {
     control.send(&"ready").await?;
 
     let arrivals = Arrivals::new(plan.time);
+    let (_never, early) = watch::channel(false);
+    let until = Until { time: Instant::now() + plan.time, early };
     let mut streams = JoinSet::new();
     for _ in 0..plan.streams {
         match &ring {
             Some(ring) => {
                 let (send, _) = connection.open_stream().await?;
-                let (ring, until) = (ring.clone(), Instant::now() + plan.time);
-                streams.spawn(async move { fill(send, ring, until).await.map(|()| 0) });
+                streams.spawn(fill(send, ring.clone(), until.clone()));
             }
             None => {
                 let (_, recv) = connection.accept_stream().await?;
@@ -70,14 +83,13 @@ async fn serve(connection: &Connection) -> Result<Outcome> {
             }
         }
     }
-    let mut bytes = 0;
     while let Some(done) = streams.join_next().await {
-        bytes += done??;
+        done??;
     }
     let end: End = control.recv().await?;
     let messages = *counted.wait_for(|count| *count >= end.messages).await?;
     let outcome = Outcome {
-        bytes,
+        bytes: arrivals.bytes(),
         bytes_in_time: arrivals.in_time(),
         messages,
         cpu_seconds: cpu_seconds() - cpu,

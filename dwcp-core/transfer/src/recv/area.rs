@@ -14,13 +14,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock},
+    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, flock},
     io::Errno,
 };
 
 use crate::{
     Failure, FailureKind, RelPath, TransferError,
-    limits::{CLEAN_ENTRIES_MAX, LOCK_WAIT_MS, PARTIAL_AGE_SECONDS_MAX},
+    limits::{CLEAN_ENTRIES_MAX, LOCK_WAIT_MS, PARTIAL_AGE_SECONDS_MAX, PARTIAL_LOOK_SECONDS_MIN},
     path::PARTIAL_AREA,
 };
 
@@ -66,8 +66,8 @@ impl Area {
         }
         rustix::fs::fchmod(&fd, Mode::RWXU).map_err(at("fchmod"))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let age = Duration::from_secs(PARTIAL_AGE_SECONDS_MAX);
-            clean(&fd, Some(age)).map_err(|errno| Failure::from_errno("unlinkat", errno))?;
+            let old = found_old_before(&lock).map_err(at("futimens"))?;
+            clean(&fd, old).map_err(at("unlinkat"))?;
         }
         flock(&lock, FlockOperation::LockShared).map_err(at("flock"))?;
         let salt = std::hash::RandomState::new().build_hasher().finish();
@@ -159,13 +159,29 @@ pub fn clean_partials(folder: &Path) -> Result<CleanReport, TransferError> {
     let (fd, lock) = open_existing(&parent)
         .map_err(|failure| setup("openat", io::Error::from_raw_os_error(failure.errno)))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| setup("flock", errno.into()))?;
-    clean(&fd, None).map_err(|errno| setup("unlinkat", errno.into()))
+    clean(&fd, i64::MAX).map_err(|errno| setup("unlinkat", errno.into()))
 }
 
-/// Removes temporary files, and resumable ones that are older than `age` (`None`: all).
-fn clean(area: &OwnedFd, age: Option<Duration>) -> Result<CleanReport, Errno> {
+/// Files modified before this time, in seconds since the epoch, may go: another process has found them too old, and
+/// that was some time ago. By one look at the clock they do not go: after a jump of it, what was written a minute before
+/// looks old, and that is when somebody comes to resume.
+///
+/// The lock file's time is when that other process looked.
+fn found_old_before(lock: &OwnedFd) -> Result<i64, Errno> {
+    let looked = rustix::fs::fstat(lock)?.st_mtime;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let since = now.cast_signed().saturating_sub(looked);
+    if (0..PARTIAL_LOOK_SECONDS_MIN).contains(&since) {
+        return Ok(i64::MIN);
+    }
+    let look = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    rustix::fs::futimens(lock, &Timestamps { last_access: look, last_modification: look })?;
+    Ok(if since < 0 { i64::MIN } else { looked.saturating_sub(PARTIAL_AGE_SECONDS_MAX) })
+}
+
+/// Removes temporary files, and resumable ones modified before this time.
+fn clean(area: &OwnedFd, before: i64) -> Result<CleanReport, Errno> {
     let mut report = CleanReport::default();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     for entry in Dir::read_from(area)?.take(CLEAN_ENTRIES_MAX) {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
@@ -174,8 +190,7 @@ fn clean(area: &OwnedFd, age: Option<Duration>) -> Result<CleanReport, Errno> {
             continue;
         }
         let found = rustix::fs::statat(area, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let modified = Duration::from_secs(found.st_mtime.try_into().unwrap_or(0));
-        if resumable && age.is_some_and(|age| now.saturating_sub(modified) < age) {
+        if resumable && found.st_mtime >= before {
             continue;
         }
         rustix::fs::unlinkat(area, name, AtFlags::empty())?;
@@ -207,5 +222,54 @@ mod tests {
         assert_eq!(names, 3, "lock, data and journal stay; the temporary file is gone");
         drop(area);
         assert_eq!(clean_partials(dir.path()).unwrap().files, 2);
+    }
+
+    #[test]
+    fn t5_3_a_clock_that_jumps_takes_nothing_and_what_stays_old_goes() {
+        const DAY: i64 = 24 * 3600;
+        let dir = tempfile::tempdir().unwrap();
+        let parent: OwnedFd = File::open(dir.path()).unwrap().into();
+        drop(Area::open(&parent).unwrap().open_resumable(&RelPath::new(&b"vm.img"[..]).unwrap()).unwrap());
+        let files = || {
+            let entries = std::fs::read_dir(dir.path().join(PARTIAL_AREA)).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+        };
+        // Jumps of the clock, seen from files: their times move the other way.
+        let age = |of: &str, days: i64| {
+            let now =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed();
+            let time = Timespec { tv_sec: now - days * DAY, tv_nsec: 0 };
+            for path in files().iter().filter(|path| path.to_str().unwrap().ends_with(of)) {
+                let times = Timestamps { last_access: time, last_modification: time };
+                rustix::fs::futimens(File::open(path).unwrap(), &times).unwrap();
+            }
+        };
+        let open = || drop(Area::open(&parent).unwrap());
+        for (days, jump) in [(31, "a month on"), (20_000, "from 1970"), (-31, "a month back"), (0, "none")] {
+            for of in ["data", "journal", LOCK] {
+                age(of, days);
+            }
+            for _ in 0..3 {
+                open();
+                assert_eq!(files().len(), 3, "{jump}");
+            }
+        }
+        // Back after it was on: this look at the clock was of the future.
+        age(LOCK, -40);
+        open();
+        assert_eq!(files().len(), 3);
+        // Old when somebody looked two days ago, and since.
+        age("data", 33);
+        age("journal", 31);
+        age(LOCK, 2);
+        open();
+        assert_eq!(files().len(), 2, "the journal was not 30 days old then");
+        age(LOCK, 0);
+        age("journal", 1000);
+        open();
+        assert_eq!(files().len(), 2, "nobody has seen it that old before today");
+        age(LOCK, 1);
+        open();
+        assert_eq!(files().len(), 1, "only the lock");
     }
 }

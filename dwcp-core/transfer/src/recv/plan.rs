@@ -105,9 +105,14 @@ fn decide(worker: &Worker, entry: Entry) -> Decision {
             let existing = lookup(&*parent, name)?;
             let layout = Layout::new(size);
             if let Some(found) = &existing
-                && let Some(outcome) = compare(worker, id, &parent, name, found, &metadata, layout, differs)?
+                && !differs
             {
-                return Ok(outcome);
+                let announced = Announced { id, parent: &parent, name, metadata: &metadata, layout };
+                match compare(worker, &announced, found)? {
+                    Comparison::Same => return Ok(Some(Outcome::Skipped)),
+                    Comparison::UnderWay => return Ok(None),
+                    Comparison::Different => {}
+                }
             }
             check_clobber(worker, existing.as_ref())?;
             content(worker, id, path.clone(), metadata, Some(layout), parent)
@@ -152,24 +157,31 @@ fn directory(folder: &Folder, path: &RelPath, mode: u32) -> Decision {
     Ok(Some(Outcome::Skipped))
 }
 
-/// Is the file there already? `None`: no, or it cannot be told.
-#[allow(clippy::too_many_arguments)]
-fn compare(
-    worker: &Worker,
+/// A file as announced, and where it will be.
+struct Announced<'a> {
     id: u64,
-    parent: &Arc<Directory>,
-    name: &[u8],
-    found: &Stat,
-    metadata: &Metadata,
+    parent: &'a Arc<Directory>,
+    name: &'a [u8],
+    metadata: &'a Metadata,
     layout: Layout,
-    differs: bool,
-) -> Result<Option<Option<Outcome>>, Failure> {
-    if differs || file_type(found) != FileType::RegularFile || found.st_size.cast_unsigned() != layout.size()
-    {
-        return Ok(None);
+}
+
+/// What an announced file is beside the one that has its name.
+enum Comparison {
+    Same,
+    Different,
+    /// Its content is read; the outcome comes later.
+    UnderWay,
+}
+
+fn compare(worker: &Worker, announced: &Announced<'_>, found: &Stat) -> Result<Comparison, Failure> {
+    let &Announced { id, parent, name, metadata, layout } = announced;
+    if file_type(found) != FileType::RegularFile || found.st_size.cast_unsigned() != layout.size() {
+        return Ok(Comparison::Different);
     }
     if !worker.session.checksum || layout.size() == 0 {
-        return Ok(metadata::same_time(found, metadata).then_some(Some(Outcome::Skipped)));
+        let same = metadata::same_time(found, metadata);
+        return Ok(if same { Comparison::Same } else { Comparison::Different });
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = rustix::fs::openat(&**parent, name, flags, Mode::empty())
@@ -182,7 +194,7 @@ fn compare(
         };
         session.decided(vec![(id, outcome)]);
     });
-    Ok(Some(None))
+    Ok(Comparison::UnderWay)
 }
 
 fn check_clobber(worker: &Worker, existing: Option<&Stat>) -> Result<(), Failure> {

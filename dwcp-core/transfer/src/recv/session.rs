@@ -22,6 +22,7 @@ use crate::{
     limits::{DIGESTS_HELD_MAX, ENTRIES_IN_FLIGHT_MAX, REHASHES_MAX},
     manifest::EntryKind,
     progress::Add,
+    transport,
 };
 
 pub(super) struct Session {
@@ -184,6 +185,9 @@ impl Session {
     /// Notes a failure at this side.
     pub(super) fn failed(&self, path: &RelPath, failure: &Failure) {
         self.progress.failed(path, failure.clone());
+        if failure.kind == FailureKind::Integrity {
+            transport::count_integrity_failure();
+        }
         if failure.is_fatal() {
             self.fatal.lock().unwrap().get_or_insert((failure.clone(), path.clone()));
             self.fatal_set.notify_one();
@@ -286,5 +290,23 @@ impl Worker {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recv::DestinationSetup;
+
+    #[test]
+    fn t4_6_the_digests_of_unfinished_contents_are_bounded() {
+        let output: Box<dyn std::io::Write + Send> = Box::new(std::io::sink());
+        let destination = DestinationSetup::Output(Arc::new(Mutex::new(output)));
+        let setup = Setup { destination, overwrite: false, fsync: false, privileged: false };
+        let session = Session::new(Arc::new(setup), ProgressSource::default(), false, mpsc::channel(1).0);
+        for _ in 0..DIGESTS_HELD_MAX {
+            session.count_digest().unwrap();
+        }
+        assert!(matches!(session.count_digest(), Err(TransferError::Protocol { .. })));
     }
 }

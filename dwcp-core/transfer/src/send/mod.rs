@@ -1,11 +1,12 @@
 //! The sending side: wiring of one transfer. What is sent is found in `scan`, read in `source`, and put on data
-//! streams in `worker`; `shared` holds what they have in common.
+//! streams in `worker`; `shared` holds what they have in common, and `stop` ends them early.
 
 mod buffer;
 mod queue;
 mod scan;
 mod shared;
 mod source;
+mod stop;
 mod worker;
 
 use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
@@ -17,11 +18,12 @@ use tokio::{
 };
 
 use crate::{
-    ByteSink, ByteSource, ProgressSource, RelPath, Summary, TransferError, Transport,
+    ByteSink, ByteSource, ProgressSource, RelPath, Summary, TransferError, Transport, Unsent,
     control::{Incoming, Message, StreamKind, Token, VERSION, ended},
     limits::{DATA_STREAMS, DATA_STREAMS_MAX},
 };
 use shared::Shared;
+pub use stop::Stopper;
 
 /// Writes that wait between a worker and its data stream; a large one is a piece.
 const WRITES_QUEUED_MAX: usize = 4;
@@ -74,6 +76,14 @@ pub struct Sender {
     config: SenderConfig,
     token: Token,
     progress: ProgressSource,
+    stopper: Stopper,
+}
+
+/// How a task of a sender ended.
+enum Ended {
+    /// What was under way is finished; something else was left out.
+    Drained,
+    Other,
 }
 
 impl Sender {
@@ -95,7 +105,7 @@ impl Sender {
         }
         let token = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than a token");
         config.data_streams = config.data_streams.clamp(1, DATA_STREAMS_MAX);
-        Ok(Self { config, token, progress: ProgressSource::default() })
+        Ok(Self { config, token, progress: ProgressSource::default(), stopper: Stopper::new() })
     }
 
     /// Counters to watch while [`run`](Self::run) runs.
@@ -103,79 +113,104 @@ impl Sender {
         self.progress.clone()
     }
 
-    /// Sends everything. `Ok` even if single files failed: see [`Summary::failures`].
-    pub async fn run<T: Transport>(self, transport: &T) -> Result<Summary, TransferError> {
-        let (mut sink, source) =
-            transport.open_stream().await.map_err(|source| stream("opening the control stream", source))?;
-        let hello = Message::Hello { version: VERSION, token: self.token, checksum: self.config.checksum };
-        for bytes in [StreamKind::Control.preamble(), hello.encode()] {
-            sink.write_bytes(bytes).await.map_err(|source| stream("writing", source))?;
-        }
-        let mut incoming = Incoming::new(source);
-        let sequential = match incoming.message().await?.ok_or_else(ended)? {
-            Message::Welcome { version: VERSION, sequential } => sequential,
-            Message::Welcome { version: theirs, .. } => {
-                return Err(TransferError::Version { ours: VERSION, theirs });
-            }
-            Message::Fatal { failure, path } => return Err(peer_gave_up(failure, &path)),
-            _ => return Err(TransferError::Protocol { rule: "T1.4: Welcome answers Hello" }),
-        };
+    /// Ends [`run`](Self::run) early.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
 
+    /// Sends everything. `Ok` even if single files failed, or if it was told to end early: see [`Summary::failures`]
+    /// and [`Summary::unsent`].
+    pub async fn run<T: Transport>(self, transport: &T) -> Result<Summary, TransferError> {
+        let (stopper, progress) = (self.stopper.clone(), self.progress.clone());
+        let hello = Message::Hello { version: VERSION, token: self.token, checksum: self.config.checksum };
+        let opened = tokio::select! {
+            opened = open(transport, hello, self.config.data_streams) => Some(opened?),
+            () = stopper.draining() => None,
+        };
+        let unsent = match opened {
+            Some(opened) => self.carry(opened).await?,
+            None => Some(self.nothing_sent()),
+        };
+        Ok(Summary { unsent, ..progress.summary() })
+    }
+
+    fn nothing_sent(&self) -> Unsent {
+        let mut unsent = Unsent { more: true, ..Unsent::default() };
+        for Source::Path { dest, .. } | Source::Stream { dest, .. } in &self.config.sources {
+            unsent.add(dest);
+        }
+        unsent
+    }
+
+    /// Everything else; what was left out, if it was told to end early.
+    async fn carry<T: Transport>(self, opened: Opened<T>) -> Result<Option<Unsent>, TransferError> {
+        let Opened { sink, mut incoming, sequential, data } = opened;
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUED_MAX);
-        let shared = Arc::new(Shared::new(control, self.progress.clone(), sequential));
+        let shared = Arc::new(Shared::new(control, self.progress, sequential));
         let abort = AbortOnDrop(shared.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(write_control(sink, control_queue));
-        for _ in 0..if sequential { 1 } else { self.config.data_streams } {
-            let (sink, source) =
-                transport.open_stream().await.map_err(|source| stream("opening a data stream", source))?;
+        for (sink, source) in data {
             let (writes, queue) = mpsc::channel(WRITES_QUEUED_MAX);
             tasks.spawn(write_data(sink, source, queue));
             let shared = shared.clone();
             tasks.spawn_blocking(move || {
                 worker::run(&shared, &writes);
-                Ok(())
+                Ok(Ended::Other)
             });
         }
         let scanned = shared.clone();
-        tasks.spawn_blocking(move || {
-            scan::run(&scanned, self.config.sources);
-            Ok(())
-        });
+        tasks.spawn_blocking(move || Ok(scan::run(&scanned, self.config.sources)));
 
+        let mut draining = false;
         let ended = loop {
             tokio::select! {
                 message = incoming.message() => match message?.ok_or_else(ended)? {
-                    Message::Finished => break Ok(()),
+                    Message::Finished => break Ok(None),
                     message => handle(&shared, message)?,
                 },
                 Some(result) = tasks.join_next() => match task_result(result) {
-                    Ok(()) => {}
+                    Ok(Some(Ended::Drained)) => break Ok(Some(shared.unsent())),
+                    Ok(_) => {}
                     Err(error) => break Err(error),
                 },
+                () = self.stopper.draining(), if !draining => {
+                    draining = true;
+                    shared.drain();
+                }
+                () = self.stopper.stopped() => return Ok(Some(shared.unsent())),
             }
         };
-        if let Err(error) = ended {
+        let unsent = match ended {
+            Ok(unsent) => unsent,
             // The receiver may have ended a stream because it gives up, or because it has finished, and be about to
             // say so.
-            match tokio::time::timeout(LAST_WORDS_TIMEOUT, last_words(&mut incoming, &shared)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(reason @ (TransferError::Peer { .. } | TransferError::Superseded))) => {
-                    return Err(reason);
+            Err(error) => {
+                match tokio::time::timeout(LAST_WORDS_TIMEOUT, last_words(&mut incoming, &shared)).await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(reason @ (TransferError::Peer { .. } | TransferError::Superseded))) => {
+                        return Err(reason);
+                    }
+                    _ => return Err(error),
                 }
-                _ => return Err(error),
             }
-        }
+        };
         drop((abort, shared));
-        while let Some(result) = tasks.join_next().await {
-            match task_result(result) {
-                // The receiver has all it wants; pieces of a file that failed may still have been on their way.
-                Ok(()) | Err(TransferError::Stream { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        tokio::select! {
+            finished = finish(tasks) => finished?,
+            // Nothing is under way any more: this costs nothing.
+            () = self.stopper.stopped() => {}
         }
-        Ok(self.progress.summary())
+        Ok(unsent)
     }
+}
+
+/// The streams of a transfer that the receiver has welcomed.
+struct Opened<T: Transport> {
+    sink: T::Sink,
+    incoming: Incoming<T::Source>,
+    sequential: bool,
+    data: Vec<(T::Sink, T::Source)>,
 }
 
 /// Frees the blocking threads, however `run` ends.
@@ -185,6 +220,46 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Opens all streams: before the receiver's welcome, it is not known how many.
+async fn open<T: Transport>(
+    transport: &T,
+    hello: Message,
+    data_streams: usize,
+) -> Result<Opened<T>, TransferError> {
+    let (mut sink, source) =
+        transport.open_stream().await.map_err(|source| stream("opening the control stream", source))?;
+    for bytes in [StreamKind::Control.preamble(), hello.encode()] {
+        sink.write_bytes(bytes).await.map_err(|source| stream("writing", source))?;
+    }
+    let mut incoming = Incoming::new(source);
+    let sequential = match incoming.message().await?.ok_or_else(ended)? {
+        Message::Welcome { version: VERSION, sequential } => sequential,
+        Message::Welcome { version: theirs, .. } => {
+            return Err(TransferError::Version { ours: VERSION, theirs });
+        }
+        Message::Fatal { failure, path } => return Err(peer_gave_up(failure, &path)),
+        _ => return Err(TransferError::Protocol { rule: "T1.4: Welcome answers Hello" }),
+    };
+    let mut data = Vec::new();
+    for _ in 0..if sequential { 1 } else { data_streams } {
+        let opened = transport.open_stream().await;
+        data.push(opened.map_err(|source| stream("opening a data stream", source))?);
+    }
+    Ok(Opened { sink, incoming, sequential, data })
+}
+
+/// Waits until all streams are finished.
+async fn finish(mut tasks: JoinSet<Result<Ended, TransferError>>) -> Result<(), TransferError> {
+    while let Some(result) = tasks.join_next().await {
+        match task_result(result) {
+            // The receiver has all it wants; pieces of a file that failed may still have been on their way.
+            Ok(_) | Err(TransferError::Stream { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn handle(shared: &Shared, message: Message) -> Result<(), TransferError> {
@@ -225,11 +300,11 @@ fn peer_gave_up(failure: crate::Failure, path: &[u8]) -> TransferError {
 async fn write_control<S: ByteSink>(
     mut sink: S,
     mut queue: mpsc::Receiver<Message>,
-) -> Result<(), TransferError> {
+) -> Result<Ended, TransferError> {
     while let Some(message) = queue.recv().await {
         sink.write_bytes(message.encode()).await.map_err(|source| stream("writing", source))?;
     }
-    sink.finish().map_err(|source| stream("finishing", source))
+    sink.finish().map(|()| Ended::Other).map_err(|source| stream("finishing", source))
 }
 
 /// The receiving half of a data stream is unused but kept until the end: dropping it early is an event.
@@ -237,20 +312,23 @@ async fn write_data<S: ByteSink, R: ByteSource>(
     mut sink: S,
     _source: R,
     mut queue: mpsc::Receiver<Bytes>,
-) -> Result<(), TransferError> {
+) -> Result<Ended, TransferError> {
     let failed = |source| stream("sending content", source);
     sink.write_bytes(StreamKind::Data.preamble()).await.map_err(failed)?;
     while let Some(bytes) = queue.recv().await {
         sink.write_bytes(bytes).await.map_err(failed)?;
     }
-    sink.finish().map_err(failed)
+    sink.finish().map(|()| Ended::Other).map_err(failed)
 }
 
-fn task_result(ended: Result<Result<(), TransferError>, JoinError>) -> Result<(), TransferError> {
+/// `None`: it was cancelled.
+fn task_result(
+    ended: Result<Result<Ended, TransferError>, JoinError>,
+) -> Result<Option<Ended>, TransferError> {
     match ended {
-        Ok(result) => result,
+        Ok(result) => result.map(Some),
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Ok(()),
+        Err(_) => Ok(None),
     }
 }
 

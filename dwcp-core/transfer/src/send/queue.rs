@@ -29,17 +29,45 @@ struct State {
     files: VecDeque<(Arc<SourceFile>, u64)>,
     checks: VecDeque<(Arc<SourceFile>, [u8; 32])>,
     closed: bool,
+    /// Nothing new is taken.
+    draining: bool,
 }
 
 impl Queue {
-    pub(super) fn push(&self, file: Arc<SourceFile>) {
-        self.state.lock().unwrap().files.push_back((file, 0));
+    /// `false`: nothing new is taken.
+    pub(super) fn push(&self, file: Arc<SourceFile>) -> bool {
+        let mut state = self.state.lock().unwrap();
+        if state.draining {
+            return false;
+        }
+        state.files.push_back((file, 0));
         self.changed.notify_all();
+        true
     }
 
-    pub(super) fn push_check(&self, file: Arc<SourceFile>, hash: [u8; 32]) {
-        self.state.lock().unwrap().checks.push_back((file, hash));
+    /// `false`: nothing new is taken.
+    pub(super) fn push_check(&self, file: Arc<SourceFile>, hash: [u8; 32]) -> bool {
+        let mut state = self.state.lock().unwrap();
+        if state.draining {
+            return false;
+        }
+        state.checks.push_back((file, hash));
         self.changed.notify_one();
+        true
+    }
+
+    /// Takes nothing new from here on; gives back what nobody has begun.
+    pub(super) fn drain(&self) -> Vec<Arc<SourceFile>> {
+        let mut state = self.state.lock().unwrap();
+        state.draining = true;
+        let (begun, not_begun): (VecDeque<_>, Vec<_>) = {
+            let files = std::mem::take(&mut state.files);
+            let (begun, not_begun): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, next)| *next > 0);
+            (begun.into(), not_begun)
+        };
+        state.files = begun;
+        let checks = std::mem::take(&mut state.checks).into_iter().map(|(file, _)| file);
+        not_begun.into_iter().map(|(file, _)| file).chain(checks).collect()
     }
 
     pub(super) fn close(&self) {

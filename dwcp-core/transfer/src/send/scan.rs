@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    Source,
+    Ended, Source,
     shared::{Aborted, InFlight, Shared},
     source::SourceFile,
 };
@@ -43,10 +43,11 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, TransferError> {
     Err(TransferError::Source { path: path.to_owned(), reason })
 }
 
-/// Sends the manifest of all sources; returns when everything is dealt with at the receiver.
-pub(super) fn run(shared: &Shared, sources: Vec<Source>) {
+/// Sends the manifest of all sources; returns when everything is dealt with at the receiver, or nothing is under way
+/// any more.
+pub(super) fn run(shared: &Shared, sources: Vec<Source>) -> Ended {
     // Aborted: the async side knows why.
-    let _: Result<(), Aborted> = Scan::new(shared).all(sources);
+    Scan::new(shared).all(sources).unwrap_or(Ended::Other)
 }
 
 struct Scan<'a> {
@@ -56,6 +57,8 @@ struct Scan<'a> {
     /// First path of each inode with several.
     inodes: HashMap<(u64, u64), RelPath>,
     links: Vec<(RelPath, RelPath, Metadata)>,
+    /// Not all sources were looked through.
+    cut_short: bool,
 }
 
 /// What the walk meets.
@@ -69,16 +72,33 @@ enum Visit<'a> {
 
 impl<'a> Scan<'a> {
     fn new(shared: &'a Shared) -> Self {
-        Self { shared, batch: Vec::new(), batch_bytes: 0, inodes: HashMap::new(), links: Vec::new() }
+        Self {
+            shared,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            inodes: HashMap::new(),
+            links: Vec::new(),
+            cut_short: false,
+        }
     }
 
-    fn all(&mut self, sources: Vec<Source>) -> Result<(), Aborted> {
+    fn all(&mut self, sources: Vec<Source>) -> Result<Ended, Aborted> {
         let mut roots = Vec::new();
         for source in sources {
+            if self.shared.is_draining() {
+                let (Source::Path { dest, .. } | Source::Stream { dest, .. }) = source;
+                self.shared.not_announced(&dest);
+                self.cut_short = true;
+                continue;
+            }
             match source {
                 Source::Path { path, dest } => {
                     self.parents_of(&dest)?;
-                    self.root(&path, &dest)?;
+                    match self.root(&path, &dest) {
+                        // If it is aborted as well, waiting says so.
+                        Err(Aborted) if self.shared.is_draining() => self.cut_short = true,
+                        walked => walked?,
+                    }
                     roots.push((path, dest));
                 }
                 Source::Stream { reader, dest } => {
@@ -90,10 +110,14 @@ impl<'a> Scan<'a> {
             }
         }
         self.flush()?;
-        self.shared.progress.counters().totals_known.store(true, Relaxed);
+        self.shared.progress.counters().totals_known.store(!self.cut_short, Relaxed);
         self.shared.wait_for_all()?;
+        if self.cut_short || self.shared.leaves_out() {
+            return Ok(self.drained());
+        }
         self.hard_links()?;
         self.flush()?;
+        self.shared.announced_all();
         self.shared.wait_for_all()?;
         // Last, because making the entries of a directory changes its times.
         for (path, dest) in &roots {
@@ -103,7 +127,17 @@ impl<'a> Scan<'a> {
         self.shared.wait_for_all()?;
         self.shared.send(Message::Finish)?;
         self.shared.queue.close();
-        Ok(())
+        Ok(Ended::Other)
+    }
+
+    /// Something is left out, and nothing is under way. Without `Finish`, the receiver knows that it was not all.
+    fn drained(&mut self) -> Ended {
+        self.links.iter().for_each(|(path, ..)| self.shared.not_announced(path));
+        if !self.cut_short {
+            self.shared.announced_all();
+        }
+        self.shared.queue.close();
+        Ended::Drained
     }
 
     /// Directories that the user named in the destination path.
@@ -119,6 +153,7 @@ impl<'a> Scan<'a> {
         match fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => {
                 walk(path, dest, &mut |visit| match visit {
+                    _ if self.shared.is_draining() => Err(Aborted),
                     // Private until its own mode is set at the end.
                     Visit::Enter(dest) => {
                         let metadata = Metadata { mode: 0o700, ..Metadata::default() };
@@ -264,7 +299,8 @@ impl<'a> Scan<'a> {
         }
         let counted = entry.kind != EntryKind::DirectoryEnd;
         self.shared.progress.counters().entries_total.add(counted.into());
-        self.shared.track(entry.id, InFlight { path: entry.path.clone(), file, has_links, counted });
+        self.shared
+            .track(entry.id, InFlight { path: entry.path.clone(), file, has_links, counted, wanted: false });
         self.batch_bytes += bytes;
         self.batch.push(entry);
         Ok(())

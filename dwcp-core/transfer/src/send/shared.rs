@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{queue::Queue, source::SourceFile};
 use crate::{
-    Failure, FailureKind, ProgressSource, RelPath,
+    Failure, FailureKind, ProgressSource, RelPath, Unsent,
     control::{Message, Outcome},
     limits::{ENTRIES_IN_FLIGHT_MAX, SOURCE_READS_MAX},
     manifest::{self, Batch, Entry, EntryKind},
@@ -40,6 +40,12 @@ struct State {
     /// Files with other names that failed: links to them must not be made.
     link_targets_failed: HashSet<RelPath>,
     aborted: bool,
+    /// Nothing further is begun.
+    draining: bool,
+    /// What is not begun because of that.
+    unsent: Unsent,
+    /// No entry will follow but ends of directories.
+    announced_all: bool,
 }
 
 /// An entry whose outcome is not known.
@@ -51,6 +57,15 @@ pub(super) struct InFlight {
     pub(super) has_links: bool,
     /// Counts as an entry of its own.
     pub(super) counted: bool,
+    /// The receiver wants its content, or its hash compared.
+    pub(super) wanted: bool,
+}
+
+impl InFlight {
+    /// A content about which the receiver has not decided.
+    fn is_undecided(&self) -> bool {
+        self.file.is_some() && !self.wanted
+    }
 }
 
 impl Shared {
@@ -85,8 +100,9 @@ impl Shared {
         self.wait_until(|state| state.in_flight.len() < ENTRIES_IN_FLIGHT_MAX)
     }
 
+    /// Waits for all outcomes; after [`drain`](Self::drain) not for those of contents that nobody would begin.
     pub(super) fn wait_for_all(&self) -> Result<(), Aborted> {
-        self.wait_until(|state| state.in_flight.is_empty())
+        self.wait_until(|state| state.in_flight.values().all(|entry| state.draining && entry.is_undecided()))
     }
 
     fn wait_until(&self, ready: impl Fn(&State) -> bool) -> Result<(), Aborted> {
@@ -100,6 +116,54 @@ impl Shared {
             }
             state = self.changed.wait(state).unwrap();
         }
+    }
+
+    /// Begins no further content.
+    pub(super) fn drain(&self) {
+        self.lock().draining = true;
+        for file in self.queue.drain() {
+            self.not_begun(file.id);
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.lock().draining
+    }
+
+    /// No further entry will be announced but ends of directories.
+    pub(super) fn announced_all(&self) {
+        self.lock().announced_all = true;
+    }
+
+    /// Notes something that will not be announced.
+    pub(super) fn not_announced(&self, path: &RelPath) {
+        self.lock().unsent.add(path);
+    }
+
+    /// Whether something was or will be left out because of [`drain`](Self::drain).
+    pub(super) fn leaves_out(&self) -> bool {
+        let state = self.lock();
+        state.draining && (state.unsent.entries > 0 || !state.in_flight.is_empty())
+    }
+
+    /// What has no outcome yet, or was left out.
+    pub(super) fn unsent(&self) -> Unsent {
+        let state = self.lock();
+        let mut unsent = state.unsent.clone();
+        state.in_flight.values().filter(|entry| entry.counted).for_each(|entry| unsent.add(&entry.path));
+        unsent.paths.sort();
+        unsent.more = !state.announced_all;
+        unsent
+    }
+
+    fn not_begun(&self, id: u64) {
+        let mut state = self.lock();
+        if let Some(entry) = state.in_flight.remove(&id) {
+            state.unsent.add(&entry.path);
+        }
+        drop(state);
+        self.changed.notify_all();
     }
 
     pub(super) fn track(&self, id: u64, entry: InFlight) {
@@ -120,13 +184,16 @@ impl Shared {
         let mut state = self.lock();
         match outcome {
             Outcome::Send | Outcome::Check(_) => {
-                let Some(file) = state.in_flight.get(&id).and_then(|entry| entry.file.clone()) else {
-                    return;
-                };
+                let Some(entry) = state.in_flight.get_mut(&id) else { return };
+                let Some(file) = entry.file.clone() else { return };
+                entry.wanted = true;
                 drop(state);
-                match outcome {
+                let taken = match outcome {
                     Outcome::Check(hash) => self.queue.push_check(file, hash),
                     _ => self.queue.push(file),
+                };
+                if !taken {
+                    self.not_begun(id);
                 }
                 return;
             }
@@ -170,7 +237,7 @@ impl Shared {
         {
             let mut state = self.lock();
             let Some(entry) = state.in_flight.remove(&old.id) else { return Ok(()) };
-            state.in_flight.insert(now.id, InFlight { file: Some(now.clone()), ..entry });
+            state.in_flight.insert(now.id, InFlight { file: Some(now.clone()), wanted: false, ..entry });
         }
         tracing::warn!(path = %old.path, %why, "sent again");
         let counters = self.progress.counters();
@@ -216,7 +283,7 @@ impl Shared {
         {
             let mut state = self.lock();
             let Some(old) = state.in_flight.remove(&file.id) else { return Ok(()) };
-            state.in_flight.insert(id, InFlight { file: Some(again), ..old });
+            state.in_flight.insert(id, InFlight { file: Some(again), wanted: false, ..old });
         }
         self.send(Message::Batch(manifest::encode(&Batch { entries: vec![entry] }).into()))
     }

@@ -367,8 +367,8 @@ impl Identity {
         let (Ok(seconds), Ok(nanoseconds)) = (self.changed.0.try_into(), self.changed.1.try_into()) else {
             return;
         };
-        let changed = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        if let Ok(age) = SystemTime::now().duration_since(changed) {
+        let changed = UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds));
+        if let Some(Ok(age)) = changed.map(|changed| SystemTime::now().duration_since(changed)) {
             std::thread::sleep(STAMP_STEP.saturating_sub(age));
         }
     }
@@ -445,4 +445,36 @@ fn data_extents(file: &File, offset: u64, len: u64) -> Result<Vec<Extent>, Failu
         at = stop;
     }
     Ok(extents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that was set back leaves stamps of the future: waiting for those would take an hour, or for ever.
+    #[test]
+    fn t4_7_stamps_that_no_clock_will_reach_are_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, b"x").unwrap();
+        let now = Identity::of(&std::fs::metadata(&path).unwrap());
+        let stamps = [
+            (now.changed.0 + 3600, 0),
+            (i64::MAX, 999_999_999),
+            (i64::MAX, i64::MAX),
+            (-1, 0),
+            (i64::MIN, 0),
+        ];
+        for changed in stamps {
+            Identity { changed, ..now }.wait_for_next_stamp();
+        }
+        // Whatever the stamp, a file that keeps it is unchanged, and one that does not is not.
+        let file = File::options().write(true).open(&path).unwrap();
+        let future = SystemTime::now() + Duration::from_secs(3600);
+        file.set_modified(future).unwrap();
+        let stamped = Identity::of(&std::fs::metadata(&path).unwrap());
+        assert_eq!(stamped.check(&file), Ok(()));
+        file.set_modified(future + Duration::from_secs(1)).unwrap();
+        assert_eq!(stamped.check(&file).unwrap_err().kind, FailureKind::SourceChanged);
+    }
 }

@@ -1,0 +1,54 @@
+#!/bin/bash
+# `cargo test` with these arguments. libtest calls a test passed that printed `SKIP: why` and returned, and swallows what
+# it printed. Here it counts as ignored in the line that closes its binary, and all are shown with their reasons at the
+# end, and in test-skips.txt beside the programs. What passing tests print is in test.log there.
+set -euo pipefail
+
+target=${CARGO_TARGET_DIR:-$(dirname "$0")/../target}
+mkdir -p "$target"
+log=$target/test.log
+skips=$target/test-skips.txt
+
+result='^test result: ([A-Za-z]+)\. ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored; (.*)$'
+running='^ *(Running|Doc-tests) ([^(]*)(\((.*)\))?'
+
+# Copies its input without what passing tests printed, and adds up.
+report() {
+    local line binary= name= said= passed=0 failed=0 ignored=0 skipped=() here=()
+    while IFS= read -r line; do
+        if [[ $line =~ $running ]]; then
+            # `target/release/deps/trees-0123456789abcdef`: without the folder and the hash.
+            binary=${BASH_REMATCH[4]##*/}
+            binary=${binary%-*}
+            [ -n "$binary" ] || binary=${BASH_REMATCH[2]}
+        elif [[ $line == "successes:" ]]; then
+            said=1
+            continue
+        elif [[ $line == "failures:" ]]; then
+            said=
+        elif [[ $said && $line =~ ^----\ (.*)\ stdout\ ----$ ]]; then
+            name=${BASH_REMATCH[1]}
+        elif [[ $said && $line == SKIP* ]]; then
+            # A test may name several reasons and is one test.
+            [[ " ${here[*]-} " == *" $name "* ]] || here+=("$name")
+            skipped+=("$line [$binary, $name]")
+        elif [[ $line =~ $result ]]; then
+            said=
+            passed=$((passed + BASH_REMATCH[2] - ${#here[@]}))
+            failed=$((failed + BASH_REMATCH[3]))
+            ignored=$((ignored + BASH_REMATCH[4] + ${#here[@]}))
+            line="test result: ${BASH_REMATCH[1]}. $((BASH_REMATCH[2] - ${#here[@]})) passed; ${BASH_REMATCH[3]} failed;"
+            line+=" $((BASH_REMATCH[4] + ${#here[@]})) ignored; ${BASH_REMATCH[5]}"
+            here=()
+        fi
+        [ -n "$said" ] || printf '%s\n' "$line"
+    done
+    {
+        [ ${#skipped[@]} -eq 0 ] || printf '%s\n' "${skipped[@]}"
+        echo "all tests: $passed passed, $failed failed, $ignored ignored or skipped"
+    } >"$skips"
+    echo
+    cat "$skips"
+}
+
+"${CARGO:-cargo}" test "$@" -- --show-output 2>&1 | tee "$log" | report

@@ -1,0 +1,108 @@
+//! `scripts/test.sh`: a test that could not run is shown and does not count as passed, and a failure stays one.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use architecture::root;
+
+/// What cargo prints for two binaries, with `--show-output`.
+const CARGO: &str = "\
+     Running tests/trees.rs (target/release/deps/trees-0123456789abcdef)
+
+running 3 tests
+test a ... ok
+test b::c ... ok
+test d ... ok
+
+successes:
+
+---- b::c stdout ----
+SKIP: no loop devices here
+SKIP: nor anything else
+
+---- d stdout ----
+it went well
+
+successes:
+    a
+    b::c
+    d
+
+test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+
+     Running unittests src/lib.rs (target/release/deps/dwcp_sys-0123456789abcdef)
+
+running 2 tests
+test e ... FAILED
+test f ... ok
+
+successes:
+
+---- f stdout ----
+SKIP: not root
+
+successes:
+    f
+
+failures:
+
+---- e stdout ----
+SKIP: this failed, whatever it says
+
+failures:
+    e
+
+test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+
+/// Runs the script over a cargo that prints this and ends with this code.
+fn run(folder: &Path, prints: &str, code: u8) -> (Output, PathBuf) {
+    let (cargo, target) = (folder.join("cargo"), folder.join("target"));
+    fs::write(folder.join("prints"), prints).expect("a file");
+    let script = format!(
+        "#!/bin/sh\n[ \"$*\" = 'test -p x -- --show-output' ] || exit 77\ncat {}/prints\nexit {code}\n",
+        folder.display()
+    );
+    fs::write(&cargo, script).expect("a file");
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o700)).expect("permissions");
+    let mut command = Command::new(root().join("scripts/test.sh"));
+    command.args(["-p", "x"]).env("CARGO", &cargo).env("CARGO_TARGET_DIR", &target);
+    (command.output().expect("the script runs"), target)
+}
+
+#[test]
+fn skipped_tests_are_shown_and_do_not_count_as_passed() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skips");
+    fs::create_dir_all(&folder).expect("a folder");
+    let (output, target) = run(&folder, CARGO, 101);
+    assert_eq!(output.status.code(), Some(101), "{output:?}");
+    let said = String::from_utf8(output.stdout).expect("text");
+    let results: Vec<_> = said.lines().filter(|line| line.starts_with("test result")).collect();
+    let rest = "0 measured; 0 filtered out; finished in 0.00s";
+    assert_eq!(
+        results,
+        [
+            format!("test result: ok. 2 passed; 0 failed; 2 ignored; {rest}"),
+            format!("test result: FAILED. 0 passed; 1 failed; 1 ignored; {rest}"),
+        ]
+    );
+    assert!(!said.contains("it went well") && said.contains("---- e stdout ----"), "{said}");
+    let sum = "\
+SKIP: no loop devices here [trees, b::c]
+SKIP: nor anything else [trees, b::c]
+SKIP: not root [dwcp_sys, f]
+all tests: 2 passed, 1 failed, 3 ignored or skipped
+";
+    assert!(said.ends_with(sum), "{said}");
+    assert_eq!(fs::read_to_string(target.join("test-skips.txt")).expect("the sum"), sum);
+
+    let (output, _) = run(&folder, "error: could not compile\n", 101);
+    assert_eq!(output.status.code(), Some(101));
+    let (output, _) = run(&folder, "", 0);
+    assert!(output.status.success());
+    assert!(output.stdout.ends_with(b"all tests: 0 passed, 0 failed, 0 ignored or skipped\n"));
+}
