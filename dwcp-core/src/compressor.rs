@@ -142,3 +142,70 @@ fn submit(shared: &Shared, stream: u32, reservation: Reservation, codec: Codec, 
     let frame = StreamFrame { offset, raw_len: len, codec, payload, payload_crc };
     shared.with(|state, now| state.core.stream_submit(now, stream, frame));
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{CompressionAlgorithm, CompressionLevel, Endpoint, EndpointConfig, sample_data::SampleData};
+
+    /// `AsyncWrite` cannot wait for the pool. While others keep it full, frames go out as they are, none is lost, and
+    /// their order holds beside those that are compressed again afterwards.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn with_a_full_pool_async_writes_go_out_as_they_are() {
+        const LEN: usize = 8 << 20;
+        let mut client = EndpointConfig::new("client");
+        client.compression =
+            CompressionConfig { algorithm: CompressionAlgorithm::Zstd, level: CompressionLevel::Fixed(1) };
+        let server =
+            Endpoint::listen("127.0.0.1:0".parse().unwrap(), EndpointConfig::new("server")).await.unwrap();
+        let addr = server.local_addr().unwrap();
+        let client = Endpoint::client(client).unwrap();
+        let (connected, accepted) = tokio::join!(client.connect(addr, "server"), server.accept());
+        let (a, b) = (connected.unwrap(), accepted.unwrap());
+
+        // A job takes most of a second; its place is taken again at once.
+        let busy = Arc::clone(a.shared());
+        let filling = tokio::spawn(async move {
+            let slow = Bytes::from(SampleData::Vm.generate(1, 4 << 20));
+            let mut waiting = Vec::new();
+            loop {
+                while let Ok(job) =
+                    busy.compressor.as_ref().unwrap().pool.try_submit(Encoding::Zstd(19), slow.clone())
+                {
+                    waiting.push(job);
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let pool = &a.shared().compressor.as_ref().unwrap().pool;
+        while pool.has_room() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+
+        let data = Bytes::from(SampleData::Text.generate(3, LEN));
+        let (mut send, _recv) = a.open_stream().await.unwrap();
+        let sent = data.clone();
+        let writing = tokio::spawn(async move {
+            let (full, free) = sent.split_at(LEN / 2);
+            tokio::io::copy(&mut &full[..], &mut send).await.unwrap();
+            filling.abort();
+            assert!(filling.await.unwrap_err().is_cancelled());
+            tokio::io::copy(&mut &free[..], &mut send).await.unwrap();
+            send.shutdown().await.unwrap();
+            send.acknowledged().await.unwrap();
+        });
+        let (_answer, mut recv) = b.accept_stream().await.unwrap();
+        let mut half = vec![0; LEN / 2];
+        recv.read_exact(&mut half).await.unwrap();
+        assert!(half == data[..LEN / 2]);
+        let mut rest = Vec::new();
+        recv.read_to_end(&mut rest).await.unwrap();
+        assert!(rest == data[LEN / 2..]);
+        writing.await.unwrap();
+        // Compressed, the text would be a fraction of this.
+        let wire = a.stats().wire_bytes_sent;
+        assert!(wire > LEN as u64 / 2, "{wire} bytes on the wire: the pool was not full");
+    }
+}

@@ -165,7 +165,7 @@ pub enum ReadError {
     /// The peer abandoned the stream, with its code.
     #[error("the peer reset the stream with code {0}")]
     Reset(u32),
-    /// A compressed frame did not decode to what its header says.
+    /// A compressed frame did not decode to what its header says. The connection is closed with PROTOCOL_ERROR.
     #[error("a compressed frame at offset {offset} does not decode: {reason}")]
     Corrupt {
         /// Stream offset of the frame in bytes.

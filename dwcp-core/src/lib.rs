@@ -29,6 +29,8 @@ mod link;
 mod message;
 mod metrics;
 mod monitor;
+mod pacing;
+mod peer_label;
 mod reader;
 #[doc(hidden)]
 pub mod sample_data;

@@ -56,6 +56,9 @@ pub(crate) struct Link {
     pub(crate) ended_drained: AtomicU32,
     /// Pacing rate in force, bytes per second; 0 if none.
     pub(crate) paced_at: AtomicU64,
+    /// Of the last sample: frame bytes handed to the socket; what may wait unsent in it.
+    pub(crate) sampled_sent: AtomicU64,
+    pub(crate) notsent_lowat: AtomicU32,
     /// Of the last writing: the writer itself may be busy for long.
     zerocopy: Mutex<&'static str>,
 }
@@ -208,6 +211,8 @@ impl Link {
             ended_full: AtomicU32::new(0),
             ended_drained: AtomicU32::new(0),
             paced_at: AtomicU64::new(0),
+            sampled_sent: AtomicU64::new(0),
+            notsent_lowat: AtomicU32::new(0),
             zerocopy: described,
         })
     }

@@ -234,7 +234,11 @@ impl Messages {
     fn wrap(&self, state: &mut State, incoming: Incoming) -> IncomingMessage {
         let responder = incoming.request.map(|id| {
             let cancelled = Arc::new(Notify::new());
-            state.cancellations.insert(id, Arc::clone(&cancelled));
+            if state.core.request_is_open(id) {
+                state.cancellations.insert(id, Arc::clone(&cancelled));
+            } else {
+                cancelled.notify_one(); // it was cancelled while it waited to be received
+            }
             let (handle, deadline_ms) = (Arc::clone(&self.handle), incoming.deadline_ms);
             Responder(Box::new(Request { handle, id, deadline_ms, cancelled, answered: false }))
         });

@@ -7,7 +7,7 @@ use metrics::{
     histogram,
 };
 
-use crate::{PeerInfo, adapt::Change, shared::Shared, stats::LinkStats};
+use crate::{PeerInfo, adapt::Change, peer_label::PeerLabel, shared::Shared, stats::LinkStats};
 
 /// Tells the recorder what the metrics mean, and makes those that belong to no peer appear before anything happens.
 /// To be called once there is a recorder, and again if it forgets what is idle.
@@ -20,6 +20,7 @@ pub fn describe() {
         "Frame bytes read from sockets, without TLS and TCP."
     );
     describe_counter!("dwcp_resumes_total", "Links that were lost.");
+    describe_counter!("dwcp_retransmits_total", "TCP segments sent again, links that are gone included.");
     describe_counter!("dwcp_link_decisions_total", "Changes that the link controller made.");
     describe_counter!("dwcp_compression_errors_total", "Frames received that did not decode.");
     describe_counter!(
@@ -39,6 +40,14 @@ pub fn describe() {
     );
     describe_gauge!("dwcp_packet_loss_ratio", "Lost bytes over sent bytes, of the worst link.");
     describe_gauge!("dwcp_delivery_rate_bytes_per_second", "The kernel's estimate, over all links.");
+    describe_gauge!(
+        "dwcp_bbr_bandwidth_bytes_per_second",
+        "BBR's estimate of the bottleneck, over all links that use BBR; 0: none does."
+    );
+    describe_gauge!(
+        "dwcp_bbr_min_rtt_seconds",
+        "BBR's estimate of the round-trip time without queues, of the shortest link; 0: none uses BBR."
+    );
     describe_gauge!("dwcp_transport_info", "Kinds of links in use.");
     describe_histogram!("dwcp_rtt_seconds", "Smoothed round-trip time of each link at each sample.");
     for name in ["dwcp_active_connections", "dwcp_expected_connections"] {
@@ -52,14 +61,16 @@ pub fn describe() {
 /// The instruments of one connection, labelled with its peer and the peer's region.
 #[derive(Debug)]
 pub(crate) struct ConnectionMetrics {
-    counters: [Counter; 5],
+    counters: [Counter; 6],
     /// What the counters were told so far: other connections to the same peer count on them too.
-    published: [u64; 5],
+    published: [u64; 6],
     compression_ratio: Gauge,
     loss_ratio: Gauge,
     rtt: Histogram,
     links: Part,
     delivery_rate: Part,
+    bbr_bandwidth: Part,
+    bbr_rtt_min: Gauge,
     /// 1 while the connection has not ended.
     expected: Part,
     /// 1 while it has a link.
@@ -67,6 +78,8 @@ pub(crate) struct ConnectionMetrics {
     /// For each kind of change.
     decisions: [Counter; 3],
     transport: Gauge,
+    /// Dropped last: the label is in use until then.
+    _label: PeerLabel,
 }
 
 /// This connection's part of a gauge to which other connections add theirs; taken back at the end.
@@ -97,11 +110,11 @@ impl Drop for Part {
 
 impl ConnectionMetrics {
     pub(crate) fn new(peer: &PeerInfo) -> Self {
-        let region = peer.region.clone().unwrap_or_default();
-        let labels = [("peer", peer.node_id.clone()), ("region", region)];
+        let label = PeerLabel::of(peer);
+        let labels = label.pairs();
         let decision = |change: &'static str| {
-            let (peer, region) = (peer.node_id.clone(), peer.region.clone().unwrap_or_default());
-            counter!("dwcp_link_decisions_total", "peer" => peer, "region" => region, "change" => change)
+            let [peer, region] = label.pairs();
+            counter!("dwcp_link_decisions_total", &[peer, region, ("change", change.to_owned())])
         };
         Self {
             counters: [
@@ -110,21 +123,26 @@ impl ConnectionMetrics {
                 counter!("dwcp_wire_bytes_sent_total", &labels),
                 counter!("dwcp_wire_bytes_received_total", &labels),
                 counter!("dwcp_resumes_total", &labels),
+                counter!("dwcp_retransmits_total", &labels),
             ],
-            published: [0; 5],
+            published: [0; 6],
             compression_ratio: gauge!("dwcp_compression_ratio", &labels),
             loss_ratio: gauge!("dwcp_packet_loss_ratio", &labels),
             rtt: histogram!("dwcp_rtt_seconds", &labels),
             links: Part::new(gauge!("dwcp_active_streams", &labels), 0),
             delivery_rate: Part::new(gauge!("dwcp_delivery_rate_bytes_per_second", &labels), 0),
+            bbr_bandwidth: Part::new(gauge!("dwcp_bbr_bandwidth_bytes_per_second", &labels), 0),
+            bbr_rtt_min: gauge!("dwcp_bbr_min_rtt_seconds", &labels),
             expected: Part::new(gauge!("dwcp_expected_connections"), 1),
             active: Part::new(gauge!("dwcp_active_connections"), 0),
             decisions: ["add_links", "retire_link", "congestion_control"].map(decision),
             transport: gauge!("dwcp_transport_info", "kind" => "tcp"),
+            _label: label,
         }
     }
 
-    pub(crate) fn publish(&mut self, shared: &Shared, links: &[LinkStats]) {
+    /// `retransmits`: of all links so far.
+    pub(crate) fn publish(&mut self, shared: &Shared, links: &[LinkStats], retransmits: u64) {
         let raw = shared.bytes_sent.load(Ordering::Relaxed);
         let (wire_sent, wire_received) = shared.wire_bytes();
         let totals = [
@@ -133,10 +151,11 @@ impl ConnectionMetrics {
             wire_sent,
             wire_received,
             shared.resumes.load(Ordering::Relaxed),
+            retransmits,
         ];
         for ((counter, published), total) in self.counters.iter().zip(&mut self.published).zip(totals) {
             counter.increment(total.saturating_sub(*published));
-            *published = total;
+            *published = total.max(*published);
         }
         // A recorder may forget what is not touched for long: everything is, with each sample.
         self.transport.set(1.0);
@@ -150,6 +169,9 @@ impl ConnectionMetrics {
         let worst_loss = links.iter().map(|link| link.loss_ratio).fold(0.0, f64::max);
         self.loss_ratio.set(worst_loss);
         self.delivery_rate.set(links.iter().map(|link| link.delivery_rate).sum());
+        self.bbr_bandwidth.set(links.iter().filter_map(|link| link.bbr_bandwidth).sum());
+        let bbr_rtt_min = links.iter().filter_map(|link| link.bbr_rtt_min).min();
+        self.bbr_rtt_min.set(bbr_rtt_min.unwrap_or_default().as_secs_f64());
         for link in links {
             self.rtt.record(link.rtt.as_secs_f64());
         }

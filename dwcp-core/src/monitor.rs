@@ -6,7 +6,7 @@ use std::{
 };
 
 use dwcp_proto::conn::Role;
-use dwcp_sys::{congestion, options, tcp_info};
+use dwcp_sys::{congestion, tcp_info};
 
 use crate::{
     adapt::{
@@ -74,7 +74,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
     }
     monitor.shared.wait_links_closed().await;
-    monitor.metrics.publish(&monitor.shared, &[]); // what moved since the last tick
+    let retransmits = monitor.shared.lock().retransmits();
+    monitor.metrics.publish(&monitor.shared, &[], retransmits); // what moved since the last tick
 }
 
 impl Monitor {
@@ -84,6 +85,11 @@ impl Monitor {
         let samples: Vec<_> = links.iter().filter_map(|link| Some((link, sample(link)?))).collect();
         let stats: Vec<_> = samples.iter().map(|(link, info)| link_stats(link, info)).collect();
         let limit = self.limit(&links);
+        for link in &links {
+            let sent = link.wire_sent.load(Ordering::Relaxed);
+            let since = sent - link.sampled_sent.swap(sent, Ordering::Relaxed);
+            socket_options::limit_unsent(link, since, now - self.at);
+        }
         let (sent, received) = self.shared.wire_bytes();
         let moved = sent + received > self.wire_sent + self.wire_received;
         self.quiet = if moved { 0 } else { self.quiet.saturating_add(1) };
@@ -93,7 +99,6 @@ impl Monitor {
         if let Some(rtt) = samples.iter().map(|(_, info)| info.rtt_us).filter(|&rtt| rtt > 0).min() {
             self.shared.lock().core.set_rtt(Duration::from_micros(rtt.into()));
         }
-        self.pace(&links);
         let active: Vec<LinkSample> = {
             let state = self.shared.lock();
             let active: Vec<_> = state.core.active_links().collect();
@@ -110,8 +115,12 @@ impl Monitor {
         }
         self.unlimited = if limit == Limit::Network { 0 } else { self.unlimited.saturating_add(1) };
         self.shared.want_links(self.links_wish());
-        self.metrics.publish(&self.shared, &stats);
-        self.shared.lock().link_stats = stats;
+        let retransmits = {
+            let mut state = self.shared.lock();
+            state.link_stats = stats.clone();
+            state.retransmits()
+        };
+        self.metrics.publish(&self.shared, &stats, retransmits);
         (self.at, self.wire_sent, self.wire_received) = (now, sent, received);
     }
 
@@ -164,22 +173,9 @@ impl Monitor {
         }
         self.shared.lock().last_decision = reason;
     }
-
-    /// The pacing limit is one for all links together.
-    fn pace(&self, links: &[Arc<Link>]) {
-        let Some(total) = self.shared.config.pacing_bytes_per_second else { return };
-        let each = (total / links.len().max(1) as u64).max(1);
-        for link in links {
-            if link.paced_at.swap(each, Ordering::Relaxed) != each
-                && let Err(error) = options::set_max_pacing_rate(link.socket.tcp(), Some(each))
-            {
-                tracing::warn!(link = link.id.0, %error, "pacing is not available");
-            }
-        }
-    }
 }
 
-fn sample(link: &Link) -> Option<tcp_info::TcpInfo> {
+pub(crate) fn sample(link: &Link) -> Option<tcp_info::TcpInfo> {
     tcp_info::sample(link.socket.tcp()).ok()
 }
 
@@ -201,12 +197,17 @@ fn path_sample(link: &Link, info: &tcp_info::TcpInfo) -> LinkSample {
 }
 
 fn link_stats(link: &Link, info: &tcp_info::TcpInfo) -> LinkStats {
+    let bbr = tcp_info::cc_info(link.socket.tcp());
     LinkStats {
         id: link.id.0,
         congestion_control: congestion::get(link.socket.tcp()).unwrap_or_default(),
         rtt: micros(info.rtt_us),
         rtt_min: micros(info.rtt_min_us.unwrap_or(info.rtt_us)),
         delivery_rate: info.delivery_rate,
+        bbr_bandwidth: bbr.map(|bbr| bbr.bandwidth),
+        // The kernel begins with ~0.
+        bbr_rtt_min: bbr.filter(|bbr| bbr.min_rtt_us != u32::MAX).map(|bbr| micros(bbr.min_rtt_us)),
+        path_mtu: Some(info.path_mtu).filter(|&mtu| mtu > 0),
         retransmits: info.retransmits_total.into(),
         loss_ratio: info.loss_ratio(),
         wire_bytes_sent: link.wire_sent.load(Ordering::Relaxed),

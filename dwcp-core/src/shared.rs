@@ -27,7 +27,7 @@ use tracing::Span;
 
 use crate::{
     CloseReason, ConnectionError, PeerInfo, TransportConfig, adapt::CongestionControl, busy_poll::BusyPoll,
-    compressor::Compressor, link::Link, metrics, security, stats::LinkStats, task::CallGuard,
+    compressor::Compressor, link::Link, metrics, monitor, security, stats::LinkStats, task::CallGuard,
 };
 
 /// Who waits on a stream.
@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) links_wanted: usize,
     /// Of the last sample.
     pub(crate) link_stats: Vec<LinkStats>,
+    /// Segments sent again on links that are gone.
+    past_retransmits: u64,
     pub(crate) last_decision: String,
     /// What the controller chose, unless the configuration says it; `None` before the first link.
     pub(crate) congestion_control: Option<CongestionControl>,
@@ -127,6 +129,7 @@ impl Shared {
                 links_wanted: config.streams.initial.into(),
                 links_wanted_by_peer: 0,
                 link_stats: Vec::new(),
+                past_retransmits: 0,
                 last_decision: String::new(),
                 congestion_control: None,
                 panicked: None,
@@ -292,7 +295,8 @@ impl Shared {
     fn remove_link(&self, state: &mut State, id: LinkId) {
         let Some(index) = state.links.iter().position(|link| link.id == id) else { return };
         let link = state.links.swap_remove(index);
-        self.stop_link(&link);
+        self.stop_link(state, &link);
+        state.divide_pacing(self.config.pacing_bytes_per_second);
         self.links_changed.notify_one();
         for other in &state.links {
             other.kick();
@@ -300,8 +304,10 @@ impl Shared {
     }
 
     /// Stops a link's tasks and keeps what it counted.
-    fn stop_link(&self, link: &Link) {
+    fn stop_link(&self, state: &mut State, link: &Link) {
         link.kill();
+        let retransmits = monitor::sample(link).map_or(0, |info| info.retransmits_total);
+        state.past_retransmits += u64::from(retransmits);
         self.past_wire_sent.fetch_add(link.wire_sent.load(Ordering::Relaxed), Ordering::Relaxed);
         self.past_wire_received.fetch_add(link.wire_received.load(Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -491,10 +497,12 @@ impl Shared {
     }
 
     fn drop_links(&self) {
-        let links = std::mem::take(&mut self.lock().links);
-        for link in links {
-            let _ = link.socket.shutdown_write(); // the peer sees the end either way
-            self.stop_link(&link);
+        {
+            let mut state = self.lock();
+            for link in std::mem::take(&mut state.links) {
+                let _ = link.socket.shutdown_write(); // the peer sees the end either way
+                self.stop_link(&mut state, &link);
+            }
         }
         self.closed.notify_waiters();
     }
@@ -503,6 +511,13 @@ impl Shared {
 impl State {
     fn idle_link(&self) -> Option<Arc<Link>> {
         self.links.iter().find(|link| link.is_idle() && self.core.wants_transmit_on(link.id)).cloned()
+    }
+
+    /// Segments sent again so far: on links that are gone, and on the others as of the last sample. Never falls.
+    pub(crate) fn retransmits(&self) -> u64 {
+        let is_live = |stats: &&LinkStats| self.links.iter().any(|link| link.id.0 == stats.id);
+        let live: u64 = self.link_stats.iter().filter(is_live).map(|stats| stats.retransmits).sum();
+        self.past_retransmits + live
     }
 }
 

@@ -50,6 +50,12 @@ pub struct LinkStats {
     pub rtt_min: Duration,
     /// The kernel's delivery rate estimate, bytes per second.
     pub delivery_rate: u64,
+    /// BBR's estimate of the bottleneck, bytes per second; `None` if the link does not use BBR.
+    pub bbr_bandwidth: Option<u64>,
+    /// BBR's estimate of the round-trip time without queues; `None` as above.
+    pub bbr_rtt_min: Option<Duration>,
+    /// Largest IP packet that the kernel believes to fit the path, bytes; `None` if it does not say.
+    pub path_mtu: Option<u32>,
     /// Segments retransmitted so far.
     pub retransmits: u64,
     /// Lost bytes over sent bytes since the link was made, 0.0..=1.0.

@@ -9,8 +9,9 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use dwcp_proto::{
+    ProtocolError,
     conn::{Chunk, Read, Reservation, SendError},
-    frame::Codec,
+    frame::{Codec, FrameType},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -34,13 +35,15 @@ pub struct RecvStream {
     id: u32,
     /// What [`AsyncRead`] has not handed out yet.
     rest: Bytes,
+    /// A frame did not decode: nothing behind it may be taken for what comes next.
+    corrupt: Option<ReadError>,
 }
 
 /// The handles of a stream that the core has just opened or accepted.
 pub(crate) fn stream_pair(handle: &Arc<Handle>, state: &mut State, id: u32) -> (SendStream, RecvStream) {
     state.streams.insert(id, StreamWaiters { handles: 2, ..StreamWaiters::default() });
     let send = SendStream { handle: Arc::clone(handle), id };
-    let recv = RecvStream { handle: Arc::clone(handle), id, rest: Bytes::new() };
+    let recv = RecvStream { handle: Arc::clone(handle), id, rest: Bytes::new(), corrupt: None };
     (send, recv)
 }
 
@@ -173,6 +176,9 @@ impl RecvStream {
     }
 
     /// The next bytes in order, without copying; `None` at the end. Cancellation-safe.
+    ///
+    /// A frame that does not decode ([`ReadError::Corrupt`]) ends the stream here, as every later call says again, and the
+    /// connection with PROTOCOL_ERROR.
     pub async fn read_chunk(&mut self) -> Result<Option<Bytes>, ReadError> {
         if !self.rest.is_empty() {
             return Ok(Some(std::mem::take(&mut self.rest)));
@@ -181,6 +187,9 @@ impl RecvStream {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
+        if let Some(error) = &self.corrupt {
+            return Poll::Ready(Err(error.clone()));
+        }
         let shared = self.shared();
         let read = shared.with(|state, now| {
             let read = state.core.stream_read(now, self.id);
@@ -195,13 +204,25 @@ impl RecvStream {
         })?;
         Poll::Ready(match read {
             Read::Chunk(chunk) => {
-                shared.bytes_received.fetch_add(chunk.raw_len.into(), Ordering::Relaxed);
-                decode(chunk).map(Some)
+                let raw_len = u64::from(chunk.raw_len);
+                let decoded = decode(chunk).inspect_err(|error| self.fail(error.clone()))?;
+                self.shared().bytes_received.fetch_add(raw_len, Ordering::Relaxed);
+                Ok(Some(decoded))
             }
             Read::Blocked => return Poll::Pending,
             Read::End | Read::Closed => Ok(None),
             Read::Reset(code) => Err(ReadError::Reset(code)),
         })
+    }
+
+    /// Its checksum was right, so the peer's encoder is not: the peer broke the protocol (DWCP-3.7).
+    fn fail(&mut self, error: ReadError) {
+        tracing::warn!(parent: &self.shared().span, stream = self.id, %error, "the peer broke the protocol");
+        let what = "its payload does not decode";
+        self.shared().with(|state, _| {
+            state.core.fail(ProtocolError::Invalid { ty: FrameType::Data, what });
+        });
+        self.corrupt = Some(error);
     }
 
     /// Tells the sender that no more is wanted.

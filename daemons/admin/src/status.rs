@@ -84,6 +84,15 @@ pub struct LinkStatus {
     pub rtt_min_ms: f64,
     /// The kernel's estimate.
     pub delivery_rate_bytes_per_second: u64,
+    /// BBR's estimate of the bottleneck; none if the link does not use BBR.
+    #[serde(default)]
+    pub bbr_bandwidth_bytes_per_second: Option<u64>,
+    /// BBR's estimate of the round-trip time without queues; none as above.
+    #[serde(default)]
+    pub bbr_rtt_min_ms: Option<f64>,
+    /// Largest IP packet that the kernel believes to fit the path; none if it does not say.
+    #[serde(default)]
+    pub path_mtu_bytes: Option<u32>,
     /// Segments sent again.
     pub retransmits: u64,
     /// Bytes sent again for each byte sent, 0.0..=1.0.
@@ -137,6 +146,9 @@ impl From<&LinkStats> for LinkStatus {
             rtt_ms: link.rtt.as_secs_f64() * 1e3,
             rtt_min_ms: link.rtt_min.as_secs_f64() * 1e3,
             delivery_rate_bytes_per_second: link.delivery_rate,
+            bbr_bandwidth_bytes_per_second: link.bbr_bandwidth,
+            bbr_rtt_min_ms: link.bbr_rtt_min.map(|rtt| rtt.as_secs_f64() * 1e3),
+            path_mtu_bytes: link.path_mtu,
             retransmits: link.retransmits,
             loss_ratio: link.loss_ratio,
             wire_bytes_sent: link.wire_bytes_sent,

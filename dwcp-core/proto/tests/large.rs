@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dwcp_proto::{
     Rest,
-    conn::{LinkId, Read, Segment, StreamFrame, TxBatch},
+    conn::{Event, LinkId, Read, Segment, StreamFrame, TxBatch},
     frame::{FrameHeader, FrameType},
     hello::Capabilities,
     parse,
@@ -105,5 +105,5 @@ fn a_stream_goes_on_past_4_gib() {
     assert_eq!(read, FRAMES * FRAME as u64);
     assert!(read > 1 << 32);
     pair.exchange_acks();
-    assert!(pair.ends[CLIENT].stream_acknowledged(id));
+    assert!(pair.events(CLIENT).contains(&Event::StreamAcknowledged(id)));
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dwcp_proto::{
     ProtocolError,
-    conn::{LinkId, Read},
+    conn::{Event, LinkId, Read},
     frame::{Flags, FrameHeader, FrameType},
 };
 use proptest::prelude::*;
@@ -144,6 +144,6 @@ proptest! {
         numbers.sort_unstable();
         prop_assert_eq!(numbers, (0..sent_messages).collect::<Vec<_>>());
         pair.exchange_acks();
-        prop_assert!(pair.ends[CLIENT].stream_acknowledged(id));
+        prop_assert!(pair.events(CLIENT).contains(&Event::StreamAcknowledged(id)));
     }
 }

@@ -34,14 +34,14 @@ fn a_stream_from_open_to_end() {
          S 0 LinkAck offset=2",
     );
     assert_eq!(read_all(&mut pair.ends[CLIENT], 1), (b"answer".to_vec(), Read::End));
-    assert!(pair.ends[CLIENT].stream_acknowledged(1));
-    assert!(!pair.ends[SERVER].stream_acknowledged(1));
+    assert!(pair.events(CLIENT).contains(&Event::StreamAcknowledged(1)));
+    assert_eq!(pair.events(SERVER), []);
     assert_lines(
         &pair.exchange_acks(),
         "C 0 LinkAck offset=2
          S 0 StreamsMax stream=101",
     );
-    assert!(pair.ends[SERVER].stream_acknowledged(1));
+    assert_eq!(pair.events(SERVER), [Event::StreamAcknowledged(1)]);
     assert_eq!([pair.ends[CLIENT].queued(), pair.ends[SERVER].queued()], [0, 0]);
 }
 

@@ -34,6 +34,12 @@ pub fn set_max_pacing_rate(fd: impl AsFd, bytes_per_second: Option<u64>) -> Resu
     let wanted = bytes_per_second.unwrap_or(UNLIMITED);
     sockopt::set(fd, libc::SOL_SOCKET, SO_MAX_PACING_RATE, wanted)
         .map_err(SocketError::in_call("setsockopt(SO_MAX_PACING_RATE)"))?;
+    max_pacing_rate(fd)
+}
+
+/// The limit that [`set_max_pacing_rate`] has set, `None` for no limit.
+pub fn max_pacing_rate(fd: impl AsFd) -> Result<Option<u64>, SocketError> {
+    let fd = fd.as_fd();
     let mut in_force = 0;
     let len = sockopt::get(fd, libc::SOL_SOCKET, SO_MAX_PACING_RATE, &mut in_force)
         .map_err(SocketError::in_call("getsockopt(SO_MAX_PACING_RATE)"))?;
@@ -54,11 +60,6 @@ pub fn set_user_timeout(fd: impl AsFd, timeout: Duration) -> Result<(), SocketEr
 pub fn set_zerocopy(fd: impl AsFd, on: bool) -> Result<(), SocketError> {
     sockopt::set(fd.as_fd(), libc::SOL_SOCKET, SO_ZEROCOPY, c_int::from(on))
         .map_err(SocketError::in_call("setsockopt(SO_ZEROCOPY)"))
-}
-
-/// Turns the kernel's keepalive off (`SO_KEEPALIVE`): DWCP probes silent links by itself.
-pub fn disable_keepalive(fd: impl AsFd) -> Result<(), SocketError> {
-    SockRef::from(&fd).set_keepalive(false).map_err(SocketError::in_call("setsockopt(SO_KEEPALIVE)"))
 }
 
 /// Sends a FIN after all that was written; reading goes on (`shutdown(SHUT_WR)`).
@@ -89,14 +90,12 @@ mod tests {
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 131_072);
         set_user_timeout(&a, Duration::from_millis(12_345)).unwrap();
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(12_345)));
-        socket.set_keepalive(true).unwrap();
-        disable_keepalive(&a).unwrap();
-        assert!(!socket.keepalive().unwrap());
     }
 
     #[test]
     fn pacing_limit_holds_more_than_32_bits_and_can_be_lifted() {
         let (a, _b) = connected_pair();
+        assert_eq!(max_pacing_rate(&a).unwrap(), None);
         for rate in [Some(1 << 20), Some(10_000_000_000), None] {
             assert_eq!(set_max_pacing_rate(&a, rate).unwrap(), rate);
         }

@@ -28,6 +28,8 @@ pub struct TcpInfo {
     pub snd_cwnd: u32,
     /// Payload bytes of a full segment.
     pub snd_mss: u32,
+    /// Largest IP packet that the kernel believes to fit the path, bytes; 0 if it does not say.
+    pub path_mtu: u32,
     /// Segments sent and not yet acknowledged.
     pub unacked: u32,
     /// Segments now believed lost and not acknowledged yet, sent again or not.
@@ -240,6 +242,7 @@ impl From<RawTcpInfo> for TcpInfo {
             rto_us: raw.rto,
             snd_cwnd: raw.snd_cwnd,
             snd_mss: raw.snd_mss,
+            path_mtu: raw.pmtu,
             unacked: raw.unacked,
             lost: raw.lost,
             retrans: raw.retrans,
@@ -313,6 +316,10 @@ mod tests {
         assert!(sent.rtt_us > 0 && sent.rtt_us < 60_000_000, "{sent:?}");
         assert!(sent.rtt_min_us.is_some_and(|rtt| rtt <= sent.rtt_us.max(60_000_000)), "{sent:?}");
         assert!(sent.snd_cwnd > 0 && sent.snd_mss > 500 && sent.segs_out > 0, "{sent:?}");
+        assert!(
+            sent.path_mtu > sent.snd_mss && sent.path_mtu <= sent.snd_mss + 120,
+            "headers only: {sent:?}"
+        );
         assert!(sent.delivery_rate > 0 && sent.busy_time_us > 0, "{sent:?}");
         assert!(sent.rto_us >= 1000, "{sent:?}");
         // A machine that stops for a while makes the kernel send again.

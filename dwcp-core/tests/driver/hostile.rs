@@ -79,7 +79,7 @@ async fn next_frame(socket: &mut TcpStream) -> Option<(FrameHeader, Vec<u8>)> {
 }
 
 /// Reads to the end; the code of the CLOSE on the way, if there is one.
-async fn close_code(socket: &mut TcpStream) -> Option<CloseCode> {
+pub(crate) async fn close_code(socket: &mut TcpStream) -> Option<CloseCode> {
     let mut code = None;
     while let Some((header, payload)) = next_frame(socket).await {
         if header.ty == FrameType::Close {

@@ -16,9 +16,11 @@ use crate::{
     support::{assert_requests_work_beside_bulk, config, connect, listen, pair, pattern},
 };
 
-const FRAME_BYTES: u64 = 64 << 10;
-/// What the driver lets wait unsent in the kernel.
-const NOTSENT_LOWAT: u64 = 256 << 10;
+/// The smallest, one of the size of a batch, and the default.
+const FRAME_BYTES: [u64; 3] = [4 << 10, 64 << 10, 256 << 10];
+
+/// What the driver lets wait unsent in the kernel of a slow link.
+const NOTSENT: u64 = 64 << 10;
 /// What passes the proxy between two looks, and what the counters lag behind.
 const SLACK: u64 = 128 << 10;
 const STREAMS: usize = 8;
@@ -27,12 +29,14 @@ const STREAMS: usize = 8;
 /// sender, and a request must not wait behind them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_control_request_waits_behind_one_frame_and_the_kernel_only() {
-    for links in [1_u16, 2] {
+    for (links, frame_bytes) in
+        [1_u16, 2].into_iter().flat_map(|links| FRAME_BYTES.map(|bytes| (links, bytes)))
+    {
         let settings = |name| {
             let mut config = config(name, links);
             config.transport.streams.min = links;
             config.transport.streams.max = links;
-            config.transport.frame_bytes_max = FRAME_BYTES as u32;
+            config.transport.frame_bytes_max = frame_bytes as u32;
             config.transport.keepalive_interval = Duration::from_secs(60);
             config
         };
@@ -67,7 +71,7 @@ async fn a_control_request_waits_behind_one_frame_and_the_kernel_only() {
             }
         });
         // Several megabytes wait before the request: were it queued behind them, it would show.
-        let per_link = BATCH_BYTES as u64 + FRAME_BYTES + NOTSENT_LOWAT + 2 * u64::from(RECEIVE_BUFFER);
+        let per_link = BATCH_BYTES as u64 + frame_bytes + NOTSENT + 2 * u64::from(RECEIVE_BUFFER);
         let bound = u64::from(links) * per_link + SLACK;
         while a.stats().bytes_sent < 3 * bound {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -90,7 +94,9 @@ async fn a_control_request_waits_behind_one_frame_and_the_kernel_only() {
             }
             assert_eq!(waiting.await.unwrap().unwrap(), "ping");
             let waited = arrived_at.load(Ordering::SeqCst) - before;
-            println!("{links} links: {waited} bytes before the request, bound {bound}");
+            println!(
+                "{links} links, frames of {frame_bytes}: {waited} bytes before the request, bound {bound}"
+            );
             assert!(waited <= bound, "{waited} bytes before the request, bound {bound}");
         }
     }

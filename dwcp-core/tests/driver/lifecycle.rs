@@ -122,6 +122,30 @@ async fn shutdown_closes_what_does_not_drain_in_time() {
     assert!(is_closed_with(&busy.closed().await, CloseCode::SHUTTING_DOWN));
 }
 
+/// Keepalives are no traffic; messages are.
+#[tokio::test]
+async fn an_idle_connection_ends_and_the_peer_learns_why() {
+    let timeout = Duration::from_millis(400);
+    let mut settings = config("server", 2);
+    settings.transport.idle_timeout = Some(timeout);
+    settings.transport.keepalive_interval = timeout / 8;
+    let (server, addr) = listen(settings).await;
+    let (a, b) = connect(&server, addr, config("client", 2)).await;
+    assert_works(&a, &b).await;
+    let (mut send, mut recv) = a.open_stream().await.unwrap();
+    send.write_all(b"x").await.unwrap();
+    let (_answer, mut incoming) = b.accept_stream().await.unwrap();
+    assert_eq!(incoming.read_chunk().await.unwrap().unwrap(), "x");
+
+    let idle = ConnectionError::IdleTimedOut(timeout);
+    assert_eq!(b.closed().await, idle);
+    assert_eq!(incoming.read_chunk().await, Err(ReadError::Connection(idle)));
+    let error = a.closed().await;
+    assert!(is_closed_with(&error, CloseCode::IDLE), "{error}");
+    assert_eq!(recv.read_chunk().await, Err(ReadError::Connection(error.clone())));
+    assert_eq!(send.write_all(b"y").await, Err(WriteError::Connection(error)));
+}
+
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let (_server, addr) = listen(config("server", 1)).await;

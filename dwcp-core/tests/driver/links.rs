@@ -137,10 +137,10 @@ async fn answer(connection: Connection) {
 }
 
 /// xorshift64*: enough for picking victims.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -149,7 +149,7 @@ impl Random {
 }
 
 #[allow(clippy::disallowed_methods)] // tests may read the environment
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     match std::env::var("DWCP_TEST_SEED") {
         Ok(seed) => seed.parse().expect("DWCP_TEST_SEED is a number"),
         Err(_) => std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1,

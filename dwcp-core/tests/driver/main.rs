@@ -1,11 +1,14 @@
 //! Two endpoints over loopback, with trouble between them.
 
+mod async_io;
+mod cancel;
 mod hostile;
 mod latency;
 mod lifecycle;
 mod links;
 mod metrics;
 mod proxy;
+mod reload;
 mod spans;
 mod support;
 mod zerocopy;

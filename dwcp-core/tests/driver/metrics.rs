@@ -13,12 +13,15 @@ use std::{
 
 use bytes::Bytes;
 use dwcp_core::{CompressionConfig, Connection, ConnectionError, EndpointConfig, ReadError};
-use dwcp_proto::frame::{Codec, Flags, FrameType};
+use dwcp_proto::{
+    CloseCode,
+    frame::{Codec, Flags, FrameType},
+};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    hostile::{Authority, frame, shake_hands},
+    hostile::{Authority, close_code, frame, shake_hands},
     links::DEADLINE,
     proxy::{Cut, Proxy},
     support::{config, connect, listen, pattern, read_all},
@@ -166,6 +169,12 @@ async fn a_connection_moves_its_metrics() {
     assert!((0.9..1.0).contains(&ratio), "nothing is compressed: {ratio}");
     assert!(value("delivery_rate_bytes_per_second", AT_CLIENT) > 0.0);
     assert!((0.0..=1.0).contains(&value("packet_loss_ratio", AT_CLIENT)));
+    assert!(value("retransmits_total", AT_CLIENT) >= 0.0);
+    assert!(
+        a.stats().links.iter().all(|link| link.path_mtu.is_some_and(|mtu| mtu >= 576)),
+        "{:?}",
+        a.stats()
+    );
     let round_trips = entry(&recorded.histograms, &Key::from_parts("dwcp_rtt_seconds", LABELS_AT_CLIENT));
     let round_trips = round_trips.0.lock().unwrap().clone();
     assert!(
@@ -247,8 +256,25 @@ async fn a_frame_that_does_not_decode_is_a_compression_error() {
     });
     socket.write_all(&bad).await.unwrap();
     let (_send, mut recv) = connection.accept_stream().await.unwrap();
+    // What follows is right, and no continuation.
+    let good = frame(FrameType::Data, b"behind the gap", |header| {
+        header.stream = 1;
+        header.offset = 1000;
+    });
+    socket.write_all(&good).await.unwrap();
+    while connection.stats().wire_bytes_received < (bad.len() + good.len()) as u64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let error = recv.read_chunk().await.unwrap_err();
     assert!(matches!(error, ReadError::Corrupt { offset: 0, .. }), "{error:?}");
+    for _ in 0..2 {
+        assert_eq!(recv.read_chunk().await, Err(error.clone()), "the gap stays");
+        let kind = recv.read_u8().await.unwrap_err().kind();
+        assert_eq!(kind, std::io::ErrorKind::InvalidData);
+    }
+    assert!(matches!(connection.closed().await, ConnectionError::Protocol(_)));
+    assert_eq!(close_code(&mut socket).await, Some(CloseCode::PROTOCOL_ERROR));
+    assert_eq!(connection.stats().bytes_received, 0, "nothing was read");
     recorded
         .becomes(&[("dwcp_compression_errors_total{}", 1.0), ("dwcp_integrity_failures_total{}", 0.0)])
         .await;
@@ -268,4 +294,107 @@ async fn an_altered_tls_record_costs_a_link_and_nothing_else() {
     proxy.alter_one();
     assert!(send(&a, &b, pattern(LEN)).await.unwrap() == pattern(LEN));
     recorded.becomes(&[("dwcp_integrity_failures_total{}", 1.0), ("dwcp_expected_connections{}", 2.0)]).await;
+}
+
+/// The proxy's sockets lose segments for good reason: the sender's kernel has to repeat them.
+#[tokio::test]
+async fn retransmissions_are_counted_and_never_taken_back() {
+    const LEN: usize = 4 << 20;
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let (server, addr) = listen(settings("server")).await;
+    let proxy = Proxy::start(addr).await;
+    proxy.lossy();
+    let (a, b) = connect(&server, proxy.addr, settings("client")).await;
+    let name = format!("dwcp_retransmits_total{AT_CLIENT}");
+    let mut gone = 0.0; // counted when the last links were cut
+    let mut last_id = None;
+    for round in 0..3 {
+        // The links of this round only.
+        let of_links = || {
+            let links = a.stats().links.into_iter().filter(|link| Some(link.id) > last_id);
+            links.map(|link| link.retransmits).sum::<u64>() as f64
+        };
+        let repeated = async {
+            while of_links() == 0.0 {
+                assert!(send(&a, &b, pattern(LEN)).await.unwrap() == pattern(LEN));
+            }
+        };
+        assert!(tokio::time::timeout(DEADLINE, repeated).await.is_ok(), "round {round}");
+        let counted = recorded.value(&name).unwrap();
+        assert!(counted >= gone + of_links(), "{counted}: {gone} before, and {} since", of_links());
+        // The links that did it go, what they did does not.
+        (gone, last_id) = (counted, a.stats().links.iter().map(|link| link.id).max());
+        proxy.cut_all(Cut::Reset);
+        while a.stats().links.iter().filter(|link| Some(link.id) > last_id).count() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(recorded.value(&name).unwrap() >= gone);
+        }
+    }
+    a.close(0, "");
+    recorded.becomes(&[("dwcp_expected_connections{}", 0.0)]).await;
+    assert!(recorded.value(&name).unwrap() >= gone);
+}
+
+/// BBR has a model of the path, and others have none.
+#[tokio::test]
+async fn the_model_of_bbr_is_published_where_bbr_is_in_force() {
+    const LEN: usize = 4 << 20;
+    let offered = dwcp_sys::congestion::available();
+    for congestion_control in ["bbr", "cubic"] {
+        if !offered.iter().any(|name| name == congestion_control) {
+            println!("SKIP: this kernel does not offer {congestion_control}");
+            continue;
+        }
+        let recorded = Recorded::default();
+        let _recorder = metrics::set_default_local_recorder(&recorded);
+        dwcp_core::describe_metrics();
+        let (server, addr) = listen(settings("server")).await;
+        let mut client = settings("client");
+        client.transport.congestion_control = Some(congestion_control.to_owned());
+        let (a, b) = connect(&server, addr, client).await;
+        assert_eq!(send(&a, &b, pattern(LEN)).await.unwrap().len(), LEN);
+        let [bandwidth, min_rtt] = ["dwcp_bbr_bandwidth_bytes_per_second", "dwcp_bbr_min_rtt_seconds"]
+            .map(|name| format!("{name}{AT_CLIENT}"));
+        if congestion_control == "bbr" {
+            let known = async {
+                while [&bandwidth, &min_rtt].iter().any(|name| recorded.value(name).unwrap_or(0.0) <= 0.0) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            let result = tokio::time::timeout(DEADLINE, known).await;
+            assert!(result.is_ok(), "{:#?}", recorded.all());
+            let links = a.stats().links;
+            assert!(links.iter().all(|link| link.bbr_bandwidth.is_some()), "{links:?}");
+            assert!(links.iter().any(|link| link.bbr_rtt_min > Some(Duration::ZERO)), "{links:?}");
+        } else {
+            recorded.becomes(&[(&bandwidth, 0.0), (&min_rtt, 0.0)]).await;
+            assert!(a.stats().links.iter().all(|link| link.bbr_bandwidth.is_none()));
+        }
+        a.close(0, "");
+        recorded.becomes(&[(&bandwidth, 0.0), ("dwcp_expected_connections{}", 0.0)]).await;
+    }
+}
+
+/// With TLS a peer is what its certificate says, whatever its HELLO claims.
+#[tokio::test]
+async fn peers_are_labelled_with_the_name_of_their_certificate() {
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let authority = Authority::new("ours");
+    let (server, addr) = listen(authority.node("localhost", &authority)).await;
+    let mut client = authority.node("client.example", &authority);
+    client.node_id = "somebody-important".into();
+    let (_a, b) = connect(&server, addr, client).await;
+    assert_eq!(b.peer().node_id, "somebody-important");
+    recorded
+        .becomes(&[
+            (r#"dwcp_active_streams{peer="client.example",region=""}"#, 1.0),
+            (r#"dwcp_active_streams{peer="localhost",region=""}"#, 1.0),
+        ])
+        .await;
+    let claimed: Vec<_> = recorded.all().into_keys().filter(|name| name.contains("important")).collect();
+    assert!(claimed.is_empty(), "{claimed:?}");
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockFilter;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -46,6 +47,8 @@ struct Shared {
     to_swallow: AtomicU64,
     /// A bit of the next large chunk towards the server will be flipped.
     altering: AtomicBool,
+    /// Sockets of clients are made to lose one segment in 16.
+    lossy: AtomicBool,
     accepted: AtomicU64,
     /// Bytes handed on to the server.
     forwarded: AtomicU64,
@@ -77,12 +80,18 @@ impl Proxy {
             refusing: AtomicBool::new(false),
             to_swallow: AtomicU64::new(0),
             altering: AtomicBool::new(false),
+            lossy: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             gate,
         });
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { addr, shared }
+    }
+
+    /// Of new connections, one in 16 of the segments that clients send is lost before TCP sees it.
+    pub(crate) fn lossy(&self) {
+        self.shared.lossy.store(true, Ordering::SeqCst);
     }
 
     /// New connections are reset, or not.
@@ -143,10 +152,27 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             reset(&client);
             continue;
         }
+        if shared.lossy.load(Ordering::SeqCst) {
+            lose_segments(&client);
+        }
         let (sender, receiver) = watch::channel(None);
         shared.links.lock().unwrap().push(sender);
         tokio::spawn(relay(client, Arc::clone(&shared), receiver));
     }
+}
+
+/// A filter (`Documentation/networking/filter.rst`) that drops by chance.
+fn lose_segments(socket: &TcpStream) {
+    /// `SKF_AD_OFF + SKF_AD_RANDOM`.
+    const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
+    let filter = [
+        SockFilter::new(0x20, 0, 0, RANDOM),      // ld rand
+        SockFilter::new(0x54, 0, 0, 15),          // and #15
+        SockFilter::new(0x15, 0, 1, 0),           // jeq #0
+        SockFilter::new(0x06, 0, 0, 0),           // ret #0: drop
+        SockFilter::new(0x06, 0, 0, 0xffff_ffff), // ret #-1: take all of it
+    ];
+    socket2::SockRef::from(socket).attach_filter(&filter).unwrap();
 }
 
 fn reset(socket: &TcpStream) {

@@ -212,16 +212,17 @@ impl Run {
         let warm_up = if self.plan.streams > 0 { WARM_UP.min(self.plan.time / 4) } else { Duration::ZERO };
         let mut count = 0;
         let mut last = Instant::now();
+        let counted_from = last + warm_up;
         while !self.until.is_over() {
             messages.request(Priority::Control, self.message.clone(), ROUND_TRIP_MAX).await?;
             let now = Instant::now();
-            if now >= self.start + warm_up {
+            if now >= counted_from {
                 trips.saturating_record((now - last).as_nanos() as u64);
             }
             count += 1;
             last = now;
         }
-        Ok(Work { messages: count, trips: Some(trips) })
+        Ok(Work { messages: count, trips: Some(trips).filter(|trips| !trips.is_empty()) })
     }
 
     async fn one_way(&self) -> Result<Work> {

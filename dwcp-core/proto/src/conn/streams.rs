@@ -298,6 +298,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the peer still waits for the answer to a request that was received.
+    pub fn request_is_open(&self, id: RequestId) -> bool {
+        self.requests_taken.contains(&id)
+    }
+
     fn message_queue(
         &mut self,
         now: Duration,
@@ -313,11 +318,6 @@ impl Connection {
         }
         self.last_activity = self.last_activity.max(now);
         Ok(&mut self.out_messages[priority as usize])
-    }
-
-    /// Whether nothing is left to send or to be acknowledged on this side of a stream, or the stream is not known.
-    pub fn stream_acknowledged(&self, id: u32) -> bool {
-        !self.send.contains_key(&id)
     }
 
     /// Whether [`message_send`](Self::message_send) would take a message of this priority.
