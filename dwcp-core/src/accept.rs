@@ -161,7 +161,7 @@ impl Acceptor {
         let Some(shared) = shared.filter(|shared| shared.peer.names == names && !shared.is_closed()) else {
             return handshake::refuse(&socket, CloseCode::UNKNOWN_CONNECTION, "").await;
         };
-        let limit = self.endpoint.config.transport.streams.max;
+        let limit = self.endpoint.config.transport.streams.max.min(shared.lock().core.peer().links_max);
         if shared.link_count() >= usize::from(limit) {
             return handshake::refuse(&socket, CloseCode::BUSY, "too many links").await;
         }

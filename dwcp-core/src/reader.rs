@@ -167,17 +167,16 @@ impl FrameReader {
             Rest::Payload(_) | Rest::Header => {}
             Rest::Skip(len) => self.skip = len,
         }
+        let mut at_front = start == 0;
         if !self.located.is_empty() {
             self.bulk &= self.large.is_some();
-            self.hand_out(base, parsed.consumed, frames);
+            at_front = self.hand_out(base, parsed.consumed, frames);
         }
         // Move what is incomplete to the front (at most a small frame).
-        let rest = start..self.filled;
-        let moved = rest.len();
-        if rest.start > 0 {
-            self.scratch.as_mut_slice().copy_within(rest, 0);
+        if !at_front {
+            self.scratch.as_mut_slice().copy_within(start..self.filled, 0);
+            self.filled -= start;
         }
-        self.filled = moved;
         Ok(())
     }
 
@@ -195,8 +194,10 @@ impl FrameReader {
         Large { header, buffer, have: here.len() }
     }
 
-    /// Makes the located frames' payloads slices of one shared buffer.
-    fn hand_out(&mut self, base: usize, consumed: usize, frames: &mut Vec<(FrameHeader, Bytes)>) {
+    /// Makes the located frames' payloads slices of one shared buffer. Returns whether what follows them is at the front
+    /// of the scratch buffer now.
+    fn hand_out(&mut self, base: usize, consumed: usize, frames: &mut Vec<(FrameHeader, Bytes)>) -> bool {
+        let mut at_front = false;
         let payload_bytes: usize = self.located.iter().map(|frame| frame.payload.len()).sum();
         let shared = if payload_bytes == 0 {
             Bytes::new()
@@ -204,8 +205,10 @@ impl FrameReader {
             Bytes::copy_from_slice(&self.scratch.as_ref()[base..base + consumed])
         } else {
             let mut next = self.scratch_buffers.take();
-            let rest = base + consumed..self.filled;
-            next.as_mut_slice()[rest.clone()].copy_from_slice(&self.scratch.as_ref()[rest]);
+            let rest = &self.scratch.as_ref()[base + consumed..self.filled];
+            next.as_mut_slice()[..rest.len()].copy_from_slice(rest);
+            self.filled = rest.len();
+            at_front = true;
             let full = std::mem::replace(&mut self.scratch, next);
             full.freeze(base + consumed).slice(base..)
         };
@@ -213,5 +216,6 @@ impl FrameReader {
             let payload = if frame.payload.is_empty() { Bytes::new() } else { shared.slice(frame.payload) };
             (frame.header, payload)
         }));
+        at_front
     }
 }
