@@ -173,7 +173,7 @@ impl Sender {
             }
             let room = self.pool.has_room();
             let idle = !room && self.ready_len.load(Ordering::Relaxed) <= 1;
-            let encoding = self.controller.choose(&probe, raw.len(), idle);
+            let encoding = self.controller.choose(Some(&probe), raw.len(), idle);
             if encoding == Encoding::Identity {
                 return self.hand_over(Codec::Identity, raw.len(), raw);
             }

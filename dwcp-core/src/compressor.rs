@@ -17,7 +17,7 @@ use crate::{
     compress::{CompressPool, CompressionController, Encoded, Encoding, Feedback, Probe},
     connection::Handle,
     shared::Shared,
-    task::PanicGuard,
+    task::{CallGuard, PanicGuard},
 };
 
 /// Chooses encodings for the outgoing frames of one connection.
@@ -33,7 +33,8 @@ struct Job {
     stream: u32,
     reservation: Reservation,
     raw: Bytes,
-    probe: Probe,
+    /// `None`: it was not looked at.
+    probe: Option<Probe>,
     encoding: Encoding,
 }
 
@@ -57,11 +58,12 @@ impl Compressor {
         self.controller().decision()
     }
 
-    fn choose(&self, shared: &Shared, raw: &Bytes) -> (Probe, Encoding) {
+    fn choose(&self, shared: &Shared, raw: &Bytes) -> (Option<Probe>, Encoding) {
+        let _guard = CallGuard::new(shared);
         let mut controller = self.controller();
         let probe = controller.probe(raw);
         let wire_idle = !self.pool.has_room() && shared.lock().core.unsent_bytes() == 0;
-        let encoding = controller.choose(&probe, raw.len(), wire_idle);
+        let encoding = controller.choose(probe.as_ref(), raw.len(), wire_idle);
         (probe, encoding)
     }
 }
@@ -121,9 +123,9 @@ impl Job {
                 Some(wire) => (encoding.codec(), wire),
                 None => (Codec::Identity, raw.clone()),
             };
-            if !encoded.took.is_zero() {
+            if let (Some(probe), false) = (&probe, encoded.took.is_zero()) {
                 compressor.controller().on_frame_compressed(
-                    &probe,
+                    probe,
                     encoding,
                     raw.len(),
                     wire.len(),

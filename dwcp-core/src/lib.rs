@@ -40,6 +40,7 @@ mod socket_options;
 mod stats;
 mod stream;
 mod task;
+mod unsent;
 mod zerocopy;
 
 pub use config::{

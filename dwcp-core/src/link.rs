@@ -6,7 +6,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -25,6 +25,7 @@ use crate::{
     reader::{FrameReader, ReadFrameError},
     security::LinkSocket,
     shared::Shared,
+    unsent::UnsentLimit,
     zerocopy::{self, ZeroCopy},
 };
 
@@ -32,6 +33,9 @@ use crate::{
 const SLICES_MAX: usize = 64;
 /// Reads in a row before other tasks get their turn.
 const READS_MAX: u32 = 4;
+/// How long an ended link may wait for completions, and how often it looks.
+const LINGER_MAX: Duration = Duration::from_secs(30);
+const LINGER_POLL: Duration = Duration::from_millis(50);
 
 /// One link of a connection.
 #[derive(Debug)]
@@ -56,9 +60,7 @@ pub(crate) struct Link {
     pub(crate) ended_drained: AtomicU32,
     /// Pacing rate in force, bytes per second; 0 if none.
     pub(crate) paced_at: AtomicU64,
-    /// Of the last sample: frame bytes handed to the socket; what may wait unsent in it.
-    pub(crate) sampled_sent: AtomicU64,
-    pub(crate) notsent_lowat: AtomicU32,
+    pub(crate) unsent_limit: UnsentLimit,
     /// Of the last writing: the writer itself may be busy for long.
     zerocopy: Mutex<&'static str>,
 }
@@ -105,9 +107,9 @@ impl Writer {
 
     /// Writes once; lets go of what was sent by reference before and is complete.
     fn write(&mut self, socket: &LinkSocket) -> io::Result<usize> {
-        self.zerocopy.reap(socket)?;
         let measured_from =
             (self.zerocopy.measures() && self.batch.len >= zerocopy::LEN_MIN).then(Instant::now);
+        self.zerocopy.reap(socket)?;
         let written = match self.large_payload(self.segment) {
             Some(payload) if self.zerocopy.refers() => {
                 let rest = payload.slice(self.offset..);
@@ -185,10 +187,28 @@ impl Writer {
 /// What the kernel may still read must not be used again before it has forgotten it.
 impl Drop for Link {
     fn drop(&mut self) {
-        if self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).zerocopy.holds() {
+        let zerocopy = &mut self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).zerocopy;
+        if zerocopy.reap(&self.socket).is_err() || zerocopy.holds() {
             self.socket.abort_on_drop();
         }
     }
+}
+
+/// Keeps a link that has ended until the kernel has let go of what was sent by reference, for a time. Without that its
+/// socket would end with a reset, and what is under way in it, the reason of the end too, would be lost.
+pub(crate) fn linger(link: &Arc<Link>) {
+    if !link.socket.has_completions() {
+        return;
+    }
+    // Without a runtime nothing can wait.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let link = Arc::clone(link);
+    runtime.spawn(async move {
+        let until = Instant::now() + LINGER_MAX;
+        while link.reap() && Instant::now() < until {
+            tokio::time::sleep(LINGER_POLL).await;
+        }
+    });
 }
 
 impl Link {
@@ -211,8 +231,7 @@ impl Link {
             ended_full: AtomicU32::new(0),
             ended_drained: AtomicU32::new(0),
             paced_at: AtomicU64::new(0),
-            sampled_sent: AtomicU64::new(0),
-            notsent_lowat: AtomicU32::new(0),
+            unsent_limit: UnsentLimit::default(),
             zerocopy: described,
         })
     }
@@ -222,11 +241,16 @@ impl Link {
         !self.blocked.load(Ordering::Acquire) && !self.again.load(Ordering::Acquire)
     }
 
-    /// Whether the kernel has all that was taken from the connection, and for good.
+    /// Whether the socket is full, and its writer task waits for it.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire)
+    }
+
+    /// Whether the kernel has all that was taken from the connection.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.reap();
-        let is_done = |writer: MutexGuard<'_, Writer>| writer.is_done() && !writer.zerocopy.holds();
-        self.writer.try_lock().is_ok_and(is_done) && !self.socket.has_unflushed()
+        let is_done = self.writer.try_lock().is_ok_and(|writer| writer.is_done());
+        self.look_again();
+        is_done && !self.socket.has_unflushed()
     }
 
     /// How large payloads are sent, for people.
@@ -234,11 +258,25 @@ impl Link {
         *self.zerocopy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of what was sent by reference and is complete, unless someone is writing, who does it anyway.
-    fn reap(&self) {
-        if let Ok(mut writer) = self.writer.try_lock() {
+    /// Lets go of what was sent by reference and is complete, unless someone is writing, who does it anyway. Returns
+    /// whether anything is left.
+    pub(crate) fn reap(&self) -> bool {
+        if !self.socket.has_completions() {
+            return false;
+        }
+        let holds = self.writer.try_lock().map(|mut writer| {
             // An error of the socket: the next write has it too.
             let _ = writer.zerocopy.reap(&self.socket);
+            writer.zerocopy.holds()
+        });
+        self.look_again();
+        holds.unwrap_or(true)
+    }
+
+    /// For whoever has held the writer without writing: someone else may have found it held and left a note.
+    fn look_again(&self) {
+        if self.again.load(Ordering::SeqCst) {
+            self.kick();
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dwcp_proto::conn::Role;
-use dwcp_sys::{congestion, tcp_info};
+use dwcp_sys::{congestion, options, tcp_info};
 
 use crate::{
     adapt::{
@@ -85,10 +85,8 @@ impl Monitor {
         let samples: Vec<_> = links.iter().filter_map(|link| Some((link, sample(link)?))).collect();
         let stats: Vec<_> = samples.iter().map(|(link, info)| link_stats(link, info)).collect();
         let limit = self.limit(&links);
-        for link in &links {
-            let sent = link.wire_sent.load(Ordering::Relaxed);
-            let since = sent - link.sampled_sent.swap(sent, Ordering::Relaxed);
-            socket_options::limit_unsent(link, since, now - self.at);
+        if limit == Limit::Network {
+            samples.iter().for_each(|(link, info)| limit_unsent(link, info));
         }
         let (sent, received) = self.shared.wire_bytes();
         let moved = sent + received > self.wire_sent + self.wire_received;
@@ -181,6 +179,16 @@ pub(crate) fn sample(link: &Link) -> Option<tcp_info::TcpInfo> {
 
 fn micros(value: u32) -> Duration {
     Duration::from_micros(value.into())
+}
+
+/// A link whose writer waits although nothing is left in the kernel is starved.
+fn limit_unsent(link: &Link, info: &tcp_info::TcpInfo) {
+    let starved = info.notsent_bytes == 0 && link.is_blocked();
+    if let Some(bytes) = link.unsent_limit.on_sample(starved)
+        && let Err(error) = options::set_notsent_lowat(link.socket.tcp(), bytes)
+    {
+        tracing::debug!(link = link.id.0, %error, "TCP_NOTSENT_LOWAT is not available");
+    }
 }
 
 fn path_sample(link: &Link, info: &tcp_info::TcpInfo) -> LinkSample {

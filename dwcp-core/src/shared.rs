@@ -26,8 +26,14 @@ use tokio::{
 use tracing::Span;
 
 use crate::{
-    CloseReason, ConnectionError, PeerInfo, TransportConfig, adapt::CongestionControl, busy_poll::BusyPoll,
-    compressor::Compressor, link::Link, metrics, monitor, security, stats::LinkStats, task::CallGuard,
+    CloseReason, ConnectionError, PeerInfo, TransportConfig,
+    adapt::CongestionControl,
+    busy_poll::BusyPoll,
+    compressor::Compressor,
+    link::{self, Link},
+    metrics, monitor, security,
+    stats::LinkStats,
+    task::CallGuard,
 };
 
 /// Who waits on a stream.
@@ -304,8 +310,9 @@ impl Shared {
     }
 
     /// Stops a link's tasks and keeps what it counted.
-    fn stop_link(&self, state: &mut State, link: &Link) {
+    fn stop_link(&self, state: &mut State, link: &Arc<Link>) {
         link.kill();
+        link::linger(link);
         let retransmits = monitor::sample(link).map_or(0, |info| info.retransmits_total);
         state.past_retransmits += u64::from(retransmits);
         self.past_wire_sent.fetch_add(link.wire_sent.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -19,6 +19,7 @@ use crate::{
     ReadError, WriteError, compress, compressor,
     connection::Handle,
     shared::{Shared, State, StreamWaiters},
+    task::CallGuard,
 };
 
 /// The sending half. Dropped without [`finish`](Self::finish), it resets the stream with code 0.
@@ -91,6 +92,7 @@ impl SendStream {
     }
 
     fn poll_reserve(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<Reservation, WriteError>> {
+        let _guard = CallGuard::new(self.shared());
         let mut state = self.shared().lock();
         match state.core.stream_reserve(self.id, want) {
             Ok(reservation) => Poll::Ready(Ok(reservation)),

@@ -52,6 +52,9 @@ impl Drop for PanicGuard {
     }
 }
 
+/// Who panicked, if it was no task.
+const CALL: &str = "call";
+
 /// The same for what a caller's thread does inside the connection. A caller who panics himself, and drops handles
 /// meanwhile, ends nothing.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ impl<'a> CallGuard<'a> {
 impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         if thread::panicking() && !self.caller_panics {
-            end_after_panic(self.shared, "call");
+            end_after_panic(self.shared, CALL);
         }
     }
 }
@@ -78,7 +81,10 @@ fn end_after_panic(shared: &Shared, task: &'static str) {
     tracing::error!(parent: &shared.span, task, "a task panicked: this is a bug");
     let end = || {
         shared.with(|state, _| {
-            state.panicked.get_or_insert(task);
+            // A task is named, rather than what it called.
+            if state.panicked.is_none_or(|earlier| earlier == CALL) {
+                state.panicked = Some(task);
+            }
             state.core.close(CloseCode::INTERNAL, "");
         });
     };
@@ -159,8 +165,12 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let (mut send, _recv) = a.open_stream().await.unwrap();
-            *a.shared().panic_in.lock().unwrap() = Some(place);
-            let writing = tokio::spawn(async move { send.write_all(b"x").await });
+            let shared = Arc::clone(a.shared());
+            let writing = tokio::spawn(async move {
+                // There is one thread, and nothing runs between this and the write.
+                *shared.panic_in.lock().unwrap() = Some(place);
+                send.write_all(b"x").await
+            });
             assert!(writing.await.unwrap_err().is_panic(), "{place}");
 
             let ended = tokio::time::timeout(Duration::from_secs(60), a.closed()).await;

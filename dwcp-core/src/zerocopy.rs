@@ -159,6 +159,9 @@ impl ZeroCopy {
                 return Err(io::Error::other(format!("the kernel reports {done:?}, which was not sent")));
             }
         }
+        if matches!(self.state, State::Off(_)) && !self.holds() && socket.has_completions() {
+            socket.end_zerocopy();
+        }
         Ok(())
     }
 

@@ -19,8 +19,9 @@ const STARTUP_FLAT_SLOTS: usize = 3;
 const STARTUP_GROWTH: f64 = 1.2;
 /// Slots of the baseline for a decision on evidence, which should not wait.
 const BASELINE_SLOTS: usize = 3;
-/// Pause before the first trial: on a short path a trial costs nothing.
-const PAUSE_FIRST: Duration = Duration::from_secs(10);
+/// Pause before the first trial of links: on a short path a trial costs nothing, on a long one some percent of ten
+/// seconds, which only a connection that lives for minutes earns back.
+const PAUSE_FIRST: Duration = Duration::from_secs(30);
 const PAUSE_FIRST_SHORT: Duration = Duration::from_secs(1);
 /// Unsure whether losses are random: the other congestion control is tried after this time.
 const UNSURE: Duration = Duration::from_secs(2);

@@ -67,9 +67,10 @@ const EXPLORE_COST_MAX: f32 = 2.0;
 const NO_GAIN: f32 = 0.98;
 const EXPLORE_NO_GAIN: u32 = 16;
 /// After this many incompressible frames in a row the next one is not probed, after twice as many two, and so on up to
-/// `PROBES_SKIPPED_MAX`: on a fast wire the probe itself is what costs.
+/// `PROBES_SKIPPED_MAX`: on a fast wire the probe itself is what costs. One in 13, a prime: streams that take turns get
+/// their probes in turn.
 const PROBE_SKIP_STEP: u32 = 8;
-const PROBES_SKIPPED_MAX: u32 = 15;
+const PROBES_SKIPPED_MAX: u32 = 12;
 /// Frames shorter than this say little about speed and ratio.
 const LEARN_LEN_MIN: usize = 16 << 10;
 /// Shorter frames are sent as they are.
@@ -200,16 +201,13 @@ impl CompressionController {
         }
     }
 
-    /// What the payload looks like, as far as the choice depends on it. Not every frame of a long incompressible run is
-    /// looked at: of compressible data that follows, at most an eighth as many frames as the run had go as they are.
-    pub fn probe(&mut self, payload: &[u8]) -> Probe {
-        if !self.adaptive {
-            return Probe::default();
-        }
+    /// Looks at a payload, if that is worth it. Not every frame of a long incompressible run is looked at; how many of what
+    /// follows the run are missed is at most an eighth of it, and `PROBES_SKIPPED_MAX`.
+    pub fn probe(&mut self, payload: &[u8]) -> Option<Probe> {
         let skip_max = (self.incompressible_run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX);
-        if self.probes_skipped < skip_max {
-            self.probes_skipped += 1;
-            return Probe::INCOMPRESSIBLE;
+        if !self.adaptive || self.probes_skipped < skip_max {
+            self.probes_skipped = self.probes_skipped.wrapping_add(1);
+            return None;
         }
         self.probes_skipped = 0;
         let probe = Probe::of(payload);
@@ -217,13 +215,14 @@ impl CompressionController {
             Content::Incompressible => self.incompressible_run.saturating_add(1),
             _ => 0,
         };
-        probe
+        Some(probe)
     }
 
-    /// The encoding for a frame of `raw_len` bytes that looks like this. `wire_idle`: the pool has no room, and nothing
+    /// The encoding for a frame of `raw_len` bytes that looks like this; `None`: it was not looked at, and is taken for
+    /// another incompressible one. `wire_idle`: the pool has no room, and nothing
     /// is ready for the sockets. Such a frame may go as it is: the workers are as busy as they can be, and the wire
     /// would wait. A caller that waits for room in the pool asks again when the wire falls idle meanwhile.
-    pub fn choose(&mut self, probe: &Probe, raw_len: usize, wire_idle: bool) -> Encoding {
+    pub fn choose(&mut self, probe: Option<&Probe>, raw_len: usize, wire_idle: bool) -> Encoding {
         if !self.adaptive {
             return self.candidates[0].encoding;
         }
@@ -232,12 +231,15 @@ impl CompressionController {
         if raw_len < LEN_MIN {
             return Encoding::Identity;
         }
-        let content = probe.content();
+        let content = probe.map_or(Content::Incompressible, Probe::content);
         self.seen[content as usize] = true;
         self.known[content as usize] = true;
         let best = self.best(content, raw_len, self.price);
         if wire_idle && self.idle_wire_counts(content, best) {
             return Encoding::Identity;
+        }
+        if probe.is_none() {
+            return self.candidates[best].encoding; // nothing is learned from it
         }
         let frames = self.classes[content as usize].frames;
         self.classes[content as usize].frames = frames.wrapping_add(1);

@@ -89,7 +89,7 @@ fn run(truth: Truth, contents: &[Content], controller: &mut CompressionControlle
         let encoding = loop {
             let nothing_ready = settle(&mut now, &mut jobs);
             let room = jobs.len() < 3 * truth.workers;
-            let encoding = controller.choose(&probe, FRAME, !room && nothing_ready);
+            let encoding = controller.choose(Some(&probe), FRAME, !room && nothing_ready);
             if room || encoding == Encoding::Identity {
                 break encoding;
             }
@@ -192,8 +192,8 @@ fn another_link_rate_is_followed() {
 #[test]
 fn before_anything_is_known_only_the_free_is_compressed() {
     let mut auto = controller(CompressionLevel::Auto, 2);
-    assert_eq!(auto.choose(&probe_of(Content::Structured), FRAME, false), Encoding::Identity);
-    assert_eq!(auto.choose(&probe_of(Content::Incompressible), FRAME, false), Encoding::Identity);
+    assert_eq!(auto.choose(Some(&probe_of(Content::Structured)), FRAME, false), Encoding::Identity);
+    assert_eq!(auto.choose(Some(&probe_of(Content::Incompressible)), FRAME, false), Encoding::Identity);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn settings_and_the_peer_bound_the_choice() {
     ] {
         let mut controller = CompressionController::new(CompressionConfig { algorithm, level }, zstd, lz4, 2);
         controller.on_tick(slow);
-        let chosen = controller.choose(&probe_of(Content::Structured), FRAME, false);
+        let chosen = controller.choose(Some(&probe_of(Content::Structured)), FRAME, false);
         assert_eq!(chosen.to_string(), expected, "{algorithm:?} {level:?} zstd {zstd} lz4 {lz4}");
     }
 }
@@ -227,7 +227,7 @@ fn the_decision_tells_which_bottleneck_it_is_for() {
     let (wire, workers) = ("the wire is the bottleneck at 8.0 Mbit/s", "the wire waited for the processors");
     for (network_limited, words) in [(true, wire), (false, workers), (true, wire)] {
         // Without room in the pool every frame finds the wire idle.
-        controller.choose(&probe_of(Content::Structured), FRAME, !network_limited);
+        controller.choose(Some(&probe_of(Content::Structured)), FRAME, !network_limited);
         let elapsed = Duration::from_millis(100);
         controller.on_tick(Feedback { elapsed, wire_bytes: 100_000, network_limited });
         let (encoding, decision) = (controller.current(Content::Structured), controller.decision());
@@ -248,17 +248,13 @@ fn long_incompressible_runs_are_sampled_and_their_end_is_found() {
     let text = SampleData::Text.generate(1, FRAME);
     for run in [1_u32, 8, 64, 1000] {
         let mut controller = CompressionController::new(CompressionConfig::default(), true, true, 2);
-        for _ in 0..run {
-            assert_eq!(controller.probe(&random).content(), Content::Incompressible);
-        }
-        let looked_at = controller.incompressible_run;
+        let looked_at = (0..run).filter_map(|_| controller.probe(&random)).count() as u32;
         assert!(
             if run <= PROBE_SKIP_STEP { looked_at == run } else { looked_at < run },
             "{looked_at} of {run}"
         );
-        let missed =
-            (0..).take_while(|_| controller.probe(&text).content() == Content::Incompressible).count();
-        assert!(missed as u32 <= (run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX), "{missed} after {run}");
-        assert_eq!(controller.probe(&text).content(), Content::Structured);
+        let missed = (0..).take_while(|_| controller.probe(&text).is_none()).count() as u32;
+        assert!(missed <= (run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX), "{missed} after {run}");
+        assert_eq!(controller.probe(&text).map(|probe| probe.content()), Some(Content::Structured));
     }
 }

@@ -57,9 +57,6 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// What random bytes look like.
-    pub const INCOMPRESSIBLE: Self = Self { entropy_bits: 8.0, repeats: 0.0 };
-
     /// Looks at a payload.
     pub fn of(payload: &[u8]) -> Self {
         // Two histograms: equal bytes in a row would otherwise wait for each other's store.
