@@ -9,8 +9,10 @@ SCENARIO ?= all
 RUNS ?= 5
 EXTRA_RUNS ?= $(RUNS)
 TIME ?= 30
+# Scenarios at a time. Each run tells how idle the machine was; two cores carry four.
+JOBS ?= 1
 
-.PHONY: run test test-kube lint doc fuzz bench lab deps programs
+.PHONY: run test test-kube lint doc fuzz bench lab lab-course deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -41,14 +43,21 @@ fuzz: deps
 ## DWCP beside its peers on loopback; writes docs/benchmarks.md. BENCH takes further flags of dwcp-bench.
 bench: programs
 	$(BIN)/dwcp-bench --json $(TARGET)/bench.json --doc docs/benchmarks.md \
-		$(addprefix --lab ,$(wildcard $(TARGET)/lab.json)) $(BENCH)
+		$(addprefix --lab ,$(wildcard $(TARGET)/lab.json)) \
+		$(addprefix --course ,$(wildcard $(TARGET)/course.json)) $(BENCH)
 
 ## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can
 ## be measured one at a time; the next `make bench` puts them into docs/benchmarks.md.
 lab: programs
 	cargo build --release --locked -p dwcp-lab
 	$(BIN)/dwcp-lab compare --scenario $(SCENARIO) --runs $(RUNS) --extra-runs $(EXTRA_RUNS) --time $(TIME) \
-		--novacron $(BIN)/novacron --peers $(BIN)/dwcp-peers --json $(TARGET)/lab.json
+		--jobs $(JOBS) --novacron $(BIN)/novacron --peers $(BIN)/dwcp-peers --json $(TARGET)/lab.json
+
+## Two minutes of DWCP alone on each link: how the number of links settles. `make bench` documents it.
+lab-course: programs
+	cargo build --release --locked -p dwcp-lab
+	$(BIN)/dwcp-lab compare --scenario all --contenders novacron --runs 1 --time 120 \
+		--jobs $(JOBS) --novacron $(BIN)/novacron --json $(TARGET)/course.json
 
 programs: deps
 	cargo build --release --locked -p novacron -p dwcp-benches

@@ -102,6 +102,7 @@ pub struct LinkStatus {
     /// Frames read from the socket.
     pub wire_bytes_received: u64,
     /// Whether large payloads go to the kernel by reference or are copied, and why.
+    #[serde(default)]
     pub zerocopy: String,
 }
 

@@ -6,9 +6,9 @@ use std::{ffi::OsStr, fs, path::Path, process::Command};
 
 use support::*;
 
-const LEN: u64 = 40_000_000;
+const LEN: u64 = 100_000_000;
 
-/// Sends a file at 10 MiB a second and returns what was shown.
+/// Sends a file at 40 MiB a second and returns what was shown.
 fn shown(progress: &str) -> String {
     let (_dir, from, receiver) = setup();
     let output = novacron().args(args(progress, &from, &receiver.address)).output().unwrap();
@@ -26,7 +26,7 @@ fn setup() -> (tempfile::TempDir, std::path::PathBuf, Server) {
 }
 
 fn args<'a>(progress: &'a str, from: &'a Path, to: &'a str) -> [&'a OsStr; 7] {
-    ["send", "--pacing", "10 MiB", "--progress", progress]
+    ["send", "--pacing", "40 MiB", "--progress", progress]
         .map(OsStr::new)
         .into_iter()
         .chain([from.as_os_str(), to.as_ref()])

@@ -5,6 +5,7 @@
 
 use crate::lab::{Lab, Running, Side};
 use crate::machine;
+use crate::report::Moment;
 use crate::scenario::Scenario;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -86,6 +87,21 @@ impl std::fmt::Display for Contender {
     }
 }
 
+/// What a run gave.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// Goodput.
+    pub bits_per_second: f64,
+    /// How it went, where the contender tells.
+    pub course: Vec<Moment>,
+}
+
+impl From<f64> for Measured {
+    fn from(bits_per_second: f64) -> Self {
+        Self { bits_per_second, course: vec![] }
+    }
+}
+
 impl Contender {
     /// Whether it is there for comparison only: nothing is required against it.
     pub fn is_extra(&self) -> bool {
@@ -104,8 +120,8 @@ impl Contender {
         }
     }
 
-    /// Moves data for `time` and returns the goodput in bits per second.
-    pub fn measure(&self, lab: &Lab, scenario: &Scenario, time: Duration, tools: &Tools) -> Result<f64> {
+    /// Moves data for `time`.
+    pub fn measure(&self, lab: &Lab, scenario: &Scenario, time: Duration, tools: &Tools) -> Result<Measured> {
         let seconds = time.as_secs().to_string();
         match self {
             Self::Iperf3 { congestion_control, streams } => {
@@ -127,7 +143,7 @@ impl Contender {
                 ];
                 let client = command(lab, Side::A, "iperf3", &client);
                 let report = client_report(lab, server, IPERF3_PORT, client, time)?;
-                number(&report, "/end/sum_received/bits_per_second")
+                number(&report, "/end/sum_received/bits_per_second").map(Measured::from)
             }
             Self::Novacron => {
                 let program = tools.novacron.as_deref().context("no --novacron")?;
@@ -146,7 +162,8 @@ impl Contender {
                     "--allow-plaintext",
                 ];
                 let client = command(lab, Side::A, program, &client);
-                number(&client_report(lab, server, BENCH_PORT, client, time)?, "/bits_per_second")
+                let report = client_report(lab, server, BENCH_PORT, client, time)?;
+                Ok(Measured { course: course(&report)?, ..number(&report, "/bits_per_second")?.into() })
             }
             Self::Quinn => {
                 let program = tools.peers.as_deref().context("no --peers")?;
@@ -154,9 +171,10 @@ impl Contender {
                 let server = command(lab, Side::B, program, &["quinn-server", "--listen", &address]);
                 let client = ["quinn-client", &address, "--time", &seconds, "--json"];
                 let client = command(lab, Side::A, program, &client);
-                number(&client_report(lab, server, BENCH_PORT, client, time)?, "/bits_per_second")
+                let report = client_report(lab, server, BENCH_PORT, client, time)?;
+                number(&report, "/bits_per_second").map(Measured::from)
             }
-            Self::Rsync => measure_rsync(lab, scenario, time),
+            Self::Rsync => measure_rsync(lab, scenario, time).map(Measured::from),
         }
     }
 }
@@ -201,6 +219,19 @@ fn number(report: &Value, pointer: &str) -> Result<f64> {
         .pointer(pointer)
         .and_then(Value::as_f64)
         .with_context(|| format!("no number {pointer} in the report"))
+}
+
+/// The intervals that `novacron bench` reports.
+fn course(report: &Value) -> Result<Vec<Moment>> {
+    let intervals = report["intervals"].as_array().context("no intervals in the report")?;
+    let moment = |interval: &Value| -> Result<Moment> {
+        Ok(Moment {
+            end_s: number(interval, "/end")?,
+            mbit: number(interval, "/bits_per_second")? / 1e6,
+            links: number(interval, "/links")? as u32,
+        })
+    };
+    intervals.iter().map(moment).collect()
 }
 
 /// Sends a file that takes all of `time` at the link's rate and looks how much of it is there when the time is over.

@@ -116,6 +116,9 @@ struct CompareArgs {
     /// Seconds per run.
     #[arg(long, default_value_t = 30)]
     time: u64,
+    /// Scenarios at a time.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// Who takes part.
     #[arg(long, value_delimiter = ',', default_value = contender::DEFAULT)]
     contenders: Vec<Contender>,
@@ -218,6 +221,7 @@ fn run_comparison(args: CompareArgs) -> Result<ExitCode> {
         runs: args.runs,
         extra_runs: args.extra_runs.unwrap_or(args.runs),
         time: Duration::from_secs(args.time),
+        jobs: args.jobs,
         tools: Tools { novacron: args.novacron, peers: args.peers },
     };
     if let Some(path) = &args.json {

@@ -55,12 +55,26 @@ pub struct Run {
     pub seed: u64,
     /// Application bytes at the receiver over the whole time, in Mbit/s; `None` when the run failed.
     pub goodput_mbit: Option<f64>,
+    /// How it went from second to second, where the contender tells.
+    #[serde(default)]
+    pub course: Vec<Moment>,
     /// Why it failed.
     pub error: Option<String>,
     /// What the link did, and whether it was late.
     pub link: LinkSummary,
     /// Share of all processors that was idle during the run: near 0, the machine was the limit.
     pub idle: f64,
+}
+
+/// What went on up to a moment of a run, since the moment before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Seconds since the beginning.
+    pub end_s: f64,
+    /// What the sender handed to its transport, in Mbit/s.
+    pub mbit: f64,
+    /// Links of the connection.
+    pub links: u32,
 }
 
 impl Run {
@@ -235,7 +249,7 @@ pub(crate) mod tests {
     fn run(goodput_mbit: Option<f64>, void: bool) -> Run {
         let error = goodput_mbit.is_none().then(|| "broke".to_owned());
         let link = LinkSummary { void, ..LinkStats::default().summary() };
-        Run { seed: 7, goodput_mbit, error, link, idle: 0.5 }
+        Run { seed: 7, goodput_mbit, course: vec![], error, link, idle: 0.5 }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::report::{Report, ScenarioReport};
 use anyhow::{Context, Result, ensure};
+use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
@@ -20,20 +21,29 @@ pub fn read(path: &Path) -> Result<Report> {
 
 /// Refuses, before anything is measured, a file that [`put`] could not write.
 pub fn check(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    ensure!(folder.is_none_or(Path::is_dir), "{}: its folder does not exist", path.display());
+    ensure!(folder(path).is_dir(), "{}: its folder does not exist", path.display());
     read(path).map(drop)
 }
 
-/// Puts one scenario into the report in a file; the others stay. The file is read again, so that several commands may
-/// extend it, though not in the same moment.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Puts one scenario into the report in a file; the others stay. Several commands may extend one file: it is read again,
+/// and its folder is locked meanwhile.
 pub fn put(path: &Path, scenario: &ScenarioReport) -> Result<()> {
+    let lock = || -> std::io::Result<File> {
+        let folder = File::open(folder(path))?;
+        folder.lock()?;
+        Ok(folder)
+    };
+    let _locked = lock().with_context(|| format!("lock the folder of {}", path.display()))?;
     let mut report = read(path)?;
     report.put(scenario.clone());
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let write = || -> Result<()> {
-        let mut file = std::fs::File::create(&new)?;
+        let mut file = File::create(&new)?;
         file.write_all((serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
         file.sync_all()?;
         Ok(std::fs::rename(&new, path)?)
@@ -44,6 +54,7 @@ pub fn put(path: &Path, scenario: &ScenarioReport) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Scenario;
     use crate::report::tests::scenario;
 
     #[test]
@@ -59,6 +70,19 @@ mod tests {
         put(&path, &again).unwrap();
         assert_eq!(read(&path).unwrap().scenarios, [earlier, again]);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing beside it");
+    }
+
+    #[test]
+    fn commands_that_end_at_once_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = &folder.path().join("lab.json");
+        let names: Vec<String> = Scenario::standing().into_iter().map(|scenario| scenario.name).collect();
+        std::thread::scope(|threads| {
+            for name in &names {
+                threads.spawn(move || put(path, &scenario(name, 1)).unwrap());
+            }
+        });
+        assert_eq!(read(path).unwrap().scenarios.len(), names.len());
     }
 
     #[test]

@@ -77,6 +77,9 @@ impl Measured {
     }
 }
 
+/// Links of DWCP over TLS.
+pub(crate) const TLS_LINKS: [u16; 4] = [1, 2, 4, 16];
+
 /// Every contender that can run here, table by table.
 pub(crate) fn contenders(tools: &Tools) -> Vec<Contender> {
     let mut all = Vec::new();
@@ -93,7 +96,7 @@ pub(crate) fn contenders(tools: &Tools) -> Vec<Contender> {
     add(Group::Plain, "LengthDelimitedCodec", Program::Peer("framed"));
     add(Group::Plain, "tonic streaming", Program::Peer("tonic"));
     add(Group::Encrypted, "raw tokio-rustls", Program::Peer("tls"));
-    for links in [1, 2, 4] {
+    for links in TLS_LINKS {
         add(Group::Encrypted, &dwcp(links), Program::Novacron { links });
     }
     add(Group::Encrypted, "quinn", Program::Peer("quinn"));

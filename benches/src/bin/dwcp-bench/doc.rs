@@ -8,8 +8,9 @@ use crate::{
     compression::{self, CODECS, DATA},
     contender::Group,
     control::{self, TCP_LINKS, Who},
+    lab,
     requirement::{Must, requirements, title},
-    results::{Lab, LabContender, LabLink, LabScenario, Results, median},
+    results::{Results, median},
     shaped::LINKS,
 };
 
@@ -44,7 +45,10 @@ pub(crate) fn sections(results: &Results) -> Vec<Section> {
         sections.push(Section { name: "compression", text: compression_table(results) });
     }
     if let Some(lab) = &results.lab {
-        sections.push(Section { name: "lab", text: lab_table(lab) });
+        sections.push(Section { name: "lab", text: lab::table(lab) });
+    }
+    if let Some(course) = &results.course {
+        sections.push(Section { name: "course", text: lab::course_table(course) });
     }
     sections
 }
@@ -203,91 +207,9 @@ fn compression_table(results: &Results) -> String {
     text.trim_end().to_owned()
 }
 
-fn lab_table(lab: &Lab) -> String {
-    // The order of the contenders is that of their runs; scenarios need not have the same ones.
-    let mut names: Vec<&str> = Vec::new();
-    let mut machines: Vec<String> = Vec::new();
-    for scenario in &lab.scenarios {
-        let m = &scenario.machine;
-        let machine = format!("{} cores of {}, Linux {}", m.processors, m.processor, m.kernel);
-        if !machines.contains(&machine) {
-            machines.push(machine);
-        }
-        for contender in &scenario.contenders {
-            if !names.contains(&&*contender.name) {
-                names.push(&contender.name);
-            }
-        }
-    }
-    let mut text = format!("{}.\n\n| scenario | rate | commit | runs |", machines.join("; "));
-    for name in &names {
-        let _ = write!(text, " {name} |");
-    }
-    text.push_str("\n|---|---:|---|---:|");
-    text.push_str(&"---:|".repeat(names.len()));
-    text.push('\n');
-    for scenario in &lab.scenarios {
-        let LabScenario { scenario: LabLink { name, rate_mbit }, machine, date, time_s, runs, .. } = scenario;
-        let commit = &machine.commit;
-        let _ = write!(text, "| {name} | {rate_mbit} | {commit}, {date} | {runs} x {time_s} s |");
-        for name in &names {
-            let contender = scenario.contenders.iter().find(|contender| contender.name == *name);
-            let _ = write!(text, " {} |", contender.map_or("-".to_owned(), |c| lab_cell(c, *runs)));
-        }
-        text.push('\n');
-    }
-    text.trim_end().to_owned()
-}
-
-/// The median, and of how many of the rounds it is unless it is of all.
-fn lab_cell(contender: &LabContender, rounds: u32) -> String {
-    match contender.median_mbit {
-        None => "-".to_owned(),
-        Some(median) if contender.counted == rounds => format!("{median:.1}"),
-        Some(median) => format!("{median:.1} ({}/{rounds})", contender.counted),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Section, lab_table, replace};
-    use crate::results::{Lab, LabContender, LabLink, LabMachine, LabScenario};
-
-    #[test]
-    fn lab_scenarios_may_differ_in_commit_runs_and_contenders() {
-        let contender =
-            |name: &str, median_mbit, counted| LabContender { name: name.to_owned(), median_mbit, counted };
-        let scenario = |name: &str, commit: &str, runs, contenders| LabScenario {
-            scenario: LabLink { name: name.to_owned(), rate_mbit: 100.0 },
-            machine: LabMachine {
-                processor: "X".to_owned(),
-                processors: 2,
-                kernel: "6.1".to_owned(),
-                commit: commit.to_owned(),
-            },
-            date: "today".to_owned(),
-            time_s: 30,
-            runs,
-            contenders,
-        };
-        let lab = Lab {
-            scenarios: vec![
-                scenario(
-                    "a",
-                    "abc",
-                    5,
-                    vec![contender("one", Some(1.25), 5), contender("two", Some(2.0), 3)],
-                ),
-                scenario("b", "def", 3, vec![contender("two", Some(4.0), 3), contender("new", None, 0)]),
-            ],
-        };
-        let expected = "2 cores of X, Linux 6.1.\n\n\
-            | scenario | rate | commit | runs | one | two | new |\n\
-            |---|---:|---|---:|---:|---:|---:|\n\
-            | a | 100 | abc, today | 5 x 30 s | 1.2 | 2.0 (3/5) | - |\n\
-            | b | 100 | def, today | 3 x 30 s | - | 4.0 | - |";
-        assert_eq!(lab_table(&lab), expected);
-    }
+    use super::{Section, replace};
 
     #[test]
     fn a_section_goes_between_its_markers_and_nowhere_else() {

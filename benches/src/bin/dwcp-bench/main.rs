@@ -8,6 +8,7 @@ mod compression;
 mod contender;
 mod control;
 mod doc;
+mod lab;
 mod machine;
 mod plot;
 mod process;
@@ -25,6 +26,7 @@ use clap::Parser;
 
 use crate::{
     contender::{Group, Tools, contenders},
+    lab::Lab,
     requirement::title,
     results::{Results, Row},
 };
@@ -48,6 +50,9 @@ struct Cli {
     /// What `dwcp-lab compare --json` wrote, to be put into the same document.
     #[arg(long)]
     lab: Option<PathBuf>,
+    /// The same of long runs of DWCP alone.
+    #[arg(long)]
+    course: Option<PathBuf>,
     /// Where the results go, as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -61,11 +66,12 @@ struct Cli {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
+    // Before an hour of measuring, not after it.
+    let lab = cli.lab.as_deref().map(read_lab).transpose()?;
+    let course = cli.course.as_deref().map(read_lab).transpose()?;
     let mut results = if cli.document_only { Results::read(&cli.json)? } else { measure(&cli)? };
-    if let Some(lab) = &cli.lab {
-        let text = std::fs::read_to_string(lab).with_context(|| format!("reading {}", lab.display()))?;
-        results.lab = Some(serde_json::from_str(&text).with_context(|| lab.display().to_string())?);
-    }
+    results.lab = lab.or(results.lab);
+    results.course = course.or(results.course);
     results.write(&cli.json)?;
     for section in doc::sections(&results) {
         println!("{}\n", section.text);
@@ -75,6 +81,12 @@ fn main() -> Result<()> {
         plot::draw(&path.with_extension("svg"), &results)?;
     }
     Ok(())
+}
+
+fn read_lab(path: &Path) -> Result<Lab> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is no report of dwcp-lab compare", path.display()))
 }
 
 fn measure(cli: &Cli) -> Result<Results> {

@@ -9,6 +9,7 @@ use crate::{
     compression,
     contender::{Group, Measured},
     control,
+    lab::Lab,
     machine::Machine,
 };
 
@@ -22,8 +23,10 @@ pub(crate) struct Results {
     #[serde(default)]
     pub(crate) control: Vec<control::Cell>,
     pub(crate) compression: Vec<compression::Cell>,
-    /// What `dwcp-lab compare --json` wrote.
+    /// What `dwcp-lab compare --json` wrote: DWCP beside its peers, and DWCP alone for longer.
     pub(crate) lab: Option<Lab>,
+    #[serde(default)]
+    pub(crate) course: Option<Lab>,
 }
 
 /// One contender in one table. One value per round.
@@ -63,51 +66,11 @@ impl Row {
     }
 }
 
-/// The part of a lab report that the document shows.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Lab {
-    /// The standing ones in their order, then others.
-    pub(crate) scenarios: Vec<LabScenario>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct LabMachine {
-    pub(crate) processor: String,
-    pub(crate) processors: usize,
-    pub(crate) kernel: String,
-    pub(crate) commit: String,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct LabScenario {
-    pub(crate) scenario: LabLink,
-    pub(crate) machine: LabMachine,
-    pub(crate) date: String,
-    pub(crate) time_s: u64,
-    /// Rounds; some contenders take part in the first ones only.
-    pub(crate) runs: u32,
-    pub(crate) contenders: Vec<LabContender>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct LabLink {
-    pub(crate) name: String,
-    pub(crate) rate_mbit: f64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct LabContender {
-    pub(crate) name: String,
-    pub(crate) median_mbit: Option<f64>,
-    /// Runs behind the median.
-    pub(crate) counted: u32,
-}
-
 impl Results {
     pub(crate) fn new(rounds: usize, seconds: f64) -> Self {
         let machine = Machine::current();
         let (rows, control, compression) = (Vec::new(), Vec::new(), Vec::new());
-        Self { machine, rounds, seconds, rows, control, compression, lab: None }
+        Self { machine, rounds, seconds, rows, control, compression, lab: None, course: None }
     }
 
     /// The rows of a table.

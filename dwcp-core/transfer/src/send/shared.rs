@@ -239,6 +239,7 @@ impl Shared {
             let Some(entry) = state.in_flight.remove(&old.id) else { return Ok(()) };
             state.in_flight.insert(now.id, InFlight { file: Some(now.clone()), wanted: false, ..entry });
         }
+        self.changed.notify_all();
         tracing::warn!(path = %old.path, %why, "sent again");
         let counters = self.progress.counters();
         counters.bytes_done.take_back(old.cancel());
@@ -285,6 +286,7 @@ impl Shared {
             let Some(old) = state.in_flight.remove(&file.id) else { return Ok(()) };
             state.in_flight.insert(id, InFlight { file: Some(again), wanted: false, ..old });
         }
+        self.changed.notify_all();
         self.send(Message::Batch(manifest::encode(&Batch { entries: vec![entry] }).into()))
     }
 

@@ -69,12 +69,15 @@ impl Worker<'_> {
         let send = !file.receiver_has_piece(index, &digest);
         if send {
             counters.bytes_moved.add(u64::from(piece.data_len()));
-            self.write(file.id, piece)?;
         } else {
             counters.bytes_skipped.add(len);
         }
+        // Before it is queued: what waits in queues is taken off again where progress is told.
         if file.count(len) {
             counters.bytes_done.add(len);
+        }
+        if send {
+            self.write(file.id, piece)?;
         }
         match file.piece_done(index, digest, send) {
             Ok(Some(complete)) if file.layout().is_some_and(|layout| layout.pieces() > 1) => {
