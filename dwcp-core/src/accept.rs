@@ -161,7 +161,8 @@ impl Acceptor {
         let Some(shared) = shared.filter(|shared| shared.peer.names == names && !shared.is_closed()) else {
             return handshake::refuse(&socket, CloseCode::UNKNOWN_CONNECTION, "").await;
         };
-        let limit = self.endpoint.config.transport.streams.max.min(shared.lock().core.peer().links_max);
+        // Our own bound only: a client that has lost all of its few links may be back before we have noticed.
+        let limit = self.endpoint.config.transport.streams.max;
         if shared.link_count() >= usize::from(limit) {
             return handshake::refuse(&socket, CloseCode::BUSY, "too many links").await;
         }

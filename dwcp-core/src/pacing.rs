@@ -39,6 +39,9 @@ mod tests {
     use super::*;
     use crate::{CompressionConfig, Connection, Endpoint, EndpointConfig, shared::Shared};
 
+    /// Only a hang reaches it.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
     async fn pair(links: u16, limit: u64) -> (Connection, Connection) {
         let settings = |name: &str, links| {
             let mut config = EndpointConfig::new(name);
@@ -105,7 +108,7 @@ mod tests {
             })
         });
         let made = AtomicU32::new(0);
-        replace_links(&a, 60, &made).await;
+        tokio::time::timeout(PATIENCE, replace_links(&a, 60, &made)).await.expect("links come and go");
         over.store(true, Ordering::SeqCst);
         for watching in watching {
             let counts = watching.await.unwrap();
@@ -141,7 +144,7 @@ mod tests {
             }
         });
         let made = AtomicU32::new(0);
-        replace_links(&a, 6, &made).await;
+        tokio::time::timeout(PATIENCE, replace_links(&a, 6, &made)).await.expect("links come and go");
         reading.await.unwrap();
         let (moved, seconds) = (b.stats().wire_bytes_received - before, began.elapsed().as_secs_f64());
         writing.await.unwrap();

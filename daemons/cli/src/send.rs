@@ -66,6 +66,7 @@ pub(crate) async fn run(args: SendArgs) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::client(config)?;
+    node.keep_fresh(&endpoint);
     let _observed = observable.serve("novacron send", &node.settings, &endpoint, signals.draining());
     let name = args.server_name.as_deref().unwrap_or(&target.host);
     let Some(connected) = signals.unless(connect(&endpoint, &target, name)).await else {

@@ -84,7 +84,7 @@ impl SettingsArgs {
 }
 
 impl Node {
-    /// Keeps a listening endpoint's certificates fresh, for as long as the process runs.
+    /// Keeps an endpoint's certificates fresh, for as long as the process runs.
     pub(crate) fn keep_fresh(&self, endpoint: &Endpoint) {
         if let Some(files) = self.tls_files.clone() {
             let endpoint = endpoint.clone();

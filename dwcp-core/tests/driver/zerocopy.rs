@@ -13,7 +13,7 @@ use dwcp_core::{EndpointConfig, Zerocopy};
 
 use crate::{
     proxy::{Cut, Proxy},
-    support::{assert_works, config, connect, listen, pattern, read_all},
+    support::{assert_requests_work_beside_bulk, assert_works, config, connect, listen, pattern, read_all},
 };
 
 const BUFFER: usize = 300_000;
@@ -50,10 +50,14 @@ fn by_reference(name: &str, links: u16) -> EndpointConfig {
     config
 }
 
+/// Frames are held until they are acknowledged and the kernel is done: then by nobody.
 async fn all_let_go(live: &AtomicUsize) {
-    while live.load(Ordering::SeqCst) > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await; // a test that hangs here has found a leak
-    }
+    let let_go = async {
+        while live.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), let_go).await.expect("buffers leak");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,4 +122,18 @@ async fn a_link_that_dies_with_buffers_under_way_damages_nothing() {
     writing.await.unwrap();
     assert!(reading.await.unwrap() == data);
     all_let_go(&live).await;
+}
+
+/// Whoever takes note of completions holds the link's writer for a moment: what others want to send then must not wait
+/// for the next sign of life. Nothing else wakes anybody here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_beside_completions_are_not_forgotten() {
+    let quiet = |mut config: EndpointConfig| {
+        config.transport.keepalive_interval = Duration::from_secs(60);
+        config
+    };
+    let (server, addr) = listen(quiet(by_reference("server", 1))).await;
+    let (a, b) = connect(&server, addr, quiet(by_reference("client", 1))).await;
+    let asking = assert_requests_work_beside_bulk(&a, &b);
+    tokio::time::timeout(Duration::from_secs(50), asking).await.expect("a wake-up was lost");
 }

@@ -51,9 +51,13 @@ pub fn compare(
             let mut done = done.lock().expect("nobody panics");
             let (finished, all) = &mut *done;
             let ended = report.and_then(|report| {
-                finished(&report)?;
+                let ended = finished(&report);
                 all.put(report);
-                Ok(())
+                if ended.is_err() {
+                    // It took long: at least it is seen.
+                    progress.lock().expect("nobody panics")(&all.table());
+                }
+                ended
             });
             if ended.is_err() {
                 scenarios.lock().expect("nobody panics").by_ref().for_each(drop);

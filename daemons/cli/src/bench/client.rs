@@ -57,11 +57,12 @@ pub(super) async fn run(args: &ClientArgs, node: Node) -> Result<u8> {
         reverse: args.reverse,
         time,
     };
+    let mut signals = Signals::listen()?;
     let ring = Ring::new(args.data, block_bytes).await?;
 
-    let mut signals = Signals::listen()?;
     let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::client(node.settings.endpoint.clone())?;
+    node.keep_fresh(&endpoint);
     let _observed = observable.serve("novacron bench client", &node.settings, &endpoint, signals.draining());
     let Some(connected) = signals.unless(connect(args, &endpoint)).await else {
         bail!("told to stop before anything was measured");

@@ -22,6 +22,7 @@ pub(super) async fn run(args: &ServerArgs, node: Node) -> Result<()> {
     let mut signals = Signals::listen()?;
     let observable = Observable::prepare(&node.settings.metrics).await?;
     let endpoint = Endpoint::listen(node.settings.listen, node.settings.endpoint.clone()).await?;
+    node.keep_fresh(&endpoint);
     let _observed = observable.serve("novacron bench server", &node.settings, &endpoint, signals.draining());
     let addr = endpoint.local_addr().context("the endpoint does not listen")?;
     println!("listening on {addr}");
