@@ -13,6 +13,7 @@ mod accept;
 pub mod adapt;
 mod buffers;
 mod busy_poll;
+mod closer;
 #[doc(hidden)]
 pub mod compress;
 mod compressor;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dwcp_core::{EndpointConfig, Zerocopy};
+use dwcp_core::{Connection, EndpointConfig, Zerocopy};
 
 use crate::{
     proxy::{Cut, Proxy},
@@ -50,6 +50,16 @@ fn by_reference(name: &str, links: u16) -> EndpointConfig {
     config
 }
 
+/// Sends `data` from buffers that are overwritten when they are let go of.
+async fn write_reused(connection: Connection, data: Bytes, live: Arc<AtomicUsize>) {
+    let (mut send, _recv) = connection.open_stream().await.unwrap();
+    for part in data.chunks(BUFFER) {
+        send.write_bytes(Reused::bytes(part, &live)).await.unwrap();
+    }
+    send.finish().unwrap();
+    send.acknowledged().await.unwrap();
+}
+
 /// Frames are held until they are acknowledged and the kernel is done: then by nobody.
 async fn all_let_go(live: &AtomicUsize) {
     let let_go = async {
@@ -67,16 +77,7 @@ async fn buffers_may_be_reused_once_they_are_dropped() {
         let (a, b) = connect(&server, addr, by_reference("client", links)).await;
         let live = Arc::new(AtomicUsize::new(0));
         let data = pattern(64 << 20);
-        let (sent, counter) = (data.clone(), Arc::clone(&live));
-        let writer = a.clone();
-        let writing = tokio::spawn(async move {
-            let (mut send, _recv) = writer.open_stream().await.unwrap();
-            for part in sent.chunks(BUFFER) {
-                send.write_bytes(Reused::bytes(part, &counter)).await.unwrap();
-            }
-            send.finish().unwrap();
-            send.acknowledged().await.unwrap();
-        });
+        let writing = tokio::spawn(write_reused(a.clone(), data.clone(), Arc::clone(&live)));
         let (_send, mut recv) = b.accept_stream().await.unwrap();
         // Now and then slower than the sender: sockets fill.
         let mut at = 0;
@@ -103,16 +104,7 @@ async fn a_link_that_dies_with_buffers_under_way_damages_nothing() {
     let (a, b) = connect(&server, proxy.addr, by_reference("client", 2)).await;
     let live = Arc::new(AtomicUsize::new(0));
     let data = pattern(64 << 20);
-    let (sent, counter) = (data.clone(), Arc::clone(&live));
-    let writer = a.clone();
-    let writing = tokio::spawn(async move {
-        let (mut send, _recv) = writer.open_stream().await.unwrap();
-        for part in sent.chunks(BUFFER) {
-            send.write_bytes(Reused::bytes(part, &counter)).await.unwrap();
-        }
-        send.finish().unwrap();
-        send.acknowledged().await.unwrap();
-    });
+    let writing = tokio::spawn(write_reused(a.clone(), data.clone(), Arc::clone(&live)));
     let (_send, mut recv) = b.accept_stream().await.unwrap();
     let reading = tokio::spawn(async move { read_all(&mut recv).await.unwrap() });
     for round in 0..5 {

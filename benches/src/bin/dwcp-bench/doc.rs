@@ -90,7 +90,7 @@ fn machine(results: &Results) -> String {
 fn requirement_table(results: &Results) -> String {
     let mut text = "| what | value | must | met |\n|---|---:|---:|---|\n".to_owned();
     for requirement in requirements(results) {
-        let value = requirement.value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+        let value = requirement.value.map_or("-".to_owned(), |value| format!("{value:.3}"));
         let must = match requirement.must {
             Must::AtLeast(bound) => format!("≥ {}", short(bound)),
             Must::AtMost(bound) => format!("≤ {}", short(bound)),
