@@ -27,7 +27,7 @@ const LONG_RTT: Duration = Duration::from_millis(10);
 /// at 1 % loss.
 const STARTUP_LINKS: u16 = 4;
 /// A path so long that six links gain what a longer slow start costs four.
-const VERY_LONG_RTT: Duration = Duration::from_millis(180);
+const VERY_LONG_RTT: Duration = Duration::from_millis(250);
 const STARTUP_LINKS_VERY_LONG: u16 = 6;
 
 /// A TCP congestion control that the controller knows how to judge.
