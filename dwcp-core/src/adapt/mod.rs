@@ -26,9 +26,6 @@ const LONG_RTT: Duration = Duration::from_millis(10);
 /// Links that a long path gets at first: slow start ends sooner, and two to four BBR links carry a fifth more than one
 /// at 1 % loss.
 const STARTUP_LINKS: u16 = 4;
-/// A path so long that six links gain what a longer slow start costs four.
-const VERY_LONG_RTT: Duration = Duration::from_millis(250);
-const STARTUP_LINKS_VERY_LONG: u16 = 6;
 
 /// A TCP congestion control that the controller knows how to judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,12 +39,7 @@ pub enum CongestionControl {
 /// Links that a connection begins with: on a long path (10 ms) so many that slow start is shorter, and that random
 /// loss does less harm. They are made before there is anything to send, because making them takes round trips.
 pub fn links_at_first(streams: StreamsConfig, rtt_min: Duration) -> u16 {
-    let links = match rtt_min {
-        rtt if rtt < LONG_RTT => 0,
-        rtt if rtt < VERY_LONG_RTT => STARTUP_LINKS,
-        _ => STARTUP_LINKS_VERY_LONG,
-    };
-    streams.initial.max(links.min(streams.max))
+    if rtt_min < LONG_RTT { streams.initial } else { streams.initial.max(STARTUP_LINKS.min(streams.max)) }
 }
 
 impl CongestionControl {
