@@ -9,14 +9,11 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{
-    AlertDescription, ContentType,
-    crypto::cipher::{InboundOpaqueMessage, MessageDecrypter},
-};
+use rustls::{AlertDescription, ContentType, crypto::cipher::InboundOpaqueMessage};
 
 use super::{
     RecordError,
-    keys::{KeySchedule, Keyed},
+    keys::{KeySchedule, OpeningKey},
     record::{CIPHERTEXT_BYTES_MAX, HEADER_BYTES, KEY_UPDATE, NEW_SESSION_TICKET, OUTER_TYPE, OUTER_VERSION},
 };
 
@@ -43,7 +40,7 @@ pub(super) enum Progress {
 
 pub(super) struct RecordReader {
     keys: Arc<KeySchedule>,
-    decrypter: Keyed<dyn MessageDecrypter>,
+    key: OpeningKey,
     buffer: Box<[u8]>,
     /// Decrypted and not yet taken; before `cipher` in the buffer.
     plain: Range<usize>,
@@ -62,7 +59,7 @@ impl RecordReader {
     /// fit into the buffer.
     pub(super) fn new(
         keys: Arc<KeySchedule>,
-        decrypter: Keyed<dyn MessageDecrypter>,
+        key: OpeningKey,
         early: &[u8],
         cipher: &[u8],
         peer_closed: bool,
@@ -74,7 +71,7 @@ impl RecordReader {
         buffer[plain.end..end].copy_from_slice(cipher);
         Self {
             keys,
-            decrypter,
+            key,
             buffer,
             cipher: plain.end..end,
             plain,
@@ -171,8 +168,8 @@ impl RecordReader {
         let payload = self.cipher.start + HEADER_BYTES..self.cipher.start + len;
         self.cipher.start += len;
         let record = InboundOpaqueMessage::new(OUTER_TYPE, OUTER_VERSION, &mut self.buffer[payload.clone()]);
-        let opened = self.decrypter.aead.decrypt(record, self.decrypter.sequence)?;
-        self.decrypter.sequence += 1;
+        let opened = self.key.aead.decrypt(record, self.key.sequence)?;
+        self.key.sequence += 1;
         let (typ, len) = (opened.typ, opened.payload.len());
         // rustls decrypts in place: what it returned is the front of what it got.
         let opened = payload.start..payload.start + len;
@@ -226,7 +223,7 @@ impl RecordReader {
                     if self.handshake.len() > len {
                         return Err(RecordError::Unexpected { what: "data behind a key update" });
                     }
-                    self.decrypter = self.keys.next_decrypter()?;
+                    self.key = self.keys.next_opening_key()?;
                     self.key_update_requested |= request == 1;
                 }
                 _ => return Err(RecordError::Unexpected { what: "handshake message" }),
