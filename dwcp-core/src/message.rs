@@ -205,9 +205,18 @@ impl Messages {
         let mut polled = false;
         loop {
             let ended = shared.with(|state, _| {
-                while out.len() - before < max.max(1) {
-                    let Some(incoming) = state.core.message_receive() else { break };
-                    out.push(self.wrap(state, incoming));
+                loop {
+                    let room = max.max(1) - (out.len() - before);
+                    let batched = state.core.messages_receive_batched(room, |priority, payload| {
+                        out.push(IncomingMessage { priority, payload, responder: None });
+                    });
+                    if batched == room {
+                        break;
+                    }
+                    if batched == 0 {
+                        let Some(incoming) = state.core.message_receive() else { break };
+                        out.push(self.wrap(state, incoming));
+                    }
                 }
                 state.core.closed().is_some().then(|| shared.error(state))
             });

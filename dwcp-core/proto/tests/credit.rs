@@ -339,3 +339,34 @@ fn requests_are_bounded() {
         assert_eq!(give(&mut server, header, &[]).is_err(), sequence == REQUESTS_IN_FLIGHT_MAX as u64);
     }
 }
+
+// DWCP-7.1: what is more urgent comes first, also for those who take whole batches.
+#[test]
+fn batches_wait_for_what_is_more_urgent() {
+    let mut pair = Pair::new();
+    for number in 0..100_u8 {
+        pair.ends[CLIENT].message_send(NOW, Priority::Bulk, vec![number].into()).unwrap();
+    }
+    pair.exchange();
+    pair.ends[CLIENT].message_send(NOW, Priority::Control, Bytes::from_static(b"first")).unwrap();
+    pair.exchange();
+    let mut got = Vec::new();
+    let take = |server: &mut dwcp_proto::conn::Connection, got: &mut Vec<(Priority, Bytes)>, max| {
+        server.messages_receive_batched(max, |priority, payload| got.push((priority, payload)))
+    };
+    let server = &mut pair.ends[SERVER];
+    assert_eq!(take(server, &mut got, 100), 0);
+    assert_eq!(server.message_receive().unwrap().payload, "first");
+    while got.len() < 100 {
+        // One by one, and in pieces.
+        got.extend(server.message_receive().map(|message| (message.priority, message.payload)));
+        assert!(take(server, &mut got, 7) <= 7);
+    }
+    assert!(
+        got.iter()
+            .zip(0..)
+            .all(|((priority, payload), number)| *priority == Priority::Bulk && payload[..] == [number])
+    );
+    assert_eq!(take(server, &mut got, 7), 0);
+    assert_eq!(server.message_receive(), None);
+}

@@ -331,17 +331,10 @@ impl InQueue {
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Incoming> {
         let message = match self.queue.front_mut()? {
-            Entry::Batch(priority, rest) => {
-                let len = rest.get_u32_le() as usize;
-                if rest.len() > len {
-                    let payload = rest.split_to(len);
-                    let message = Incoming { priority: *priority, request: None, deadline_ms: 0, payload };
-                    self.consumed += cost(len);
-                    self.update_credit();
-                    return Some(message);
-                }
-                let payload = std::mem::take(rest);
-                Incoming { priority: *priority, request: None, deadline_ms: 0, payload }
+            Entry::Batch(priority, _) => {
+                let (priority, mut first) = (*priority, None);
+                self.pop_batched(1, |_, payload| first = Some(payload));
+                return first.map(|payload| Incoming { priority, request: None, deadline_ms: 0, payload });
             }
             Entry::One(message) => Incoming { payload: std::mem::take(&mut message.payload), ..*message },
         };
@@ -349,6 +342,28 @@ impl InQueue {
         self.consumed += cost(message.payload.len());
         self.update_credit();
         Some(message)
+    }
+
+    /// Gives up to `max` messages to `take` if a batch is next, otherwise none. Returns how many.
+    #[inline]
+    pub(super) fn pop_batched(&mut self, max: usize, mut take: impl FnMut(Priority, Bytes)) -> usize {
+        let Some(Entry::Batch(priority, rest)) = self.queue.front_mut() else { return 0 };
+        let mut count = 0;
+        while count < max && !rest.is_empty() {
+            let len = rest.get_u32_le() as usize;
+            self.consumed += cost(len);
+            take(*priority, rest.split_to(len));
+            count += 1;
+        }
+        if rest.is_empty() {
+            self.queue.pop_front();
+        }
+        self.update_credit();
+        count
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Throws away the request that was just received.

@@ -347,6 +347,15 @@ impl Connection {
         message
     }
 
+    /// Gives up to `max` messages to `take` if small ones that share a frame are next, otherwise none. Returns how many.
+    /// In place of [`message_receive`](Self::message_receive), for throughput: moving an [`Incoming`] around costs more
+    /// than all else that a small message needs.
+    #[inline]
+    pub fn messages_receive_batched(&mut self, max: usize, take: impl FnMut(Priority, Bytes)) -> usize {
+        let urgent = self.in_messages.iter_mut().find(|queue| !queue.is_empty());
+        urgent.map_or(0, |queue| queue.pop_batched(max, take))
+    }
+
     pub(super) fn wake_requesters(&mut self) {
         if std::mem::take(&mut self.requests_blocked) {
             self.events.push_back(Event::MessagesWritable);
