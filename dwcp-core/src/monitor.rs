@@ -10,7 +10,7 @@ use dwcp_sys::{congestion, options, tcp_info};
 
 use crate::{
     adapt::{
-        Action, Change, CongestionControl, Limit, LinkController, LinkControllerConfig, LinkSample,
+        Action, Change, CongestionControl, LONG_RTT, Limit, LinkController, LinkControllerConfig, LinkSample,
         PathSample,
     },
     link::Link,
@@ -27,6 +27,10 @@ const INTERVAL_IDLE: Duration = Duration::from_millis(500);
 const IDLE_AFTER: u32 = 20;
 /// Samples in which the network does not limit a server after which it asks the client for no more than its minimum.
 const WISH_KEPT: u32 = 5;
+/// A queue on the path that outlasts any delay of the writer's (the kernel may have the processor elsewhere for as long).
+const QUEUE_LASTS: Duration = Duration::from_millis(1);
+/// What a frame takes on one link until it is too long for whatever waits behind it.
+const FRAME_LASTS: Duration = Duration::from_millis(1);
 
 struct Monitor {
     shared: Arc<Shared>,
@@ -34,6 +38,7 @@ struct Monitor {
     metrics: ConnectionMetrics,
     at: Duration,
     wire_sent: u64,
+    payload_sent: u64,
     wire_received: u64,
     quiet: u32,
     /// Samples in a row in which something other than the network limited this side.
@@ -60,6 +65,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         metrics: ConnectionMetrics::new(&shared.peer),
         at: shared.now(),
         wire_sent: 0,
+        payload_sent: 0,
         wire_received: 0,
         quiet: 0,
         unlimited: 0,
@@ -89,6 +95,7 @@ impl Monitor {
             samples.iter().for_each(|(link, info)| limit_unsent(link, info));
         }
         let (sent, received) = self.shared.wire_bytes();
+        let payload = self.shared.bytes_sent.load(Ordering::Relaxed);
         let moved = sent + received > self.wire_sent + self.wire_received;
         self.quiet = if moved { 0 } else { self.quiet.saturating_add(1) };
         if let Some(compressor) = &self.shared.compressor {
@@ -96,6 +103,12 @@ impl Monitor {
         }
         if let Some(rtt) = samples.iter().map(|(_, info)| info.rtt_us).filter(|&rtt| rtt > 0).min() {
             self.shared.lock().core.set_rtt(Duration::from_micros(rtt.into()));
+        }
+        if limit == Limit::Network
+            && let Some(rtt_min) = samples.iter().map(|(_, info)| rtt_min(info)).min()
+        {
+            let [wire, payload] = [sent - self.wire_sent, payload - self.payload_sent];
+            self.limit_frames(wire, payload, now - self.at, samples.len(), rtt_min);
         }
         let active: Vec<LinkSample> = {
             let state = self.shared.lock();
@@ -120,6 +133,7 @@ impl Monitor {
         };
         self.metrics.publish(&self.shared, &stats, retransmits);
         (self.at, self.wire_sent, self.wire_received) = (now, sent, received);
+        self.payload_sent = payload;
     }
 
     /// What held the sender back since the last tick: did writing mostly end with a full socket, or with nothing left?
@@ -138,6 +152,18 @@ impl Monitor {
         } else {
             Limit::Application
         }
+    }
+
+    /// What is urgent waits for the rest of a frame, on a slow link for long. Half as long frames are free there, unless
+    /// they are compressed: then they are short on the link anyway, and compress the better the longer they are. Beside
+    /// a long round trip it makes no difference.
+    fn limit_frames(&self, wire: u64, payload: u64, elapsed: Duration, links: usize, rtt_min: Duration) {
+        let mut state = self.shared.lock();
+        let frame_len_max = state.core.frame_bytes_max();
+        let link_rate = wire as f64 / elapsed.as_secs_f64() / links as f64;
+        let lasts = Duration::from_secs_f64(f64::from(frame_len_max) / link_rate.max(1.0));
+        let halved = rtt_min < LONG_RTT && lasts > FRAME_LASTS && wire > payload / 4 * 3;
+        state.core.set_frame_len(if halved { frame_len_max / 2 } else { frame_len_max });
     }
 
     /// How many links this side would like. A client cannot retire a link that the server wants: a server whose own
@@ -181,10 +207,17 @@ fn micros(value: u32) -> Duration {
     Duration::from_micros(value.into())
 }
 
-/// A link whose writer waits although nothing is left in the kernel is starved.
+fn rtt_min(info: &tcp_info::TcpInfo) -> Duration {
+    micros(info.rtt_min_us.unwrap_or(info.rtt_us))
+}
+
+/// A link whose writer waits although nothing is left in the kernel is starved, unless what is under way already queues
+/// somewhere for so long that the writer comes in time.
 fn limit_unsent(link: &Link, info: &tcp_info::TcpInfo) {
-    let starved = info.notsent_bytes == 0 && link.is_blocked();
-    if let Some(bytes) = link.unsent_limit.on_sample(starved)
+    let rtt_min = rtt_min(info);
+    let queues = micros(info.rtt_us).saturating_sub(rtt_min) > QUEUE_LASTS;
+    let starved = info.notsent_bytes == 0 && link.is_blocked() && !queues;
+    if let Some(bytes) = link.unsent_limit.on_sample(starved, rtt_min)
         && let Err(error) = options::set_notsent_lowat(link.socket.tcp(), bytes)
     {
         tracing::debug!(link = link.id.0, %error, "TCP_NOTSENT_LOWAT is not available");
@@ -195,7 +228,7 @@ fn path_sample(link: &Link, info: &tcp_info::TcpInfo) -> LinkSample {
     LinkSample {
         id: link.id.0,
         rtt: micros(info.rtt_us),
-        rtt_min: micros(info.rtt_min_us.unwrap_or(info.rtt_us)),
+        rtt_min: rtt_min(info),
         delivered_bytes: u64::from(info.delivered) * u64::from(info.snd_mss),
         bytes_sent: info.bytes_sent,
         bytes_lost: info.bytes_lost(),
@@ -210,7 +243,7 @@ fn link_stats(link: &Link, info: &tcp_info::TcpInfo) -> LinkStats {
         id: link.id.0,
         congestion_control: congestion::get(link.socket.tcp()).unwrap_or_default(),
         rtt: micros(info.rtt_us),
-        rtt_min: micros(info.rtt_min_us.unwrap_or(info.rtt_us)),
+        rtt_min: rtt_min(info),
         delivery_rate: info.delivery_rate,
         bbr_bandwidth: bbr.map(|bbr| bbr.bandwidth),
         // The kernel begins with ~0.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dwcp_sys::{SocketError, congestion, options, tcp_info};
 use tokio::net::TcpStream;
 
-use crate::{TransportConfig, adapt::CongestionControl, unsent::UNSENT_MIN};
+use crate::{TransportConfig, adapt::CongestionControl, unsent};
 
 /// The smallest round-trip time that the kernel saw; `None` if it does not say.
 pub(crate) fn rtt_min(tcp: &TcpStream) -> Option<Duration> {
@@ -21,7 +21,10 @@ pub(crate) fn configure(tcp: &TcpStream, config: &TransportConfig, chosen: Conge
         }
     };
     report("TCP_NODELAY", options::set_nodelay(tcp, true));
-    report("TCP_NOTSENT_LOWAT", options::set_notsent_lowat(tcp, UNSENT_MIN));
+    report(
+        "TCP_NOTSENT_LOWAT",
+        options::set_notsent_lowat(tcp, unsent::min(rtt_min(tcp).unwrap_or_default())),
+    );
     let silence = config.keepalive_interval * dwcp_proto::limits::KEEPALIVES_LOST_MAX;
     report("TCP_USER_TIMEOUT", options::set_user_timeout(tcp, silence));
     let wanted = config.congestion_control.as_deref().unwrap_or(chosen.name());

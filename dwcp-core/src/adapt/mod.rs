@@ -22,7 +22,7 @@ use crate::config::StreamsConfig;
 const SHORT_RTT: Duration = Duration::from_millis(2);
 
 /// From this round-trip time on a path is long: slow start and single flows leave it empty.
-const LONG_RTT: Duration = Duration::from_millis(10);
+pub(crate) const LONG_RTT: Duration = Duration::from_millis(10);
 /// Links that a long path gets at first: slow start ends sooner, and two to four BBR links carry a fifth more than one
 /// at 1 % loss.
 const STARTUP_LINKS: u16 = 4;

@@ -176,6 +176,8 @@ impl Flow {
 pub struct Connection {
     config: ConnectionConfig,
     frame_bytes_max: u32,
+    /// What streams make of it now.
+    frame_len: u32,
     payload_crc: bool,
     rtt: Duration,
     links: BTreeMap<LinkId, Link>,
@@ -250,6 +252,7 @@ impl Connection {
         };
         Self {
             frame_bytes_max,
+            frame_len: frame_bytes_max,
             payload_crc: !config.links_authenticated && (local.payload_crc || peer.payload_crc),
             rtt: Duration::from_millis(100),
             links: BTreeMap::new(),
@@ -332,6 +335,11 @@ impl Connection {
     /// Tells the round-trip time that the driver measured; it sizes stream windows.
     pub fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt;
+    }
+
+    /// How long new frames of streams get at most, raw. It cannot exceed [`frame_bytes_max`](Self::frame_bytes_max).
+    pub fn set_frame_len(&mut self, len: u32) {
+        self.frame_len = len.clamp(1, self.frame_bytes_max);
     }
 
     /// Payload bytes that the peer's transport has acknowledged.

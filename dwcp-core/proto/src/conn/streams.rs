@@ -78,7 +78,7 @@ impl Connection {
         } else {
             self.flow.send_limit - self.flow.sent
         };
-        let room = half.room().min(connection).min(u64::from(self.frame_bytes_max));
+        let room = half.room().min(connection).min(u64::from(self.frame_len));
         let len = room.min(want as u64) as u32;
         if len == 0 {
             if !std::mem::replace(&mut half.blocked, true) {
