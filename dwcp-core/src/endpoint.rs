@@ -343,7 +343,7 @@ impl EndpointCore {
             let added = state.core.link_added(now, id);
             if added {
                 state.links.push(Arc::clone(&link));
-                state.divide_pacing(self.config.transport.pacing_bytes_per_second);
+                state.divide_pacing();
             }
             added
         });

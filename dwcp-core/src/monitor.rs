@@ -124,6 +124,7 @@ impl Monitor {
         for action in actions {
             self.act(&links, action);
         }
+        self.shared.lock().set_pacing_ceiling(self.controller.pacing_ceiling());
         self.unlimited = if limit == Limit::Network { 0 } else { self.unlimited.saturating_add(1) };
         self.shared.want_links(self.links_wish());
         let retransmits = {

@@ -1,4 +1,5 @@
-//! The pacing limit: one for all links of a connection together.
+//! The pacing limit: one for all links of a connection together, what is configured or what the link controller found
+//! ([`LinkController::pacing_ceiling`](crate::adapt::LinkController::pacing_ceiling)), whichever is less.
 //!
 //! It is divided evenly, anew with each link that comes or goes, under the connection's state lock and before the new
 //! link may send: at no moment do the limits of the links add up to more. Not counted is what a lost link leaves in its
@@ -10,18 +11,37 @@ use dwcp_sys::options;
 
 use crate::{link::Link, shared::State};
 
+/// Bytes per second of all links together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pacing {
+    /// Configured.
+    pub(crate) limit: Option<u64>,
+    /// Of the link controller.
+    pub(crate) ceiling: Option<u64>,
+}
+
 impl State {
     /// Gives each link its share. The newest is last in the list: the others have made room by then.
-    pub(crate) fn divide_pacing(&self, limit: Option<u64>) {
-        let Some(limit) = limit else { return };
-        let share = (limit / self.links.len().max(1) as u64).max(1);
+    pub(crate) fn divide_pacing(&self) {
+        let limit = self.pacing.limit.into_iter().chain(self.pacing.ceiling).min();
+        let share = limit.map_or(0, |limit| (limit / self.links.len().max(1) as u64).max(1));
         self.links.iter().for_each(|link| pace(link, share));
+    }
+
+    /// What the controller thinks that all links together should send at most.
+    pub(crate) fn set_pacing_ceiling(&mut self, ceiling: Option<u64>) {
+        if self.pacing.ceiling != ceiling {
+            self.pacing.ceiling = ceiling;
+            self.divide_pacing();
+        }
     }
 }
 
+/// `share`: bytes per second, 0 for no limit.
 fn pace(link: &Arc<Link>, share: u64) {
     if link.paced_at.swap(share, Ordering::Relaxed) != share
-        && let Err(error) = options::set_max_pacing_rate(link.socket.tcp(), Some(share))
+        && let Err(error) =
+            options::set_max_pacing_rate(link.socket.tcp(), Some(share).filter(|&share| share > 0))
     {
         tracing::warn!(link = link.id.0, %error, "pacing is not available");
     }

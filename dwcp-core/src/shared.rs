@@ -31,7 +31,9 @@ use crate::{
     busy_poll::BusyPoll,
     compressor::Compressor,
     link::{self, Link},
-    metrics, monitor, security,
+    metrics, monitor,
+    pacing::Pacing,
+    security,
     stats::LinkStats,
     task::CallGuard,
 };
@@ -68,6 +70,7 @@ pub(crate) struct State {
     /// What the controller chose, unless the configuration says it; `None` before the first link.
     pub(crate) congestion_control: Option<CongestionControl>,
     pub(crate) links_wanted_by_peer: u32,
+    pub(crate) pacing: Pacing,
     /// The task whose panic ended the connection.
     pub(crate) panicked: Option<&'static str>,
 }
@@ -134,6 +137,7 @@ impl Shared {
                 timer_armed: None,
                 links_wanted: config.streams.initial.into(),
                 links_wanted_by_peer: 0,
+                pacing: Pacing { limit: config.pacing_bytes_per_second, ceiling: None },
                 link_stats: Vec::new(),
                 past_retransmits: 0,
                 last_decision: String::new(),
@@ -302,7 +306,7 @@ impl Shared {
         let Some(index) = state.links.iter().position(|link| link.id == id) else { return };
         let link = state.links.swap_remove(index);
         self.stop_link(state, &link);
-        state.divide_pacing(self.config.pacing_bytes_per_second);
+        state.divide_pacing();
         self.links_changed.notify_one();
         for other in &state.links {
             other.kick();

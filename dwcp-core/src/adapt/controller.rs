@@ -6,9 +6,10 @@ mod trial;
 use std::time::Duration;
 
 use super::{
-    Action, Change, CongestionControl, Limit, LinkSample, PathSample, SHORT_RTT,
+    Action, Change, CongestionControl, LONG_RTT, Limit, LinkSample, PathSample, SHORT_RTT,
+    ceiling::Ceiling,
     evidence::{Evidence, Loss},
-    goodput::Goodput,
+    goodput::{Goodput, SLOT_MIN},
     links_at_first,
 };
 use crate::config::StreamsConfig;
@@ -29,7 +30,7 @@ const UNSURE: Duration = Duration::from_secs(2);
 const RANDOM_RTTS: u32 = 10;
 /// The path is another one if goodput differs from what it was by this factor.
 const PATH_CHANGE: f64 = 1.4;
-const PATH_CHANGE_SLOTS: usize = 12;
+const PATH_CHANGE_SLOTS: u32 = 12;
 /// Share of the time that a link must have been short of send buffer for it to be the limit.
 const BUFFER_LIMITED: f64 = 0.3;
 /// Links that did not come up are asked for again after this time, doubled each time, at most three times.
@@ -56,6 +57,7 @@ pub struct LinkController {
     startup: Option<Startup>,
     trial: Option<Trial>,
     evidence: Evidence,
+    ceiling: Ceiling,
     goodput: Goodput,
     /// Goodput after the last change, to notice another path.
     settled: Option<f64>,
@@ -110,6 +112,7 @@ impl LinkController {
             startup: Some(Startup::default()),
             trial: None,
             evidence: Evidence::default(),
+            ceiling: Ceiling::default(),
             goodput: Goodput::default(),
             settled: None,
             calm_at: Duration::ZERO,
@@ -164,7 +167,10 @@ impl LinkController {
         let rtt = sample.links.iter().map(|link| link.rtt).max().unwrap_or_default();
         let slot_done = self.goodput.measure(sample.now, rtt);
         if self.startup.is_some() && slot_done {
-            self.follow_startup(sample.now);
+            self.follow_startup(sample.now, rtt);
+        }
+        if slot_done {
+            self.follow_ceiling(sample.now, rtt);
         }
         if self.trial.is_some() {
             self.follow_trial(sample, rtt, &mut actions);
@@ -228,7 +234,7 @@ impl LinkController {
         }
     }
 
-    fn follow_startup(&mut self, now: Duration) {
+    fn follow_startup(&mut self, now: Duration, rtt: Duration) {
         let (Some(startup), Some(newest)) = (&mut self.startup, self.goodput.newest(1).next()) else {
             return;
         };
@@ -240,6 +246,8 @@ impl LinkController {
         startup.best = startup.best.max(newest);
         if startup.flat_slots >= STARTUP_FLAT_SLOTS {
             self.startup = None;
+            // Slots of start-up say nothing about the path.
+            self.calm_at = now + PATH_CHANGE_SLOTS * rtt.max(SLOT_MIN);
             let short = self.short_path();
             self.links_pause.until = now + if short { PAUSE_FIRST_SHORT } else { PAUSE_FIRST };
             self.last_step = if short { Step::Fewer } else { Step::More };
@@ -248,12 +256,29 @@ impl LinkController {
         }
     }
 
+    fn follow_ceiling(&mut self, now: Duration, rtt: Duration) {
+        let rtt_min = self.evidence.rtt_min().filter(|&rtt_min| rtt_min >= LONG_RTT);
+        let is_bbr = self.congestion_control == Some(CongestionControl::Bbr);
+        match rtt_min {
+            Some(rtt_min) if is_bbr && self.startup.is_none() => {
+                self.ceiling.follow(now, rtt, rtt_min, &self.goodput);
+            }
+            _ => self.ceiling.lift(),
+        }
+    }
+
+    /// Bytes per second that all links together should be paced to.
+    pub fn pacing_ceiling(&self) -> Option<u64> {
+        self.ceiling.bytes_per_second().filter(|_| self.congestion_control == Some(CongestionControl::Bbr))
+    }
+
     fn short_path(&self) -> bool {
         self.evidence.rtt_min().is_some_and(|rtt| rtt < SHORT_RTT)
     }
 
     fn notice_path_change(&mut self, now: Duration) {
-        let Some(current) = self.goodput.median(PATH_CHANGE_SLOTS).filter(|_| now >= self.calm_at) else {
+        let Some(current) = self.goodput.median(PATH_CHANGE_SLOTS as usize).filter(|_| now >= self.calm_at)
+        else {
             return;
         };
         let known = *self.settled.get_or_insert(current);

@@ -8,34 +8,52 @@ use super::LinkSample;
 /// Slots that are remembered.
 const SLOTS_MAX: usize = 16;
 /// A slot is at least this long, also on short paths.
-const SLOT_MIN: Duration = Duration::from_millis(100);
+pub(super) const SLOT_MIN: Duration = Duration::from_millis(100);
 
 /// Measures goodput while the network is the limit.
 #[derive(Debug, Default)]
 pub(super) struct Goodput {
-    /// Delivered bytes of each open link when last seen, and of all links together since the beginning.
-    links: Vec<(u32, u64)>,
+    /// Of each open link when last seen, and of all links together since the beginning.
+    links: Vec<(u32, Bytes)>,
+    total: Bytes,
+    /// Time and total at the start of the running slot.
+    started: Option<(Duration, Bytes)>,
+    /// Complete slots, the newest last.
+    slots: VecDeque<Slot>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bytes {
     delivered: u64,
-    /// Time and delivered bytes at the start of the running slot.
-    started: Option<(Duration, u64)>,
-    /// Bytes per second of complete slots, the newest last.
-    slots: VecDeque<f64>,
+    lost: u64,
+}
+
+/// Bytes per second.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    delivered: f64,
+    lost: f64,
 }
 
 impl Goodput {
     /// Counts what links delivered since the last sample.
     pub(super) fn count(&mut self, links: &[LinkSample]) {
         for link in links {
-            let before =
-                self.links.iter().find(|(id, _)| *id == link.id).map_or(0, |(_, delivered)| *delivered);
-            self.delivered += link.delivered_bytes.saturating_sub(before);
+            let before = self
+                .links
+                .iter()
+                .find(|(id, _)| *id == link.id)
+                .map_or(Bytes::default(), |(_, bytes)| *bytes);
+            self.total.delivered += link.delivered_bytes.saturating_sub(before.delivered);
+            self.total.lost += link.bytes_lost.saturating_sub(before.lost);
         }
-        self.links = links.iter().map(|link| (link.id, link.delivered_bytes)).collect();
+        let seen = |link: &LinkSample| Bytes { delivered: link.delivered_bytes, lost: link.bytes_lost };
+        self.links = links.iter().map(|link| (link.id, seen(link))).collect();
     }
 
     /// Measures up to now; whether that completed a slot.
     pub(super) fn measure(&mut self, now: Duration, rtt: Duration) -> bool {
-        let (start, delivered_start) = *self.started.get_or_insert((now, self.delivered));
+        let (start, before) = *self.started.get_or_insert((now, self.total));
         let elapsed = now.saturating_sub(start);
         if elapsed < rtt.max(SLOT_MIN) {
             return false;
@@ -43,8 +61,12 @@ impl Goodput {
         if self.slots.len() == SLOTS_MAX {
             self.slots.pop_front();
         }
-        self.slots.push_back((self.delivered - delivered_start) as f64 / elapsed.as_secs_f64());
-        self.started = Some((now, self.delivered));
+        let rate = |bytes: u64| bytes as f64 / elapsed.as_secs_f64();
+        self.slots.push_back(Slot {
+            delivered: rate(self.total.delivered - before.delivered),
+            lost: rate(self.total.lost - before.lost),
+        });
+        self.started = Some((now, self.total));
         true
     }
 
@@ -66,7 +88,15 @@ impl Goodput {
 
     /// The newest `n` slots, the newest first.
     pub(super) fn newest(&self, n: usize) -> impl Iterator<Item = f64> {
-        self.slots.iter().rev().take(n).copied()
+        self.slots.iter().rev().take(n).map(|slot| slot.delivered)
+    }
+
+    /// Share of what was sent in the newest `n` slots that was lost, for whatever reason.
+    pub(super) fn lost_share(&self, n: usize) -> f64 {
+        let newest = self.slots.iter().rev().take(n);
+        let [delivered, lost] =
+            newest.fold([0.0, 0.0], |[delivered, lost], slot| [delivered + slot.delivered, lost + slot.lost]);
+        lost / (delivered + lost).max(1.0)
     }
 
     /// Median of the newest `n` slots; `None` if there are fewer.

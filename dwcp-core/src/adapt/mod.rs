@@ -4,6 +4,7 @@
 //! Pure: samples and times come in through [`LinkController::on_sample`], actions go out. Opening, retiring and
 //! configuring sockets is the driver's; so is a connection that has lost all of its links.
 
+mod ceiling;
 mod controller;
 mod evidence;
 mod goodput;
@@ -26,6 +27,9 @@ pub(crate) const LONG_RTT: Duration = Duration::from_millis(10);
 /// Links that a long path gets at first: slow start ends sooner, and two to four BBR links carry a fifth more than one
 /// at 1 % loss.
 const STARTUP_LINKS: u16 = 4;
+/// And from this round-trip time on: each doubling saves one.
+const VERY_LONG_RTT: Duration = Duration::from_millis(140);
+const STARTUP_LINKS_VERY_LONG: u16 = 8;
 
 /// A TCP congestion control that the controller knows how to judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +43,12 @@ pub enum CongestionControl {
 /// Links that a connection begins with: on a long path (10 ms) so many that slow start is shorter, and that random
 /// loss does less harm. They are made before there is anything to send, because making them takes round trips.
 pub fn links_at_first(streams: StreamsConfig, rtt_min: Duration) -> u16 {
-    if rtt_min < LONG_RTT { streams.initial } else { streams.initial.max(STARTUP_LINKS.min(streams.max)) }
+    let links = match rtt_min {
+        rtt if rtt < LONG_RTT => return streams.initial,
+        rtt if rtt < VERY_LONG_RTT => STARTUP_LINKS,
+        _ => STARTUP_LINKS_VERY_LONG,
+    };
+    streams.initial.max(links.min(streams.max))
 }
 
 impl CongestionControl {

@@ -64,6 +64,7 @@ impl Run {
                 self.network.apply(&action, cc);
                 self.decisions.push((self.network.now, action));
             }
+            self.network.pacing = self.controller.pacing_ceiling().map_or(f64::INFINITY, |rate| rate as f64);
         }
         (self.network.delivered() - acked) / (self.network.now - start) / MBIT
     }
