@@ -42,7 +42,9 @@ fuzz: deps
 
 ## DWCP beside its peers on loopback; writes docs/benchmarks.md. BENCH takes further flags of dwcp-bench.
 bench: programs
-	$(BIN)/dwcp-bench --json $(TARGET)/bench.json --doc docs/benchmarks.md \
+	cargo bench --locked -p dwcp-benches --bench allocations --bench memory >$(TARGET)/counted.txt
+	$(BIN)/dwcp-bench --json $(TARGET)/bench.json --counted $(TARGET)/counted.txt \
+		--doc docs/benchmarks.md --readme README.md \
 		$(addprefix --lab ,$(wildcard $(TARGET)/lab.json)) \
 		$(addprefix --course ,$(wildcard $(TARGET)/course.json)) $(BENCH)
 

@@ -158,6 +158,6 @@ async fn unread() {
     }
     let grown = acceptor.resident().saturating_sub(before);
     let bound = config(1).transport.connection_window_bytes + ALLOWANCE;
-    println!("{STREAMS} unread streams: {last} bytes came, {grown} bytes of memory, bound {bound}");
+    println!("{STREAMS} unread streams: {last} bytes came, {grown} bytes of memory, {bound} bytes allowed");
     println!("window + 32 MiB is {}", if grown <= bound { "kept" } else { "NOT kept" });
 }

@@ -69,7 +69,8 @@ pub(crate) struct EndpointCore {
     pub(crate) tls: RwLock<Option<Arc<TlsConfig>>>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, Known>>,
     pub(crate) shutting_down: AtomicBool,
-    frame_buffers: Arc<BufferPool>,
+    /// For frames of full and of half length: senders halve them on slow links.
+    frame_buffers: [Arc<BufferPool>; 2],
     scratch_buffers: Arc<BufferPool>,
     /// Started with the first connection that may compress; `None` inside: no threads.
     compress_pool: OnceLock<Option<Arc<CompressPool>>>,
@@ -231,7 +232,9 @@ impl EndpointCore {
             tls: RwLock::new(config.tls.clone()),
             connections: Mutex::default(),
             shutting_down: AtomicBool::new(false),
-            frame_buffers: BufferPool::new(config.transport.frame_bytes_max as usize, FRAME_BUFFERS_KEPT),
+            frame_buffers: [1, 2].map(|part| {
+                BufferPool::new(config.transport.frame_bytes_max as usize / part, FRAME_BUFFERS_KEPT)
+            }),
             scratch_buffers: BufferPool::new(SCRATCH_LEN, SCRATCH_BUFFERS_KEPT),
             compress_pool: OnceLock::new(),
             config,
@@ -336,7 +339,7 @@ impl EndpointCore {
         };
         socket_options::configure(socket.tcp(), &self.config.transport, chosen);
         let reader =
-            FrameReader::new(payload_max, Arc::clone(&self.frame_buffers), Arc::clone(&self.scratch_buffers));
+            FrameReader::new(payload_max, self.frame_buffers.clone(), Arc::clone(&self.scratch_buffers));
         let zerocopy = ZeroCopy::new(self.config.transport.zerocopy, &socket);
         let link = Link::new(id, socket, reader, zerocopy);
         let added = shared.with(|state, now| {

@@ -60,6 +60,9 @@ pub(crate) struct Link {
     pub(crate) ended_drained: AtomicU32,
     /// Pacing rate in force, bytes per second; 0 if none.
     pub(crate) paced_at: AtomicU64,
+    /// Bytes per second, smoothed; and `wire_sent` when that was last measured.
+    pub(crate) carried: AtomicU64,
+    pub(crate) measured: AtomicU64,
     pub(crate) unsent_limit: UnsentLimit,
     /// Of the last writing: the writer itself may be busy for long.
     zerocopy: Mutex<&'static str>,
@@ -231,6 +234,8 @@ impl Link {
             ended_full: AtomicU32::new(0),
             ended_drained: AtomicU32::new(0),
             paced_at: AtomicU64::new(0),
+            carried: AtomicU64::new(0),
+            measured: AtomicU64::new(0),
             unsent_limit: UnsentLimit::default(),
             zerocopy: described,
         })

@@ -201,12 +201,12 @@ impl Messages {
     /// Appends at least one and at most `max` messages to `out`; returns how many. Cancellation-safe.
     pub async fn recv_many(&self, out: &mut Vec<IncomingMessage>, max: usize) -> Result<usize, MessageError> {
         let shared = self.shared();
-        let before = out.len();
+        let (before, max) = (out.len(), max.max(1));
         let mut polled = false;
         loop {
             let ended = shared.with(|state, _| {
                 loop {
-                    let room = max.max(1) - (out.len() - before);
+                    let room = max - (out.len() - before);
                     let batched = state.core.messages_receive_batched(room, |priority, payload| {
                         out.push(IncomingMessage { priority, payload, responder: None });
                     });

@@ -29,6 +29,8 @@ const IDLE_AFTER: u32 = 20;
 const WISH_KEPT: u32 = 5;
 /// A queue on the path that outlasts any delay of the writer's (the kernel may have the processor elsewhere for as long).
 const QUEUE_LASTS: Duration = Duration::from_millis(1);
+/// Frames are not made shorter than this.
+const FRAME_LEN_MIN: u32 = 64 << 10;
 /// What a frame takes on one link until it is too long for whatever waits behind it.
 const FRAME_LASTS: Duration = Duration::from_millis(1);
 
@@ -39,6 +41,7 @@ struct Monitor {
     at: Duration,
     wire_sent: u64,
     payload_sent: u64,
+    shrinks: Shrinks,
     wire_received: u64,
     quiet: u32,
     /// Samples in a row in which something other than the network limited this side.
@@ -48,7 +51,7 @@ struct Monitor {
 /// Runs until the connection has ended.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let available = match &shared.config.congestion_control {
-        Some(_) => Vec::new(), // pinned
+        Some(_) => Vec::new(), // see `pinned`
         None => {
             let offered = congestion::available();
             let first = shared.lock().congestion_control.unwrap_or(CongestionControl::Bbr);
@@ -59,13 +62,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             [first, other].into_iter().filter(|cc| offered.iter().any(|name| name == cc.name())).collect()
         }
     };
+    let pinned = shared.config.congestion_control.as_deref().and_then(CongestionControl::named);
     let streams = shared.config.streams;
     let mut monitor = Monitor {
-        controller: LinkController::new(LinkControllerConfig { streams, available }),
+        controller: LinkController::new(LinkControllerConfig { streams, available, pinned }),
         metrics: ConnectionMetrics::new(&shared.peer),
         at: shared.now(),
         wire_sent: 0,
         payload_sent: 0,
+        shrinks: Shrinks::default(),
         wire_received: 0,
         quiet: 0,
         unlimited: 0,
@@ -104,11 +109,16 @@ impl Monitor {
         if let Some(rtt) = samples.iter().map(|(_, info)| info.rtt_us).filter(|&rtt| rtt > 0).min() {
             self.shared.lock().core.set_rtt(Duration::from_micros(rtt.into()));
         }
-        if limit == Limit::Network
-            && let Some(rtt_min) = samples.iter().map(|(_, info)| rtt_min(info)).min()
+        self.shrinks.count(sent - self.wire_sent, payload - self.payload_sent);
+        let elapsed = now - self.at;
+        links.iter().for_each(|link| link.measure_carried(elapsed));
         {
-            let [wire, payload] = [sent - self.wire_sent, payload - self.payload_sent];
-            self.limit_frames(wire, payload, now - self.at, samples.len(), rtt_min);
+            let mut state = self.shared.lock();
+            let len_max = state.core.frame_bytes_max();
+            let link_rate = (sent - self.wire_sent) as f64 / elapsed.as_secs_f64() / links.len() as f64;
+            let rtt_min = samples.iter().map(|(_, info)| rtt_min(info)).min().unwrap_or_default();
+            let matters = limit == Limit::Network && rtt_min < LONG_RTT && !self.shrinks.is_compressed();
+            state.core.set_frame_len(if matters { frame_len(len_max, link_rate) } else { len_max });
         }
         let active: Vec<LinkSample> = {
             let state = self.shared.lock();
@@ -155,18 +165,6 @@ impl Monitor {
         }
     }
 
-    /// What is urgent waits for the rest of a frame, on a slow link for long. Half as long frames are free there, unless
-    /// they are compressed: then they are short on the link anyway, and compress the better the longer they are. Beside
-    /// a long round trip it makes no difference.
-    fn limit_frames(&self, wire: u64, payload: u64, elapsed: Duration, links: usize, rtt_min: Duration) {
-        let mut state = self.shared.lock();
-        let frame_len_max = state.core.frame_bytes_max();
-        let link_rate = wire as f64 / elapsed.as_secs_f64() / links as f64;
-        let lasts = Duration::from_secs_f64(f64::from(frame_len_max) / link_rate.max(1.0));
-        let halved = rtt_min < LONG_RTT && lasts > FRAME_LASTS && wire > payload / 4 * 3;
-        state.core.set_frame_len(if halved { frame_len_max / 2 } else { frame_len_max });
-    }
-
     /// How many links this side would like. A client cannot retire a link that the server wants: a server whose own
     /// sending has no use for many leaves it to the client, whose links they are, too.
     fn links_wish(&self) -> u16 {
@@ -200,6 +198,33 @@ impl Monitor {
     }
 }
 
+/// Frame bytes sent for payload bytes accepted, over about ten samples.
+#[derive(Debug, Default)]
+struct Shrinks {
+    wire: f64,
+    payload: f64,
+}
+
+impl Shrinks {
+    fn count(&mut self, wire: u64, payload: u64) {
+        self.wire += wire as f64 - 0.1 * self.wire;
+        self.payload += payload as f64 - 0.1 * self.payload;
+    }
+
+    fn is_compressed(&self) -> bool {
+        self.wire < 0.75 * self.payload
+    }
+}
+
+/// How long frames of at most `len_max` should be on links of this rate, bytes per second. What is urgent waits for the
+/// rest of a frame, on a slow link for long; half as long ones cost little there. Not where frames are compressed: they
+/// are short on the link anyway, and compress the better the longer they are. Nor beside a long round trip, where it
+/// makes no difference.
+fn frame_len(len_max: u32, link_rate: f64) -> u32 {
+    let halves = f64::from(len_max) > link_rate * FRAME_LASTS.as_secs_f64() && len_max / 2 >= FRAME_LEN_MIN;
+    if halves { len_max / 2 } else { len_max }
+}
+
 pub(crate) fn sample(link: &Link) -> Option<tcp_info::TcpInfo> {
     tcp_info::sample(link.socket.tcp()).ok()
 }
@@ -216,7 +241,8 @@ fn rtt_min(info: &tcp_info::TcpInfo) -> Duration {
 /// somewhere for so long that the writer comes in time.
 fn limit_unsent(link: &Link, info: &tcp_info::TcpInfo) {
     let rtt_min = rtt_min(info);
-    let queues = micros(info.rtt_us).saturating_sub(rtt_min) > QUEUE_LASTS;
+    // Over a long path the round trip also varies by itself.
+    let queues = rtt_min < LONG_RTT && micros(info.rtt_us).saturating_sub(rtt_min) > QUEUE_LASTS;
     let starved = info.notsent_bytes == 0 && link.is_blocked() && !queues;
     if let Some(bytes) = link.unsent_limit.on_sample(starved, rtt_min)
         && let Err(error) = options::set_notsent_lowat(link.socket.tcp(), bytes)
@@ -255,5 +281,40 @@ fn link_stats(link: &Link, info: &tcp_info::TcpInfo) -> LinkStats {
         wire_bytes_sent: link.wire_sent.load(Ordering::Relaxed),
         wire_bytes_received: link.wire_received.load(Ordering::Relaxed),
         zerocopy: link.zerocopy(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_halved_where_they_would_take_long_and_are_not_short() {
+        const KIB: u32 = 1 << 10;
+        for (len_max, mbit, expected) in [
+            (256 * KIB, 100.0, 128 * KIB),
+            (256 * KIB, 1000.0, 128 * KIB),
+            (256 * KIB, 10_000.0, 256 * KIB),
+            (4096 * KIB, 10_000.0, 2048 * KIB),
+            (64 * KIB, 100.0, 64 * KIB),
+            (256 * KIB, 0.0, 128 * KIB),
+        ] {
+            assert_eq!(frame_len(len_max, mbit * 1e6 / 8.0), expected, "{len_max} bytes at {mbit} Mbit/s");
+        }
+    }
+
+    /// Payload counts when it is accepted, a frame at a time, and its frame when it is written: at 8 Mbit/s samples apart.
+    #[test]
+    fn a_slow_link_does_not_look_compressed() {
+        let mut shrinks = Shrinks::default();
+        let mut ahead = 0;
+        for sample in 0..1000 {
+            let payload = if ahead < 200_000 { 131_072 } else { 0 };
+            ahead = ahead + payload - 100_000_u64.min(ahead + payload);
+            shrinks.count(100_000, payload);
+            assert!(sample < 10 || !shrinks.is_compressed(), "sample {sample}: {shrinks:?}");
+        }
+        (0..50).for_each(|_| shrinks.count(100_000, 300_000));
+        assert!(shrinks.is_compressed());
     }
 }

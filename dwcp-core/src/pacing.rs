@@ -1,15 +1,15 @@
 //! The pacing limit: one for all links of a connection together, what is configured or what the link controller found
 //! ([`LinkController::pacing_ceiling`](crate::adapt::LinkController::pacing_ceiling)), whichever is less.
 //!
-//! It is divided evenly, anew with each link that comes or goes, under the connection's state lock and before the new
+//! The limit is divided evenly, anew with each link that comes or goes, under the connection's state lock and before the new
 //! link may send: at no moment do the limits of the links add up to more. Not counted is what a lost link leaves in its
 //! kernel's buffer, which still goes out at the rate that it had.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use dwcp_sys::options;
 
-use crate::{link::Link, shared::State};
+use crate::{adapt::ceiling::HEADROOM, link::Link, shared::State};
 
 /// Bytes per second of all links together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,38 +20,83 @@ pub(crate) struct Pacing {
     pub(crate) ceiling: Option<u64>,
 }
 
+/// Changes of a link's part of the ceiling by less than this share are not worth a system call.
+const STEP: f64 = 0.02;
+/// Weight of the newest sample in what a link carries.
+const CARRIED_WEIGHT: f64 = 0.1;
+
+impl Pacing {
+    /// What is in force, for people.
+    pub(crate) fn decision(self) -> String {
+        let (rate, why) = match (self.limit, self.ceiling) {
+            (None, None) => return "none".to_owned(),
+            (Some(limit), ceiling) if ceiling.is_none_or(|ceiling| limit <= ceiling) => (limit, "configured"),
+            (_, ceiling) => (ceiling.unwrap_or_default(), "a little more than the links carry together"),
+        };
+        format!("{:.1} Mbit/s: {why}", rate as f64 * 8.0 / 1e6)
+    }
+
+    /// Bytes per second of one of so many links, 0 for no limit. Of the limit all get the same; of the ceiling one that
+    /// carries more gets more, or it could never carry what others cannot.
+    fn share(self, links: usize, carried: u64) -> u64 {
+        let even = |rate: u64| (rate / links.max(1) as u64).max(1);
+        let more = (HEADROOM * carried as f64) as u64;
+        let ceiling = self.ceiling.map(|ceiling| even(ceiling).max(more));
+        self.limit.map(even).into_iter().chain(ceiling).min().unwrap_or(0)
+    }
+}
+
 impl State {
     /// Gives each link its share. The newest is last in the list: the others have made room by then.
     pub(crate) fn divide_pacing(&self) {
-        let limit = self.pacing.limit.into_iter().chain(self.pacing.ceiling).min();
-        let share = limit.map_or(0, |limit| (limit / self.links.len().max(1) as u64).max(1));
-        self.links.iter().for_each(|link| pace(link, share));
+        for link in &self.links {
+            let share = self.pacing.share(self.links.len(), link.carried.load(Ordering::Relaxed));
+            let before = link.paced_at.load(Ordering::Relaxed);
+            let little = (share as f64 / before as f64 - 1.0).abs() < STEP;
+            // The configured limit is kept to the byte.
+            if before != share && !(little && self.pacing.limit.is_none()) {
+                pace(link, share);
+            }
+        }
     }
 
-    /// What the controller thinks that all links together should send at most.
+    /// What the controller thinks that all links together should send at most. To be called with each sample.
     pub(crate) fn set_pacing_ceiling(&mut self, ceiling: Option<u64>) {
-        if self.pacing.ceiling != ceiling {
+        if ceiling.is_some() || self.pacing.ceiling.is_some() {
             self.pacing.ceiling = ceiling;
             self.divide_pacing();
         }
     }
 }
 
+impl Link {
+    /// Takes note of what was sent since the last sample.
+    pub(crate) fn measure_carried(&self, elapsed: Duration) {
+        let sent = self.wire_sent.load(Ordering::Relaxed);
+        let moved = sent - self.measured.swap(sent, Ordering::Relaxed);
+        let rate = moved as f64 / elapsed.as_secs_f64().max(1e-3);
+        let before = self.carried.load(Ordering::Relaxed) as f64;
+        self.carried.store((before + CARRIED_WEIGHT * (rate - before)) as u64, Ordering::Relaxed);
+    }
+}
+
 /// `share`: bytes per second, 0 for no limit.
-fn pace(link: &Arc<Link>, share: u64) {
-    if link.paced_at.swap(share, Ordering::Relaxed) != share
-        && let Err(error) =
-            options::set_max_pacing_rate(link.socket.tcp(), Some(share).filter(|&share| share > 0))
-    {
-        tracing::warn!(link = link.id.0, %error, "pacing is not available");
+fn pace(link: &Link, share: u64) {
+    link.paced_at.store(share, Ordering::Relaxed);
+    let limit = Some(share).filter(|&share| share > 0);
+    if let Err(error) = options::set_max_pacing_rate(link.socket.tcp(), limit) {
+        tracing::debug!(link = link.id.0, %error, "pacing is not available");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::atomic::{AtomicBool, AtomicU32},
-        time::{Duration, Instant},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicU32},
+        },
+        time::Instant,
     };
 
     use bytes::Bytes;
@@ -61,6 +106,20 @@ mod tests {
 
     /// Only a hang reaches it.
     const PATIENCE: Duration = Duration::from_secs(120);
+
+    #[test]
+    fn a_ceiling_leaves_more_to_who_carries_more_and_a_limit_does_not() {
+        let pacing = |limit, ceiling| Pacing { limit, ceiling };
+        assert_eq!(pacing(None, None).share(4, 500), 0);
+        assert_eq!(pacing(None, Some(400)).share(4, 50), 100);
+        assert_eq!(pacing(None, Some(400)).share(4, 200), 220);
+        assert_eq!(pacing(Some(400), None).share(4, 200), 100);
+        assert_eq!(pacing(Some(400), Some(800)).share(4, 200), 100);
+        assert_eq!(pacing(Some(400), Some(200)).share(4, 10), 50);
+        assert_eq!(pacing(Some(80_000_000), Some(90_000_000)).decision(), "640.0 Mbit/s: configured");
+        assert!(pacing(None, Some(12_500_000)).decision().starts_with("100.0 Mbit/s: a little more"));
+        assert_eq!(pacing(None, None).decision(), "none");
+    }
 
     async fn pair(links: u16, limit: u64) -> (Connection, Connection) {
         let settings = |name: &str, links| {

@@ -40,7 +40,7 @@ struct Large {
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     payload_max: u32,
-    frame_buffers: Arc<BufferPool>,
+    frame_buffers: [Arc<BufferPool>; 2],
     scratch_buffers: Arc<BufferPool>,
     scratch: PooledBuffer,
     filled: usize,
@@ -78,7 +78,7 @@ impl LargeBuffer {
 impl FrameReader {
     pub(crate) fn new(
         payload_max: u32,
-        frame_buffers: Arc<BufferPool>,
+        frame_buffers: [Arc<BufferPool>; 2],
         scratch_buffers: Arc<BufferPool>,
     ) -> Self {
         let scratch = scratch_buffers.take();
@@ -183,11 +183,13 @@ impl FrameReader {
     fn start_large(&mut self, header: FrameHeader, payload_start: usize) -> Large {
         let len = header.wire_len as usize;
         // A pooled buffer only where the payload nearly fills it: memory held stays close to what credit paid for.
-        let pooled_len = self.frame_buffers.buffer_len();
-        let mut buffer = if len <= pooled_len && len > pooled_len - pooled_len / 8 {
-            LargeBuffer::Pooled(self.frame_buffers.take())
-        } else {
-            LargeBuffer::Exact(vec![0; len])
+        let nearly_filled = |pool: &&Arc<BufferPool>| {
+            let pooled_len = pool.buffer_len();
+            len <= pooled_len && len > pooled_len - pooled_len / 8
+        };
+        let mut buffer = match self.frame_buffers.iter().find(nearly_filled) {
+            Some(pool) => LargeBuffer::Pooled(pool.take()),
+            None => LargeBuffer::Exact(vec![0; len]),
         };
         let here = &self.scratch.as_ref()[payload_start..self.filled];
         buffer.as_mut_slice(len)[..here.len()].copy_from_slice(here);

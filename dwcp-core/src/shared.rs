@@ -1,6 +1,7 @@
 //! What all handles and tasks of a connection share: the protocol state behind one lock, and who waits for what.
 //!
-//! Lock order: a link's writer, then the state. The state is never held over a system call.
+//! Lock order: a link's writer, then the state. Under the state no socket is read, written or waited for; the few system
+//! calls that are made under it are listed in `ARCHITECTURE.md`, invariant 10.
 
 use std::{
     collections::HashMap,

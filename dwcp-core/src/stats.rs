@@ -22,6 +22,8 @@ pub struct ConnectionStats {
     pub last_decision: String,
     /// How frames are compressed now, and why.
     pub compression_decision: String,
+    /// What all links together are paced to, and why.
+    pub pacing_decision: String,
     /// One entry for each live link.
     pub links: Vec<LinkStats>,
 }
@@ -85,6 +87,7 @@ impl Shared {
             resumes: self.resumes.load(Ordering::Relaxed),
             last_decision: state.last_decision.clone(),
             compression_decision,
+            pacing_decision: state.pacing.decision(),
             links: state.link_stats.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! How much may wait unsent in the kernel of a link (`TCP_NOTSENT_LOWAT`), where nothing overtakes it.
 //!
 //! Little is good for whatever is urgent, too little starves a fast link: the kernel wakes the writer when half of it is
-//! left, and the rest must last until the writer has come. So a link begins with little, gets more when it is seen
+//! left, and the rest must last until the writer has come. So a link begins with little, gets more when it is seen three times
 //! without anything to send while its writer waits, and gives back what it has not needed for long.
 
 use std::{
@@ -10,8 +10,8 @@ use std::{
 };
 
 /// Bounds; where the link is long, [`min`] says more.
-pub(crate) const UNSENT_MIN: u32 = 64 << 10;
-pub(crate) const UNSENT_MAX: u32 = 256 << 10;
+const UNSENT_MIN: u32 = 64 << 10;
+const UNSENT_MAX: u32 = 256 << 10;
 /// Half a frame of the default size keeps links of 300 Mbit/s full over 200 ms; a quarter costs them a tenth. And beside
 /// such a round trip it is not worth mentioning.
 const UNSENT_MIN_LONG: u32 = 128 << 10;

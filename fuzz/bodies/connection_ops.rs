@@ -153,6 +153,8 @@ impl World {
                 }
             }
             15 => {
+                end.set_frame_len(input.arbitrary()?);
+                end.messages_receive_batched(input.arbitrary::<u8>()?.into(), |_, _| {});
                 let request = end.message_receive().and_then(|message| message.request);
                 if let (Some(id), true) = (request, input.arbitrary()?) {
                     let _ = end.respond(now, id, ResponseStatus::Error, Bytes::new());

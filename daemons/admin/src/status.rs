@@ -54,6 +54,9 @@ pub struct ConnectionStatus {
     pub link_decision: String,
     /// How frames are compressed, and why.
     pub compression_decision: String,
+    /// What all links together are paced to, and why.
+    #[serde(default)]
+    pub pacing_decision: String,
     /// Links that are up.
     pub links: Vec<LinkStatus>,
 }
@@ -134,6 +137,7 @@ impl From<ConnectionSnapshot> for ConnectionStatus {
             resumes: stats.resumes,
             link_decision: stats.last_decision,
             compression_decision: stats.compression_decision,
+            pacing_decision: stats.pacing_decision,
             links: stats.links.iter().map(LinkStatus::from).collect(),
         }
     }

@@ -80,6 +80,7 @@ impl fmt::Display for Connection<'_> {
         let decision = if c.link_decision.is_empty() { "nothing changed yet" } else { &c.link_decision };
         write!(f, "\n  links: {} up, {} lost; {}", c.links.len(), c.resumes, printable(decision))?;
         write!(f, "\n  compression: {}", printable(&c.compression_decision))?;
+        write!(f, "\n  pacing: {}", printable(&c.pacing_decision))?;
         if c.links.is_empty() {
             return Ok(());
         }
@@ -170,6 +171,7 @@ mod tests {
             resumes: 1,
             link_decision: String::new(),
             compression_decision: "zstd 3 for redundant data: why not".into(),
+            pacing_decision: "100.0 Mbit/s: configured".into(),
             links: vec![link],
         };
         let status = TransportStatus {
@@ -192,6 +194,7 @@ peer b?[2J (eu), 192.0.2.1:8888, certified as b.example
   sent 6.00 MiB (2.00 MiB on the wire, ratio 3.00); received 0 B (1.00 KiB on the wire)
   links: 1 up, 1 lost; nothing changed yet
   compression: zstd 3 for redundant data: why not
+  pacing: 100.0 Mbit/s: configured
   link  control     rtt ms    min ms       delivers  retrans  loss %        sent    received
      3  bbr         80.500    80.000   100.0 Mbit/s       17    1.25    2.00 MiB    1.00 KiB
 

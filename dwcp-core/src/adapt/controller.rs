@@ -30,7 +30,7 @@ const UNSURE: Duration = Duration::from_secs(2);
 const RANDOM_RTTS: u32 = 10;
 /// The path is another one if goodput differs from what it was by this factor.
 const PATH_CHANGE: f64 = 1.4;
-const PATH_CHANGE_SLOTS: u32 = 12;
+const PATH_CHANGE_SLOTS: usize = 12;
 /// Share of the time that a link must have been short of send buffer for it to be the limit.
 const BUFFER_LIMITED: f64 = 0.3;
 /// Links that did not come up are asked for again after this time, doubled each time, at most three times.
@@ -45,6 +45,8 @@ pub struct LinkControllerConfig {
     /// Congestion controls that the kernel lets this process set, the one that links begin with first. Empty if the
     /// setting names one: it is never changed.
     pub available: Vec<CongestionControl>,
+    /// The one that the setting names, if the controller knows it.
+    pub pinned: Option<CongestionControl>,
 }
 
 /// Decides about links and congestion control of one connection's sending direction.
@@ -61,7 +63,7 @@ pub struct LinkController {
     goodput: Goodput,
     /// Goodput after the last change, to notice another path.
     settled: Option<f64>,
-    /// A trial was undone, and goodput is back at its level only at this time.
+    /// Start-up has ended or a trial was undone: goodput says something about the path only from this time on.
     calm_at: Duration,
     links_pause: Pause,
     cubic_pause: Pause,
@@ -162,6 +164,9 @@ impl LinkController {
         if sample.limit != Limit::Network {
             // Whatever is measured now says nothing about the network.
             self.goodput.interrupt();
+            if self.ceiling.expire(sample.now) {
+                self.goodput.restart();
+            }
             return actions;
         }
         let rtt = sample.links.iter().map(|link| link.rtt).max().unwrap_or_default();
@@ -170,7 +175,7 @@ impl LinkController {
             self.follow_startup(sample.now, rtt);
         }
         if slot_done {
-            self.follow_ceiling(sample.now, rtt);
+            self.follow_ceiling(sample, rtt);
         }
         if self.trial.is_some() {
             self.follow_trial(sample, rtt, &mut actions);
@@ -247,7 +252,7 @@ impl LinkController {
         if startup.flat_slots >= STARTUP_FLAT_SLOTS {
             self.startup = None;
             // Slots of start-up say nothing about the path.
-            self.calm_at = now + PATH_CHANGE_SLOTS * rtt.max(SLOT_MIN);
+            self.calm_at = now + PATH_CHANGE_SLOTS as u32 * rtt.max(SLOT_MIN);
             let short = self.short_path();
             self.links_pause.until = now + if short { PAUSE_FIRST_SHORT } else { PAUSE_FIRST };
             self.last_step = if short { Step::Fewer } else { Step::More };
@@ -256,20 +261,23 @@ impl LinkController {
         }
     }
 
-    fn follow_ceiling(&mut self, now: Duration, rtt: Duration) {
+    fn follow_ceiling(&mut self, sample: &PathSample<'_>, rtt: Duration) {
         let rtt_min = self.evidence.rtt_min().filter(|&rtt_min| rtt_min >= LONG_RTT);
-        let is_bbr = self.congestion_control == Some(CongestionControl::Bbr);
+        // It is for several flows that take what the others have for theirs.
+        let applies = self.is_bbr() && self.startup.is_none() && sample.links.len() > 1;
         match rtt_min {
-            Some(rtt_min) if is_bbr && self.startup.is_none() => {
-                self.ceiling.follow(now, rtt, rtt_min, &self.goodput);
-            }
+            Some(rtt_min) if applies => self.ceiling.follow(sample.now, rtt, rtt_min, &self.goodput),
             _ => self.ceiling.lift(),
         }
     }
 
+    fn is_bbr(&self) -> bool {
+        self.congestion_control.or(self.config.pinned) == Some(CongestionControl::Bbr)
+    }
+
     /// Bytes per second that all links together should be paced to.
     pub fn pacing_ceiling(&self) -> Option<u64> {
-        self.ceiling.bytes_per_second().filter(|_| self.congestion_control == Some(CongestionControl::Bbr))
+        self.ceiling.bytes_per_second().filter(|_| self.is_bbr())
     }
 
     fn short_path(&self) -> bool {
@@ -277,8 +285,7 @@ impl LinkController {
     }
 
     fn notice_path_change(&mut self, now: Duration) {
-        let Some(current) = self.goodput.median(PATH_CHANGE_SLOTS as usize).filter(|_| now >= self.calm_at)
-        else {
+        let Some(current) = self.goodput.median(PATH_CHANGE_SLOTS).filter(|_| now >= self.calm_at) else {
             return;
         };
         let known = *self.settled.get_or_insert(current);

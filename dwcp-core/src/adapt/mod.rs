@@ -4,7 +4,7 @@
 //! Pure: samples and times come in through [`LinkController::on_sample`], actions go out. Opening, retiring and
 //! configuring sockets is the driver's; so is a connection that has lost all of its links.
 
-mod ceiling;
+pub(crate) mod ceiling;
 mod controller;
 mod evidence;
 mod goodput;
@@ -27,7 +27,7 @@ pub(crate) const LONG_RTT: Duration = Duration::from_millis(10);
 /// Links that a long path gets at first: slow start ends sooner, and two to four BBR links carry a fifth more than one
 /// at 1 % loss.
 const STARTUP_LINKS: u16 = 4;
-/// And from this round-trip time on: each doubling saves one.
+/// And from this round-trip time on: each doubling of the links saves slow start one.
 const VERY_LONG_RTT: Duration = Duration::from_millis(140);
 const STARTUP_LINKS_VERY_LONG: u16 = 8;
 
@@ -59,6 +59,11 @@ impl CongestionControl {
             Some(rtt) if rtt < SHORT_RTT => Self::Cubic,
             _ => Self::Bbr,
         }
+    }
+
+    /// The one with this name, if it is one of these.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Bbr, Self::Cubic].into_iter().find(|known| known.name() == name)
     }
 
     /// The kernel's name, as in `TCP_CONGESTION`.

@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Action, Change, CongestionControl, LinkSample};
+use super::{Action, Change, CongestionControl, LinkSample, ceiling::HEADROOM};
 
 const MSS: f64 = 1448.0;
 const STEP: f64 = 0.005;
@@ -53,6 +53,8 @@ pub(super) struct Path {
     pub queue_max: f64,
     /// Send buffer of a socket, bytes.
     pub sndbuf: f64,
+    /// Of flows with even and odd numbers, bytes per second.
+    pub flow_max: [f64; 2],
     /// The processors are the limit, as on loopback: CUBIC 28, BBR 17.5 Gbit/s, a tenth less for each more link.
     pub local: bool,
 }
@@ -67,6 +69,7 @@ impl Path {
             loss: loss_percent / 100.0,
             queue_max: rate * rtt,
             sndbuf: f64::INFINITY,
+            flow_max: [f64::INFINITY; 2],
             local: false,
         }
     }
@@ -343,16 +346,20 @@ impl Network {
         let (now, path, rtt) = (self.now, self.path, self.rtt());
         let mut rates: Vec<f64> = self.flows.iter_mut().map(|flow| flow.rate(now, &path, rtt)).collect();
         let total: f64 = rates.iter().sum();
-        let most = demand.min(self.pacing);
-        if total > most {
-            rates.iter_mut().for_each(|rate| *rate *= most / total);
+        if total > demand {
+            rates.iter_mut().for_each(|rate| *rate *= demand / total);
+        }
+        let even = self.pacing / rates.len().max(1) as f64;
+        for (flow, rate) in self.flows.iter().zip(&mut rates) {
+            let share = even.max(HEADROOM * flow.delivery_rate);
+            *rate = rate.min(share).min(path.flow_max[flow.id as usize % 2]);
         }
         let bbr =
             self.flows.iter().filter(|flow| flow.cc == CongestionControl::Bbr && now >= flow.opened).count();
         let efficiency = match bbr {
             0 => 1.0,
-            // Flows that together are not allowed more than the path has do not lose to each other.
-            _ if self.pacing.is_finite() => BBR_EFFICIENCY_BELOW_CEILING,
+            // Flows that together are not allowed much more than the path has do not lose to each other.
+            _ if self.pacing < 1.2 * path.rate => BBR_EFFICIENCY_BELOW_CEILING,
             _ => bbr_efficiency(bbr, path.loss > 0.0),
         };
         let offered: f64 = rates.iter().sum::<f64>() * STEP;

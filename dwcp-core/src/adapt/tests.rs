@@ -27,7 +27,7 @@ fn scenarios() -> Vec<(&'static str, Path)> {
 }
 
 fn adaptive() -> LinkControllerConfig {
-    LinkControllerConfig { streams: StreamsConfig::default(), available: vec![Bbr, Cubic] }
+    LinkControllerConfig { streams: StreamsConfig::default(), available: vec![Bbr, Cubic], pinned: None }
 }
 
 /// A controller on a network, ticking every 150 ms or so.
@@ -213,7 +213,8 @@ fn bounds_hold_and_a_named_congestion_control_stays() {
     for (name, path) in scenarios() {
         for (min, initial, max) in [(1, 1, 1), (3, 3, 3), (2, 3, 5)] {
             let streams = StreamsConfig { min, initial, max };
-            let mut run = Run::new(path, 2, LinkControllerConfig { streams, available: Vec::new() });
+            let mut run =
+                Run::new(path, 2, LinkControllerConfig { streams, available: Vec::new(), pinned: None });
             for _ in 0..300 {
                 run.run(1.0);
                 let target = run.controller.links_target();
@@ -230,7 +231,11 @@ fn bounds_hold_and_a_named_congestion_control_stays() {
 #[test]
 fn links_grow_while_they_pay() {
     for seed in SEEDS {
-        let config = LinkControllerConfig { streams: StreamsConfig::default(), available: Vec::new() };
+        let config = LinkControllerConfig {
+            streams: StreamsConfig::default(),
+            available: Vec::new(),
+            pinned: Some(Cubic),
+        };
         let mut run = Run::new(Path::wan(100.0, 0.5, 300.0), seed, config);
         run.run(120.0);
         assert!(run.controller.links_target() >= 12, "seed {seed}\n{}", run.log());
@@ -247,6 +252,22 @@ fn send_buffers_that_are_too_small_are_made_up_for_at_once() {
         assert!(run.controller.links_target() >= 8, "seed {seed}\n{}", run.log());
         let mbit = run.run(22.0);
         assert!(mbit > 220.0, "seed {seed}: {mbit:.0} Mbit/s\n{}", run.log());
+    }
+}
+
+/// Two links that cannot carry the same (two ways, or a policer for each flow) keep what they can carry.
+#[test]
+fn uneven_links_are_not_held_to_even_shares() {
+    for seed in SEEDS {
+        let mut path = Path::wan(80.0, 0.1, 1000.0);
+        path.flow_max = [150.0 * MBIT, 250.0 * MBIT];
+        let streams = StreamsConfig { min: 2, initial: 2, max: 2 };
+        let pinned = LinkControllerConfig { streams, available: Vec::new(), pinned: Some(Bbr) };
+        let mut run = Run { network: Network::new(path, seed, Bbr, 2), ..Run::new(path, seed, pinned) };
+        run.run(20.0);
+        assert!(run.network.pacing.is_finite(), "seed {seed}");
+        let carried = run.run(100.0);
+        assert!(carried > 0.93 * 0.95 * 400.0, "seed {seed}: {carried:.0} Mbit/s");
     }
 }
 

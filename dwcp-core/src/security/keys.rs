@@ -35,12 +35,12 @@ pub(super) struct SealingKey {
 
 impl SealingKey {
     /// Encrypts in place; returns the tag.
-    pub(super) fn seal(&mut self, header: &[u8], plain: &mut [u8]) -> Result<[u8; 16], Error> {
+    pub(super) fn seal(&mut self, header: &[u8], plain: &mut [u8]) -> Result<aead::Tag, Error> {
         let nonce = aead::Nonce::assume_unique_for_key(Nonce::new(&self.iv, self.sequence).0);
         // Never used twice, not even after an error.
         self.sequence += 1;
         let tag = self.aead.seal_in_place_separate_tag(nonce, aead::Aad::from(header), plain);
-        tag.map_err(|_| Error::EncryptError)?.as_ref().try_into().map_err(|_| Error::EncryptError)
+        tag.map_err(|_| Error::EncryptError)
     }
 }
 

@@ -6,7 +6,7 @@
 //! allowed where, and anything of the DWCP wire format.
 //!
 //! Handshake, certificate verification and key schedule are rustls'. After the handshake the record
-//! layer is ours (`record_read`, `record_write`), over the same AEADs: rustls' buffered interface
+//! layer is ours (`record_read`, `record_write`), over the same AEADs (rustls' to decrypt, ring's, which those are made of, to encrypt): rustls' buffered interface
 //! allocates and copies each record on the way in, allocates each on the way out, reads in steps of
 //! 4 KiB, and needs one lock for both directions.
 

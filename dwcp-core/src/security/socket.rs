@@ -552,6 +552,35 @@ mod tests {
         }
     }
 
+    /// As much as can wait: all data that is taken at once in records with a new key each, an answered request, an alert.
+    #[tokio::test]
+    async fn the_most_that_can_wait_has_room() {
+        let (client, server) = pair().await;
+        let data: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
+        let taken = {
+            let mut writer = writer(&client);
+            writer.set_records_per_key_max(2);
+            let taken = writer.encrypt(&[IoSlice::new(&data)]).unwrap();
+            writer.update_key().unwrap();
+            writer.abort(rustls::AlertDescription::InternalError).unwrap();
+            taken
+        };
+        assert_eq!(taken, 256 << 10);
+        let (mut got, mut buffer) = (Vec::new(), vec![0; 100_000]);
+        let error = loop {
+            if let Err(error) = client.try_flush() {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            }
+            match read(&server, &mut buffer).await {
+                Ok(len) => got.extend_from_slice(&buffer[..len]),
+                Err(error) => break error,
+            }
+        };
+        assert!(got == data[..taken]);
+        let error: &RecordError = error.get_ref().unwrap().downcast_ref().unwrap();
+        assert!(matches!(error, RecordError::Alert(_)), "{error}");
+    }
+
     /// Each request costs the peer a key derivation, so their number without data has a bound.
     #[tokio::test]
     async fn a_flood_of_key_updates_ends_the_link() {

@@ -20,7 +20,7 @@ use crate::{
 const FRAME_BYTES: [u64; 3] = [4 << 10, 64 << 10, 256 << 10];
 
 /// What the driver lets wait unsent in the kernel of a slow link.
-const NOTSENT: u64 = 128 << 10;
+const NOTSENT: u64 = 64 << 10;
 /// What passes the proxy between two looks, and what the counters lag behind.
 const SLACK: u64 = 128 << 10;
 const STREAMS: usize = 8;

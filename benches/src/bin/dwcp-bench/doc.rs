@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     compression::{self, CODECS, DATA},
-    contender::Group,
+    contender::{Group, dwcp},
     control::{self, TCP_LINKS, Who},
     lab,
-    requirement::{Must, requirements, title},
+    requirement::{Must, NOT_MET, requirements, title},
     results::{Results, median},
     shaped::LINKS,
 };
@@ -50,15 +50,23 @@ pub(crate) fn sections(results: &Results) -> Vec<Section> {
     if let Some(course) = &results.course {
         sections.push(Section { name: "course", text: lab::course_table(course) });
     }
+    if let Some(counted) = &results.counted {
+        sections.push(Section { name: "counted", text: format!("```text\n{}\n```", counted.trim()) });
+    }
     sections
 }
 
+/// The main figures in short, for the README.
+pub(crate) fn summary(results: &Results) -> Section {
+    Section { name: "summary", text: summary_table(results) }
+}
+
 /// Puts the sections into the document. One that has no markers for a section is an error.
-pub(crate) fn update(path: &Path, results: &Results) -> Result<()> {
+pub(crate) fn update(path: &Path, sections: &[Section]) -> Result<()> {
     let mut document =
         std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    for section in sections(results) {
-        document = replace(&document, &section)
+    for section in sections {
+        document = replace(&document, section)
             .with_context(|| format!("{} has no markers bench:{}", path.display(), section.name))?;
     }
     std::fs::write(path, document).with_context(|| format!("writing {}", path.display()))
@@ -99,6 +107,50 @@ fn requirement_table(results: &Results) -> String {
         let _ = writeln!(text, "| {} | {value} | {must} | {} |", requirement.what, requirement.met());
     }
     text.trim_end().to_owned()
+}
+
+fn summary_table(results: &Results) -> String {
+    let mut text = "| | DWCP | against | | ratio |\n|---|---:|---|---:|---:|\n".to_owned();
+    let (bulk, tls, one) = (Group::Plain, Group::Encrypted, &*dwcp(1));
+    let rows = [
+        ("bulk, one link, plain", bulk, bulk, "raw tokio TCP"),
+        ("", bulk, bulk, "tonic streaming"),
+        ("", bulk, tls, "quinn (always encrypted)"),
+        ("bulk, one link, TLS", tls, tls, "raw tokio-rustls"),
+        ("", tls, tls, "quinn"),
+        ("round trip p50, 64 bytes", Group::RoundTrip, Group::RoundTrip, "LengthDelimitedCodec"),
+        ("", Group::RoundTrip, Group::RoundTrip, "quinn"),
+        ("", Group::RoundTrip, Group::RoundTrip, "tonic unary"),
+        ("one-way messages, 64 bytes", Group::Messages, Group::Messages, "LengthDelimitedCodec"),
+    ];
+    for (what, group, other_group, other) in rows {
+        let name = other.split(" (").next().unwrap_or(other);
+        let (Some(ours), Some(theirs)) = (results.value(group, one), results.value(other_group, name)) else {
+            continue;
+        };
+        let (unit, scale) = unit(group);
+        let [a, b, ratio] = [ours / scale, theirs / scale, ours / theirs];
+        let _ = writeln!(text, "| {what} | {a:.1} {unit} | {other} | {b:.1} {unit} | {ratio:.2} |");
+    }
+    for scenario in results.lab.iter().flat_map(|lab| &lab.scenarios) {
+        let (Some(ours), Some((name, best))) = (scenario.median("novacron"), scenario.best_rival()) else {
+            continue;
+        };
+        let (what, ratio) = (&scenario.scenario.name, ours / best);
+        let _ = writeln!(text, "| WAN, {what} | {ours:.0} Mbit/s | {name} | {best:.0} Mbit/s | {ratio:.3} |");
+    }
+    if let Some(rate) = compression::value(&results.compression, "100 Mbit/s", "vm", "auto") {
+        let [payload, ratio] = [rate / 1e6, rate / 100e6];
+        let _ = writeln!(
+            text,
+            "| VM-like data over 100 Mbit/s | {payload:.0} Mbit/s | the link's rate | 100 Mbit/s | {ratio:.2} |"
+        );
+    }
+    let judged = requirements(results);
+    let met = judged.iter().filter(|requirement| requirement.met() == "yes").count();
+    let missed = judged.iter().filter(|requirement| requirement.met() == NOT_MET).count();
+    let _ = write!(text, "\nOf the figures that are required, {met} are met and {missed} are not.");
+    text
 }
 
 /// At most two decimals.

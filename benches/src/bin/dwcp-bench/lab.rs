@@ -68,6 +68,23 @@ pub(crate) struct Moment {
     pub(crate) links: u32,
 }
 
+/// Contenders that the lab's requirement names.
+const RIVALS: [&str; 5] = ["iperf3-bbr1", "iperf3-bbr2", "iperf3-bbr4", "iperf3-cubic16", "quinn"];
+
+impl LabScenario {
+    /// Mbit/s of a contender.
+    pub(crate) fn median(&self, name: &str) -> Option<f64> {
+        self.contenders.iter().find(|contender| contender.name == name)?.median_mbit
+    }
+
+    /// The best of those that DWCP is held against. Without one of them there is no saying which it is.
+    pub(crate) fn best_rival(&self) -> Option<(&'static str, f64)> {
+        let rivals: Option<Vec<_>> =
+            RIVALS.into_iter().map(|name| Some((name, self.median(name)?))).collect();
+        rivals?.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+}
+
 /// The number of links and the rate of long runs of DWCP: where it settles, and whether it does.
 pub(crate) fn course_table(lab: &Lab) -> String {
     const SHARES: [f64; 6] = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0];

@@ -7,6 +7,7 @@
 mod compression;
 mod contender;
 mod control;
+mod counted;
 mod doc;
 mod lab;
 mod machine;
@@ -53,6 +54,9 @@ struct Cli {
     /// The same of long runs of DWCP alone.
     #[arg(long)]
     course: Option<PathBuf>,
+    /// What `cargo bench --bench allocations --bench memory` printed.
+    #[arg(long)]
+    counted: Option<PathBuf>,
     /// Where the results go, as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -62,6 +66,9 @@ struct Cli {
     /// The document to update; the plot goes beside it.
     #[arg(long)]
     doc: Option<PathBuf>,
+    /// The document that gets the main figures.
+    #[arg(long)]
+    readme: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -69,16 +76,24 @@ fn main() -> Result<()> {
     // Before an hour of measuring, not after it.
     let lab = cli.lab.as_deref().map(read_lab).transpose()?;
     let course = cli.course.as_deref().map(read_lab).transpose()?;
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    let counted = cli.counted.as_ref().map(read).transpose()?;
     let mut results = if cli.document_only { Results::read(&cli.json)? } else { measure(&cli)? };
     results.lab = lab.or(results.lab);
     results.course = course.or(results.course);
+    results.counted = counted.or(results.counted);
     results.write(&cli.json)?;
-    for section in doc::sections(&results) {
+    let sections = doc::sections(&results);
+    for section in &sections {
         println!("{}\n", section.text);
     }
     if let Some(path) = &cli.doc {
-        doc::update(path, &results)?;
+        doc::update(path, &sections)?;
         plot::draw(&path.with_extension("svg"), &results)?;
+    }
+    if let Some(path) = &cli.readme {
+        doc::update(path, &[doc::summary(&results)])?;
     }
     Ok(())
 }

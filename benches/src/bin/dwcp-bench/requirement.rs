@@ -26,6 +26,9 @@ pub(crate) enum Must {
     Reported,
 }
 
+/// What [`Requirement::met`] says then.
+pub(crate) const NOT_MET: &str = "**no**";
+
 impl Requirement {
     /// `yes`, `no`, or why neither.
     pub(crate) fn met(&self) -> &'static str {
@@ -34,7 +37,7 @@ impl Requirement {
             (Some(_), Must::Reported) => "reported",
             (Some(value), Must::AtLeast(bound)) if value >= bound => "yes",
             (Some(value), Must::AtMost(bound)) if value <= bound => "yes",
-            _ => "**no**",
+            _ => NOT_MET,
         }
     }
 }
@@ -89,6 +92,7 @@ pub(crate) fn requirements(results: &Results) -> Vec<Requirement> {
         value: vm.map(|rate| rate / 100e6),
         must: AtLeast(3.0),
     });
+    all.extend(results.counted.iter().flat_map(|counted| crate::counted::requirements(counted)));
     all.extend(results.lab.iter().flat_map(lab));
     all
 }
@@ -140,17 +144,11 @@ fn adaptive(results: &Results, link: &str, data: &str) -> Requirement {
     }
 }
 
-/// Contenders that the lab's requirement names.
-const LAB_RIVALS: [&str; 5] = ["iperf3-bbr1", "iperf3-bbr2", "iperf3-bbr4", "iperf3-cubic16", "quinn"];
-
 fn lab(lab: &Lab) -> impl Iterator<Item = Requirement> {
     lab.scenarios.iter().flat_map(|scenario| {
-        let median = |name: &str| scenario.contenders.iter().find(|c| c.name == name)?.median_mbit;
-        // Without one of them there is no saying which was the best.
-        let rivals: Option<Vec<f64>> = LAB_RIVALS.into_iter().map(median).collect();
-        let best = rivals.and_then(|rivals| rivals.into_iter().reduce(f64::max));
+        let best = scenario.best_rival().map(|(_, best)| best);
         let (name, rate) = (&scenario.scenario.name, scenario.scenario.rate_mbit);
-        let ours = median("novacron");
+        let ours = scenario.median("novacron");
         let against_best = Requirement {
             what: format!("lab {name}: novacron / the best of the others"),
             value: ours.zip(best).map(|(ours, best)| ours / best),

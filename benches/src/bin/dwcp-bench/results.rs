@@ -27,6 +27,9 @@ pub(crate) struct Results {
     pub(crate) lab: Option<Lab>,
     #[serde(default)]
     pub(crate) course: Option<Lab>,
+    /// What `cargo bench --bench allocations --bench memory` printed.
+    #[serde(default)]
+    pub(crate) counted: Option<String>,
 }
 
 /// One contender in one table. One value per round.
@@ -70,7 +73,7 @@ impl Results {
     pub(crate) fn new(rounds: usize, seconds: f64) -> Self {
         let machine = Machine::current();
         let (rows, control, compression) = (Vec::new(), Vec::new(), Vec::new());
-        Self { machine, rounds, seconds, rows, control, compression, lab: None, course: None }
+        Self { machine, rounds, seconds, rows, control, compression, lab: None, course: None, counted: None }
     }
 
     /// The rows of a table.

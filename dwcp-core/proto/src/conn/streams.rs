@@ -348,6 +348,8 @@ impl Connection {
     }
 
     /// Gives up to `max` messages to `take` if small ones that share a frame are next, otherwise none. Returns how many.
+    /// None does not say that there is none: [`message_receive`](Self::message_receive) tells, and only after it has found
+    /// none there is another [`Event::MessagesReadable`].
     /// In place of [`message_receive`](Self::message_receive), for throughput: moving an [`Incoming`] around costs more
     /// than all else that a small message needs.
     #[inline]

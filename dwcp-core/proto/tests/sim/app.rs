@@ -317,7 +317,11 @@ impl App {
         if !self.messages_readable {
             return;
         }
-        while let Some(Incoming { request, payload, .. }) = self.core.message_receive() {
+        let mut batched = Vec::new();
+        while self.core.messages_receive_batched(5, |_, payload| batched.push((None, payload))) > 0 {}
+        let mut one =
+            || self.core.message_receive().map(|Incoming { request, payload, .. }| (request, payload));
+        for (request, payload) in batched.into_iter().chain(std::iter::from_fn(&mut one)) {
             let number = u64::from_le_bytes(payload[..8].try_into().expect("at least 8 bytes"));
             assert_eq!(number & 1, 1 - self.side as u64, "from the other side");
             assert!(self.messages_seen.insert(number), "message {number} came twice");
