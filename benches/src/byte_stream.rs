@@ -26,9 +26,18 @@ pub async fn serve(listener: TcpListener) -> Result<()> {
     tcp::serve(listener, "tcp", answer).await
 }
 
-/// Does a job over raw TCP.
-pub async fn connect(addr: SocketAddr, mode: Mode, time: Duration) -> Result<Report> {
-    ask(tcp::connect(addr).await?, mode, time).await
+/// Does a job over raw TCP, with this congestion control or the system's.
+pub async fn connect(
+    addr: SocketAddr,
+    congestion_control: Option<&str>,
+    mode: Mode,
+    time: Duration,
+) -> Result<Report> {
+    let stream = tcp::connect(addr).await?;
+    if let Some(name) = congestion_control {
+        tcp::set_congestion_control(&stream, name)?;
+    }
+    ask(stream, mode, time).await
 }
 
 /// The server's side of a job.

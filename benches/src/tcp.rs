@@ -2,8 +2,15 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+
+/// Sends with this congestion control.
+pub fn set_congestion_control(stream: &TcpStream, name: &str) -> Result<()> {
+    let set = SockRef::from(stream).set_tcp_congestion(name.as_bytes());
+    set.with_context(|| format!("congestion control {name}"))
+}
 
 /// Connects.
 pub async fn connect(addr: SocketAddr) -> Result<TcpStream> {

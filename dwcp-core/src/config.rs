@@ -1,4 +1,5 @@
-//! What an endpoint can be told. Defaults and ranges are those of the project's settings table.
+//! What an endpoint can be told. Defaults and ranges of the settings are listed in `ARCHITECTURE.md`, with the reasons
+//! of those that were decided otherwise than first planned.
 
 use std::{sync::Arc, time::Duration};
 

@@ -331,6 +331,12 @@ impl EndpointCore {
             if is_first {
                 let links = adapt::links_at_first(self.config.transport.streams, rtt_min.unwrap_or_default());
                 state.links_wanted = links.into();
+                state.congestion_control_decision = match (&self.config.transport.congestion_control, rtt_min)
+                {
+                    (Some(name), _) => format!("{name}: configured"),
+                    (None, Some(rtt)) => format!("{} at first: round trip {rtt:.1?}", first.name()),
+                    (None, None) => format!("{} at first", first.name()),
+                };
                 if shared.role == Role::Server {
                     state.core.want_links(links.into());
                 }

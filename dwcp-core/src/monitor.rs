@@ -184,14 +184,18 @@ impl Monitor {
             Change::RetireLink(id) => self.shared.retire_link(id),
             Change::SetCongestionControl(wanted) => {
                 for link in links {
-                    if let Err(error) = congestion::set(link.socket.tcp(), wanted.name()) {
-                        tracing::warn!(peer, link = link.id.0, %error, "congestion control not changed");
+                    let in_force = congestion::set(link.socket.tcp(), wanted.name());
+                    if !in_force.as_ref().is_ok_and(|in_force| in_force == wanted.name()) {
+                        tracing::warn!(peer, link = link.id.0, ?in_force, "congestion control not changed");
                         socket_options::count_fallback(wanted.name());
                         self.controller.on_congestion_control_refused(wanted);
                         return;
                     }
                 }
-                self.shared.lock().congestion_control = Some(wanted);
+                let mut state = self.shared.lock();
+                state.congestion_control = Some(wanted);
+                state.congestion_control_decision = reason;
+                return;
             }
         }
         self.shared.lock().last_decision = reason;

@@ -68,6 +68,7 @@ pub(crate) struct State {
     /// Segments sent again on links that are gone.
     past_retransmits: u64,
     pub(crate) last_decision: String,
+    pub(crate) congestion_control_decision: String,
     /// What the controller chose, unless the configuration says it; `None` before the first link.
     pub(crate) congestion_control: Option<CongestionControl>,
     pub(crate) links_wanted_by_peer: u32,
@@ -142,6 +143,7 @@ impl Shared {
                 link_stats: Vec::new(),
                 past_retransmits: 0,
                 last_decision: String::new(),
+                congestion_control_decision: String::new(),
                 congestion_control: None,
                 panicked: None,
             }),

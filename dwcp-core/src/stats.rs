@@ -18,8 +18,10 @@ pub struct ConnectionStats {
     pub wire_bytes_received: u64,
     /// Links lost and replaced.
     pub resumes: u64,
-    /// Why the controller last changed the number of links or the congestion control.
+    /// Why there are as many links as there are: what the controller last changed. Empty before it has.
     pub last_decision: String,
+    /// Why links have the congestion control that they have.
+    pub congestion_control_decision: String,
     /// How frames are compressed now, and why.
     pub compression_decision: String,
     /// What all links together are paced to, and why.
@@ -86,6 +88,7 @@ impl Shared {
             wire_bytes_received,
             resumes: self.resumes.load(Ordering::Relaxed),
             last_decision: state.last_decision.clone(),
+            congestion_control_decision: state.congestion_control_decision.clone(),
             compression_decision,
             pacing_decision: state.pacing.decision(),
             links: state.link_stats.clone(),

@@ -31,7 +31,13 @@ enum Command {
     /// Raw tokio TCP.
     TcpServer(Listen),
     /// Raw tokio TCP.
-    TcpClient(Ask),
+    TcpClient {
+        #[command(flatten)]
+        ask: Ask,
+        /// Congestion control of what the client sends [default: the system's].
+        #[arg(long)]
+        congestion_control: Option<String>,
+    },
     /// tokio and LengthDelimitedCodec over TCP.
     FramedServer(Listen),
     /// tokio and LengthDelimitedCodec over TCP.
@@ -146,7 +152,10 @@ fn main() -> Result<()> {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::TcpServer(listen) => byte_stream::serve(listen.bind().await?).await,
-        Command::TcpClient(ask) => ask.print(byte_stream::connect(ask.addr, ask.mode, ask.time()?).await?),
+        Command::TcpClient { ask, congestion_control } => {
+            let congestion_control = congestion_control.as_deref();
+            ask.print(byte_stream::connect(ask.addr, congestion_control, ask.mode, ask.time()?).await?)
+        }
         Command::FramedServer(listen) => framed::serve(listen.bind().await?).await,
         Command::FramedClient(ask) => ask.print(framed::connect(ask.addr, ask.mode, ask.time()?).await?),
         Command::TlsServer(listen) => tls::serve(listen.bind().await?).await,

@@ -52,6 +52,9 @@ pub struct ConnectionStatus {
     pub resumes: u64,
     /// Why the link controller last changed something; empty before it has.
     pub link_decision: String,
+    /// Why links have the congestion control that they have.
+    #[serde(default)]
+    pub congestion_control_decision: String,
     /// How frames are compressed, and why.
     pub compression_decision: String,
     /// What all links together are paced to, and why.
@@ -136,6 +139,7 @@ impl From<ConnectionSnapshot> for ConnectionStatus {
             compression_ratio: (stats.wire_bytes_sent > 0).then_some(ratio),
             resumes: stats.resumes,
             link_decision: stats.last_decision,
+            congestion_control_decision: stats.congestion_control_decision,
             compression_decision: stats.compression_decision,
             pacing_decision: stats.pacing_decision,
             links: stats.links.iter().map(LinkStatus::from).collect(),

@@ -79,6 +79,7 @@ impl fmt::Display for Connection<'_> {
         write!(f, "; received {}", moved(c.bytes_received, c.wire_bytes_received, !sends))?;
         let decision = if c.link_decision.is_empty() { "nothing changed yet" } else { &c.link_decision };
         write!(f, "\n  links: {} up, {} lost; {}", c.links.len(), c.resumes, printable(decision))?;
+        write!(f, "\n  congestion control: {}", printable(&c.congestion_control_decision))?;
         write!(f, "\n  compression: {}", printable(&c.compression_decision))?;
         write!(f, "\n  pacing: {}", printable(&c.pacing_decision))?;
         if c.links.is_empty() {
@@ -170,6 +171,7 @@ mod tests {
             compression_ratio: Some(3.0),
             resumes: 1,
             link_decision: String::new(),
+            congestion_control_decision: "bbr at first: round trip 80.0ms".into(),
             compression_decision: "zstd 3 for redundant data: why not".into(),
             pacing_decision: "100.0 Mbit/s: configured".into(),
             links: vec![link],
@@ -193,6 +195,7 @@ connections: 2
 peer b?[2J (eu), 192.0.2.1:8888, certified as b.example
   sent 6.00 MiB (2.00 MiB on the wire, ratio 3.00); received 0 B (1.00 KiB on the wire)
   links: 1 up, 1 lost; nothing changed yet
+  congestion control: bbr at first: round trip 80.0ms
   compression: zstd 3 for redundant data: why not
   pacing: 100.0 Mbit/s: configured
   link  control     rtt ms    min ms       delivers  retrans  loss %        sent    received

@@ -30,6 +30,8 @@ fn wait_for_partial(into: &Path, bytes: u64) {
 /// Pacing makes the transfer last for seconds after there is enough to kill it, however late the test sees that.
 fn slow_sender(from: &Path, to: &str) -> Process {
     let mut command = novacron();
+    // So long it looks for a receiver that is gone.
+    command.env("NOVACRON_TRANSPORT_RESUME_TIMEOUT", "2s");
     command.args(["send", "--pacing", "10MiB", "--compression", "none"]).arg(from).arg(to);
     Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))
 }
@@ -78,7 +80,8 @@ fn t6_the_receiver_is_killed() {
     let mut sender = slow_sender(&from, &format!("{}:f", receiver.address));
     wait_for_partial(&into, 24 << 20);
     receiver.process.kill();
-    sender.kill();
+    // The sender looks for its receiver for a while, and then says what to do.
+    assert_eq!(sender.wait(), Some(1));
     assert!(!into.join("f").exists());
     let receiver = Server::into(&into);
     let rest = report(&send_one(&from, &format!("{}:f", receiver.address)), 0);

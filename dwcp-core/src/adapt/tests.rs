@@ -83,7 +83,7 @@ fn fixed(path: Path, seed: u64, cc: CongestionControl, links: u16, seconds: f64)
     network.delivered() / seconds / MBIT
 }
 
-/// The model against a real kernel: 100 ms, 1 Gbit/s (machine notes of the project; see `path_model`).
+/// The model against a real kernel: 100 ms, 1 Gbit/s (see `path_model`).
 #[test]
 fn the_model_reproduces_what_was_measured() {
     let lossy = Path::wan(100.0, 1.0, 1000.0);

@@ -4,8 +4,8 @@
 //! connections. Linux only. This crate deliberately keeps no state, makes no sockets and decides
 //! nothing: which congestion control to use, or when, is the transport's business.
 //!
-//! It is the one user-space crate that may contain `unsafe`; today all of it is in two functions
-//! of the private module `sockopt`.
+//! It is the one user-space crate that may contain `unsafe`; today all of it is in the private module
+//! `sockopt` and in what `tcp_info` promises to it.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod congestion;

@@ -1,7 +1,7 @@
 //! Who can be measured in the lab, and how.
 //!
 //! Owns: for each contender the commands of both ends, and where its goodput is read. Goodput is application bytes at
-//! the receiver over the whole time, slow start included. Order of runs, seeds and medians are `compare`'s.
+//! the receiver in the time that the sender sends, slow start included. Order of runs, seeds and medians are `compare`'s.
 
 use crate::lab::{Lab, Running, Side};
 use crate::machine;
@@ -143,7 +143,9 @@ impl Contender {
                 ];
                 let client = command(lab, Side::A, "iperf3", &client);
                 let report = client_report(lab, server, IPERF3_PORT, client, time)?;
-                number(&report, "/end/sum_received/bits_per_second").map(Measured::from)
+                // Not its own rate: the server's clock runs a round trip longer than data flows.
+                let bytes = number(&report, "/end/sum_received/bytes")?;
+                Ok((bytes * 8.0 / time.as_secs_f64()).into())
             }
             Self::Novacron => {
                 let program = tools.novacron.as_deref().context("no --novacron")?;
@@ -229,6 +231,7 @@ fn course(report: &Value) -> Result<Vec<Moment>> {
             end_s: number(interval, "/end")?,
             mbit: number(interval, "/bits_per_second")? / 1e6,
             links: number(interval, "/links")? as u32,
+            congestion_control: interval["congestion_control"].as_str().map(str::to_owned),
         })
     };
     intervals.iter().map(moment).collect()

@@ -75,6 +75,9 @@ pub struct Moment {
     pub mbit: f64,
     /// Links of the connection.
     pub links: u32,
+    /// That of the first link.
+    #[serde(default)]
+    pub congestion_control: Option<String>,
 }
 
 impl Run {

@@ -14,12 +14,14 @@ use crate::{
 
 pub(crate) const DATA: [&str; 3] = ["random", "text", "vm"];
 /// Name in the table, `--compression`, `--level`.
-pub(crate) const CODECS: [(&str, &str, &str); 5] = [
+pub(crate) const CODECS: [(&str, &str, &str); 7] = [
     ("none", "none", "auto"),
     // A level makes it static; lz4 has only one.
     ("lz4", "lz4", "1"),
     ("zstd 1", "zstd", "1"),
     ("zstd 3", "zstd", "3"),
+    ("zstd 7", "zstd", "7"),
+    ("zstd 9", "zstd", "9"),
     ("auto", "zstd", "auto"),
 ];
 

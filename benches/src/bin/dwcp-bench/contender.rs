@@ -52,7 +52,12 @@ pub(crate) struct Contender {
 enum Program {
     /// `dwcp-peers KIND-server|client`.
     Peer(&'static str),
-    Iperf3,
+    /// With the system's, if none is named.
+    Iperf3 {
+        congestion_control: Option<&'static str>,
+    },
+    /// The TCP peer as DWCP's links are on a short path.
+    TcpCubic,
     Novacron {
         links: u16,
     },
@@ -77,6 +82,10 @@ impl Measured {
     }
 }
 
+/// Rows with the congestion control that DWCP's links have on a short path.
+pub(crate) const TCP_CUBIC: &str = "raw tokio TCP, cubic";
+pub(crate) const IPERF3_CUBIC: &str = "iperf3, cubic";
+
 /// Links of DWCP over TLS.
 pub(crate) const TLS_LINKS: [u16; 4] = [1, 2, 4, 16];
 
@@ -85,11 +94,13 @@ pub(crate) fn contenders(tools: &Tools) -> Vec<Contender> {
     let mut all = Vec::new();
     let mut add = |group, name: &str, program| all.push(Contender { group, name: name.to_owned(), program });
     add(Group::Plain, "raw tokio TCP", Program::Peer("tcp"));
+    add(Group::Plain, TCP_CUBIC, Program::TcpCubic);
     for links in [1, 4, 16] {
         add(Group::Plain, &dwcp(links), Program::Novacron { links });
     }
     if tools.has_iperf3() {
-        add(Group::Plain, "iperf3", Program::Iperf3);
+        add(Group::Plain, "iperf3", Program::Iperf3 { congestion_control: None });
+        add(Group::Plain, IPERF3_CUBIC, Program::Iperf3 { congestion_control: Some("cubic") });
     } else {
         eprintln!("SKIP: iperf3 is not installed");
     }
@@ -160,13 +171,14 @@ impl Contender {
     /// One run.
     pub(crate) fn measure(&self, tools: &Tools, time: Duration) -> Result<Measured> {
         match self.program {
-            Program::Peer(kind) => self.measure_peer(kind, tools, time),
+            Program::Peer(kind) => self.measure_peer(kind, &[], tools, time),
+            Program::TcpCubic => self.measure_peer("tcp", &["--congestion-control", "cubic"], tools, time),
             Program::Novacron { links } => self.measure_novacron(links, tools, time),
-            Program::Iperf3 => measure_iperf3(time),
+            Program::Iperf3 { congestion_control } => measure_iperf3(congestion_control, time),
         }
     }
 
-    fn measure_peer(&self, kind: &str, tools: &Tools, time: Duration) -> Result<Measured> {
+    fn measure_peer(&self, kind: &str, flags: &[&str], tools: &Tools, time: Duration) -> Result<Measured> {
         let server = Server::start(tools.peer(&format!("{kind}-server")))?;
         let mode = match self.mode() {
             Mode::Bulk => "bulk",
@@ -175,7 +187,7 @@ impl Contender {
         };
         let mut command = tools.peer(&format!("{kind}-client"));
         command.arg(server.addr.to_string());
-        command.args(["--json", "--mode", mode, "--time"]).arg(time.as_secs_f64().to_string());
+        command.args(flags).args(["--json", "--mode", mode, "--time"]).arg(time.as_secs_f64().to_string());
         self.measured(&client(command, time + GRACE)?, &server)
     }
 
@@ -224,7 +236,7 @@ impl Contender {
 }
 
 /// iperf3 with its defaults: 128 KiB writes, one thread on each side.
-fn measure_iperf3(time: Duration) -> Result<Measured> {
+fn measure_iperf3(congestion_control: Option<&str>, time: Duration) -> Result<Measured> {
     // It cannot report a port that it chose: take one that is free now.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
     let seconds = (time.as_secs_f64().ceil() as u64).to_string();
@@ -233,6 +245,7 @@ fn measure_iperf3(time: Duration) -> Result<Measured> {
     let report = retry(|| {
         let mut command = Command::new("iperf3");
         command.args(["-c", "127.0.0.1", "-J", "-p", &port, "-t", &seconds]);
+        command.args(congestion_control.iter().flat_map(|name| ["-C", *name]));
         let output = command.output()?;
         let report: Value = serde_json::from_slice(&output.stdout)?;
         match report.get("error") {

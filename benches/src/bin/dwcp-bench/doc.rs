@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     compression::{self, CODECS, DATA},
-    contender::{Group, dwcp},
+    contender::{Group, TCP_CUBIC, dwcp},
     control::{self, TCP_LINKS, Who},
     lab,
     requirement::{Must, NOT_MET, requirements, title},
@@ -114,6 +114,7 @@ fn summary_table(results: &Results) -> String {
     let (bulk, tls, one) = (Group::Plain, Group::Encrypted, &*dwcp(1));
     let rows = [
         ("bulk, one link, plain", bulk, bulk, "raw tokio TCP"),
+        ("", bulk, bulk, TCP_CUBIC),
         ("", bulk, bulk, "tonic streaming"),
         ("", bulk, tls, "quinn (always encrypted)"),
         ("bulk, one link, TLS", tls, tls, "raw tokio-rustls"),

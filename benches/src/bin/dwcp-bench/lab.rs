@@ -61,11 +61,13 @@ pub(crate) struct LabLateness {
 }
 
 /// An interval of a run.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Moment {
     pub(crate) end_s: f64,
     pub(crate) mbit: f64,
     pub(crate) links: u32,
+    #[serde(default)]
+    pub(crate) congestion_control: Option<String>,
 }
 
 /// Contenders that the lab's requirement names.
@@ -91,8 +93,8 @@ pub(crate) fn course_table(lab: &Lab) -> String {
     let seconds = lab.scenarios.first().map_or(0, |scenario| scenario.time_s);
     let at: Vec<String> = SHARES.iter().map(|share| format!("{:.0}", share * seconds as f64)).collect();
     let mut text = format!(
-        "| scenario | links after {} s | changes, first half | second half | Mbit/s, first quarter | last quarter |\n\
-         |---|---|---:|---:|---:|---:|\n",
+        "| scenario | links after {} s | changes, first half | second half | congestion control | Mbit/s, first quarter \
+         | last quarter |\n|---|---|---:|---:|---|---:|---:|\n",
         at.join(", ")
     );
     for scenario in &lab.scenarios {
@@ -121,16 +123,33 @@ pub(crate) fn course_table(lab: &Lab) -> String {
         };
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {:.0} | {:.0} |",
+            "| {} | {} | {} | {} | {} | {:.0} | {:.0} |",
             scenario.scenario.name,
             links.join(", "),
             changes(0.0, 0.5),
             changes(0.5, 1.0),
+            congestion_controls(course),
             rate(0.0, 0.25),
             rate(0.75, 1.0)
         );
     }
     text.trim_end().to_owned()
+}
+
+/// In the order in which they were in force, with the second of each change.
+fn congestion_controls(course: &[Moment]) -> String {
+    let mut text = String::new();
+    let mut last = None;
+    for (name, end_s) in
+        course.iter().filter_map(|moment| Some((moment.congestion_control.as_deref()?, moment.end_s)))
+    {
+        if last != Some(name) {
+            let _ =
+                if last.is_none() { write!(text, "{name}") } else { write!(text, ", {name} ({end_s:.0} s)") };
+            last = Some(name);
+        }
+    }
+    text
 }
 
 /// Medians of all contenders.
@@ -248,6 +267,7 @@ mod tests {
                 10 => 5,
                 _ => 4,
             },
+            congestion_control: Some(if second < 7 { "bbr" } else { "cubic" }.to_owned()),
         });
         let scenario = LabScenario {
             scenario: LabLink { name: "a".to_owned(), rate_mbit: 100.0 },
@@ -269,6 +289,6 @@ mod tests {
         };
         let table = course_table(&Lab { scenarios: vec![scenario] });
         let row = table.lines().last().unwrap();
-        assert_eq!(row, "| a | 1, 4, 4, 5, 4, 4 | 2 | 0 | 50 | 90 |");
+        assert_eq!(row, "| a | 1, 4, 4, 5, 4, 4 | 2 | 0 | bbr, cubic (7 s) | 50 | 90 |");
     }
 }

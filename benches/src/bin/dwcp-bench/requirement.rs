@@ -1,8 +1,8 @@
 //! What the figures must be, and whether they are.
 
 use crate::{
-    compression::{self, DATA},
-    contender::{Group, TLS_LINKS, dwcp},
+    compression::{self, CODECS, DATA},
+    contender::{Group, IPERF3_CUBIC, TCP_CUBIC, TLS_LINKS, dwcp},
     control::{self, TCP_LINKS, Who},
     lab::Lab,
     results::Results,
@@ -54,7 +54,9 @@ pub(crate) fn requirements(results: &Results) -> Vec<Requirement> {
     for links in [1, 4] {
         let ours = &*dwcp(links);
         compare((Group::Plain, ours), (Group::Plain, "raw tokio TCP"), AtLeast(0.95));
+        compare((Group::Plain, ours), (Group::Plain, TCP_CUBIC), AtLeast(0.95));
         compare((Group::Plain, ours), (Group::Plain, "iperf3"), Reported);
+        compare((Group::Plain, ours), (Group::Plain, IPERF3_CUBIC), Reported);
         compare((Group::Plain, ours), (Group::Plain, "tonic streaming"), AtLeast(3.0));
         // quinn is never without encryption; the same against DWCP over TLS follows.
         compare((Group::Plain, ours), (Group::Encrypted, "quinn"), AtLeast(3.0));
@@ -134,7 +136,12 @@ fn adaptive(results: &Results, link: &str, data: &str) -> Requirement {
     let (against, other, must) = if data == "random" {
         ("none", value("none"), Must::AtLeast(0.97))
     } else {
-        let best = ["none", "lz4", "zstd 1", "zstd 3"].into_iter().filter_map(value).reduce(f64::max);
+        let best = CODECS
+            .iter()
+            .map(|(codec, ..)| *codec)
+            .filter(|&codec| codec != "auto")
+            .filter_map(value)
+            .reduce(f64::max);
         ("the best static level", best, Must::AtLeast(0.9))
     };
     Requirement {

@@ -142,6 +142,7 @@ async fn measure(
         cpu_seconds_server: outcome.cpu_seconds,
         peak_rss_kib: peak_rss_kib()?,
         decision: stats.last_decision,
+        congestion_control_decision: stats.congestion_control_decision,
         links,
         intervals,
     })
@@ -265,6 +266,7 @@ async fn watch(
             end: now.as_secs_f64(),
             bits_per_second: rate,
             links: stats.links.len(),
+            congestion_control: stats.links.first().map(|link| link.congestion_control.clone()),
         });
         if !quiet {
             println!("{}", intervals[intervals.len() - 1]);

@@ -40,6 +40,7 @@ pub(super) struct Report {
     pub(super) peak_rss_kib: u64,
     /// Why the controller last changed something.
     pub(super) decision: String,
+    pub(super) congestion_control_decision: String,
     /// The links when the time was over.
     pub(super) links: Vec<LinkReport>,
     pub(super) intervals: Vec<Interval>,
@@ -65,6 +66,8 @@ pub(super) struct Interval {
     pub(super) end: f64,
     pub(super) bits_per_second: f64,
     pub(super) links: usize,
+    /// Of the first link.
+    pub(super) congestion_control: Option<String>,
 }
 
 impl LinkReport {
