@@ -143,9 +143,10 @@ impl Contender {
                 ];
                 let client = command(lab, Side::A, "iperf3", &client);
                 let report = client_report(lab, server, IPERF3_PORT, client, time)?;
-                // Not its own rate: the server's clock runs a round trip longer than data flows.
-                let bytes = number(&report, "/end/sum_received/bytes")?;
-                Ok((bytes * 8.0 / time.as_secs_f64()).into())
+                // Not its own rate: the server's clock begins a round trip before data arrives.
+                let received = |what| number(&report, &format!("/end/sum_received/{what}"));
+                let seconds = received("seconds")? - scenario.rtt_ms / 1e3;
+                Ok((received("bytes")? * 8.0 / seconds).into())
             }
             Self::Novacron => {
                 let program = tools.novacron.as_deref().context("no --novacron")?;
