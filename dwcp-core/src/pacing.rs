@@ -7,7 +7,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use dwcp_sys::options;
+use dwcp_sys::{SocketError, options};
 
 use crate::{adapt::ceiling::HEADROOM, link::Link, shared::State};
 
@@ -54,8 +54,16 @@ impl State {
             let before = link.paced_at.load(Ordering::Relaxed);
             let little = (share as f64 / before as f64 - 1.0).abs() < STEP;
             // The configured limit is kept to the byte.
-            if before != share && !(little && self.pacing.limit.is_none()) {
-                pace(link, share);
+            let configured = self.pacing.limit.is_some();
+            if before == share || (little && !configured) {
+                continue;
+            }
+            match pace(link, share) {
+                Ok(_) => {}
+                Err(error) if configured => {
+                    tracing::warn!(link = link.id.0, %error, "the pacing limit is not in force");
+                }
+                Err(error) => tracing::debug!(link = link.id.0, %error, "not paced"),
             }
         }
     }
@@ -81,12 +89,9 @@ impl Link {
 }
 
 /// `share`: bytes per second, 0 for no limit.
-fn pace(link: &Link, share: u64) {
+fn pace(link: &Link, share: u64) -> Result<Option<u64>, SocketError> {
     link.paced_at.store(share, Ordering::Relaxed);
-    let limit = Some(share).filter(|&share| share > 0);
-    if let Err(error) = options::set_max_pacing_rate(link.socket.tcp(), limit) {
-        tracing::debug!(link = link.id.0, %error, "pacing is not available");
-    }
+    options::set_max_pacing_rate(link.socket.tcp(), Some(share).filter(|&share| share > 0))
 }
 
 #[cfg(test)]
