@@ -25,7 +25,8 @@ use bytes::Bytes;
 use dwcp_core::{
     CompressionAlgorithm, CompressionConfig, CompressionLevel,
     compress::{
-        CompressPool, CompressionController, Content, Encoded, Encoding, Feedback, Probe, decode, encode,
+        CompressPool, CompressionController, Content, Encoded, Encoding, Feedback, Probe, Wire, decode,
+        encode,
     },
     sample_data::SampleData,
 };
@@ -173,7 +174,8 @@ impl Sender {
             }
             let room = self.pool.has_room();
             let idle = !room && self.ready_len.load(Ordering::Relaxed) <= 1;
-            let encoding = self.controller.choose(Some(&probe), raw.len(), idle);
+            let encoding =
+                self.controller.choose(Some(&probe), raw.len(), if idle { Wire::Idle } else { Wire::Busy });
             if encoding == Encoding::Identity {
                 return self.hand_over(Codec::Identity, raw.len(), raw);
             }

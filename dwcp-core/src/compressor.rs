@@ -14,11 +14,14 @@ use dwcp_proto::{
 
 use crate::{
     CompressionConfig,
-    compress::{CompressPool, CompressionController, Encoded, Encoding, Feedback, Probe},
+    compress::{CompressPool, CompressionController, Encoded, Encoding, Feedback, Probe, Wire},
     connection::Handle,
     shared::Shared,
     task::{CallGuard, PanicGuard},
 };
+
+/// This much ready for the sockets keeps them busy for longer than a few frames take to be compressed.
+const BACKLOG: usize = 512 << 10;
 
 /// Chooses encodings for the outgoing frames of one connection.
 #[derive(Debug)]
@@ -53,6 +56,11 @@ impl Compressor {
         self.controller().on_tick(Feedback { elapsed, wire_bytes, network_limited });
     }
 
+    /// Whether a tick soon would be worth it.
+    pub(crate) fn awaits_wire(&self) -> bool {
+        self.controller().awaits_wire()
+    }
+
     /// Why frames are encoded as they are.
     pub(crate) fn decision(&self) -> String {
         self.controller().decision()
@@ -62,8 +70,12 @@ impl Compressor {
         let _guard = CallGuard::new(shared);
         let mut controller = self.controller();
         let probe = controller.probe(raw);
-        let wire_idle = !self.pool.has_room() && shared.lock().core.unsent_bytes() == 0;
-        let encoding = controller.choose(probe.as_ref(), raw.len(), wire_idle);
+        let wire = match shared.lock().core.unsent_bytes() {
+            0 if !self.pool.has_room() => Wire::Idle,
+            BACKLOG.. => Wire::Backlog,
+            _ => Wire::Busy,
+        };
+        let encoding = controller.choose(probe.as_ref(), raw.len(), wire);
         (probe, encoding)
     }
 }

@@ -7,12 +7,14 @@ use std::{
 
 use dwcp_proto::conn::Role;
 use dwcp_sys::{congestion, options, tcp_info};
+use tokio::time::Instant;
 
 use crate::{
     adapt::{
         Action, Change, CongestionControl, LONG_RTT, Limit, LinkController, LinkControllerConfig, LinkSample,
         PathSample,
     },
+    compressor::Compressor,
     link::Link,
     metrics::ConnectionMetrics,
     shared::Shared,
@@ -23,6 +25,10 @@ use crate::{
 /// Time between samples while data flows, and while none does.
 const INTERVAL: Duration = Duration::from_millis(100);
 const INTERVAL_IDLE: Duration = Duration::from_millis(500);
+/// Time between looks for a first bottleneck, until a wire is known or this many looks saw traffic: encodings are chosen
+/// by it, and a slow wire takes long for what was sent as it is meanwhile.
+const INTERVAL_AT_FIRST: Duration = Duration::from_millis(10);
+const LOOKS_AT_FIRST: u32 = 50;
 /// Samples without traffic after which the longer interval is taken.
 const IDLE_AFTER: u32 = 20;
 /// Samples in which the network does not limit a server after which it asks the client for no more than its minimum.
@@ -44,6 +50,10 @@ struct Monitor {
     shrinks: Shrinks,
     wire_received: u64,
     quiet: u32,
+    /// Left of [`LOOKS_AT_FIRST`].
+    looks: u32,
+    /// When encodings were last adapted, and what had been sent by then.
+    encodings: (Duration, u64),
     /// Samples in a row in which something other than the network limited this side.
     unlimited: u32,
 }
@@ -73,16 +83,22 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         shrinks: Shrinks::default(),
         wire_received: 0,
         quiet: 0,
+        looks: LOOKS_AT_FIRST,
+        encodings: (shared.now(), 0),
         unlimited: 0,
         shared,
     };
     while !monitor.shared.is_closed() {
         monitor.tick();
-        let interval = if monitor.quiet >= IDLE_AFTER { INTERVAL_IDLE } else { INTERVAL };
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            () = monitor.shared.wait_closed() => {}
+        let idle = monitor.quiet >= IDLE_AFTER;
+        let until = Instant::now() + if idle { INTERVAL_IDLE } else { INTERVAL };
+        while !idle && monitor.awaits_wire() && Instant::now() + INTERVAL_AT_FIRST < until {
+            if monitor.sleep_until(Instant::now() + INTERVAL_AT_FIRST).await.is_err() {
+                break;
+            }
+            monitor.look();
         }
+        let _ = monitor.sleep_until(until).await;
     }
     monitor.shared.wait_links_closed().await;
     let retransmits = monitor.shared.lock().retransmits();
@@ -103,9 +119,7 @@ impl Monitor {
         let payload = self.shared.bytes_sent.load(Ordering::Relaxed);
         let moved = sent + received > self.wire_sent + self.wire_received;
         self.quiet = if moved { 0 } else { self.quiet.saturating_add(1) };
-        if let Some(compressor) = &self.shared.compressor {
-            compressor.on_tick(now - self.at, sent - self.wire_sent, limit == Limit::Network);
-        }
+        self.adapt_encodings(now, sent, limit);
         if let Some(rtt) = samples.iter().map(|(_, info)| info.rtt_us).filter(|&rtt| rtt > 0).min() {
             self.shared.lock().core.set_rtt(Duration::from_micros(rtt.into()));
         }
@@ -145,6 +159,36 @@ impl Monitor {
         self.metrics.publish(&self.shared, &stats, retransmits);
         (self.at, self.wire_sent, self.wire_received) = (now, sent, received);
         self.payload_sent = payload;
+    }
+
+    /// Until the connection is closed, which is an error.
+    async fn sleep_until(&self, at: Instant) -> Result<(), ()> {
+        tokio::select! {
+            () = tokio::time::sleep_until(at) => Ok(()),
+            () = self.shared.wait_closed() => Err(()),
+        }
+    }
+
+    fn awaits_wire(&self) -> bool {
+        self.looks > 0 && self.shared.compressor.as_ref().is_some_and(Compressor::awaits_wire)
+    }
+
+    /// Between two ticks: is the wire the bottleneck already?
+    fn look(&mut self) {
+        let (sent, _) = self.shared.wire_bytes();
+        if sent > self.encodings.1 {
+            self.looks -= 1;
+            let links = self.shared.lock().links.clone();
+            let limit = self.limit(&links);
+            self.adapt_encodings(self.shared.now(), sent, limit);
+        }
+    }
+
+    fn adapt_encodings(&mut self, now: Duration, wire_sent: u64, limit: Limit) {
+        let (at, before) = std::mem::replace(&mut self.encodings, (now, wire_sent));
+        if let Some(compressor) = &self.shared.compressor {
+            compressor.on_tick(now - at, wire_sent - before, limit == Limit::Network);
+        }
     }
 
     /// What held the sender back since the last tick: did writing mostly end with a full socket, or with nothing left?

@@ -51,10 +51,15 @@ const DECODE_NS: [f32; 5] = [0.3, 0.7, 0.9, 0.9, 0.5];
 const WIRE_BYTE_CPU_NS: f64 = 1.0;
 /// Price before the wire has been the bottleneck once: only what is all but free is compressed.
 const PRICE_INITIAL: f32 = 1.0;
+/// And for what would have to wait for the wire; but not for more bytes than these, because on a fast wire it is the
+/// compression that takes the time, and hides how fast the wire is.
+const PRICE_INITIAL_BACKLOG: f32 = 16.0;
+const BACKLOG_COMPRESSED_MAX: usize = 4 << 20;
 /// The price rises at most this far above W/R: beyond it, ratio gains are too small to matter.
-const PRICE_CEILING: f64 = 10.0;
-/// Change of the price for each tick.
+const PRICE_CEILING: f64 = 20.0;
+/// Change of the price for each tick, and upwards until the workers have been the bottleneck once.
 const PRICE_STEP: f32 = 1.25;
+const PRICE_STEP_AT_FIRST: f32 = 2.0;
 /// With this share of frames finding the wire idle, the workers are the bottleneck.
 const STARVED_SHARE: f32 = 0.05;
 /// An idle wire is given a frame as it is if encoding takes more than this share of sending it, per worker.
@@ -77,6 +82,16 @@ const LEARN_LEN_MIN: usize = 16 << 10;
 const LEN_MIN: usize = dwcp_proto::limits::CODEC_RAW_LEN_MIN as usize;
 /// A frame on which a hand-over costs nothing to speak of.
 const LEN_LARGE: usize = 256 << 10;
+
+/// How busy the wire is when a frame comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// The pool has no room, and nothing is ready for the sockets.
+    Idle,
+    Busy,
+    /// More is ready for the sockets than they take soon.
+    Backlog,
+}
 
 /// What happened since the last tick.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +119,9 @@ pub struct CompressionController {
     seen: [bool; 5],
     known: [bool; 5],
     bottleneck: Bottleneck,
+    workers_were_bottleneck: bool,
+    /// Payload bytes that were compressed because they had to wait for a wire of unknown rate.
+    backlog_compressed: usize,
     frames: u32,
     frames_starved: u32,
     /// Frames in a row that were probed and found incompressible, and those not probed since the last of them.
@@ -194,6 +212,8 @@ impl CompressionController {
             seen: [false; 5],
             known: [false; 5],
             bottleneck: Bottleneck::NoneYet,
+            workers_were_bottleneck: false,
+            backlog_compressed: 0,
             frames: 0,
             frames_starved: 0,
             incompressible_run: 0,
@@ -219,23 +239,30 @@ impl CompressionController {
     }
 
     /// The encoding for a frame of `raw_len` bytes that looks like this; `None`: it was not looked at, and is taken for
-    /// another incompressible one. `wire_idle`: the pool has no room, and nothing
-    /// is ready for the sockets. Such a frame may go as it is: the workers are as busy as they can be, and the wire
-    /// would wait. A caller that waits for room in the pool asks again when the wire falls idle meanwhile.
-    pub fn choose(&mut self, probe: Option<&Probe>, raw_len: usize, wire_idle: bool) -> Encoding {
+    /// another incompressible one. For an idle wire a frame may go as it is: the workers are as busy as they
+    /// can be, and the wire would wait. A caller that waits for room in the pool asks again when the wire falls idle
+    /// meanwhile.
+    pub fn choose(&mut self, probe: Option<&Probe>, raw_len: usize, wire: Wire) -> Encoding {
         if !self.adaptive {
             return self.candidates[0].encoding;
         }
         self.frames += 1;
-        self.frames_starved += u32::from(wire_idle);
+        self.frames_starved += u32::from(wire == Wire::Idle);
         if raw_len < LEN_MIN {
             return Encoding::Identity;
         }
         let content = probe.map_or(Content::Incompressible, Probe::content);
         self.seen[content as usize] = true;
         self.known[content as usize] = true;
-        let best = self.best(content, raw_len, self.price);
-        if wire_idle && self.idle_wire_counts(content, best) {
+        let price = match wire {
+            Wire::Backlog if self.wire_rate.is_none() && self.backlog_compressed < BACKLOG_COMPRESSED_MAX => {
+                self.backlog_compressed += raw_len;
+                PRICE_INITIAL_BACKLOG
+            }
+            _ => self.price,
+        };
+        let best = self.best(content, raw_len, price);
+        if wire == Wire::Idle && self.idle_wire_counts(content, best) {
             return Encoding::Identity;
         }
         if probe.is_none() {
@@ -331,7 +358,12 @@ impl CompressionController {
         class.factor.add(ns / believed_ns, wire / believed_wire);
     }
 
-    /// To be called every 50 to 250 ms while data is sent.
+    /// Whether nothing is known of the wire yet: it would be worth a tick soon.
+    pub fn awaits_wire(&self) -> bool {
+        self.adaptive && self.wire_rate.is_none()
+    }
+
+    /// To be called every 50 to 250 ms while data is sent; more often while it [awaits](Self::awaits_wire) the wire.
     pub fn on_tick(&mut self, feedback: Feedback) {
         let cheaper = self.price / PRICE_STEP;
         // Busy workers beside a wire filled up with frames as they are: that is the optimum, not a fault.
@@ -347,7 +379,7 @@ impl CompressionController {
         match &mut self.wire_rate {
             // What has been carried can be carried, whatever was the bottleneck.
             Some(known) if rate > *known => *known = rate,
-            Some(known) if feedback.network_limited => *known += 0.2 * (rate - *known),
+            Some(known) if feedback.network_limited => *known += 0.5 * (rate - *known),
             None if feedback.network_limited && rate > 0.0 => self.wire_rate = Some(rate),
             _ => {}
         }
@@ -355,11 +387,12 @@ impl CompressionController {
             return;
         };
         if feedback.network_limited {
-            self.price *= PRICE_STEP;
+            self.price *= if self.workers_were_bottleneck { PRICE_STEP } else { PRICE_STEP_AT_FIRST };
             self.bottleneck = Bottleneck::Wire;
         } else if starved && !hold {
             self.price = cheaper;
             self.bottleneck = Bottleneck::Workers;
+            self.workers_were_bottleneck = true;
         }
         self.price = self.price.clamp(floor, ceiling);
     }

@@ -8,6 +8,10 @@ use std::{
 
 use super::*;
 
+fn wire_state(idle: bool) -> Wire {
+    if idle { Wire::Idle } else { Wire::Busy }
+}
+
 const FRAME: usize = 256 << 10;
 const TICK: f64 = 0.05;
 /// Frames that may be ready for the wire.
@@ -89,7 +93,7 @@ fn run(truth: Truth, contents: &[Content], controller: &mut CompressionControlle
         let encoding = loop {
             let nothing_ready = settle(&mut now, &mut jobs);
             let room = jobs.len() < 3 * truth.workers;
-            let encoding = controller.choose(Some(&probe), FRAME, !room && nothing_ready);
+            let encoding = controller.choose(Some(&probe), FRAME, wire_state(!room && nothing_ready));
             if room || encoding == Encoding::Identity {
                 break encoding;
             }
@@ -192,8 +196,8 @@ fn another_link_rate_is_followed() {
 #[test]
 fn before_anything_is_known_only_the_free_is_compressed() {
     let mut auto = controller(CompressionLevel::Auto, 2);
-    assert_eq!(auto.choose(Some(&probe_of(Content::Structured)), FRAME, false), Encoding::Identity);
-    assert_eq!(auto.choose(Some(&probe_of(Content::Incompressible)), FRAME, false), Encoding::Identity);
+    assert_eq!(auto.choose(Some(&probe_of(Content::Structured)), FRAME, Wire::Busy), Encoding::Identity);
+    assert_eq!(auto.choose(Some(&probe_of(Content::Incompressible)), FRAME, Wire::Busy), Encoding::Identity);
 }
 
 #[test]
@@ -214,7 +218,7 @@ fn settings_and_the_peer_bound_the_choice() {
     ] {
         let mut controller = CompressionController::new(CompressionConfig { algorithm, level }, zstd, lz4, 2);
         controller.on_tick(slow);
-        let chosen = controller.choose(Some(&probe_of(Content::Structured)), FRAME, false);
+        let chosen = controller.choose(Some(&probe_of(Content::Structured)), FRAME, Wire::Busy);
         assert_eq!(chosen.to_string(), expected, "{algorithm:?} {level:?} zstd {zstd} lz4 {lz4}");
     }
 }
@@ -227,7 +231,7 @@ fn the_decision_tells_which_bottleneck_it_is_for() {
     let (wire, workers) = ("the wire is the bottleneck at 8.0 Mbit/s", "the wire waited for the processors");
     for (network_limited, words) in [(true, wire), (false, workers), (true, wire)] {
         // Without room in the pool every frame finds the wire idle.
-        controller.choose(Some(&probe_of(Content::Structured)), FRAME, !network_limited);
+        controller.choose(Some(&probe_of(Content::Structured)), FRAME, wire_state(!network_limited));
         let elapsed = Duration::from_millis(100);
         controller.on_tick(Feedback { elapsed, wire_bytes: 100_000, network_limited });
         let (encoding, decision) = (controller.current(Content::Structured), controller.decision());
@@ -257,4 +261,27 @@ fn long_incompressible_runs_are_sampled_and_their_end_is_found() {
         assert!(missed <= (run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX), "{missed} after {run}");
         assert_eq!(controller.probe(&text).map(|probe| probe.content()), Some(Content::Structured));
     }
+}
+
+#[test]
+fn before_the_wire_is_known_what_has_to_wait_is_compressed() {
+    let mut auto = CompressionController::new(CompressionConfig::default(), true, true, 2);
+    let structured = probe_of(Content::Structured);
+    assert_eq!(auto.choose(Some(&structured), FRAME, Wire::Busy), Encoding::Identity);
+    assert_ne!(auto.choose(Some(&structured), FRAME, Wire::Backlog), Encoding::Identity);
+    assert_eq!(
+        auto.choose(Some(&probe_of(Content::Incompressible)), FRAME, Wire::Backlog),
+        Encoding::Identity
+    );
+    for _ in 0..BACKLOG_COMPRESSED_MAX / FRAME {
+        auto.choose(Some(&structured), FRAME, Wire::Backlog);
+    }
+    assert_eq!(auto.choose(Some(&structured), FRAME, Wire::Backlog), Encoding::Identity, "not for ever");
+    assert!(auto.awaits_wire());
+    auto.on_tick(Feedback {
+        elapsed: Duration::from_millis(10),
+        wire_bytes: 40 << 20,
+        network_limited: true,
+    });
+    assert!(!auto.awaits_wire());
 }

@@ -12,6 +12,6 @@ mod pool;
 mod probe;
 
 pub use codec::{DecodeError, Encoding, decode, encode};
-pub use controller::{CompressionController, Feedback};
+pub use controller::{CompressionController, Feedback, Wire};
 pub use pool::{CompressPool, Encoded, PoolClosed};
 pub use probe::{Content, Probe};
