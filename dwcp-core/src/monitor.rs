@@ -265,12 +265,17 @@ impl Shrinks {
 }
 
 /// How long frames of at most `len_max` should be on links of this rate, bytes per second. What is urgent waits for the
-/// rest of a frame, on a slow link for long; half as long ones cost little there. Not where frames are compressed: they
-/// are short on the link anyway, and compress the better the longer they are. Nor beside a long round trip, where it
-/// makes no difference.
+/// rest of a frame, on a slow link for long: shorter ones, half as long or on a very slow link a quarter, cost little
+/// there. Not where frames are compressed: they are short on the link anyway, and compress the better the longer they
+/// are. Nor beside a long round trip, where it makes no difference.
 fn frame_len(len_max: u32, link_rate: f64) -> u32 {
-    let halves = f64::from(len_max) > link_rate * FRAME_LASTS.as_secs_f64() && len_max / 2 >= FRAME_LEN_MIN;
-    if halves { len_max / 2 } else { len_max }
+    let lasts = |len: u32| f64::from(len) > link_rate * FRAME_LASTS.as_secs_f64();
+    let len = match len_max {
+        len if !lasts(len) => len,
+        len if lasts(len / 8) => len / 4,
+        len => len / 2,
+    };
+    len.max(FRAME_LEN_MIN.min(len_max))
 }
 
 pub(crate) fn sample(link: &Link) -> Option<tcp_info::TcpInfo> {
@@ -337,15 +342,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_halved_where_they_would_take_long_and_are_not_short() {
+    fn frames_are_shorter_where_they_would_take_long_and_are_not_short() {
         const KIB: u32 = 1 << 10;
         for (len_max, mbit, expected) in [
-            (256 * KIB, 100.0, 128 * KIB),
+            (256 * KIB, 100.0, 64 * KIB),
+            (256 * KIB, 300.0, 128 * KIB),
             (256 * KIB, 1000.0, 128 * KIB),
             (256 * KIB, 10_000.0, 256 * KIB),
             (4096 * KIB, 10_000.0, 2048 * KIB),
             (64 * KIB, 100.0, 64 * KIB),
-            (256 * KIB, 0.0, 128 * KIB),
+            (256 * KIB, 0.0, 64 * KIB),
+            (4096 * KIB, 100.0, 1024 * KIB),
+            (100 * KIB, 100.0, 64 * KIB),
+            (16 * KIB, 100.0, 16 * KIB),
         ] {
             assert_eq!(frame_len(len_max, mbit * 1e6 / 8.0), expected, "{len_max} bytes at {mbit} Mbit/s");
         }
