@@ -11,6 +11,7 @@ use dwcp_proto::{
     frame::Codec,
     hello::Capabilities,
 };
+use tokio::sync::Notify;
 
 use crate::{
     CompressionConfig,
@@ -20,13 +21,15 @@ use crate::{
     task::{CallGuard, PanicGuard},
 };
 
-/// This much ready for the sockets keeps them busy for longer than a few frames take to be compressed.
+/// This much ready for the sockets keeps a slow wire busy for longer than a few frames take to be compressed.
 const BACKLOG: usize = 512 << 10;
 
 /// Chooses encodings for the outgoing frames of one connection.
 #[derive(Debug)]
 pub(crate) struct Compressor {
     controller: Mutex<CompressionController>,
+    /// Told while frames wait for a wire of which nothing is known.
+    backlog: Notify,
     pool: Arc<CompressPool>,
 }
 
@@ -45,7 +48,7 @@ impl Compressor {
     pub(crate) fn new(config: CompressionConfig, peer: &Capabilities, pool: Arc<CompressPool>) -> Self {
         let (zstd, lz4) = (peer.decodes(Codec::Zstd), peer.decodes(Codec::Lz4));
         let controller = Mutex::new(CompressionController::new(config, zstd, lz4, pool.workers()));
-        Self { controller, pool }
+        Self { controller, backlog: Notify::new(), pool }
     }
 
     fn controller(&self) -> MutexGuard<'_, CompressionController> {
@@ -56,9 +59,9 @@ impl Compressor {
         self.controller().on_tick(Feedback { elapsed, wire_bytes, network_limited });
     }
 
-    /// Whether a tick soon would be worth it.
-    pub(crate) fn awaits_wire(&self) -> bool {
-        self.controller().awaits_wire()
+    /// A wire of which nothing is known may be slow: a tick soon would be worth it.
+    pub(crate) async fn backlog(&self) {
+        self.backlog.notified().await;
     }
 
     /// Why frames are encoded as they are.
@@ -70,11 +73,21 @@ impl Compressor {
         let _guard = CallGuard::new(shared);
         let mut controller = self.controller();
         let probe = controller.probe(raw);
-        let wire = match shared.lock().core.unsent_bytes() {
-            0 if !self.pool.has_room() => Wire::Idle,
-            BACKLOG.. => Wire::Backlog,
-            _ => Wire::Busy,
+        let pool_full = !self.pool.has_room();
+        let awaits_wire = controller.awaits_wire();
+        let wire = if pool_full || awaits_wire {
+            let unsent = shared.lock().core.unsent_bytes();
+            match unsent {
+                0 if pool_full => Wire::Idle,
+                BACKLOG.. => Wire::Backlog,
+                _ => Wire::Busy,
+            }
+        } else {
+            Wire::Busy
         };
+        if awaits_wire && wire == Wire::Backlog {
+            self.backlog.notify_one();
+        }
         let encoding = controller.choose(probe.as_ref(), raw.len(), wire);
         (probe, encoding)
     }

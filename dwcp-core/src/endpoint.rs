@@ -69,8 +69,8 @@ pub(crate) struct EndpointCore {
     pub(crate) tls: RwLock<Option<Arc<TlsConfig>>>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, Known>>,
     pub(crate) shutting_down: AtomicBool,
-    /// For frames of full and of half length: senders halve them on slow links.
-    frame_buffers: [Arc<BufferPool>; 2],
+    /// For frames of full length, of half and of a quarter: senders shorten them on slow links.
+    frame_buffers: [Arc<BufferPool>; 3],
     scratch_buffers: Arc<BufferPool>,
     /// Started with the first connection that may compress; `None` inside: no threads.
     compress_pool: OnceLock<Option<Arc<CompressPool>>>,
@@ -232,7 +232,7 @@ impl EndpointCore {
             tls: RwLock::new(config.tls.clone()),
             connections: Mutex::default(),
             shutting_down: AtomicBool::new(false),
-            frame_buffers: [1, 2].map(|part| {
+            frame_buffers: [1, 2, 4].map(|part| {
                 BufferPool::new(config.transport.frame_bytes_max as usize / part, FRAME_BUFFERS_KEPT)
             }),
             scratch_buffers: BufferPool::new(SCRATCH_LEN, SCRATCH_BUFFERS_KEPT),

@@ -7,14 +7,13 @@ use std::{
 
 use dwcp_proto::conn::Role;
 use dwcp_sys::{congestion, options, tcp_info};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     adapt::{
         Action, Change, CongestionControl, LONG_RTT, Limit, LinkController, LinkControllerConfig, LinkSample,
         PathSample,
     },
-    compressor::Compressor,
     link::Link,
     metrics::ConnectionMetrics,
     shared::Shared,
@@ -25,8 +24,8 @@ use crate::{
 /// Time between samples while data flows, and while none does.
 const INTERVAL: Duration = Duration::from_millis(100);
 const INTERVAL_IDLE: Duration = Duration::from_millis(500);
-/// Time between looks for a first bottleneck, until a wire is known or this many looks saw traffic: encodings are chosen
-/// by it, and a slow wire takes long for what was sent as it is meanwhile.
+/// While frames wait for a wire of which nothing is known, so many looks at it for so long each come between the samples:
+/// encodings are chosen by it, and a slow wire takes long for what was sent as it is meanwhile.
 const INTERVAL_AT_FIRST: Duration = Duration::from_millis(10);
 const LOOKS_AT_FIRST: u32 = 50;
 /// Samples without traffic after which the longer interval is taken.
@@ -90,15 +89,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     };
     while !monitor.shared.is_closed() {
         monitor.tick();
-        let idle = monitor.quiet >= IDLE_AFTER;
-        let until = Instant::now() + if idle { INTERVAL_IDLE } else { INTERVAL };
-        while !idle && monitor.awaits_wire() && Instant::now() + INTERVAL_AT_FIRST < until {
-            if monitor.sleep_until(Instant::now() + INTERVAL_AT_FIRST).await.is_err() {
-                break;
-            }
-            monitor.look();
+        let interval = if monitor.quiet >= IDLE_AFTER { INTERVAL_IDLE } else { INTERVAL };
+        let closed = Arc::clone(&monitor.shared);
+        tokio::select! {
+            () = monitor.pause(Instant::now() + interval) => {}
+            () = closed.wait_closed() => {}
         }
-        let _ = monitor.sleep_until(until).await;
     }
     monitor.shared.wait_links_closed().await;
     let retransmits = monitor.shared.lock().retransmits();
@@ -161,27 +157,22 @@ impl Monitor {
         self.payload_sent = payload;
     }
 
-    /// Until the connection is closed, which is an error.
-    async fn sleep_until(&self, at: Instant) -> Result<(), ()> {
-        tokio::select! {
-            () = tokio::time::sleep_until(at) => Ok(()),
-            () = self.shared.wait_closed() => Err(()),
-        }
-    }
-
-    fn awaits_wire(&self) -> bool {
-        self.looks > 0 && self.shared.compressor.as_ref().is_some_and(Compressor::awaits_wire)
-    }
-
-    /// Between two ticks: is the wire the bottleneck already?
-    fn look(&mut self) {
-        let (sent, _) = self.shared.wire_bytes();
-        if sent > self.encodings.1 {
+    /// Waits for the next sample, and looks at a wire of which nothing is known meanwhile.
+    async fn pause(&mut self, until: Instant) {
+        let shared = Arc::clone(&self.shared);
+        while let (Some(compressor), true) = (&shared.compressor, self.looks > 0) {
+            tokio::select! {
+                () = compressor.backlog() => {}
+                () = sleep_until(until) => return,
+            }
             self.looks -= 1;
-            let links = self.shared.lock().links.clone();
+            self.encodings = (shared.now(), shared.wire_bytes().0);
+            sleep(INTERVAL_AT_FIRST).await;
+            let links = shared.lock().links.clone();
             let limit = self.limit(&links);
-            self.adapt_encodings(self.shared.now(), sent, limit);
+            self.adapt_encodings(shared.now(), shared.wire_bytes().0, limit);
         }
+        sleep_until(until).await;
     }
 
     fn adapt_encodings(&mut self, now: Duration, wire_sent: u64, limit: Limit) {
@@ -191,7 +182,7 @@ impl Monitor {
         }
     }
 
-    /// What held the sender back since the last tick: did writing mostly end with a full socket, or with nothing left?
+    /// What held the sender back since the last tick or look: did writing mostly end with a full socket, or with nothing left?
     fn limit(&self, links: &[Arc<Link>]) -> Limit {
         let mut full = 0;
         let mut drained = 0;

@@ -40,7 +40,7 @@ struct Large {
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     payload_max: u32,
-    frame_buffers: [Arc<BufferPool>; 2],
+    frame_buffers: [Arc<BufferPool>; 3],
     scratch_buffers: Arc<BufferPool>,
     scratch: PooledBuffer,
     filled: usize,
@@ -78,7 +78,7 @@ impl LargeBuffer {
 impl FrameReader {
     pub(crate) fn new(
         payload_max: u32,
-        frame_buffers: [Arc<BufferPool>; 2],
+        frame_buffers: [Arc<BufferPool>; 3],
         scratch_buffers: Arc<BufferPool>,
     ) -> Self {
         let scratch = scratch_buffers.take();

@@ -89,7 +89,7 @@ pub enum Wire {
     /// The pool has no room, and nothing is ready for the sockets.
     Idle,
     Busy,
-    /// More is ready for the sockets than they take soon.
+    /// More is ready for the sockets than a slow wire takes soon.
     Backlog,
 }
 
@@ -254,14 +254,13 @@ impl CompressionController {
         let content = probe.map_or(Content::Incompressible, Probe::content);
         self.seen[content as usize] = true;
         self.known[content as usize] = true;
-        let price = match wire {
-            Wire::Backlog if self.wire_rate.is_none() && self.backlog_compressed < BACKLOG_COMPRESSED_MAX => {
-                self.backlog_compressed += raw_len;
-                PRICE_INITIAL_BACKLOG
-            }
-            _ => self.price,
-        };
-        let best = self.best(content, raw_len, price);
+        let waits = wire == Wire::Backlog
+            && self.wire_rate.is_none()
+            && self.backlog_compressed < BACKLOG_COMPRESSED_MAX;
+        let best = self.best(content, raw_len, if waits { PRICE_INITIAL_BACKLOG } else { self.price });
+        if waits && self.candidates[best].encoding != Encoding::Identity {
+            self.backlog_compressed += raw_len;
+        }
         if wire == Wire::Idle && self.idle_wire_counts(content, best) {
             return Encoding::Identity;
         }
@@ -379,7 +378,11 @@ impl CompressionController {
         match &mut self.wire_rate {
             // What has been carried can be carried, whatever was the bottleneck.
             Some(known) if rate > *known => *known = rate,
-            Some(known) if feedback.network_limited => *known += 0.5 * (rate - *known),
+            Some(known) if feedback.network_limited => {
+                // Nothing at all: a stall more likely than a slower wire.
+                let weight = if feedback.wire_bytes == 0 { 0.2 } else { 0.5 };
+                *known += weight * (rate - *known);
+            }
             None if feedback.network_limited && rate > 0.0 => self.wire_rate = Some(rate),
             _ => {}
         }

@@ -265,16 +265,14 @@ fn long_incompressible_runs_are_sampled_and_their_end_is_found() {
 
 #[test]
 fn before_the_wire_is_known_what_has_to_wait_is_compressed() {
-    let mut auto = CompressionController::new(CompressionConfig::default(), true, true, 2);
-    let structured = probe_of(Content::Structured);
+    let mut auto = controller(CompressionLevel::Auto, 2);
+    let (structured, random) = (probe_of(Content::Structured), probe_of(Content::Incompressible));
     assert_eq!(auto.choose(Some(&structured), FRAME, Wire::Busy), Encoding::Identity);
-    assert_ne!(auto.choose(Some(&structured), FRAME, Wire::Backlog), Encoding::Identity);
-    assert_eq!(
-        auto.choose(Some(&probe_of(Content::Incompressible)), FRAME, Wire::Backlog),
-        Encoding::Identity
-    );
+    for _ in 0..100 {
+        assert_eq!(auto.choose(Some(&random), FRAME, Wire::Backlog), Encoding::Identity);
+    }
     for _ in 0..BACKLOG_COMPRESSED_MAX / FRAME {
-        auto.choose(Some(&structured), FRAME, Wire::Backlog);
+        assert_ne!(auto.choose(Some(&structured), FRAME, Wire::Backlog), Encoding::Identity);
     }
     assert_eq!(auto.choose(Some(&structured), FRAME, Wire::Backlog), Encoding::Identity, "not for ever");
     assert!(auto.awaits_wire());
@@ -284,4 +282,27 @@ fn before_the_wire_is_known_what_has_to_wait_is_compressed() {
         network_limited: true,
     });
     assert!(!auto.awaits_wire());
+}
+
+#[test]
+fn on_a_slow_wire_the_price_is_at_its_ceiling_after_five_ticks() {
+    let mut auto = controller(CompressionLevel::Auto, 2);
+    for _ in 0..6 {
+        auto.on_tick(Feedback {
+            elapsed: Duration::from_millis(100),
+            wire_bytes: 1_250_000,
+            network_limited: true,
+        });
+    }
+    let (_, ceiling) = auto.price_range().unwrap();
+    assert_eq!(auto.price, ceiling);
+}
+
+#[test]
+fn a_stall_is_not_taken_for_a_slow_wire_at_once() {
+    let mut auto = controller(CompressionLevel::Auto, 2);
+    for wire_bytes in [12_500_000, 12_500_000, 0, 0, 0] {
+        auto.on_tick(Feedback { elapsed: Duration::from_millis(100), wire_bytes, network_limited: true });
+    }
+    assert!(auto.wire_rate.unwrap() > 0.5 * 125e6, "{:?}", auto.wire_rate);
 }
