@@ -28,7 +28,7 @@ pub(crate) const LONG_RTT: Duration = Duration::from_millis(10);
 /// at 1 % loss.
 const STARTUP_LINKS: u16 = 4;
 /// And from this round-trip time on: each doubling of the links saves slow start one.
-const VERY_LONG_RTT: Duration = Duration::from_millis(90);
+const VERY_LONG_RTT: Duration = Duration::from_millis(40);
 const STARTUP_LINKS_VERY_LONG: u16 = 8;
 
 /// A TCP congestion control that the controller knows how to judge.

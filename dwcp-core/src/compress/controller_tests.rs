@@ -268,7 +268,7 @@ fn before_the_wire_is_known_what_has_to_wait_is_compressed() {
     let mut auto = controller(CompressionLevel::Auto, 2);
     let (structured, random) = (probe_of(Content::Structured), probe_of(Content::Incompressible));
     assert_eq!(auto.choose(Some(&structured), FRAME, Wire::Busy), Encoding::Identity);
-    for _ in 0..100 {
+    for _ in 0..50 {
         assert_eq!(auto.choose(Some(&random), FRAME, Wire::Backlog), Encoding::Identity);
     }
     for _ in 0..BACKLOG_COMPRESSED_MAX / FRAME {
