@@ -55,6 +55,8 @@ const PRICE_INITIAL: f32 = 1.0;
 /// compression that takes the time, and hides how fast the wire is.
 const PRICE_INITIAL_BACKLOG: f32 = 16.0;
 const BACKLOG_COMPRESSED_MAX: usize = 4 << 20;
+/// A wire that was not the bottleneck for this many bytes is not a slow one: nothing waits to learn more of it.
+const AWAITS_WIRE_MAX: usize = 64 << 20;
 /// The price rises at most this far above W/R: beyond it, ratio gains are too small to matter.
 const PRICE_CEILING: f64 = 20.0;
 /// Change of the price for each tick, and upwards until the workers have been the bottleneck once.
@@ -122,6 +124,8 @@ pub struct CompressionController {
     workers_were_bottleneck: bool,
     /// Payload bytes that were compressed because they had to wait for a wire of unknown rate.
     backlog_compressed: usize,
+    /// Payload bytes that an encoding was chosen for.
+    chosen_bytes: usize,
     frames: u32,
     frames_starved: u32,
     /// Frames in a row that were probed and found incompressible, and those not probed since the last of them.
@@ -214,6 +218,7 @@ impl CompressionController {
             bottleneck: Bottleneck::NoneYet,
             workers_were_bottleneck: false,
             backlog_compressed: 0,
+            chosen_bytes: 0,
             frames: 0,
             frames_starved: 0,
             incompressible_run: 0,
@@ -247,6 +252,7 @@ impl CompressionController {
             return self.candidates[0].encoding;
         }
         self.frames += 1;
+        self.chosen_bytes = self.chosen_bytes.saturating_add(raw_len);
         self.frames_starved += u32::from(wire == Wire::Idle);
         if raw_len < LEN_MIN {
             return Encoding::Identity;
@@ -359,7 +365,7 @@ impl CompressionController {
 
     /// Whether nothing is known of the wire yet: it would be worth a tick soon.
     pub fn awaits_wire(&self) -> bool {
-        self.adaptive && self.wire_rate.is_none()
+        self.adaptive && self.wire_rate.is_none() && self.chosen_bytes < AWAITS_WIRE_MAX
     }
 
     /// To be called every 50 to 250 ms while data is sent; more often while it [awaits](Self::awaits_wire) the wire.
