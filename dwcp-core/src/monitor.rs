@@ -182,7 +182,8 @@ impl Monitor {
         }
     }
 
-    /// What held the sender back since the last tick or look: did writing mostly end with a full socket, or with nothing left?
+    /// What held the sender back since the last tick or look: did writing mostly end with a full socket, or with nothing
+    /// left?
     fn limit(&self, links: &[Arc<Link>]) -> Limit {
         let mut full = 0;
         let mut drained = 0;

@@ -260,9 +260,8 @@ impl CompressionController {
         let content = probe.map_or(Content::Incompressible, Probe::content);
         self.seen[content as usize] = true;
         self.known[content as usize] = true;
-        let waits = wire == Wire::Backlog
-            && self.wire_rate.is_none()
-            && self.backlog_compressed < BACKLOG_COMPRESSED_MAX;
+        let waits =
+            wire == Wire::Backlog && self.awaits_wire() && self.backlog_compressed < BACKLOG_COMPRESSED_MAX;
         let best = self.best(content, raw_len, if waits { PRICE_INITIAL_BACKLOG } else { self.price });
         if waits && self.candidates[best].encoding != Encoding::Identity {
             self.backlog_compressed += raw_len;

@@ -285,7 +285,7 @@ fn before_the_wire_is_known_what_has_to_wait_is_compressed() {
 }
 
 #[test]
-fn on_a_slow_wire_the_price_is_at_its_ceiling_after_five_ticks() {
+fn on_a_slow_wire_the_price_is_at_its_ceiling_after_six_ticks() {
     let mut auto = controller(CompressionLevel::Auto, 2);
     for _ in 0..6 {
         auto.on_tick(Feedback {
