@@ -73,9 +73,9 @@ const EXPLORE_COST_MAX: f32 = 2.0;
 /// A neighbour that was seen to leave more than this share of the bytes is tried this many times less often.
 const NO_GAIN: f32 = 0.98;
 const EXPLORE_NO_GAIN: u32 = 16;
-/// After this many incompressible frames in a row the next one is not probed, after twice as many two, and so on up to
-/// `PROBES_SKIPPED_MAX`: on a fast wire the probe itself is what costs. One in 13, a prime: streams that take turns get
-/// their probes in turn.
+/// After this many frames in a row that were best sent as they are the next one is not probed, after twice as many two,
+/// and so on up to `PROBES_SKIPPED_MAX`: on a fast wire the probe itself is what costs. One in 13, a prime: streams that
+/// take turns get their probes in turn.
 const PROBE_SKIP_STEP: u32 = 8;
 const PROBES_SKIPPED_MAX: u32 = 12;
 /// Frames shorter than this say little about speed and ratio.
@@ -128,8 +128,8 @@ pub struct CompressionController {
     chosen_bytes: usize,
     frames: u32,
     frames_starved: u32,
-    /// Frames in a row that were probed and found incompressible, and those not probed since the last of them.
-    incompressible_run: u32,
+    /// Frames in a row that were probed and best sent as they are, and those not probed since the last of them.
+    identity_run: u32,
     probes_skipped: u32,
 }
 
@@ -221,30 +221,25 @@ impl CompressionController {
             chosen_bytes: 0,
             frames: 0,
             frames_starved: 0,
-            incompressible_run: 0,
+            identity_run: 0,
             probes_skipped: 0,
         }
     }
 
-    /// Looks at a payload, if that is worth it. Not every frame of a long incompressible run is looked at; how many of what
-    /// follows the run are missed is at most an eighth of it, and `PROBES_SKIPPED_MAX`.
+    /// Looks at a payload, if that is worth it. Not every frame of a long run that is sent as it is is looked at; how many of
+    /// what follows the run are missed is at most an eighth of it, and `PROBES_SKIPPED_MAX`.
     pub fn probe(&mut self, payload: &[u8]) -> Option<Probe> {
-        let skip_max = (self.incompressible_run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX);
+        let skip_max = (self.identity_run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX);
         if !self.adaptive || self.probes_skipped < skip_max {
             self.probes_skipped = self.probes_skipped.wrapping_add(1);
             return None;
         }
         self.probes_skipped = 0;
-        let probe = Probe::of(payload);
-        self.incompressible_run = match probe.content() {
-            Content::Incompressible => self.incompressible_run.saturating_add(1),
-            _ => 0,
-        };
-        Some(probe)
+        Some(Probe::of(payload))
     }
 
-    /// The encoding for a frame of `raw_len` bytes that looks like this; `None`: it was not looked at, and is taken for
-    /// another incompressible one. For an idle wire a frame may go as it is: the workers are as busy as they
+    /// The encoding for a frame of `raw_len` bytes that looks like this; `None`: it was not looked at, and goes as it is,
+    /// like those before it. For an idle wire a frame may go as it is: the workers are as busy as they
     /// can be, and the wire would wait. A caller that waits for room in the pool asks again when the wire falls idle
     /// meanwhile.
     pub fn choose(&mut self, probe: Option<&Probe>, raw_len: usize, wire: Wire) -> Encoding {
@@ -257,7 +252,9 @@ impl CompressionController {
         if raw_len < LEN_MIN {
             return Encoding::Identity;
         }
-        let content = probe.map_or(Content::Incompressible, Probe::content);
+        let Some(content) = probe.map(Probe::content) else {
+            return Encoding::Identity;
+        };
         self.seen[content as usize] = true;
         self.known[content as usize] = true;
         let waits =
@@ -269,9 +266,10 @@ impl CompressionController {
         if wire == Wire::Idle && self.idle_wire_counts(content, best) {
             return Encoding::Identity;
         }
-        if probe.is_none() {
-            return self.candidates[best].encoding; // nothing is learned from it
-        }
+        self.identity_run = match self.candidates[best].encoding {
+            Encoding::Identity => self.identity_run.saturating_add(1),
+            _ => 0,
+        };
         let frames = self.classes[content as usize].frames;
         self.classes[content as usize].frames = frames.wrapping_add(1);
         let other = if frames % EXPLORE_EVERY == EXPLORE_EVERY - 1 {

@@ -245,21 +245,41 @@ fn the_decision_tells_which_bottleneck_it_is_for() {
 
 /// Probes cost time on a fast wire; what follows a long run must not pay for it.
 #[test]
-fn long_incompressible_runs_are_sampled_and_their_end_is_found() {
+fn long_runs_sent_as_they_are_are_sampled_and_their_end_is_found() {
     use crate::sample_data::SampleData;
 
-    let random = SampleData::Random.generate(1, FRAME);
     let text = SampleData::Text.generate(1, FRAME);
-    for run in [1_u32, 8, 64, 1000] {
+    // Text is sent as it is while nothing shows that the wire is slow.
+    for (data, run) in [SampleData::Random, SampleData::Text]
+        .into_iter()
+        .flat_map(|data| [1, 8, 64, 1000].map(|run| (data, run)))
+    {
+        let payload = data.generate(1, FRAME);
         let mut controller = CompressionController::new(CompressionConfig::default(), true, true, 2);
-        let looked_at = (0..run).filter_map(|_| controller.probe(&random)).count() as u32;
+        let mut looked_at = 0;
+        for _ in 0..run {
+            let probe = controller.probe(&payload);
+            looked_at += u32::from(probe.is_some());
+            controller.choose(probe.as_ref(), FRAME, Wire::Busy);
+        }
         assert!(
             if run <= PROBE_SKIP_STEP { looked_at == run } else { looked_at < run },
             "{looked_at} of {run}"
         );
-        let missed = (0..).take_while(|_| controller.probe(&text).is_none()).count() as u32;
-        assert!(missed <= (run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX), "{missed} after {run}");
-        assert_eq!(controller.probe(&text).map(|probe| probe.content()), Some(Content::Structured));
+        controller.on_tick(Feedback {
+            elapsed: Duration::from_millis(100),
+            wire_bytes: 1_250_000,
+            network_limited: true,
+        });
+        let chosen: Vec<_> = (0..100)
+            .map(|_| {
+                let probe = controller.probe(&text);
+                controller.choose(probe.as_ref(), FRAME, Wire::Busy)
+            })
+            .collect();
+        let missed = chosen.iter().take_while(|&&encoding| encoding == Encoding::Identity).count();
+        assert!(missed <= (run / PROBE_SKIP_STEP).min(PROBES_SKIPPED_MAX) as usize, "{missed} after {run}");
+        assert!(!chosen[missed..].contains(&Encoding::Identity), "after {run}: {chosen:?}");
     }
 }
 
