@@ -556,7 +556,7 @@ mod tests {
     #[tokio::test]
     async fn the_most_that_can_wait_has_room() {
         let (client, server) = pair().await;
-        let data: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
+        let data: Vec<u8> = (0..600_000_u32).map(|i| (i % 251) as u8).collect();
         let taken = {
             let mut writer = writer(&client);
             writer.set_records_per_key_max(2);
@@ -565,7 +565,7 @@ mod tests {
             writer.abort(rustls::AlertDescription::InternalError).unwrap();
             taken
         };
-        assert_eq!(taken, 256 << 10);
+        assert_eq!(taken, 512 << 10);
         let (mut got, mut buffer) = (Vec::new(), vec![0; 100_000]);
         let error = loop {
             if let Err(error) = client.try_flush() {

@@ -5,7 +5,7 @@ use crate::{
     contender::{Group, IPERF3_CUBIC, TCP_CUBIC, TLS_LINKS, dwcp},
     control::{self, TCP_LINKS, Who},
     lab::Lab,
-    results::Results,
+    results::{Results, median, ratio},
     shaped::LINKS,
 };
 
@@ -46,9 +46,8 @@ impl Requirement {
 pub(crate) fn requirements(results: &Results) -> Vec<Requirement> {
     let mut all = Vec::new();
     let mut compare = |(group, ours): (Group, &str), (other_group, theirs): (Group, &str), must| {
-        let pair = results.value(group, ours).zip(results.value(other_group, theirs));
-        let what = format!("{}: {ours} / {theirs}", title(group));
-        all.push(Requirement { what, value: pair.map(|(ours, theirs)| ours / theirs), must });
+        let value = results.ratio((group, ours), (other_group, theirs));
+        all.push(Requirement { what: format!("{}: {ours} / {theirs}", title(group)), value, must });
     };
     use Must::{AtLeast, AtMost, Reported};
     for links in [1, 4] {
@@ -133,21 +132,19 @@ fn beside_a_stream(results: &Results, link: &str, mbit: u32, tcp_links: u16) -> 
 
 /// Random data must not lose against `none`, other data little against the best static level.
 fn adaptive(results: &Results, link: &str, data: &str) -> Requirement {
-    let value = |codec| compression::value(&results.compression, link, data, codec);
+    let cell = |codec| compression::find(&results.compression, link, data, codec);
     let (against, other, must) = if data == "random" {
-        ("none", value("none"), Must::AtLeast(0.97))
+        ("none", cell("none"), Must::AtLeast(0.97))
     } else {
-        let best = CODECS
-            .iter()
-            .map(|(codec, ..)| *codec)
-            .filter(|&codec| codec != "auto")
-            .filter_map(value)
-            .reduce(f64::max);
+        let static_levels = CODECS.iter().map(|(codec, ..)| *codec).filter(|&codec| codec != "auto");
+        let best = static_levels
+            .filter_map(cell)
+            .max_by(|a, b| median(&a.values).unwrap_or(0.0).total_cmp(&median(&b.values).unwrap_or(0.0)));
         ("the best static level", best, Must::AtLeast(0.9))
     };
     Requirement {
         what: format!("compression, {link}: {data}, auto / {against}"),
-        value: value("auto").zip(other).map(|(auto, other)| auto / other),
+        value: cell("auto").zip(other).and_then(|(auto, other)| ratio(&auto.values, &other.values)),
         must,
     }
 }

@@ -86,6 +86,13 @@ impl Results {
         median(&self.group(group).find(|row| row.name == name)?.values)
     }
 
+    /// One row against another.
+    pub(crate) fn ratio(&self, ours: (Group, &str), theirs: (Group, &str)) -> Option<f64> {
+        let values =
+            |(group, name): (Group, &str)| Some(&self.group(group).find(|row| row.name == name)?.values[..]);
+        ratio(values(ours)?, values(theirs)?)
+    }
+
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| path.display().to_string())
@@ -100,6 +107,16 @@ impl Results {
     }
 }
 
+/// The median of the rounds' ratios: a machine that is slower for some rounds is so for both. Where a round failed there
+/// are no pairs, and it is the ratio of the medians.
+pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Option<f64> {
+    if ours.len() != theirs.len() {
+        return Some(median(ours)? / median(theirs)?);
+    }
+    let ratios: Vec<_> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+    median(&ratios)
+}
+
 /// The middle value, or the mean of the two middle ones.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -110,7 +127,7 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lab, median};
+    use super::{Lab, median, ratio};
 
     #[test]
     fn a_lab_report_is_read() {
@@ -132,5 +149,12 @@ mod tests {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+    #[test]
+    fn ratios_are_taken_within_rounds() {
+        // The machine got slower by half in the last rounds.
+        assert_eq!(ratio(&[90.0, 90.0, 45.0], &[100.0, 50.0, 50.0]), Some(0.9));
+        assert_eq!(ratio(&[90.0, 90.0], &[100.0, 50.0, 50.0]), Some(1.8));
+        assert_eq!(ratio(&[], &[]), None);
     }
 }
