@@ -62,7 +62,7 @@ lab-course: programs
 		--jobs $(JOBS) --novacron $(BIN)/novacron --json $(TARGET)/course.json
 
 programs: deps
-	cargo build --release --locked -p novacron -p dwcp-benches
+	cargo build --release --locked --workspace --bins
 
 deps:
 	@scripts/install-deps.sh

@@ -117,3 +117,38 @@ awk -v bytes="$bytes" -v plain="$plain" -v took="$took" 'BEGIN {
     printf "%-44s %8.2f %10.0f\n", "novacron over TLS, verified, on disk", took, bytes / took / 1e6
 }'
 echo "Loopback has no delay and no loss, which is where plain copying is at its best; see docs/benchmarks.md for WANs."
+
+# The store: three members keep a key while they are stopped and started again.
+up() {
+    # The first ports that are free; members keep theirs over a restart.
+    for port in $ports; do
+        "$novacron" up --data-dir "$work/store-$port" --port "$port" >"$work/up.out" 2>"$work/up.log" &
+        member=$!
+        background+=($member)
+        for _ in $(seq 200); do
+            [ ! -s "$work/up.out" ] || return 0
+            kill -0 "$member" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill "$member" 2>/dev/null || true
+    done
+    cat "$work/up.log" >&2
+    return 1
+}
+ports="2379 12379 22379 32379"
+echo
+echo "novacron up --data-dir ..."
+up
+ports=$port
+endpoints=$(sed -n 's/.*ETCDCTL_ENDPOINTS=//p' "$work/up.out")
+echo "ETCDCTL_ENDPOINTS=$endpoints"
+"$novacron" kv --endpoints "$endpoints" put greeting "hello from three members"
+kill "$member"
+wait "$member"
+up
+echo "after a restart: $("$novacron" kv --endpoints "$endpoints" get greeting)"
+if command -v etcdctl >/dev/null; then
+    ETCDCTL_API=3 etcdctl --endpoints "$endpoints" endpoint status -w table
+fi
+kill "$member"
+wait "$member"

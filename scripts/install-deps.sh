@@ -18,6 +18,7 @@ losetup mount
 openssl openssl
 iperf3 iperf3
 rsync rsync
+etcdctl etcd-client
 "
 
 packages=$(echo "$needed" | while read -r program package; do
@@ -25,6 +26,8 @@ packages=$(echo "$needed" | while read -r program package; do
 done | sort -u | tr '\n' ' ')
 # A compiler without the C library's headers builds nothing.
 [ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"
+# RocksDB's bindings are made by libclang, which also needs its own headers.
+ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/llvm-*/lib/clang/*/include/stddef.h >/dev/null 2>&1 || packages="$packages libclang-dev"
 
 if [ -n "$packages" ]; then
     root=

@@ -3,6 +3,7 @@
 mod bench;
 mod certs;
 mod exit;
+mod kv;
 mod observe;
 mod progress;
 mod recv;
@@ -13,6 +14,7 @@ mod size;
 mod status;
 mod tls;
 mod transport;
+mod up;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,8 @@ enum Command {
     Bench(bench::BenchArgs),
     Status(status::StatusArgs),
     Certs(certs::CertsArgs),
+    Up(up::UpArgs),
+    Kv(kv::KvArgs),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,6 +77,8 @@ fn main() -> ExitCode {
         Command::Recv(args) => on_worker(&runtime, recv::run(args)),
         Command::Bench(args) => on_worker(&runtime, bench::run(args)),
         Command::Status(args) => on_worker(&runtime, status::run(args)),
+        Command::Up(args) => on_worker(&runtime, up::run(args)),
+        Command::Kv(args) => on_worker(&runtime, kv::run(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.

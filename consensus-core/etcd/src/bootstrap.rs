@@ -1,0 +1,140 @@
+//! The first members of a cluster, as `--initial-cluster` names them.
+
+use std::collections::BTreeMap;
+
+use consensus_core::{MemberInfo, Membership};
+
+/// Where the log of a new cluster begins: not at nothing, so that whoever joins later begins with a snapshot.
+const FIRST_INDEX: u64 = 1;
+
+/// The first members of a cluster and its token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialCluster {
+    token: String,
+    /// Peer URLs by name.
+    members: BTreeMap<String, Vec<String>>,
+}
+
+/// A list of members that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitialClusterError {
+    /// Not of the form NAME=URL.
+    #[error("initial cluster: {part:?} is not NAME=URL")]
+    NotAPair {
+        /// What was found.
+        part: String,
+    },
+    /// A URL without scheme, host or port.
+    #[error("initial cluster: {url:?} is not SCHEME://HOST:PORT")]
+    NotAUrl {
+        /// What was found.
+        url: String,
+    },
+    /// Two members with one URL.
+    #[error("initial cluster: {url} is given twice")]
+    Twice {
+        /// What was found.
+        url: String,
+    },
+    /// The member that is to start is not in it.
+    #[error("initial cluster: there is no member {name:?} in it")]
+    Missing {
+        /// The member.
+        name: String,
+    },
+}
+
+/// Host and port of a URL.
+pub fn authority(url: &str) -> Result<&str, InitialClusterError> {
+    let wrong = || InitialClusterError::NotAUrl { url: url.to_owned() };
+    let (_, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let authority = rest.trim_end_matches('/');
+    let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
+    if host.is_empty() || authority.contains('/') || port.parse::<u16>().is_err() {
+        return Err(wrong());
+    }
+    Ok(authority)
+}
+
+/// The first 64 bits of a hash over all parts; never 0, which names nobody.
+fn id<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let first = hasher.finalize().as_bytes().first_chunk::<8>().copied().unwrap_or_default();
+    u64::from_le_bytes(first).max(1)
+}
+
+impl InitialCluster {
+    /// Reads `NAME=URL,NAME=URL...`; a member of several URLs is given several times.
+    pub fn parse(text: &str, token: &str) -> Result<Self, InitialClusterError> {
+        let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let pair = part.split_once('=').filter(|(name, _)| !name.is_empty());
+            let (name, url) = pair.ok_or_else(|| InitialClusterError::NotAPair { part: part.to_owned() })?;
+            authority(url)?;
+            if members.values().flatten().any(|known| known == url) {
+                return Err(InitialClusterError::Twice { url: url.to_owned() });
+            }
+            members.entry(name.to_owned()).or_default().push(url.to_owned());
+        }
+        members.values_mut().for_each(|urls| urls.sort());
+        Ok(Self { token: token.to_owned(), members })
+    }
+
+    /// The id of a member, the same for all who are given the same list.
+    pub fn member_id(&self, name: &str) -> Result<u64, InitialClusterError> {
+        let urls =
+            self.members.get(name).ok_or_else(|| InitialClusterError::Missing { name: name.to_owned() })?;
+        Ok(id(urls.iter().map(String::as_str).chain([&*self.token])))
+    }
+
+    /// The id of the cluster.
+    pub fn cluster_id(&self) -> u64 {
+        id(self.members.values().flatten().map(String::as_str).chain([&*self.token, "cluster"]))
+    }
+
+    /// The members as the log begins with them.
+    pub fn membership(&self) -> Membership {
+        let member = |(name, urls): (&String, &Vec<String>)| {
+            let info = MemberInfo { peer_urls: urls.clone(), ..MemberInfo::default() };
+            (self.member_id(name).unwrap_or_default(), info)
+        };
+        Membership::of_voters(FIRST_INDEX, self.members.iter().map(member).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_list_gives_the_same_ids_in_any_order() {
+        let one = InitialCluster::parse("a=http://h:1,b=http://h:2", "t").unwrap();
+        let other = InitialCluster::parse("b=http://h:2,a=http://h:1", "t").unwrap();
+        assert_eq!(one.membership(), other.membership());
+        assert_eq!(one.cluster_id(), other.cluster_id());
+        let token = InitialCluster::parse("a=http://h:1,b=http://h:2", "u").unwrap();
+        assert_ne!(one.cluster_id(), token.cluster_id());
+        assert_ne!(one.member_id("a").unwrap(), token.member_id("a").unwrap());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for text in [
+            "a",
+            "=http://h:1",
+            "a=h:1",
+            "a=http://h",
+            "a=http://:1",
+            "a=http://h:x",
+            "a=http://h:1,b=http://h:1",
+        ] {
+            assert!(InitialCluster::parse(text, "").is_err(), "{text}");
+        }
+        assert!(InitialCluster::parse("a=http://h:1", "").unwrap().member_id("b").is_err());
+    }
+}

@@ -1,0 +1,19 @@
+//! The etcd v3 API: gRPC services over a replicated store.
+//!
+//! [`Server`] owns a [`Node`](consensus_core::Node) whose state machine is a [`Store`](consensus_store::Store), and answers
+//! etcd's clients. Errors carry etcd's codes and texts, because clients decide by them whether to try again.
+//!
+//! Deliberately not here: configuration files, signals, exit codes.
+
+mod bootstrap;
+mod cluster;
+mod kv;
+mod lease;
+mod machine;
+mod maintenance;
+mod server;
+mod status;
+mod watch;
+
+pub use bootstrap::{InitialCluster, InitialClusterError, authority};
+pub use server::{Server, ServerConfig, ServerError};

@@ -1,0 +1,96 @@
+//! The store as a replicated state machine.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use consensus_core::{Request, StateMachine, StateMachineError};
+use consensus_rocks::RocksDisk;
+use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError};
+
+use crate::watch::Target;
+
+/// What the apply thread tells everyone else of.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) hub: Mutex<Hub<Target>>,
+    lessor: Mutex<Lessor>,
+    /// The term in which the lessor's deadlines were set; a leader of another one begins them anew.
+    lessor_term: AtomicU64,
+    /// Beginning of the lessor's time.
+    start: Instant,
+}
+
+impl News {
+    pub(crate) fn new(store: &Store<RocksDisk>) -> Self {
+        let mut lessor = Lessor::default();
+        for (id, ttl) in store.leases() {
+            lessor.start(id, Duration::from_secs(ttl as u64), Duration::ZERO);
+        }
+        let hub = Hub::new(store.reader().revision());
+        Self {
+            hub: Mutex::new(hub),
+            lessor: Mutex::new(lessor),
+            lessor_term: AtomicU64::new(0),
+            start: Instant::now(),
+        }
+    }
+
+    pub(crate) fn hub(&self) -> MutexGuard<'_, Hub<Target>> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lessor(&self) -> MutexGuard<'_, Lessor> {
+        self.lessor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lessor of a leader in this term.
+    pub(crate) fn lessor_of(&self, term: u64) -> MutexGuard<'_, Lessor> {
+        let mut lessor = self.lessor();
+        if self.lessor_term.swap(term, Relaxed) != term {
+            lessor.restart_all(self.now());
+        }
+        lessor
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+pub(crate) struct Machine {
+    pub(crate) store: Store<RocksDisk>,
+    pub(crate) news: Arc<News>,
+}
+
+impl StateMachine for Machine {
+    type Response = Result<Response, StoreError>;
+
+    fn applied(&self) -> u64 {
+        self.store.applied()
+    }
+
+    fn apply(&mut self, index: u64, requests: &[Request]) -> Result<Vec<Self::Response>, StateMachineError> {
+        let applied = self.store.apply(index, requests.iter().map(|request| &request.payload))?;
+        if !applied.leases.is_empty() {
+            let (mut lessor, now) = (self.news.lessor(), self.news.now());
+            for change in &applied.leases {
+                match change {
+                    LeaseChange::Granted(id, ttl) => lessor.start(*id, Duration::from_secs(*ttl as u64), now),
+                    LeaseChange::Revoked(id) => lessor.stop(*id),
+                }
+            }
+        }
+        if !applied.changes.is_empty() {
+            let mut hub = self.news.hub();
+            for changes in &applied.changes {
+                hub.publish(changes, |target, _, revision, events| target.deliver(revision, events));
+            }
+        }
+        Ok(applied.responses)
+    }
+}

@@ -1,0 +1,247 @@
+//! A member that serves etcd's clients.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use consensus_core::{MemberChange, Node, NodeConfig, ProposeError, StartError};
+use consensus_disk::DiskError;
+use consensus_proto::{
+    etcdserverpb::{
+        ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    },
+    internal::{InternalRequest, internal_request},
+};
+use consensus_rocks::{Kind, RocksDisk};
+use consensus_store::{Reader, Response, Store, StoreError};
+use prost::Message as _;
+use tokio::{net::TcpListener, sync::watch};
+use tonic::{Status, transport::server::TcpIncoming};
+
+use crate::{
+    lease,
+    machine::{Machine, News},
+    status,
+};
+
+/// Bytes that a request may have beside its keys and values, as in etcd.
+const REQUEST_OVERHEAD: usize = 512 << 10;
+/// While a member has not said its name to the others, it tries this often.
+const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+
+/// Settings of a [`Server`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// The member.
+    pub node: NodeConfig,
+    /// Where its data is.
+    pub data_dir: PathBuf,
+    /// Its name, for people.
+    pub name: String,
+    /// Where clients find it.
+    pub client_urls: Vec<String>,
+    /// Largest request in bytes.
+    pub request_bytes_max: usize,
+    /// Most operations in one list of a transaction.
+    pub txn_ops_max: usize,
+}
+
+impl ServerConfig {
+    /// A server over a member, with etcd's bounds.
+    pub fn new(node: NodeConfig, data_dir: PathBuf, name: impl Into<String>) -> Self {
+        Self {
+            node,
+            data_dir,
+            name: name.into(),
+            client_urls: Vec::new(),
+            request_bytes_max: 1536 << 10,
+            txn_ops_max: 128,
+        }
+    }
+}
+
+/// A server that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// Its data cannot be opened.
+    #[error("opening the data in {folder}: {source}")]
+    Data {
+        /// The folder.
+        folder: String,
+        /// What is wrong with it.
+        source: DiskError,
+    },
+    /// Its data cannot be used.
+    #[error("the data in {folder}: {source}")]
+    Store {
+        /// The folder.
+        folder: String,
+        /// What is wrong with it.
+        source: StoreError,
+    },
+    /// The member cannot start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// gRPC cannot be served.
+    #[error("serving clients: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// gRPC reflection cannot be served.
+    #[error("serving reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A member that serves etcd's clients. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ServerConfig,
+    pub(crate) node: Node<Result<Response, StoreError>>,
+    pub(crate) reader: Reader<RocksDisk>,
+    pub(crate) disk: Arc<RocksDisk>,
+    pub(crate) news: Arc<News>,
+    pub(crate) request_timeout: Duration,
+    /// True once the server stops: whoever works for it ends.
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Starts the member, on a tokio runtime.
+    pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let folder = config.data_dir.display().to_string();
+        let disk = RocksDisk::open(&config.data_dir, Kind::Data, consensus_store::SPACES)
+            .map_err(|source| ServerError::Data { folder: folder.clone(), source })?;
+        let disk = Arc::new(disk);
+        let store = Store::open(Arc::clone(&disk)).map_err(|source| ServerError::Store { folder, source })?;
+        let news = Arc::new(News::new(&store));
+        let reader = store.reader();
+        let machine = Machine { store, news: Arc::clone(&news) };
+        let (node, questions) = Node::start(config.node.clone(), machine).await?;
+        // As etcd: time for an election on top of what a request takes.
+        let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
+        let closing = watch::Sender::new(false);
+        let shared = Shared { config, node, reader, disk, news, request_timeout, closing };
+        let server = Self { shared: Arc::new(shared) };
+        tokio::spawn(close_with_node(server.clone()));
+        tokio::spawn(lease::expire(server.clone()));
+        tokio::spawn(lease::answer_peers(server.clone(), questions));
+        tokio::spawn(publish(server.clone()));
+        Ok(server)
+    }
+
+    /// The member.
+    pub fn node(&self) -> &Node<Result<Response, StoreError>> {
+        &self.shared.node
+    }
+
+    /// Answers clients until `shutdown` is done.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServerError> {
+        let size_max = self.shared.config.request_bytes_max + REQUEST_OVERHEAD;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(consensus_proto::DESCRIPTORS)
+            .build_v1()?;
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .max_concurrent_streams(u32::MAX)
+            .add_service(
+                KvServer::new(self.clone())
+                    .max_decoding_message_size(size_max)
+                    .max_encoding_message_size(usize::MAX),
+            )
+            .add_service(WatchServer::new(self.clone()).max_encoding_message_size(usize::MAX))
+            .add_service(LeaseServer::new(self.clone()))
+            .add_service(ClusterServer::new(self.clone()))
+            .add_service(MaintenanceServer::new(self.clone()))
+            .add_service(health_service)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+                tokio::select! {
+                    () = shutdown => self.close(),
+                    () = self.closing() => {}
+                }
+            })
+            .await?;
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.shared.closing.send_replace(true);
+    }
+
+    /// Waits until the server stops.
+    pub(crate) async fn closing(&self) {
+        // The sender is in here: it cannot be gone.
+        let _ = self.shared.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// Stops the member, and ends what clients wait for.
+    pub async fn stop(&self) {
+        self.close();
+        self.shared.node.stop().await;
+    }
+
+    /// What every answer begins with.
+    pub(crate) fn header(&self, revision: i64) -> Option<ResponseHeader> {
+        let node = &self.shared.node;
+        let raft_term = node.status().term;
+        Some(ResponseHeader { cluster_id: node.cluster(), member_id: node.id(), revision, raft_term })
+    }
+
+    /// The same, with the newest revision that this member has.
+    pub(crate) fn header_now(&self) -> Option<ResponseHeader> {
+        self.header(self.shared.reader.revision())
+    }
+
+    /// Has a request committed and applied.
+    pub(crate) async fn propose(&self, request: internal_request::Request) -> Result<Response, Status> {
+        let payload = InternalRequest { request: Some(request) }.encode_to_vec();
+        if payload.len() > self.shared.config.request_bytes_max {
+            return Err(status::request_too_large());
+        }
+        match self.shared.node.propose(payload.into(), self.shared.request_timeout).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(status::store(&error)),
+            Err(error) => Err(status::propose(error)),
+        }
+    }
+
+    /// Waits until reads see everything that was acknowledged before.
+    pub(crate) async fn linearize(&self) -> Result<(), Status> {
+        self.shared.node.read_index(self.shared.request_timeout).await.map_err(status::propose)
+    }
+}
+
+/// Tells the others this member's name and where clients find it.
+async fn publish(server: Server) {
+    let shared = &server.shared;
+    let id = shared.node.id();
+    let (name, client_urls) = (&shared.config.name, &shared.config.client_urls);
+    loop {
+        let membership = shared.node.membership();
+        let known = membership.members.get(&id);
+        if known.is_none_or(|known| known.name == *name && known.client_urls == *client_urls) {
+            return;
+        }
+        let change = MemberChange::Publish { id, name: name.clone(), client_urls: client_urls.clone() };
+        match shared.node.change_members(change, shared.request_timeout).await {
+            Ok(_) | Err(ProposeError::Stopped | ProposeError::ChangeRefused) => return,
+            Err(_) => tokio::time::sleep(PUBLISH_RETRY).await,
+        }
+    }
+}
+
+/// A member that cannot go on has nothing to tell clients any more.
+async fn close_with_node(server: Server) {
+    server.shared.node.stopped().await;
+    server.close();
+}

@@ -1,0 +1,45 @@
+//! Errors as gRPC says them, with etcd's codes and texts.
+
+use consensus_core::ProposeError;
+use consensus_store::StoreError;
+use tonic::{Code, Status};
+
+pub(crate) fn store(error: &StoreError) -> Status {
+    let code = match error {
+        StoreError::Compacted | StoreError::FutureRevision | StoreError::LeaseTtlTooLarge => Code::OutOfRange,
+        StoreError::LeaseNotFound => Code::NotFound,
+        StoreError::LeaseExists => Code::FailedPrecondition,
+        StoreError::Disk(_) => Code::Unavailable,
+        StoreError::Damaged { .. } => Code::DataLoss,
+        _ => Code::InvalidArgument,
+    };
+    Status::new(code, error.to_string())
+}
+
+pub(crate) fn propose(error: ProposeError) -> Status {
+    match error {
+        ProposeError::NoLeader => Status::unavailable("etcdserver: no leader"),
+        ProposeError::Busy => Status::resource_exhausted("etcdserver: too many requests"),
+        ProposeError::LeaderGone => {
+            Status::unavailable("etcdserver: request timed out, possibly due to previous leader failure")
+        }
+        ProposeError::Timeout => Status::unavailable("etcdserver: request timed out"),
+        ProposeError::Stopped => Status::unavailable("etcdserver: server stopped"),
+        ProposeError::ChangePending => {
+            Status::failed_precondition("etcdserver: another change of the membership is under way")
+        }
+        ProposeError::ChangeRefused => Status::failed_precondition(
+            "etcdserver: this change of the membership makes no sense: is it the last voter, or was it changed meanwhile?",
+        ),
+        ProposeError::TooLarge { .. } => request_too_large(),
+        error => Status::internal(format!("etcdserver: {error}")),
+    }
+}
+
+pub(crate) fn member_not_found() -> Status {
+    Status::not_found("etcdserver: member not found")
+}
+
+pub(crate) fn request_too_large() -> Status {
+    Status::invalid_argument("etcdserver: request is too large")
+}

@@ -1,0 +1,42 @@
+//! A Raft member without I/O, on raft-rs.
+//!
+//! [`Member`] takes ticks, messages and requests, and says what to write, to send and to apply. It reads its log from a
+//! [`Disk`](consensus_disk::Disk), and does nothing else with the outside world: the production host and the
+//! simulator drive the same code.
+//!
+//! # Host contract
+//!
+//! 1. A group begins on a disk with [`bootstrap`], written synced, the same on all of its first members. A member that
+//!    joins later begins with a snapshot.
+//! 2. Call [`Member::tick`] at even intervals, [`Member::step`] with each message of a peer, and [`Member::propose`],
+//!    [`Member::read_index`] for clients; then ask for [`Member::work`] until there is none.
+//! 3. Send [`Work::messages`] at any time.
+//! 4. Write [`Work::batch`] as [`Work::durability`] says. If that fails, stop the member: it may have promised what was
+//!    lost. Never try again, because after a failed sync nobody knows what is on the disk (fsyncgate, 2018).
+//! 5. Only then send [`Work::messages_after`], hand [`Work::committed`] to the state machine, and call
+//!    [`Member::written`], whose messages may be sent at once.
+//! 6. Apply committed entries in order, each once: the state machine stores the index with its data, atomically, and says it
+//!    at the next start as [`Config::applied`]. Report progress with [`Member::applied`].
+//! 7. Answer a read when the state machine has applied its [`Read::index`]. A read that is not answered within some
+//!    heartbeats is asked for again.
+//! 8. Messages may be lost, doubled and reordered; say so of those that surely were, with [`Member::unreachable`].
+//!
+//! Deliberately not here: the network, the state machine, threads, and time.
+
+pub mod codec;
+mod conf_change;
+pub mod limits;
+mod log;
+mod logger;
+mod member;
+mod membership;
+mod message;
+pub mod proposal;
+
+pub use log::{LOG, LogError, STATE, bootstrap};
+pub use member::{
+    Committed, Config, Member, MembershipApplied, OpenError, ProposeError, Read, Role, Status, StepError,
+    Work,
+};
+pub use membership::{MemberChange, MemberInfo, Membership};
+pub use message::{Class, MESSAGE_BYTES_MAX, Message};

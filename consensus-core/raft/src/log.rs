@@ -1,0 +1,365 @@
+//! The log, hard state and membership of one group on a disk.
+//!
+//! Space [`LOG`] holds entries by group and index, space [`STATE`] the rest by group. Each record begins with a CRC-32 of what
+//! follows it; the key is part of the content too, so a record in the wrong place is found as well. What raft-rs asks for
+//! while it works comes from memory if it is recent.
+
+use std::{collections::VecDeque, ops::ControlFlow, sync::Arc};
+
+use bytes::{BufMut, Bytes};
+use consensus_disk::{Batch, Disk, DiskError, Order, Space};
+use raft::{
+    GetEntriesContext, RaftState, Storage, StorageError,
+    eraftpb::{Entry, HardState, Snapshot},
+};
+
+use crate::{
+    codec::{self, DecodeError},
+    limits::CACHE_BYTES,
+    membership::Membership,
+};
+
+/// Entries.
+pub const LOG: Space = Space(0);
+/// Hard state, membership, and where the log begins.
+pub const STATE: Space = Space(1);
+
+const HARD_STATE: u8 = b'h';
+const MEMBERSHIP: u8 = b'm';
+const BEGIN: u8 = b'b';
+
+/// A log that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A record is not what was written.
+    #[error(
+        "group {group}: {record}: {source}; this member's data is damaged: remove the member and add it as a new one"
+    )]
+    Damaged {
+        /// Which group.
+        group: u64,
+        /// Which record.
+        record: String,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// An entry is missing.
+    #[error(
+        "group {group}: the log has no entry {index}; this member's data is damaged: remove the member and add it as a new one"
+    )]
+    Gap {
+        /// Which group.
+        group: u64,
+        /// The first that is missing.
+        index: u64,
+    },
+}
+
+/// A position in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+}
+
+/// The log of one group.
+#[derive(Debug)]
+pub(crate) struct Log<D> {
+    disk: Arc<D>,
+    group: u64,
+    /// The entry before the first: everything up to it is in snapshots only.
+    begin: Position,
+    last: u64,
+    pub(crate) hard_state: HardState,
+    pub(crate) membership: Membership,
+    /// The newest entries.
+    cache: VecDeque<Entry>,
+    cache_bytes: usize,
+}
+
+fn state_key(group: u64, kind: u8) -> Vec<u8> {
+    let mut key = group.to_be_bytes().to_vec();
+    key.push(kind);
+    key
+}
+
+fn entry_key(group: u64, index: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(16);
+    key.extend_from_slice(&group.to_be_bytes());
+    key.extend_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn size(entry: &Entry) -> usize {
+    entry.data.len() + entry.context.len() + size_of::<Entry>()
+}
+
+/// What a new group starts with: the same on all of its first members.
+pub fn bootstrap(group: u64, membership: &Membership) -> Batch {
+    let begin = Position { index: membership.index, term: 1 };
+    let mut hard_state = HardState::default();
+    (hard_state.term, hard_state.commit) = (begin.term, begin.index);
+    let mut batch = Batch::default();
+    put_begin(&mut batch, group, begin);
+    put_hard_state(&mut batch, group, &hard_state);
+    put_membership(&mut batch, group, membership);
+    batch
+}
+
+fn put_begin(batch: &mut Batch, group: u64, begin: Position) {
+    batch.put(
+        STATE,
+        state_key(group, BEGIN),
+        codec::seal(|out| {
+            out.put_u64_le(begin.index);
+            out.put_u64_le(begin.term);
+        }),
+    );
+}
+
+fn put_hard_state(batch: &mut Batch, group: u64, state: &HardState) {
+    batch.put(
+        STATE,
+        state_key(group, HARD_STATE),
+        codec::seal(|out| {
+            out.put_u64_le(state.term);
+            out.put_u64_le(state.vote);
+            out.put_u64_le(state.commit);
+        }),
+    );
+}
+
+fn put_membership(batch: &mut Batch, group: u64, membership: &Membership) {
+    batch.put(STATE, state_key(group, MEMBERSHIP), codec::seal(|out| membership.put(out)));
+}
+
+impl<D: Disk> Log<D> {
+    /// Reads what is there and checks all of it. `None`: the group was never started on this disk.
+    pub(crate) fn open(disk: Arc<D>, group: u64) -> Result<Option<Self>, LogError> {
+        let damaged = |record: &str| {
+            let record = record.to_owned();
+            move |source| LogError::Damaged { group, record, source }
+        };
+        let read = |kind: u8| disk.get(STATE, &state_key(group, kind));
+        let Some(begin) = read(BEGIN)? else { return Ok(None) };
+        let begin = (|| {
+            let mut reader = codec::unseal(begin, "begin of the log")?;
+            let begin = Position { index: reader.u64()?, term: reader.u64()? };
+            reader.end().map(|()| begin)
+        })()
+        .map_err(damaged("begin of the log"))?;
+        let hard_state = read(HARD_STATE)?.unwrap_or_default();
+        let hard_state = (|| {
+            let mut reader = codec::unseal(hard_state, "hard state")?;
+            let mut state = HardState::default();
+            (state.term, state.vote, state.commit) = (reader.u64()?, reader.u64()?, reader.u64()?);
+            reader.end().map(|()| state)
+        })()
+        .map_err(damaged("hard state"))?;
+        let membership = read(MEMBERSHIP)?.unwrap_or_default();
+        let membership = (|| {
+            let mut reader = codec::unseal(membership, "membership")?;
+            let membership = Membership::read(&mut reader)?;
+            reader.end().map(|()| membership)
+        })()
+        .map_err(damaged("membership"))?;
+        let mut log = Self {
+            disk: Arc::clone(&disk),
+            group,
+            begin,
+            last: begin.index,
+            hard_state,
+            membership,
+            cache: VecDeque::new(),
+            cache_bytes: 0,
+        };
+        let mut failed = None;
+        log.scan(begin.index + 1, u64::MAX, |log, entry| match entry {
+            Ok(entry) if entry.index == log.last + 1 => {
+                log.last = entry.index;
+                log.remember(entry);
+                ControlFlow::Continue(())
+            }
+            Ok(_) => {
+                failed = Some(LogError::Gap { group, index: log.last + 1 });
+                ControlFlow::Break(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if log.last < log.hard_state.commit {
+            return Err(LogError::Gap { group, index: log.last + 1 });
+        }
+        Ok(Some(log))
+    }
+
+    fn scan(
+        &mut self,
+        low: u64,
+        high: u64,
+        mut visit: impl FnMut(&mut Self, Result<Entry, LogError>) -> ControlFlow<()>,
+    ) -> Result<(), DiskError> {
+        let group = self.group;
+        let (from, to) = (entry_key(group, low), entry_key(group, high));
+        let disk = Arc::clone(&self.disk);
+        disk.scan(LOG, &from, Some(&to), Order::Ascending, &mut |key, value| {
+            visit(self, decode_entry(group, key, value))
+        })
+    }
+
+    fn remember(&mut self, entry: Entry) {
+        self.cache_bytes += size(&entry);
+        self.cache.push_back(entry);
+        while self.cache_bytes > CACHE_BYTES && self.cache.len() > 1 {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(entry) = self.cache.pop_front() {
+            self.cache_bytes -= size(&entry);
+        }
+    }
+
+    /// Adds entries; those that are there from the first of them on are replaced.
+    pub(crate) fn append(&mut self, entries: Vec<Entry>, batch: &mut Batch) {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
+        let (first, last) = (first.index, last.index);
+        assert!(first <= self.last + 1 && first > self.begin.index, "the log has no gaps");
+        if last < self.last {
+            batch.delete_range(LOG, entry_key(self.group, last + 1), entry_key(self.group, self.last + 1));
+        }
+        while self.cache.back().is_some_and(|entry| entry.index >= first) {
+            let entry = self.cache.pop_back().expect("there is one");
+            self.cache_bytes -= size(&entry);
+        }
+        for entry in entries {
+            batch.put(
+                LOG,
+                entry_key(self.group, entry.index),
+                codec::seal(|out| codec::put_entry(out, &entry)),
+            );
+            self.remember(entry);
+        }
+        self.last = last;
+    }
+
+    pub(crate) fn set_hard_state(&mut self, state: HardState, batch: &mut Batch) {
+        put_hard_state(batch, self.group, &state);
+        self.hard_state = state;
+    }
+
+    pub(crate) fn save_hard_state(&self, batch: &mut Batch) {
+        put_hard_state(batch, self.group, &self.hard_state);
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(crate) fn save_membership(&self, batch: &mut Batch) {
+        put_membership(batch, self.group, &self.membership);
+    }
+
+    fn cached(&self, index: u64) -> Option<&Entry> {
+        let first = self.cache.front()?.index;
+        self.cache.get(usize::try_from(index.checked_sub(first)?).ok()?)
+    }
+
+    fn read(&self, index: u64) -> Result<Entry, LogError> {
+        let key = entry_key(self.group, index);
+        let value = self.disk.get(LOG, &key)?.ok_or(LogError::Gap { group: self.group, index })?;
+        decode_entry(self.group, &key, &value)
+    }
+}
+
+fn decode_entry(group: u64, key: &[u8], value: &[u8]) -> Result<Entry, LogError> {
+    let index =
+        key.get(8..).and_then(|index| index.try_into().ok()).map(u64::from_be_bytes).unwrap_or_default();
+    let decoded = (|| {
+        let mut reader = codec::unseal(Bytes::copy_from_slice(value), "entry")?;
+        let entry = reader.entry()?;
+        reader.end()?;
+        if entry.index != index {
+            return Err(DecodeError::Unknown { what: "index of the entry", value: entry.index });
+        }
+        Ok(entry)
+    })();
+    decoded.map_err(|source| LogError::Damaged { group, record: format!("entry {index}"), source })
+}
+
+/// raft-rs stops the member on an error of its storage; the text says which.
+fn stop(error: LogError) -> raft::Error {
+    raft::Error::Store(StorageError::Other(Box::new(error)))
+}
+
+impl<D: Disk> Storage for Log<D> {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.membership.conf.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.begin.index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        assert!(high <= self.last + 1, "entries up to {high} of {} wanted", self.last);
+        let max_size = max_size.into().unwrap_or(u64::MAX);
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for index in low..high {
+            let entry = match self.cached(index) {
+                Some(entry) => entry.clone(),
+                None => self.read(index).map_err(stop)?,
+            };
+            bytes += size(&entry) as u64;
+            if bytes > max_size && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.begin.index {
+            return Ok(self.begin.term);
+        }
+        if index < self.begin.index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        if index > self.last {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        match self.cached(index) {
+            Some(entry) => Ok(entry.term),
+            None => Ok(self.read(index).map_err(stop)?.term),
+        }
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.begin.index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last)
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}

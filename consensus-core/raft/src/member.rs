@@ -1,0 +1,367 @@
+//! One member of a group: what to write, to send and to apply next. No I/O but reading old entries, no clock, no
+//! randomness but a seed.
+
+mod guard;
+mod work;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use consensus_disk::Disk;
+use raft::{Config as RaftConfig, RawNode, StateRole, eraftpb};
+
+pub use work::{Committed, MembershipApplied, Read, Work};
+
+use crate::{
+    codec::DecodeError,
+    limits,
+    log::{Log, LogError},
+    logger,
+    membership::{MemberChange, Membership},
+    message::Message,
+    proposal::{self, Request},
+};
+
+/// What a member is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which of the groups of the process.
+    pub group: u64,
+    /// The member's id, not 0.
+    pub id: u64,
+    /// Ticks without a leader after which a follower campaigns; the time is drawn from this to twice this.
+    pub election_ticks: usize,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Entries that the state machine has already applied.
+    pub applied: u64,
+    /// Members of higher priority are elected if they can be.
+    pub priority: i64,
+    /// For the election timeouts, and to tell the reads of this run from those of others: another one at each start.
+    pub seed: u64,
+}
+
+/// A member that cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Its log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Nothing of the group is on this disk.
+    #[error("group {group} was never started on this disk")]
+    Unknown {
+        /// Which group.
+        group: u64,
+    },
+    /// raft-rs refuses the settings.
+    #[error("settings of group {group}: {text}")]
+    Settings {
+        /// Which group.
+        group: u64,
+        /// What is wrong with them.
+        text: String,
+    },
+}
+
+/// A proposal or a read that was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// No leader is known, or leadership is being transferred.
+    #[error("there is no leader")]
+    NoLeader,
+    /// Too much is appended and not committed.
+    #[error("too many requests are on their way")]
+    Busy,
+    /// Another change of the membership is under way.
+    #[error("another change of the membership is under way")]
+    ChangePending,
+}
+
+/// A message that does no good.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// It is for someone else.
+    #[error("a message for member {to} of group {group}")]
+    Misrouted {
+        /// The member it is for.
+        to: u64,
+        /// The group it is for.
+        group: u64,
+    },
+    /// An honest member never sends it.
+    #[error("a message of member {from} contradicts what Raft guarantees: {what}")]
+    Impossible {
+        /// Who sent it.
+        from: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// raft-rs dropped it: from a member that is gone, or a proposal without a leader.
+    #[error("dropped: {0}")]
+    Dropped(String),
+}
+
+/// Part in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Role {
+    Leader,
+    Candidate,
+    Follower,
+}
+
+/// What a member knows of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its part.
+    pub role: Role,
+    /// The leader, if one is known.
+    pub leader: Option<u64>,
+    /// The current term.
+    pub term: u64,
+    /// Index of the last entry of its log.
+    pub last: u64,
+    /// Index up to which entries are committed.
+    pub commit: u64,
+    /// Index up to which the host has applied them.
+    pub applied: u64,
+}
+
+/// One member of a group.
+pub struct Member<D: Disk> {
+    config: Config,
+    raw: RawNode<Log<D>>,
+    /// State of the generator of election timeouts, and the term and role that the current one was drawn for.
+    random: u64,
+    timeout_for: (u64, StateRole),
+    committed: Vec<eraftpb::Entry>,
+    /// The commit index has grown without a word of raft-rs that it should be saved.
+    commit_unsaved: bool,
+    written: Option<raft::Ready>,
+}
+
+impl<D: Disk> Member<D> {
+    /// Starts from what is on the disk.
+    pub fn open(disk: Arc<D>, config: Config) -> Result<Self, OpenError> {
+        let group = config.group;
+        let mut log = Log::open(disk, group)?.ok_or(OpenError::Unknown { group })?;
+        let applied = config.applied.max(log_begin(&log));
+        if applied > log.last() {
+            return Err(LogError::Gap { group, index: log.last() + 1 }.into());
+        }
+        // What is applied was committed, whether or not that got to the disk.
+        log.hard_state.commit = log.hard_state.commit.max(applied);
+        let raft = RaftConfig {
+            id: config.id,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied,
+            max_size_per_msg: limits::APPEND_BYTES,
+            max_inflight_msgs: limits::APPENDS_IN_FLIGHT,
+            check_quorum: true,
+            pre_vote: true,
+            priority: config.priority,
+            max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: limits::COMMITTED_BYTES,
+            ..RaftConfig::default()
+        };
+        let settings = |error: raft::Error| OpenError::Settings { group, text: error.to_string() };
+        raft.validate().map_err(settings)?;
+        let raw = RawNode::new(&raft, log, &logger::logger()).map_err(settings)?;
+        let mut member = Self {
+            random: config.seed,
+            config,
+            timeout_for: (u64::MAX, StateRole::Follower),
+            raw,
+            committed: Vec::new(),
+            commit_unsaved: false,
+            written: None,
+        };
+        member.draw_timeout();
+        Ok(member)
+    }
+
+    /// Time passes: to be called at even intervals.
+    pub fn tick(&mut self) {
+        self.raw.tick();
+        self.draw_timeout();
+    }
+
+    /// A message of another member.
+    pub fn step(&mut self, message: Message) -> Result<(), StepError> {
+        if message.to() != self.config.id || message.group != self.config.group {
+            return Err(StepError::Misrouted { to: message.to(), group: message.group });
+        }
+        let Some(raw) = self.guard(message.raw)? else { return Ok(()) };
+        let stepped = self.raw.step(raw);
+        self.draw_timeout();
+        stepped.map_err(|error| StepError::Dropped(error.to_string()))
+    }
+
+    /// Asks for requests to be committed. Takes from the front what is on its way; the rest stays on an error.
+    pub fn propose(&mut self, requests: &mut VecDeque<Request>) -> Result<(), ProposeError> {
+        while !requests.is_empty() {
+            self.may_propose()?;
+            let (data, count) = proposal::encode_some(&*requests);
+            self.propose_entry(eraftpb::EntryType::EntryNormal, data, Bytes::new())?;
+            requests.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Asks for a change of the membership. `request` is (origin, id) as in [`Request`].
+    pub fn propose_member_change(
+        &mut self,
+        change: &MemberChange,
+        request: (u64, u64),
+    ) -> Result<(), ProposeError> {
+        self.may_propose()?;
+        let context = change.encode(request);
+        match change.conf_change() {
+            None => self.propose_entry(eraftpb::EntryType::EntryNormal, Bytes::new(), context),
+            Some(_) if self.raw.raft.has_pending_conf() => Err(ProposeError::ChangePending),
+            Some(conf_change) => {
+                let data = crate::conf_change::encode(&conf_change);
+                self.propose_entry(eraftpb::EntryType::EntryConfChangeV2, data, context)
+            }
+        }
+    }
+
+    fn may_propose(&self) -> Result<(), ProposeError> {
+        match self.raw.raft.leader_id {
+            raft::INVALID_ID => Err(ProposeError::NoLeader),
+            _ => Ok(()),
+        }
+    }
+
+    fn propose_entry(
+        &mut self,
+        kind: eraftpb::EntryType,
+        data: Bytes,
+        context: Bytes,
+    ) -> Result<(), ProposeError> {
+        let mut entry = eraftpb::Entry::default();
+        entry.set_entry_type(kind);
+        (entry.data, entry.context) = (data, context);
+        let mut message = eraftpb::Message::default();
+        message.set_msg_type(eraftpb::MessageType::MsgPropose);
+        message.from = self.config.id;
+        message.set_entries(vec![entry].into());
+        self.raw.raft.step(message).map_err(|_| match self.raw.raft.state {
+            StateRole::Leader if self.raw.raft.lead_transferee.is_none() => ProposeError::Busy,
+            _ => ProposeError::NoLeader,
+        })
+    }
+
+    /// Asks for an index to read at. The answer, with the same number, comes in [`Work::reads`], perhaps twice, or never:
+    /// whoever asks asks again after a while, with another number. A number is not used again.
+    pub fn read_index(&mut self, number: u64) {
+        self.raw.read_index(self.read_context(number));
+    }
+
+    /// raft-rs tells reads apart by these bytes alone, whoever asked, in whichever run.
+    fn read_context(&self, number: u64) -> Vec<u8> {
+        [self.config.id, self.config.seed, number].map(u64::to_le_bytes).concat()
+    }
+
+    /// The state machine has applied entries up to this one.
+    pub fn applied(&mut self, index: u64) {
+        if index > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(index);
+        }
+    }
+
+    /// A message to this member was not sent.
+    pub fn unreachable(&mut self, id: u64) {
+        self.raw.report_unreachable(id);
+    }
+
+    /// Hands leadership over, if this member has it.
+    pub fn transfer_leader(&mut self, to: u64) {
+        if self.raw.raft.state == StateRole::Leader {
+            self.raw.transfer_leader(to);
+        }
+    }
+
+    /// Campaigns at once, without waiting for the election timeout.
+    pub fn campaign(&mut self) {
+        // Refused only while a membership change is committed and not applied: the timeout comes anyway.
+        let _ = self.raw.campaign();
+        self.draw_timeout();
+    }
+
+    /// What this member knows of the group.
+    pub fn status(&self) -> Status {
+        let raft = &self.raw.raft;
+        Status {
+            role: match raft.state {
+                StateRole::Leader => Role::Leader,
+                StateRole::Follower => Role::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            },
+            leader: (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id),
+            term: raft.term,
+            last: raft.raft_log.last_index(),
+            commit: raft.raft_log.committed,
+            applied: raft.raft_log.applied,
+        }
+    }
+
+    /// Of the members that this leader hears from, the voter whose log is the longest.
+    pub fn most_caught_up(&self) -> Option<u64> {
+        let voters = self.raw.store().membership.members.keys();
+        let voters = voters.filter(|id| **id != self.config.id && self.raw.store().membership.is_voter(**id));
+        let known = voters.filter_map(|id| Some((self.raw.raft.prs().get(*id)?, *id)));
+        known
+            .filter(|(progress, _)| progress.recent_active)
+            .max_by_key(|(progress, _)| progress.matched)
+            .map(|known| known.1)
+    }
+
+    /// How far a member's log matches this leader's.
+    pub fn matched(&self, id: u64) -> Option<u64> {
+        Some(self.raw.raft.prs().get(id)?.matched)
+    }
+
+    /// Who the members are, as of the last change that is committed.
+    pub fn membership(&self) -> &Membership {
+        &self.raw.store().membership
+    }
+
+    /// raft-rs draws its timeouts from the thread's generator; these come from the seed, so that a run can be repeated.
+    fn draw_timeout(&mut self) {
+        let raft = &mut self.raw.raft;
+        if self.timeout_for == (raft.term, raft.state) {
+            return;
+        }
+        self.timeout_for = (raft.term, raft.state);
+        // splitmix64 (Steele, Lea, Flood 2014)
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let drawn = (z ^ (z >> 31)) as usize % self.config.election_ticks;
+        raft.set_randomized_election_timeout(self.config.election_ticks + drawn);
+    }
+}
+
+fn log_begin<D: Disk>(log: &Log<D>) -> u64 {
+    raft::Storage::first_index(log).expect("known without reading") - 1
+}
+
+/// What is wrong with the bytes of a committed entry: a defect of whoever proposed it.
+fn skip(index: u64, error: &DecodeError) {
+    tracing::error!(index, %error, "an entry that nobody can read is skipped, by all members alike");
+}
+
+impl<D: Disk> std::fmt::Debug for Member<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member")
+            .field("id", &self.config.id)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! What a message must satisfy before raft-rs sees it.
+//!
+//! raft-rs panics on messages that contradict what Raft guarantees, and 0.7.0 accepts one that it should not
+//! (tikv/raft-rs issue 555). A peer whose disk lost data can send either.
+
+use consensus_disk::Disk;
+use raft::{
+    ProgressState, StateRole,
+    eraftpb::{self, MessageType},
+};
+
+use super::{Member, StepError};
+
+impl<D: Disk> Member<D> {
+    /// The message, changed where it has to be; `None`: it is stale and says nothing.
+    pub(super) fn guard(&self, mut message: eraftpb::Message) -> Result<Option<eraftpb::Message>, StepError> {
+        let impossible = |what| Err(StepError::Impossible { from: message.from, what });
+        let raft = &self.raw.raft;
+        let log = &raft.raft_log;
+        let kind = message.get_msg_type();
+        if message.from == raft::INVALID_ID || message.from == self.config.id {
+            return impossible("it comes from nobody, or from its receiver");
+        }
+        // Requests of clients that are passed on belong to no term, everything else does.
+        let passed_on = matches!(kind, MessageType::MsgPropose | MessageType::MsgReadIndex);
+        if passed_on != (message.term == 0) {
+            return impossible("a term where there is none, or none where there is one");
+        }
+        if message.term < raft.term && !passed_on {
+            return Ok(Some(message)); // of an old term: it is answered, and has no effect
+        }
+        match kind {
+            MessageType::MsgAppend => {
+                if message.log_term == 0 {
+                    return impossible("entries that follow nothing");
+                }
+                let mut previous = (message.index, message.log_term);
+                for entry in message.get_entries() {
+                    if Some(entry.index) != previous.0.checked_add(1)
+                        || entry.term < previous.1
+                        || entry.term > message.term
+                    {
+                        return impossible("entries that do not follow each other");
+                    }
+                    previous = (entry.index, entry.term);
+                    if entry.index <= log.committed
+                        && log.term(entry.index).is_ok_and(|term| term != entry.term)
+                    {
+                        return impossible("another entry where one is committed");
+                    }
+                }
+            }
+            MessageType::MsgHeartbeat if message.commit > log.last_index() => {
+                return impossible("it commits what this member never had: has its data been lost?");
+            }
+            MessageType::MsgSnapshot => return impossible("snapshots are not taken yet"),
+            // raft-rs would pass it on again, to a leader of whom its sender has not heard.
+            MessageType::MsgPropose if raft.state != StateRole::Leader => return Ok(None),
+            MessageType::MsgPropose if message.get_entries().is_empty() => {
+                return impossible("a proposal of nothing");
+            }
+            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if message.get_entries().len() != 1 => {
+                return impossible("a read without a number");
+            }
+            MessageType::MsgAppendResponse if raft.state == StateRole::Leader => {
+                let Some(progress) = raft.prs().get(message.from) else { return Ok(Some(message)) };
+                if message.index > log.last_index() && !message.reject {
+                    return impossible("it has entries that this leader does not have");
+                }
+                if message.request_snapshot != 0 {
+                    return impossible("snapshots are not sent yet");
+                }
+                message.reject_hint = message.reject_hint.min(log.last_index());
+                let probing = progress.state == ProgressState::Probe && message.reject;
+                if probing && message.index <= progress.matched {
+                    return Ok(None); // an old answer: what it rejects was accepted since
+                }
+                if probing && message.reject_hint < progress.matched {
+                    // Next must stay above match.
+                    (message.reject_hint, message.log_term) = (progress.matched, 0);
+                }
+            }
+            _ => {}
+        }
+        Ok(Some(message))
+    }
+}

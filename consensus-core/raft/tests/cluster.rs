@@ -1,0 +1,273 @@
+//! Members with a network that loses, doubles, delays and reorders, and machines that crash: one seed, one run.
+//!
+//! Checked: at most one leader a term; members apply the same entries at the same indices; what was acknowledged is in every
+//! later history; after the faults end, requests are committed again.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use consensus_disk::{Disk as _, Durability, MemoryDisk};
+use consensus_raft::{
+    Config, Member, MemberInfo, Membership, Message, Role, Work, bootstrap, proposal::Request,
+};
+
+const GROUP: u64 = 1;
+/// Steps with faults, and then without.
+const ROUGH: u64 = 2500;
+const CALM: u64 = 1500;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z ^ (z >> 29)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    now: u64,
+    disks: Vec<Arc<MemoryDisk>>,
+    members: Vec<Option<Member<MemoryDisk>>>,
+    /// By arrival, and a number that makes arrivals differ.
+    network: BTreeMap<(u64, u64), Bytes>,
+    sent: u64,
+    /// What is the request at each index, as the first that applied it saw it.
+    applied: BTreeMap<u64, (u64, Vec<Request>)>,
+    /// How far each member has applied since its last start.
+    progress: Vec<u64>,
+    /// How far each state machine is on its disk, which knows nothing of the log's.
+    durable: Vec<u64>,
+    leaders: BTreeMap<u64, u64>,
+    /// Requests that were acknowledged.
+    acknowledged: Vec<u64>,
+    next_request: u64,
+    reads: BTreeMap<(usize, u64), u64>,
+    next_read: Vec<u64>,
+    reads_done: u64,
+    trace: u64,
+}
+
+impl World {
+    fn new(seed: u64, count: u64) -> Self {
+        let infos = (1..=count).map(|id| (id, MemberInfo::default())).collect();
+        let disks: Vec<_> = (0..count).map(|_| Arc::new(MemoryDisk::default())).collect();
+        for disk in &disks {
+            let batch = bootstrap(GROUP, &Membership::of_voters(1, BTreeMap::clone(&infos)));
+            disk.write(batch, Durability::Synced).unwrap();
+        }
+        let mut world = Self {
+            seed,
+            random: Random(seed),
+            now: 0,
+            members: disks.iter().map(|_| None).collect(),
+            progress: vec![1; disks.len()],
+            durable: vec![0; disks.len()],
+            disks,
+            network: BTreeMap::new(),
+            sent: 0,
+            applied: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            next_request: 0,
+            reads: BTreeMap::new(),
+            next_read: vec![0; count as usize],
+            reads_done: 0,
+            trace: seed,
+        };
+        (0..world.disks.len()).for_each(|n| world.start(n));
+        world
+    }
+
+    fn start(&mut self, n: usize) {
+        let config = Config {
+            group: GROUP,
+            id: n as u64 + 1,
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            applied: self.durable[n],
+            priority: 0,
+            seed: self.random.next(),
+        };
+        self.progress[n] = self.durable[n].max(1);
+        self.members[n] = Some(Member::open(Arc::clone(&self.disks[n]), config).unwrap());
+    }
+
+    fn crash(&mut self, n: usize) {
+        self.members[n] = None;
+        let unsynced = self.disks[n].unsynced() as u64;
+        let survivors = self.random.below(unsynced + 1);
+        self.disks[n].crash(survivors as usize);
+    }
+
+    fn send(&mut self, messages: Vec<Message>, rough: bool) {
+        for message in messages {
+            let mut bytes = BytesMut::new();
+            message.encode(&mut bytes);
+            let bytes = bytes.freeze();
+            if rough && self.random.one_in(12) {
+                continue;
+            }
+            let copies = if rough && self.random.one_in(20) { 2 } else { 1 };
+            for _ in 0..copies {
+                let delay = if rough && self.random.one_in(10) {
+                    self.random.below(40)
+                } else {
+                    self.random.below(3)
+                };
+                self.sent += 1;
+                self.network.insert((self.now + 1 + delay, self.sent), bytes.clone());
+            }
+        }
+    }
+
+    /// Does what a member says; `false`: it crashed meanwhile.
+    fn work(&mut self, n: usize, rough: bool) -> bool {
+        while let Some(work) = self.members[n].as_mut().and_then(Member::work) {
+            let Work { messages, batch, durability, messages_after, committed, reads } = work;
+            self.send(messages, rough);
+            if rough && self.random.one_in(400) {
+                self.crash(n);
+                return false;
+            }
+            self.disks[n].write(batch, durability).unwrap();
+            if rough && self.random.one_in(400) {
+                self.crash(n);
+                return false;
+            }
+            self.send(messages_after, rough);
+            let after = self.members[n].as_mut().unwrap().written();
+            self.send(after, rough);
+            for entry in committed {
+                let seed = self.seed;
+                assert_eq!(entry.index, self.progress[n] + 1, "seed {seed}: entries in order, each once");
+                self.progress[n] = entry.index;
+                let first = self.applied.entry(entry.index).or_insert((entry.term, entry.requests.clone()));
+                assert_eq!(
+                    *first,
+                    (entry.term, entry.requests.clone()),
+                    "seed {seed}: two entries at {}",
+                    entry.index
+                );
+                self.trace = self.trace.wrapping_mul(31).wrapping_add(entry.index ^ entry.term << 32);
+                let own = entry.requests.iter().filter(|request| request.origin == n as u64 + 1);
+                self.acknowledged.extend(own.map(|request| request.id));
+            }
+            for read in reads {
+                // An answer can come twice.
+                let Some(least) = self.reads.remove(&(n, read.number)) else { continue };
+                assert!(
+                    read.index >= least,
+                    "seed {}: a read at {} after {least} was acknowledged",
+                    self.seed,
+                    read.index
+                );
+                self.reads_done += 1;
+            }
+            let progress = self.progress[n];
+            self.members[n].as_mut().unwrap().applied(progress);
+            if self.random.one_in(10) {
+                self.durable[n] = progress;
+            }
+        }
+        self.note_leader(n);
+        true
+    }
+
+    fn note_leader(&mut self, n: usize) {
+        let Some(status) = self.members[n].as_ref().map(Member::status) else { return };
+        if status.role == Role::Leader {
+            let first = *self.leaders.entry(status.term).or_insert(n as u64);
+            assert_eq!(first, n as u64, "seed {}: two leaders in term {}", self.seed, status.term);
+        }
+    }
+
+    fn step(&mut self, rough: bool) {
+        self.now += 1;
+        while let Some(first) = self.network.first_entry().filter(|first| first.key().0 <= self.now) {
+            let message = Message::decode(first.remove()).unwrap();
+            let n = message.to() as usize - 1;
+            if let Some(member) = &mut self.members[n] {
+                let _ = member.step(message);
+                self.work(n, rough);
+            }
+        }
+        for n in 0..self.members.len() {
+            match &mut self.members[n] {
+                None if !rough || self.random.one_in(60) => self.start(n),
+                None => continue,
+                Some(member) => member.tick(),
+            }
+            if rough && self.random.one_in(600) {
+                self.crash(n);
+                continue;
+            }
+            if self.random.one_in(6) {
+                self.next_request += 1;
+                let payload = Bytes::from(self.next_request.to_le_bytes().to_vec());
+                let request = Request { origin: n as u64 + 1, id: self.next_request, payload };
+                let member = self.members[n].as_mut().unwrap();
+                let _ = member.propose(&mut VecDeque::from([request]));
+            }
+            if self.random.one_in(10) {
+                // Members number their reads alike.
+                let least = self.applied.last_key_value().map_or(0, |(index, _)| *index);
+                self.next_read[n] += 1;
+                self.reads.insert((n, self.next_read[n]), least);
+                let number = self.next_read[n];
+                self.members[n].as_mut().unwrap().read_index(number);
+            }
+            self.work(n, rough);
+        }
+    }
+
+    fn run(mut self) -> u64 {
+        (0..ROUGH).for_each(|_| self.step(true));
+        let before = self.acknowledged.len();
+        (0..CALM).for_each(|_| self.step(false));
+        let seed = self.seed;
+        assert!(
+            self.acknowledged.len() > before + 20,
+            "seed {seed}: nothing is committed after the faults ended"
+        );
+        assert!(self.reads_done > 20, "seed {seed}: reads are answered");
+        let there: std::collections::BTreeSet<_> =
+            self.applied.values().flat_map(|(_, requests)| requests).map(|request| request.id).collect();
+        for id in &self.acknowledged {
+            assert!(there.contains(id), "seed {seed}: request {id} was acknowledged and is gone");
+        }
+        let last = *self.applied.last_key_value().unwrap().0;
+        assert!(
+            self.progress.iter().all(|progress| progress + 20 > last),
+            "seed {seed}: a member stays behind"
+        );
+        self.trace
+    }
+}
+
+#[test]
+fn what_is_acknowledged_stays_whatever_happens() {
+    for seed in 0..40 {
+        World::new(seed, if seed % 2 == 0 { 3 } else { 5 }).run();
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    assert_eq!(World::new(77, 3).run(), World::new(77, 3).run());
+    assert_ne!(World::new(77, 3).run(), World::new(78, 3).run());
+}

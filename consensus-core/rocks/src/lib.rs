@@ -1,0 +1,247 @@
+//! The disk seam on RocksDB: a space is a column family.
+//!
+//! Two kinds, because what is asked of them differs. The *log* has a write-ahead log that is synced with every write that
+//! says so. The *data* has none: each of its entries is in the log already, so it would only be written twice. All its column
+//! families are flushed together, so a crash leaves it at some earlier applied index, from which the log brings it on;
+//! the log must not be compacted beyond what was [flushed](RocksDisk::flush).
+
+use std::{ops::ControlFlow, path::Path};
+
+use bytes::Bytes;
+use consensus_disk::{Batch, Disk, DiskError, Durability, Op, Order, Space};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, ErrorKind,
+    Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+/// What a disk is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Short-lived entries, synced as they are written.
+    Log,
+    /// The state machine.
+    Data,
+}
+
+/// Memory for writes of one column family, before they go to a file.
+const LOG_WRITE_BUFFER_BYTES: usize = 16 << 20;
+const DATA_WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Of all column families of a disk together.
+const WRITE_BUFFERS_BYTES: usize = 32 << 20;
+/// Blocks of files that are kept in memory.
+const LOG_CACHE_BYTES: usize = 2 << 20;
+const DATA_CACHE_BYTES: usize = 16 << 20;
+/// Files that RocksDB keeps open, of each disk.
+const OPEN_FILES_MAX: i32 = 256;
+/// Write-ahead logs that are kept to be written again: their blocks are there, so a sync has no metadata to write.
+const RECYCLED_LOGS: usize = 2;
+const WAL_BYTES_MAX: u64 = 64 << 20;
+
+/// A disk in one folder.
+pub struct RocksDisk {
+    db: DB,
+    kind: Kind,
+    names: Vec<String>,
+}
+
+impl RocksDisk {
+    /// Opens the folder, or makes it. Only one process can have it open.
+    pub fn open(path: &Path, kind: Kind, spaces: u8) -> Result<Self, DiskError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_open_files(OPEN_FILES_MAX);
+        options.set_keep_log_file_num(2);
+        options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+        options.set_max_background_jobs(2);
+        match kind {
+            Kind::Log => {
+                options.set_recycle_log_file_num(RECYCLED_LOGS);
+                options.set_max_total_wal_size(WAL_BYTES_MAX);
+            }
+            Kind::Data => options.set_atomic_flush(true),
+        }
+        let (cache_bytes, buffer_bytes) = match kind {
+            Kind::Log => (LOG_CACHE_BYTES, LOG_WRITE_BUFFER_BYTES),
+            Kind::Data => (DATA_CACHE_BYTES, DATA_WRITE_BUFFER_BYTES),
+        };
+        let cache = Cache::new_lru_cache(cache_bytes);
+        let names: Vec<_> = (0..spaces).map(|space| format!("space{space}")).collect();
+        let families = names.iter().map(|name| {
+            let mut table = BlockBasedOptions::default();
+            table.set_block_cache(&cache);
+            table.set_cache_index_and_filter_blocks(true);
+            let mut family = Options::default();
+            family.set_block_based_table_factory(&table);
+            family.set_write_buffer_size(buffer_bytes);
+            family.set_compression_type(DBCompressionType::Lz4);
+            ColumnFamilyDescriptor::new(name, family)
+        });
+        // RocksDB insists on a family of that name.
+        let default = ColumnFamilyDescriptor::new("default", Options::default());
+        let families: Vec<_> = std::iter::once(default).chain(families).collect();
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| failed("open", &error))?;
+        Ok(Self { db, kind, names })
+    }
+
+    fn family(&self, space: Space) -> &ColumnFamily {
+        let name = self.names.get(usize::from(space.0)).expect("a space that the disk was opened with");
+        self.db.cf_handle(name).expect("every space has its family")
+    }
+
+    /// When it returns, a crash cannot take what was written before.
+    pub fn flush(&self) -> Result<(), DiskError> {
+        let families: Vec<_> = (0..self.names.len()).map(|space| self.family(Space(space as u8))).collect();
+        let mut options = rocksdb::FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families, &options).map_err(|error| failed("flush", &error))
+    }
+
+    /// Bytes of the files.
+    pub fn file_bytes(&self) -> u64 {
+        let of = |name: &String| {
+            let family = self.db.cf_handle(name)?;
+            self.db.property_int_value_cf(family, "rocksdb.total-sst-files-size").ok()?
+        };
+        self.names.iter().filter_map(of).sum()
+    }
+}
+
+impl std::fmt::Debug for RocksDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksDisk")
+            .field("path", &self.db.path())
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+fn failed(call: &'static str, error: &rocksdb::Error) -> DiskError {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Corruption => DiskError::Corrupt { call, text },
+        ErrorKind::IOError if text.contains("No space left on device") => DiskError::NoSpace { call, text },
+        _ => DiskError::Io { call, text },
+    }
+}
+
+impl Disk for RocksDisk {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
+        let found = self.db.get_pinned_cf(self.family(space), key).map_err(|error| failed("get", &error))?;
+        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), DiskError> {
+        if to.is_some_and(|to| to <= from) {
+            return Ok(());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        if let Some(to) = to {
+            options.set_iterate_upper_bound(to);
+        }
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(space), options);
+        match order {
+            Order::Ascending => iterator.seek(from),
+            Order::Descending => iterator.seek_to_last(),
+        }
+        while let Some((key, value)) = iterator.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            match order {
+                Order::Ascending => iterator.next(),
+                Order::Descending => iterator.prev(),
+            }
+        }
+        iterator.status().map_err(|error| failed("iterate", &error))
+    }
+
+    fn write(&self, batch: Batch, durability: Durability) -> Result<(), DiskError> {
+        let mut writes = WriteBatch::default();
+        for op in batch.ops() {
+            match op {
+                Op::Put { space, key, value } => writes.put_cf(self.family(*space), key, value),
+                Op::Delete { space, key } => writes.delete_cf(self.family(*space), key),
+                Op::DeleteRange { space, from, to } => writes.delete_range_cf(self.family(*space), from, to),
+            }
+        }
+        let mut options = WriteOptions::default();
+        match self.kind {
+            Kind::Log => options.set_sync(durability == Durability::Synced),
+            Kind::Data => options.disable_wal(true),
+        }
+        self.db.write_opt(writes, &options).map_err(|error| failed("write", &error))?;
+        if self.kind == Kind::Data && durability == Durability::Synced {
+            self.flush()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: Space = Space(1);
+
+    fn put(disk: &RocksDisk, key: &str, durability: Durability) {
+        let mut batch = Batch::default();
+        batch.put(SPACE, key, "value");
+        disk.write(batch, durability).unwrap();
+    }
+
+    fn keys(disk: &RocksDisk, order: Order, to: Option<&[u8]>) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        disk.scan(SPACE, b"b", to, order, &mut |key, _| {
+            keys.push(key.to_vec());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        keys
+    }
+
+    #[test]
+    fn scans_keep_to_their_range_order_and_space() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [Kind::Log, Kind::Data] {
+            let disk = RocksDisk::open(&folder.path().join(format!("{kind:?}")), kind, 2).unwrap();
+            ["d", "a", "c", "b"].iter().for_each(|key| put(&disk, key, Durability::Ordered));
+            assert_eq!(keys(&disk, Order::Ascending, Some(b"d")), [b"b", b"c"]);
+            assert_eq!(keys(&disk, Order::Descending, Some(b"d")), [b"c", b"b"]);
+            assert_eq!(keys(&disk, Order::Ascending, None), [b"b", b"c", b"d"]);
+            assert_eq!(disk.get(Space(0), b"a").unwrap(), None);
+            let mut batch = Batch::default();
+            batch.delete_range(SPACE, "b", "d");
+            batch.delete(SPACE, "a");
+            disk.write(batch, Durability::Synced).unwrap();
+            assert_eq!(keys(&disk, Order::Ascending, None), [b"d"]);
+        }
+    }
+
+    #[test]
+    fn what_was_synced_is_there_again() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [Kind::Log, Kind::Data] {
+            let path = folder.path().join(format!("{kind:?}"));
+            put(&RocksDisk::open(&path, kind, 2).unwrap(), "a", Durability::Synced);
+            let disk = RocksDisk::open(&path, kind, 2).unwrap();
+            assert_eq!(disk.get(SPACE, b"a").unwrap().as_deref(), Some(&b"value"[..]));
+        }
+    }
+
+    #[test]
+    fn a_folder_is_open_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let _disk = RocksDisk::open(folder.path(), Kind::Log, 2).unwrap();
+        let again = RocksDisk::open(folder.path(), Kind::Log, 2).unwrap_err();
+        assert!(again.to_string().contains("lock"), "{again}");
+    }
+}

@@ -1,0 +1,93 @@
+//! The thread that owns the state machine.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Release},
+        mpsc,
+    },
+};
+
+use consensus_raft::{Committed, proposal::Request};
+
+use crate::{
+    ProposeError, StateMachine,
+    inbox::{Desk, Waiter},
+};
+
+/// Batches that wait to be applied. A member whose state machine does not keep up stops taking more.
+pub(crate) const QUEUE: usize = 16;
+
+/// One thing for the apply thread.
+pub(crate) enum Task {
+    Apply(Vec<Committed>),
+    /// Whoever reads waits for this index.
+    Read(u64, Vec<Waiter<()>>),
+    /// Requests that were not in what a new leader's log began with: whoever waits for them is told.
+    LeaderGone(Vec<u64>),
+}
+
+pub(crate) struct Applier<S: StateMachine> {
+    pub(crate) id: u64,
+    pub(crate) machine: S,
+    pub(crate) desk: Arc<Desk<S::Response>>,
+    pub(crate) applied: Arc<AtomicU64>,
+    /// Readers that wait for more than is applied, by index.
+    pub(crate) readers: BTreeMap<u64, Vec<Waiter<()>>>,
+}
+
+impl<S: StateMachine> Applier<S> {
+    /// Works until the raft thread is gone, or the state machine cannot go on.
+    pub(crate) fn run(mut self, tasks: &mpsc::Receiver<Task>) {
+        while let Ok(task) = tasks.recv() {
+            let done = match task {
+                Task::Read(index, waiters) => {
+                    self.readers.entry(index).or_default().extend(waiters);
+                    self.answer_readers();
+                    Ok(())
+                }
+                Task::LeaderGone(ids) => {
+                    self.desk.requests.answer(ids.into_iter().map(|id| (id, Err(ProposeError::LeaderGone))));
+                    Ok(())
+                }
+                Task::Apply(committed) => self.apply(committed),
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "the state machine cannot go on: this member stops");
+                break;
+            }
+        }
+        // The raft thread sees that the queue is closed, and stops as well.
+        self.desk.requests.fail_all(ProposeError::Stopped);
+    }
+
+    fn apply(&mut self, committed: Vec<Committed>) -> Result<(), crate::StateMachineError> {
+        let Some(last) = committed.last().map(|last| last.index) else { return Ok(()) };
+        // Entries that the state machine has from before a crash come again.
+        let known = self.machine.applied();
+        let requests: Vec<Request> = committed
+            .into_iter()
+            .filter(|entry| entry.index > known)
+            .flat_map(|entry| entry.requests)
+            .collect();
+        if last > known {
+            let responses = self.machine.apply(last, &requests)?;
+            assert_eq!(responses.len(), requests.len(), "a state machine answers each request");
+            let own = requests.iter().zip(responses).filter(|(request, _)| request.origin == self.id);
+            self.desk.requests.answer(own.map(|(request, response)| (request.id, Ok(response))));
+        }
+        self.applied.store(last.max(known), Release);
+        self.answer_readers();
+        Ok(())
+    }
+
+    fn answer_readers(&mut self) {
+        let applied = self.applied.load(std::sync::atomic::Ordering::Relaxed);
+        while let Some(first) = self.readers.first_entry().filter(|first| *first.key() <= applied) {
+            for waiter in first.remove() {
+                let _ = waiter.send(Ok(()));
+            }
+        }
+    }
+}

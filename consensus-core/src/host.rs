@@ -1,0 +1,294 @@
+//! The thread that owns the Raft member: the host of `consensus-raft`'s contract.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Acquire},
+        mpsc,
+    },
+};
+
+use consensus_disk::{Disk, DiskError};
+use consensus_raft::{Committed, Member, Membership, Message, Role, Status, proposal::Request};
+use tokio::sync::{mpsc::Receiver, watch};
+
+use crate::{
+    ProposeError,
+    apply::Task,
+    inbox::{Desk, Input, Waiter},
+    peers::Outbox,
+};
+
+/// Inputs taken before the member is asked what to do: all of their requests share a write.
+const INPUTS_AT_ONCE: usize = 4096;
+/// Entries that are committed and not applied; with more, requests are refused as by etcd.
+const UNAPPLIED_MAX: u64 = 5000;
+/// Ticks after which a read that was not answered is asked for again.
+const READ_RETRY_TICKS: u64 = 20;
+/// Tasks that wait for room at the apply thread; with more, this thread waits, and stops taking part.
+const WAITING_TO_APPLY_MAX: usize = 256;
+
+pub(crate) struct Host<D: Disk, R> {
+    pub(crate) member: Member<D>,
+    pub(crate) disk: Arc<D>,
+    pub(crate) desk: Arc<Desk<R>>,
+    pub(crate) id: u64,
+    pub(crate) outbox: Outbox,
+    pub(crate) to_apply: mpsc::SyncSender<Task>,
+    pub(crate) applied: Arc<AtomicU64>,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) membership: watch::Sender<Membership>,
+    pub(crate) ticks: u64,
+    pub(crate) proposals: VecDeque<Request>,
+    /// Reads that were not asked for yet.
+    pub(crate) reads: Vec<Waiter<()>>,
+    /// Those that were, and the number that they were first asked for with, for each number they were asked for with.
+    pub(crate) asked: BTreeMap<u64, Asked>,
+    pub(crate) asked_as: BTreeMap<u64, u64>,
+    pub(crate) next_read: u64,
+    /// Requests of this member on their way, with the term in which they were proposed.
+    pub(crate) proposed: VecDeque<(u64, u64)>,
+    /// The term of the last committed entry.
+    pub(crate) committed_term: u64,
+    /// What the apply thread has no room for yet.
+    pub(crate) waiting_to_apply: VecDeque<Task>,
+}
+
+/// Reads that were asked for together.
+pub(crate) struct Asked {
+    /// When for the last time.
+    tick: u64,
+    waiters: Vec<Waiter<()>>,
+}
+
+/// Why the thread ends.
+enum End {
+    Asked,
+    Disk(DiskError),
+    StateMachine,
+}
+
+impl<D: Disk, R> Host<D, R> {
+    pub(crate) fn run(mut self, mut inbox: Receiver<Input>) {
+        let end = self.work_until_end(&mut inbox);
+        match end {
+            End::Asked => tracing::info!("the member stops"),
+            End::Disk(error) => tracing::error!(%error, "the log cannot be written: this member stops"),
+            End::StateMachine => {}
+        }
+    }
+
+    fn work_until_end(&mut self, inbox: &mut Receiver<Input>) -> End {
+        loop {
+            let Some(first) = inbox.blocking_recv() else { return End::Asked };
+            let mut next = Some(first);
+            let mut taken = 0;
+            while let Some(input) = next {
+                if matches!(input, Input::Stop) {
+                    return End::Asked;
+                }
+                self.take(input);
+                taken += 1;
+                next = if taken < INPUTS_AT_ONCE { inbox.try_recv().ok() } else { None };
+            }
+            self.member.applied(self.applied.load(Acquire));
+            self.propose();
+            self.ask_to_read();
+            if let Err(end) = self.do_work().and_then(|()| self.hand_on(None)) {
+                return end;
+            }
+            self.publish(self.member.status());
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Tick => {
+                self.ticks += 1;
+                self.member.tick();
+                while self.proposed.front().is_some_and(|(_, id)| !self.desk.requests.has(*id)) {
+                    self.proposed.pop_front();
+                }
+                self.retry_reads();
+            }
+            Input::Message(message) => {
+                let from = message.from();
+                if let Err(error) = self.member.step(message) {
+                    tracing::debug!(from, %error, "message refused");
+                }
+            }
+            Input::Unreachable(id) => self.member.unreachable(id),
+            Input::Propose(request) => self.proposals.push_back(request),
+            Input::Change(change, id) => {
+                if let Err(error) = self.member.propose_member_change(&change, (self.id, id)) {
+                    self.desk.changes.answer(std::iter::once((id, Err(error.into()))));
+                }
+            }
+            Input::Read(waiter) => self.reads.push(waiter),
+            Input::TransferLeader(to) => self.member.transfer_leader(to),
+            Input::HandOver => {
+                if let Some(to) = self.member.most_caught_up() {
+                    self.member.transfer_leader(to);
+                }
+            }
+            Input::Stop => {}
+        }
+    }
+
+    fn propose(&mut self) {
+        if self.proposals.is_empty() {
+            return;
+        }
+        let status = self.member.status();
+        self.proposed.extend(self.proposals.iter().map(|request| (status.term, request.id)));
+        let refused = if status.commit.saturating_sub(status.applied) > UNAPPLIED_MAX {
+            Some(ProposeError::Busy)
+        } else {
+            self.member.propose(&mut self.proposals).err().map(ProposeError::from)
+        };
+        if let Some(error) = refused {
+            let refused = self.proposals.drain(..).map(|request| (request.id, Err(error)));
+            self.desk.requests.answer(refused);
+        }
+    }
+
+    /// All reads that came together rest on one question.
+    fn ask_to_read(&mut self) {
+        self.reads.retain(|waiter| !waiter.is_closed());
+        if self.reads.is_empty() || self.member.status().leader.is_none() {
+            return;
+        }
+        let waiters = std::mem::take(&mut self.reads);
+        self.asked.insert(self.next_read, Asked { tick: self.ticks, waiters });
+        self.ask(self.next_read);
+    }
+
+    /// Asks with a number that was never used before: an answer to a question of before must not be taken for one to this.
+    fn ask(&mut self, first: u64) {
+        let number = self.next_read;
+        self.next_read += 1;
+        self.asked_as.insert(number, first);
+        self.member.read_index(number);
+    }
+
+    /// A question may get lost on its way, or find a leader that is none any more. The first answer to any of the numbers
+    /// counts.
+    fn retry_reads(&mut self) {
+        let now = self.ticks;
+        let mut again = Vec::new();
+        self.asked.retain(|first, asked| {
+            asked.waiters.retain(|waiter| !waiter.is_closed());
+            if asked.tick + READ_RETRY_TICKS <= now {
+                asked.tick = now;
+                again.push(*first);
+            }
+            !asked.waiters.is_empty()
+        });
+        again.retain(|first| self.asked.contains_key(first));
+        self.asked_as.retain(|_, first| self.asked.contains_key(first));
+        again.into_iter().for_each(|first| self.ask(first));
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        for lost in self.outbox.send(messages) {
+            self.member.unreachable(lost);
+        }
+    }
+
+    fn do_work(&mut self) -> Result<(), End> {
+        while let Some(work) = self.member.work() {
+            let mut lost = self.outbox.send(work.messages);
+            if !work.batch.is_empty() {
+                self.disk.write(work.batch, work.durability).map_err(End::Disk)?;
+            }
+            lost.extend(self.outbox.send(work.messages_after));
+            let messages = self.member.written();
+            self.send(messages);
+            // The member may be told only now that its step is done.
+            lost.into_iter().for_each(|id| self.member.unreachable(id));
+            if !work.committed.is_empty() {
+                self.commit(work.committed)?;
+            }
+            for read in work.reads {
+                let first = self.asked_as.remove(&read.number);
+                if let Some(asked) = first.and_then(|first| self.asked.remove(&first)) {
+                    self.hand_on(Some(Task::Read(read.index, asked.waiters)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, committed: Vec<Committed>) -> Result<(), End> {
+        for applied in committed.iter().filter_map(|entry| entry.membership.as_ref()) {
+            tracing::info!(change = ?applied.change, done = applied.done, "membership change committed");
+            self.outbox.set_members(&applied.membership);
+            self.membership.send_replace(applied.membership.clone());
+            if applied.request.0 == self.id {
+                let answer = if applied.done {
+                    Ok(applied.membership.clone())
+                } else {
+                    Err(ProposeError::ChangeRefused)
+                };
+                self.desk.changes.answer(std::iter::once((applied.request.1, answer)));
+            }
+        }
+        let term = committed.last().map_or(self.committed_term, |last| last.term);
+        self.hand_on(Some(Task::Apply(committed)))?;
+        if term > self.committed_term {
+            // A leader's first entry of its own is behind all that it took over. What an earlier leader was asked for, and is
+            // not before it, will not come any more.
+            self.committed_term = term;
+            let before = self.proposed.partition_point(|(proposed_in, _)| *proposed_in < term);
+            let gone = self.proposed.drain(..before).map(|(_, id)| id).collect();
+            self.hand_on(Some(Task::LeaderGone(gone)))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the apply thread what it has room for, in order. Only far too much is waited for: without this thread there are
+    /// no heartbeats.
+    fn hand_on(&mut self, task: Option<Task>) -> Result<(), End> {
+        self.waiting_to_apply.extend(task);
+        while let Some(task) = self.waiting_to_apply.pop_front() {
+            if self.waiting_to_apply.len() >= WAITING_TO_APPLY_MAX {
+                self.to_apply.send(task).map_err(|_| End::StateMachine)?;
+                continue;
+            }
+            match self.to_apply.try_send(task) {
+                Ok(()) => {}
+                Err(mpsc::TrySendError::Full(task)) => {
+                    self.waiting_to_apply.push_front(task);
+                    break;
+                }
+                Err(mpsc::TrySendError::Disconnected(_)) => return Err(End::StateMachine),
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, status: Status) {
+        let leader = status.leader;
+        self.status.send_if_modified(|published| {
+            let led_before = published.leader;
+            let news = *published != status;
+            if led_before != leader {
+                tracing::info!(leader = leader.map(|id| format!("{id:x}")), term = status.term, "leader");
+            }
+            *published = status;
+            news
+        });
+    }
+}
+
+/// However the thread ends, nobody waits for it, and nobody takes it for a leader.
+impl<D: Disk, R> Drop for Host<D, R> {
+    fn drop(&mut self) {
+        // A statement of its own: what is borrowed must be given back before it is written.
+        let last = self.status.borrow().clone();
+        self.publish(Status { role: Role::Follower, leader: None, ..last });
+        self.desk.requests.fail_all(ProposeError::Stopped);
+        self.desk.changes.fail_all(ProposeError::Stopped);
+    }
+}

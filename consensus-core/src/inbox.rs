@@ -1,0 +1,97 @@
+//! What comes to the raft thread, and who waits for an answer.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use consensus_raft::{MemberChange, Membership, Message, proposal::Request};
+use tokio::sync::oneshot;
+
+use crate::ProposeError;
+
+/// What the raft thread has not looked at yet.
+pub(crate) const INBOX: usize = 16 << 10;
+
+/// One thing for the raft thread.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Tick,
+    Message(Message),
+    /// A message to this member was not sent.
+    Unreachable(u64),
+    Propose(Request),
+    Change(MemberChange, u64),
+    Read(Waiter<()>),
+    TransferLeader(u64),
+    /// Leadership goes to whoever has most of the log.
+    HandOver,
+    Stop,
+}
+
+pub(crate) type Waiter<T> = oneshot::Sender<Result<T, ProposeError>>;
+
+/// Who waits for which request.
+#[derive(Debug)]
+pub(crate) struct Waiting<T> {
+    waiters: Mutex<HashMap<u64, Waiter<T>>>,
+}
+
+/// Who waits for requests, and for changes of the membership.
+#[derive(Debug)]
+pub(crate) struct Desk<R> {
+    pub(crate) requests: Waiting<R>,
+    pub(crate) changes: Waiting<Membership>,
+}
+
+impl<R> Default for Desk<R> {
+    fn default() -> Self {
+        Self { requests: Waiting::default(), changes: Waiting::default() }
+    }
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { waiters: Mutex::default() }
+    }
+}
+
+impl<T> Waiting<T> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Waiter<T>>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, id: u64) -> oneshot::Receiver<Result<T, ProposeError>> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().insert(id, sender);
+        receiver
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        self.lock().remove(&id);
+    }
+
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Answers many at once. Who no longer waits gets nothing.
+    pub(crate) fn answer(&self, answers: impl Iterator<Item = (u64, Result<T, ProposeError>)>) {
+        let mut waiters = self.lock();
+        for (id, answer) in answers {
+            if let Some(waiter) = waiters.remove(&id) {
+                let _ = waiter.send(answer);
+            }
+        }
+    }
+
+    pub(crate) fn fail_all(&self, error: ProposeError) {
+        for (_, waiter) in self.lock().drain() {
+            let _ = waiter.send(Err(error));
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! A replicated state machine for services to embed.
+//!
+//! A [`Node`] is one member of a Raft group. It stores its log on RocksDB, talks DWCP to its peers, and applies what is
+//! committed to a [`StateMachine`] of the user's. The Raft core is `consensus-raft`, which knows no I/O; this crate gives it
+//! threads, a disk and a network:
+//!
+//! - the *raft* thread owns the member and writes its log; everything comes to it through one bounded queue;
+//! - the *apply* thread owns the state machine;
+//! - tasks send and receive messages, one pair for each peer, with a bounded queue each. A peer that does not keep up loses
+//!   messages, which Raft repeats.
+//!
+//! # What is guaranteed
+//!
+//! - An answer to [`Node::propose`] means that a majority has the request on disk, synced, and this member has applied it.
+//! - An error of [`Node::propose`] other than [`ProposeError::NoLeader`] and [`ProposeError::Busy`] leaves open whether the
+//!   request will be applied.
+//! - After [`Node::read_index`], the state machine of this member has everything that was acknowledged, by whichever member,
+//!   before the call.
+//!
+//! Deliberately not here: gRPC, configuration files, signals, what requests mean.
+
+mod apply;
+mod config;
+mod error;
+mod host;
+mod inbox;
+mod node;
+mod peers;
+mod state_machine;
+
+pub use config::{NodeConfig, Timing};
+pub use consensus_raft::{MemberChange, MemberInfo, Membership, Role, Status, proposal::Request};
+pub use error::{ProposeError, StartError};
+pub use node::{Node, PeerQuestion};
+pub use state_machine::{StateMachine, StateMachineError};

@@ -1,0 +1,340 @@
+//! One member, running.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{Buf, BufMut, Bytes};
+use consensus_disk::{Batch, Disk, Durability, Space};
+use consensus_raft::{
+    Config, Member, MemberChange, Membership, Role, Status, limits::REQUEST_BYTES_MAX, proposal::Request,
+};
+use consensus_rocks::{Kind, RocksDisk};
+use dwcp_core::Responder;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    NodeConfig, ProposeError, StartError, StateMachine,
+    apply::{self, Applier},
+    host::Host,
+    inbox::{Desk, INBOX, Input},
+    peers::{Network, Outbox},
+};
+
+/// The one group of a node. Several may come later: it is in every message and key.
+const GROUP: u64 = 1;
+/// Log, state, and whose they are.
+const SPACES: u8 = 3;
+const IDENTITY: Space = Space(2);
+/// Heartbeats are this many ticks apart, which is also how finely elections are timed.
+const TICKS_PER_HEARTBEAT: u32 = 10;
+/// Questions of peers that wait for an answer.
+const QUESTIONS: usize = 1024;
+/// What is still acknowledged to peers when a node stops.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// A question of a peer, for whoever embeds the node.
+#[derive(Debug)]
+pub struct PeerQuestion {
+    /// As given to [`Node::ask`].
+    pub question: Bytes,
+    /// Takes the answer.
+    pub responder: Responder,
+}
+
+/// One member of the group, running. Cheap to clone.
+#[derive(Debug)]
+pub struct Node<R> {
+    shared: Arc<Shared<R>>,
+}
+
+#[derive(Debug)]
+struct Shared<R> {
+    cluster: u64,
+    id: u64,
+    inbox: mpsc::Sender<Input>,
+    desk: Arc<Desk<R>>,
+    next: AtomicU64,
+    status: watch::Receiver<Status>,
+    membership: watch::Receiver<Membership>,
+    network: Arc<Network>,
+    threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+impl<R> Clone for Node<R> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<R> Drop for Shared<R> {
+    fn drop(&mut self) {
+        // Full: it is stopped by the next who looks, there is nobody left to ask.
+        let _ = self.inbox.try_send(Input::Stop);
+    }
+}
+
+/// Forgets a request when whoever asked no longer waits.
+struct Forget<'a, T>(&'a crate::inbox::Waiting<T>, u64);
+
+impl<T> Drop for Forget<'_, T> {
+    fn drop(&mut self) {
+        self.0.remove(self.1);
+    }
+}
+
+impl<R: Send + 'static> Node<R> {
+    /// Starts a member, on a tokio runtime. Questions of peers come to the second value.
+    pub async fn start<S>(
+        config: NodeConfig,
+        machine: S,
+    ) -> Result<(Self, mpsc::Receiver<PeerQuestion>), StartError>
+    where
+        S: StateMachine<Response = R>,
+    {
+        let disk = Arc::new(RocksDisk::open(&config.log_dir, Kind::Log, SPACES)?);
+        identify(&disk, &config)?;
+        let ticks = |duration: Duration| {
+            let tick = config.timing.heartbeat / TICKS_PER_HEARTBEAT;
+            (duration.as_nanos() / tick.as_nanos().max(1)).max(1) as usize
+        };
+        let member = Member::open(
+            Arc::clone(&disk),
+            Config {
+                group: GROUP,
+                id: config.id,
+                election_ticks: ticks(config.timing.election_timeout),
+                heartbeat_ticks: TICKS_PER_HEARTBEAT as usize,
+                applied: machine.applied(),
+                priority: 0,
+                seed: seed(config.id),
+            },
+        )?;
+        let (inbox, inputs) = mpsc::channel(INBOX);
+        let (questions, asked) = mpsc::channel(QUESTIONS);
+        let network = Network::listen(&config, inbox.clone(), questions).await?;
+        let (status_sender, status) = watch::channel(member.status());
+        let (membership_sender, membership) = watch::channel(member.membership().clone());
+        let desk = Arc::new(Desk::default());
+        let applied = Arc::new(AtomicU64::new(machine.applied()));
+        let (to_apply, tasks) = std::sync::mpsc::sync_channel(apply::QUEUE);
+        let outbox = Outbox::new(Arc::clone(&network), member.membership());
+        let host = Host {
+            member,
+            disk,
+            desk: Arc::clone(&desk),
+            id: config.id,
+            outbox,
+            to_apply,
+            applied: Arc::clone(&applied),
+            status: status_sender,
+            membership: membership_sender,
+            ticks: 0,
+            proposals: VecDeque::new(),
+            reads: Vec::new(),
+            asked: BTreeMap::new(),
+            asked_as: BTreeMap::new(),
+            next_read: 0,
+            proposed: VecDeque::new(),
+            committed_term: 0,
+            waiting_to_apply: VecDeque::new(),
+        };
+        let applier =
+            Applier { id: config.id, machine, desk: Arc::clone(&desk), applied, readers: BTreeMap::new() };
+        let threads = vec![
+            thread::Builder::new().name("apply".to_owned()).spawn(move || applier.run(&tasks))?,
+            thread::Builder::new().name("raft".to_owned()).spawn(move || host.run(inputs))?,
+        ];
+        tokio::spawn(tick(config.timing.heartbeat / TICKS_PER_HEARTBEAT, inbox.clone()));
+        let shared = Shared {
+            cluster: config.cluster,
+            id: config.id,
+            inbox,
+            desk,
+            // Numbers of requests differ from those of the run before, whose requests may still be committed.
+            next: AtomicU64::new(seed(config.id)),
+            status,
+            membership,
+            network,
+            threads: std::sync::Mutex::new(threads),
+        };
+        Ok((Self { shared: Arc::new(shared) }, asked))
+    }
+
+    /// Which cluster it is a member of.
+    pub fn cluster(&self) -> u64 {
+        self.shared.cluster
+    }
+
+    /// Which member it is.
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// Where it listens for peers.
+    pub fn peer_addr(&self) -> Option<std::net::SocketAddr> {
+        self.shared.network.local_addr()
+    }
+
+    /// What this member knows of the group.
+    pub fn status(&self) -> Status {
+        self.shared.status.borrow().clone()
+    }
+
+    /// The same, for whoever waits for a change.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.shared.status.clone()
+    }
+
+    /// Who the members are.
+    pub fn membership(&self) -> Membership {
+        self.shared.membership.borrow().clone()
+    }
+
+    /// Whether this member leads, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.shared.status.borrow().role == Role::Leader
+    }
+
+    /// Requests of this member that are not answered yet.
+    pub fn proposals_pending(&self) -> usize {
+        self.shared.desk.requests.len()
+    }
+
+    fn next(&self) -> u64 {
+        self.shared.next.fetch_add(1, Relaxed)
+    }
+
+    fn push(&self, input: Input) -> Result<(), ProposeError> {
+        self.shared.inbox.try_send(input).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposeError::Busy,
+            mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped,
+        })
+    }
+
+    /// Has a request committed and applied, and gives back the state machine's answer. Waits for at most `deadline`.
+    pub async fn propose(&self, payload: Bytes, deadline: Duration) -> Result<R, ProposeError> {
+        if payload.len() > REQUEST_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes: payload.len(), max: REQUEST_BYTES_MAX });
+        }
+        let id = self.next();
+        let answer = self.shared.desk.requests.add(id);
+        let _forget = Forget(&self.shared.desk.requests, id);
+        self.push(Input::Propose(Request { origin: self.shared.id, id, payload }))?;
+        wait(answer, deadline).await
+    }
+
+    /// Has a change of the membership committed. Waits for at most `deadline`.
+    pub async fn change_members(
+        &self,
+        change: MemberChange,
+        deadline: Duration,
+    ) -> Result<Membership, ProposeError> {
+        let id = self.next();
+        let answer = self.shared.desk.changes.add(id);
+        let _forget = Forget(&self.shared.desk.changes, id);
+        self.push(Input::Change(change, id))?;
+        wait(answer, deadline).await
+    }
+
+    /// Waits until this member has applied everything that was acknowledged before the call.
+    pub async fn read_index(&self, deadline: Duration) -> Result<(), ProposeError> {
+        let (sender, answer) = oneshot::channel();
+        self.push(Input::Read(sender))?;
+        wait(answer, deadline).await
+    }
+
+    /// Hands leadership over to another member, if this one has it.
+    pub fn transfer_leader(&self, to: u64) -> Result<(), ProposeError> {
+        self.push(Input::TransferLeader(to))
+    }
+
+    /// Hands leadership over to whoever has most of the log, if this member leads, and waits for it, at most `deadline`.
+    pub async fn hand_over(&self, deadline: Duration) {
+        let own = self.shared.id;
+        let mut status = self.watch_status();
+        if self.is_leader() && self.push(Input::HandOver).is_ok() {
+            let moved = status.wait_for(|status| status.leader.is_some_and(|leader| leader != own));
+            let _ = tokio::time::timeout(deadline, moved).await;
+        }
+    }
+
+    /// Waits until the member has stopped, by itself or because it was told to.
+    pub async fn stopped(&self) {
+        let mut status = self.watch_status();
+        while status.changed().await.is_ok() {}
+    }
+
+    /// Asks another member something that is not Raft's; it comes to [`PeerQuestion`] there. `None`: no answer.
+    pub async fn ask(&self, member: u64, question: &[u8], deadline: Duration) -> Option<Bytes> {
+        self.shared.network.ask(member, question, deadline).await
+    }
+
+    /// Stops the member, and returns when its threads have ended and its disks are closed.
+    pub async fn stop(&self) {
+        let _ = self.shared.inbox.send(Input::Stop).await;
+        let threads = std::mem::take(
+            &mut *self.shared.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = joined.await;
+        self.shared.network.shutdown(GOODBYE).await;
+    }
+}
+
+async fn wait<T>(
+    answer: oneshot::Receiver<Result<T, ProposeError>>,
+    deadline: Duration,
+) -> Result<T, ProposeError> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(ProposeError::Stopped),
+        Err(_) => Err(ProposeError::Timeout),
+    }
+}
+
+async fn tick(every: Duration, inbox: mpsc::Sender<Input>) {
+    let mut interval = tokio::time::interval(every);
+    // A machine that slept must not make up for it: that would be an election.
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if inbox.send(Input::Tick).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Something that differs between members and between starts.
+fn seed(id: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id
+}
+
+/// Says whose log it is, or makes sure of it.
+fn identify(disk: &RocksDisk, config: &NodeConfig) -> Result<(), StartError> {
+    let folder = config.log_dir.display().to_string();
+    if let Some(mut found) = disk.get(IDENTITY, b"identity")?.filter(|found| found.len() == 16) {
+        let (found_cluster, found_member) = (found.get_u64_le(), found.get_u64_le());
+        if (found_cluster, found_member) != (config.cluster, config.id) {
+            let (cluster, member) = (config.cluster, config.id);
+            return Err(StartError::OtherMember { folder, found_cluster, found_member, cluster, member });
+        }
+        return Ok(());
+    }
+    let Some(membership) = &config.bootstrap else { return Err(StartError::NoLog { folder }) };
+    let mut batch: Batch = consensus_raft::bootstrap(GROUP, membership);
+    let mut identity = Vec::with_capacity(16);
+    identity.put_u64_le(config.cluster);
+    identity.put_u64_le(config.id);
+    batch.put(IDENTITY, *b"identity", identity);
+    disk.write(batch, Durability::Synced)?;
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What a request must satisfy before it is proposed. The same rules and texts as etcd's.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use consensus_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortOrder,
+    range_request::SortTarget, request_op::Request,
+};
+
+use crate::{StoreError, view::KeyRange};
+
+/// Transactions within transactions: enough for every client, and far from the end of the stack.
+const NESTING_MAX: usize = 32;
+
+/// Looks at a range.
+pub fn range(request: &RangeRequest) -> Result<(), StoreError> {
+    if request.key.is_empty() {
+        return Err(StoreError::EmptyKey);
+    }
+    SortOrder::try_from(request.sort_order).map_err(|_| StoreError::InvalidSortOption)?;
+    SortTarget::try_from(request.sort_target).map_err(|_| StoreError::InvalidSortOption)?;
+    Ok(())
+}
+
+/// Looks at a put.
+pub fn put(request: &PutRequest) -> Result<(), StoreError> {
+    if request.key.is_empty() {
+        return Err(StoreError::EmptyKey);
+    }
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(StoreError::ValueProvided);
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(StoreError::LeaseProvided);
+    }
+    Ok(())
+}
+
+/// Looks at a deletion.
+pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), StoreError> {
+    if request.key.is_empty() { Err(StoreError::EmptyKey) } else { Ok(()) }
+}
+
+/// Looks at a transaction, in which no list may have more than `ops_max` members.
+pub fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), StoreError> {
+    txn_at(request, ops_max, 0)?;
+    for branch in [&request.success, &request.failure] {
+        writes(branch)?;
+    }
+    Ok(())
+}
+
+fn txn_at(request: &TxnRequest, ops_max: usize, depth: usize) -> Result<(), StoreError> {
+    if depth > NESTING_MAX {
+        return Err(StoreError::TooManyOps);
+    }
+    let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
+    if longest > ops_max {
+        return Err(StoreError::TooManyOps);
+    }
+    request.compare.iter().try_for_each(compare)?;
+    for op in request.success.iter().chain(&request.failure) {
+        match &op.request {
+            Some(Request::RequestRange(request)) => range(request)?,
+            Some(Request::RequestPut(request)) => put(request)?,
+            Some(Request::RequestDeleteRange(request)) => delete_range(request)?,
+            // What is left of the operations is for those inside, as in etcd.
+            Some(Request::RequestTxn(request)) => txn_at(request, ops_max - longest, depth + 1)?,
+            None => return Err(StoreError::KeyNotFound),
+        }
+    }
+    Ok(())
+}
+
+fn compare(compare: &Compare) -> Result<(), StoreError> {
+    if compare.key.is_empty() { Err(StoreError::EmptyKey) } else { Ok(()) }
+}
+
+/// What a branch puts and deletes.
+#[derive(Default)]
+struct Writes {
+    puts: BTreeSet<Bytes>,
+    deletes: Vec<(Bytes, Bytes)>,
+}
+
+/// A key may be put once in a branch, and not be deleted there as well: its version at the end would depend on what
+/// nobody asked for. The branches of a nested transaction exclude each other.
+fn writes(ops: &[RequestOp]) -> Result<Writes, StoreError> {
+    let mut all = Writes::default();
+    for op in ops {
+        if let Some(Request::RequestDeleteRange(request)) = &op.request {
+            all.deletes.push((request.key.clone(), request.range_end.clone()));
+        }
+    }
+    for op in ops {
+        let Some(Request::RequestTxn(request)) = &op.request else { continue };
+        let branches = [writes(&request.success)?, writes(&request.failure)?];
+        for inner in &branches {
+            if all.puts.iter().any(|key| inner.puts.contains(key) || deleted(key, &inner.deletes))
+                || inner.puts.iter().any(|key| deleted(key, &all.deletes))
+            {
+                return Err(StoreError::DuplicateKey);
+            }
+        }
+        for inner in branches {
+            all.puts.extend(inner.puts);
+            all.deletes.extend(inner.deletes);
+        }
+    }
+    for op in ops {
+        if let Some(Request::RequestPut(request)) = &op.request
+            && (deleted(&request.key, &all.deletes) || !all.puts.insert(request.key.clone()))
+        {
+            return Err(StoreError::DuplicateKey);
+        }
+    }
+    Ok(all)
+}
+
+fn deleted(key: &[u8], deletes: &[(Bytes, Bytes)]) -> bool {
+    deletes.iter().any(|(start, end)| KeyRange::new(start, end).contains(key))
+}

@@ -1,0 +1,30 @@
+//! etcd's data model on ordered keys.
+//!
+//! A [`Store`] takes committed requests in the order of the log and says what became of each; the same requests give the same
+//! store on every member. [`Reader`]s read beside it at any revision that is not compacted. [`Hub`] knows who watches what,
+//! [`Lessor`] when leases end, [`check`] what a request must satisfy before it is proposed.
+//!
+//! How it lies on the disk: each version of each key under (key, revision), newest first, so that a key's state at a revision
+//! is one seek, and a range one scan; beside it the order of changes under (revision, number), which is what a watch from
+//! the past reads. Nothing is kept in memory but leases and watchers.
+//!
+//! Deliberately not here: Raft, gRPC, threads, time.
+
+pub mod check;
+mod error;
+mod keys;
+mod lessor;
+mod range;
+mod reader;
+mod store;
+mod txn;
+mod version;
+mod view;
+mod watch;
+
+pub use error::StoreError;
+pub use keys::SPACES;
+pub use lessor::Lessor;
+pub use reader::Reader;
+pub use store::{Applied, Changes, LeaseChange, Response, Store};
+pub use watch::{Hub, WatchRange, WatcherId};

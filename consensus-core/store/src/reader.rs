@@ -1,0 +1,185 @@
+//! Reads that do not go through the log.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
+
+use bytes::Bytes;
+use consensus_disk::{Disk, Order};
+use consensus_proto::{
+    etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader},
+    mvccpb::Event,
+};
+
+use prost::Message as _;
+
+use crate::{
+    StoreError,
+    keys::{self, HISTORY, LEASE_KEYS, LEASES},
+    range,
+    store::{Changes, Published, Store},
+    txn,
+    view::{KeyRange, View},
+    watch::WatchRange,
+};
+
+/// Changes that are looked at in one call of [`Reader::changes`], and about how long its result may be.
+const READ_AT_ONCE: usize = 2000;
+const BYTES_AT_ONCE: usize = 1 << 20;
+
+/// Reads from any thread while one applies. Cheap to clone.
+#[derive(Debug)]
+pub struct Reader<D> {
+    disk: Arc<D>,
+    published: Arc<Published>,
+}
+
+impl<D> Clone for Reader<D> {
+    fn clone(&self) -> Self {
+        Self { disk: Arc::clone(&self.disk), published: Arc::clone(&self.published) }
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// A reader of this store.
+    pub fn reader(&self) -> Reader<D> {
+        Reader { disk: Arc::clone(&self.disk), published: Arc::clone(&self.published) }
+    }
+}
+
+impl<D: Disk> Reader<D> {
+    /// The newest revision that can be read.
+    pub fn revision(&self) -> i64 {
+        self.published.current.load(SeqCst)
+    }
+
+    /// The revision before which nothing can be read; 0: everything can.
+    pub fn compacted(&self) -> i64 {
+        self.published.compacted.load(SeqCst)
+    }
+
+    /// A range at one revision: the one asked for, or the newest.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        loop {
+            let current = self.revision();
+            let revision = if request.revision > 0 { request.revision } else { current };
+            if revision > current {
+                return Err(StoreError::FutureRevision);
+            }
+            let read = self.at(revision, request);
+            // A compaction meanwhile may have removed what was to be read.
+            match (self.compacted() > revision, request.revision > 0) {
+                (true, true) => return Err(StoreError::Compacted),
+                (true, false) => {}
+                (false, _) => {
+                    let mut response = read?;
+                    response.header = Some(ResponseHeader { revision: current, ..ResponseHeader::default() });
+                    return Ok(response);
+                }
+            }
+        }
+    }
+
+    fn at(&self, revision: i64, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        range::range(View { disk: &*self.disk, overlay: None, revision }, request)
+    }
+
+    /// What changed in `range` from revision `from` to `to`, both included, in order. Stops early, after whole revisions, when
+    /// it has read much or found much. The second value is the next revision to ask for.
+    pub fn changes(&self, range: &WatchRange, from: i64, to: i64) -> Result<(Vec<Changes>, i64), StoreError> {
+        if self.compacted() > from {
+            return Err(StoreError::Compacted);
+        }
+        let mut read = 0;
+        let mut found: Vec<(i64, Bytes)> = Vec::new();
+        let (mut next, mut last) = (to + 1, from);
+        let mut failed = None;
+        let (low, high) = (keys::history_key(from, 0), keys::history_key(to + 1, 0));
+        self.disk.scan(HISTORY, &low, Some(&high), Order::Ascending, &mut |disk_key, key| {
+            let revision = match keys::history_revision(disk_key) {
+                Ok(revision) => revision,
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            };
+            read += 1;
+            if read > READ_AT_ONCE && revision > last {
+                next = revision;
+                return ControlFlow::Break(());
+            }
+            last = revision;
+            if range.as_range().contains(key) {
+                found.push((revision, Bytes::copy_from_slice(key)));
+            }
+            ControlFlow::Continue(())
+        })?;
+        let mut changes: Vec<Changes> = Vec::new();
+        let mut bytes = 0;
+        for (revision, key) in found {
+            if bytes > BYTES_AT_ONCE && changes.last().is_some_and(|last| last.revision < revision) {
+                next = revision;
+                break;
+            }
+            let event = self.event(key, revision)?;
+            bytes += event.encoded_len();
+            match changes.last_mut() {
+                Some(last) if last.revision == revision => last.events.push(event),
+                _ => changes.push(Changes { revision, events: vec![event] }),
+            }
+        }
+        // What is compacted meanwhile may be missing above.
+        if self.compacted() > from {
+            return Err(StoreError::Compacted);
+        }
+        failed.map_or(Ok((changes, next)), Err)
+    }
+
+    fn event(&self, key: Bytes, revision: i64) -> Result<Event, StoreError> {
+        let at = |revision| View { disk: &*self.disk, overlay: None, revision }.get(&key, true);
+        let (before, after) = (at(revision - 1)?, at(revision)?);
+        let after = after.unwrap_or_else(|| crate::version::Version::deleted_at(revision));
+        Ok(txn::event(key.clone(), before.as_ref(), &after))
+    }
+
+    /// The leases and their time to live in seconds.
+    pub fn leases(&self) -> Result<Vec<(i64, i64)>, StoreError> {
+        let mut leases = Vec::new();
+        let mut damaged = false;
+        self.disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| {
+            match (key.try_into(), ttl.try_into()) {
+                (Ok(id), Ok(ttl)) => leases.push((u64::from_be_bytes(id) as i64, i64::from_le_bytes(ttl))),
+                _ => damaged = true,
+            }
+            ControlFlow::Continue(())
+        })?;
+        if damaged { Err(StoreError::Damaged { what: "lease" }) } else { Ok(leases) }
+    }
+
+    /// The time to live of a lease in seconds.
+    pub fn lease_ttl(&self, id: i64) -> Result<Option<i64>, StoreError> {
+        let Some(ttl) = self.disk.get(LEASES, &keys::lease_key(id))? else { return Ok(None) };
+        let ttl = ttl[..].try_into().map_err(|_| StoreError::Damaged { what: "lease" })?;
+        Ok(Some(i64::from_le_bytes(ttl)))
+    }
+
+    /// The keys that a lease keeps.
+    pub fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, StoreError> {
+        let mut found = Vec::new();
+        let (from, to) = keys::attachments_of(id);
+        self.disk.scan(LEASE_KEYS, &from, to.as_deref(), Order::Ascending, &mut |attachment, _| {
+            if let Ok((_, key)) = keys::split_attachment_key(attachment) {
+                found.push(Bytes::copy_from_slice(key));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+}
+
+impl WatchRange {
+    pub(crate) fn as_range(&self) -> KeyRange<'_> {
+        KeyRange::new(&self.key, &self.range_end)
+    }
+}

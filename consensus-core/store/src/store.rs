@@ -1,0 +1,336 @@
+//! The store: takes committed requests in order, and says what became of each.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::SeqCst},
+    },
+};
+
+use bytes::{Buf, BufMut, Bytes};
+use consensus_disk::{Batch, Disk, Durability, Order};
+use consensus_proto::{
+    etcdserverpb::{
+        CompactionRequest, CompactionResponse, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse,
+        LeaseRevokeRequest, LeaseRevokeResponse, PutResponse, ResponseHeader, TxnResponse,
+    },
+    internal::{InternalRequest, internal_request::Request},
+    mvccpb::Event,
+};
+use prost::Message as _;
+
+use crate::{
+    StoreError,
+    keys::{self, HISTORY, LEASE_KEYS, LEASES, META, VERSIONS},
+    txn::Txn,
+    version::Version,
+    view::Overlay,
+};
+
+const STATE: &[u8] = b"state";
+/// Longest time to live of a lease in seconds, as in etcd: 9,000,000,000, some 285 years.
+const LEASE_TTL_MAX: i64 = 9_000_000_000;
+
+/// Revisions that readers may rely on: everything up to `current` is on the disk.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) current: AtomicI64,
+    pub(crate) compacted: AtomicI64,
+}
+
+/// A lease, and what it keeps alive.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lease {
+    pub(crate) ttl: i64,
+    pub(crate) keys: BTreeSet<Bytes>,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Response {
+    Put(PutResponse),
+    DeleteRange(DeleteRangeResponse),
+    Txn(TxnResponse),
+    Compact(CompactionResponse),
+    LeaseGrant(LeaseGrantResponse),
+    LeaseRevoke(LeaseRevokeResponse),
+}
+
+/// All changes of one revision, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changes {
+    /// The revision.
+    pub revision: i64,
+    /// Each with the key's state before.
+    pub events: Vec<Event>,
+}
+
+/// A lease that came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// With its time to live in seconds.
+    Granted(i64, i64),
+    /// Gone, with the keys that it kept.
+    Revoked(i64),
+}
+
+/// What became of a batch of requests.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// One for each request, in order.
+    pub responses: Vec<Result<Response, StoreError>>,
+    /// What watchers get to know.
+    pub changes: Vec<Changes>,
+    /// What the lessor gets to know.
+    pub leases: Vec<LeaseChange>,
+}
+
+/// etcd's data model on a disk. One thread applies; readers have [`Reader`](crate::Reader)s.
+#[derive(Debug)]
+pub struct Store<D> {
+    pub(crate) disk: Arc<D>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) revision: i64,
+    compacted: i64,
+    applied: u64,
+    pub(crate) leases: BTreeMap<i64, Lease>,
+    /// Of the batch that is being applied.
+    pub(crate) overlay: Overlay,
+    pub(crate) batch: Batch,
+    /// Up to where old versions are to be removed when the batch is written.
+    remove_up_to: Option<i64>,
+}
+
+impl<D: Disk> Store<D> {
+    /// Opens what is there, or begins anew at revision 1.
+    pub fn open(disk: Arc<D>) -> Result<Self, StoreError> {
+        let (applied, revision, compacted) = match disk.get(META, STATE)? {
+            None => (0, 1, 0),
+            Some(mut state) if state.len() == 24 => {
+                (state.get_u64_le(), state.get_i64_le(), state.get_i64_le())
+            }
+            Some(_) => return Err(StoreError::Damaged { what: "state of the store" }),
+        };
+        let published = Published { current: revision.into(), compacted: compacted.into() };
+        let mut store = Self {
+            leases: read_leases(&*disk)?,
+            disk,
+            published: Arc::new(published),
+            revision,
+            compacted,
+            applied,
+            overlay: Overlay::new(),
+            batch: Batch::default(),
+            remove_up_to: None,
+        };
+        // A crash may have come between a compaction and the removal.
+        store.remove_old(compacted)?;
+        Ok(store)
+    }
+
+    /// Index of the last entry that is applied.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    pub(crate) fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// The leases, with their time to live in seconds.
+    pub fn leases(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
+    }
+
+    /// Applies requests, all of them or, if it fails, none. `index` is of the last entry that they came from.
+    pub fn apply<'a>(
+        &mut self,
+        index: u64,
+        requests: impl IntoIterator<Item = &'a Bytes>,
+    ) -> Result<Applied, StoreError> {
+        assert!(index > self.applied, "entry {index} after {}", self.applied);
+        let mut applied = Applied::default();
+        for payload in requests {
+            let response = match InternalRequest::decode(payload.clone()) {
+                Ok(InternalRequest { request: Some(request) }) => self.apply_one(request, &mut applied),
+                Ok(InternalRequest { request: None }) => Err(StoreError::Invalid("nothing is asked for")),
+                Err(_) => Err(StoreError::Invalid("it cannot be read")),
+            };
+            if let Err(error) = &response
+                && error.is_fatal()
+            {
+                return Err(error.clone());
+            }
+            applied.responses.push(response);
+        }
+        let mut state = Vec::with_capacity(24);
+        state.put_u64_le(index);
+        state.put_i64_le(self.revision);
+        state.put_i64_le(self.compacted);
+        self.batch.put(META, STATE, state);
+        // No sync: after a crash the log brings it again.
+        self.disk.write(std::mem::take(&mut self.batch), Durability::Ordered)?;
+        self.overlay.clear();
+        self.applied = index;
+        self.published.compacted.store(self.compacted, SeqCst);
+        self.published.current.store(self.revision, SeqCst);
+        if let Some(revision) = self.remove_up_to.take() {
+            self.remove_old(revision)?;
+        }
+        Ok(applied)
+    }
+
+    fn apply_one(&mut self, request: Request, applied: &mut Applied) -> Result<Response, StoreError> {
+        match request {
+            Request::Put(request) => self.transact(applied, |txn| Ok(Response::Put(txn.put(&request)?))),
+            Request::DeleteRange(request) => {
+                self.transact(applied, |txn| Ok(Response::DeleteRange(txn.delete_range(&request)?)))
+            }
+            Request::Txn(request) => self.transact(applied, |txn| Ok(Response::Txn(txn.txn(&request)?))),
+            Request::Compaction(request) => self.compact(&request),
+            Request::LeaseGrant(request) => self.grant(&request, applied),
+            Request::LeaseRevoke(request) => self.revoke(&request, applied),
+            Request::Alarm(_) => Err(StoreError::Invalid("alarms are not implemented")),
+        }
+    }
+
+    /// Runs `body` as one revision: all of its changes or none.
+    fn transact(
+        &mut self,
+        applied: &mut Applied,
+        body: impl FnOnce(&mut Txn<'_, D>) -> Result<Response, StoreError>,
+    ) -> Result<Response, StoreError> {
+        let mut txn = Txn::new(self);
+        match body(&mut txn) {
+            Ok(mut response) => {
+                if let Some(changes) = txn.commit() {
+                    applied.changes.push(changes);
+                }
+                let header = self.header();
+                match &mut response {
+                    Response::Put(response) => response.header = header,
+                    Response::DeleteRange(response) => response.header = header,
+                    Response::Txn(response) => response.header = header,
+                    Response::Compact(_) | Response::LeaseGrant(_) | Response::LeaseRevoke(_) => {}
+                }
+                Ok(response)
+            }
+            Err(error) => {
+                txn.roll_back();
+                Err(error)
+            }
+        }
+    }
+
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: self.revision, ..ResponseHeader::default() })
+    }
+
+    fn grant(&mut self, request: &LeaseGrantRequest, applied: &mut Applied) -> Result<Response, StoreError> {
+        if request.ttl > LEASE_TTL_MAX {
+            return Err(StoreError::LeaseTtlTooLarge);
+        }
+        if request.id == 0 || self.leases.contains_key(&request.id) {
+            return Err(StoreError::LeaseExists);
+        }
+        let (id, ttl) = (request.id, request.ttl.max(1));
+        self.leases.insert(id, Lease { ttl, keys: BTreeSet::new() });
+        self.batch.put(LEASES, keys::lease_key(id), ttl.to_le_bytes());
+        applied.leases.push(LeaseChange::Granted(id, ttl));
+        let header = self.header();
+        Ok(Response::LeaseGrant(LeaseGrantResponse { header, id, ttl, error: String::new() }))
+    }
+
+    fn revoke(
+        &mut self,
+        request: &LeaseRevokeRequest,
+        applied: &mut Applied,
+    ) -> Result<Response, StoreError> {
+        let lease = self.leases.get(&request.id).ok_or(StoreError::LeaseNotFound)?;
+        let doomed: Vec<_> = lease.keys.iter().cloned().collect();
+        let mut txn = Txn::new(self);
+        for key in doomed {
+            txn.delete(key)?;
+        }
+        if let Some(changes) = txn.commit() {
+            applied.changes.push(changes);
+        }
+        self.leases.remove(&request.id);
+        self.batch.delete(LEASES, keys::lease_key(request.id));
+        applied.leases.push(LeaseChange::Revoked(request.id));
+        Ok(Response::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
+    }
+
+    fn compact(&mut self, request: &CompactionRequest) -> Result<Response, StoreError> {
+        if request.revision <= self.compacted {
+            return Err(StoreError::Compacted);
+        }
+        if request.revision > self.revision {
+            return Err(StoreError::FutureRevision);
+        }
+        self.compacted = request.revision;
+        self.remove_up_to = Some(request.revision);
+        Ok(Response::Compact(CompactionResponse { header: self.header() }))
+    }
+
+    /// Removes versions that nobody can ask for any more: of each key that changed up to `revision`, all but the newest, and
+    /// that one too if it is a deletion.
+    fn remove_old(&mut self, revision: i64) -> Result<(), StoreError> {
+        let (from, to) = (keys::history_key(0, 0), keys::history_key(revision + 1, 0));
+        let mut changed = BTreeSet::new();
+        self.disk.scan(HISTORY, &from, Some(&to), Order::Ascending, &mut |_, key| {
+            changed.insert(key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        let mut batch = Batch::default();
+        for key in changed {
+            let (from, to) = keys::versions_of(&key, revision);
+            let mut newest = true;
+            self.disk.scan(VERSIONS, &from, Some(&to), Order::Ascending, &mut |disk_key, stored| {
+                let deleted = Version::decode(stored, 0, false).is_ok_and(|version| version.is_deletion());
+                if !newest || deleted {
+                    batch.delete(VERSIONS, disk_key);
+                }
+                newest = false;
+                ControlFlow::Continue(())
+            })?;
+        }
+        // The changes of `revision` itself can still be asked for.
+        batch.delete_range(HISTORY, from, keys::history_key(revision, 0));
+        Ok(self.disk.write(batch, Durability::Ordered)?)
+    }
+}
+
+fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {
+    let mut leases: BTreeMap<i64, Lease> = BTreeMap::new();
+    let mut failed = None;
+    disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| match (key.try_into(), ttl.try_into()) {
+        (Ok(id), Ok(ttl)) => {
+            let lease = Lease { ttl: i64::from_le_bytes(ttl), keys: BTreeSet::new() };
+            leases.insert(u64::from_be_bytes(id) as i64, lease);
+            ControlFlow::Continue(())
+        }
+        _ => {
+            failed = Some(StoreError::Damaged { what: "lease" });
+            ControlFlow::Break(())
+        }
+    })?;
+    disk.scan(LEASE_KEYS, &[], None, Order::Ascending, &mut |attachment, _| {
+        let attached = keys::split_attachment_key(attachment).and_then(|(id, key)| {
+            let lease = leases.get_mut(&id).ok_or(StoreError::Damaged { what: "attachment to a lease" })?;
+            lease.keys.insert(Bytes::copy_from_slice(key));
+            Ok(())
+        });
+        match attached {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(leases), Err)
+}

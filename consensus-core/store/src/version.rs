@@ -1,0 +1,63 @@
+//! One version of one key.
+
+use bytes::{Buf, BufMut, Bytes};
+use consensus_proto::mvccpb::KeyValue;
+
+use crate::StoreError;
+
+/// What a key was from one revision to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) create_revision: i64,
+    pub(crate) mod_revision: i64,
+    /// Puts since it was created; 0: it was deleted.
+    pub(crate) version: i64,
+    pub(crate) lease: i64,
+    pub(crate) value: Bytes,
+}
+
+const HEAD: usize = 24;
+
+impl Version {
+    pub(crate) fn deleted_at(revision: i64) -> Self {
+        Self { mod_revision: revision, ..Self::default() }
+    }
+
+    pub(crate) fn is_deletion(&self) -> bool {
+        self.version == 0
+    }
+
+    /// As stored; the revision is in the key.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD + self.value.len());
+        out.put_i64_le(self.create_revision);
+        out.put_i64_le(self.version);
+        out.put_i64_le(self.lease);
+        out.put_slice(&self.value);
+        out
+    }
+
+    pub(crate) fn decode(mut stored: &[u8], mod_revision: i64, with_value: bool) -> Result<Self, StoreError> {
+        if stored.len() < HEAD {
+            return Err(StoreError::Damaged { what: "version of a key" });
+        }
+        Ok(Self {
+            create_revision: stored.get_i64_le(),
+            mod_revision,
+            version: stored.get_i64_le(),
+            lease: stored.get_i64_le(),
+            value: if with_value { Bytes::copy_from_slice(stored) } else { Bytes::new() },
+        })
+    }
+
+    pub(crate) fn key_value(&self, key: Bytes) -> KeyValue {
+        KeyValue {
+            key,
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+            version: self.version,
+            value: self.value.clone(),
+            lease: self.lease,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Keys as of a revision: what is on the disk, and over it what is being applied.
+
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+};
+
+use bytes::Bytes;
+use consensus_disk::{Disk, Order};
+
+use crate::{
+    StoreError,
+    keys::{self, VERSIONS},
+    version::Version,
+};
+
+/// Versions that are not on the disk yet, the newest of a key last.
+pub(crate) type Overlay = BTreeMap<Bytes, Vec<Version>>;
+
+/// Users' keys `start <= key < end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyRange<'a> {
+    One(&'a [u8]),
+    /// `None`: all that follow.
+    Span(&'a [u8], Option<&'a [u8]>),
+}
+
+impl<'a> KeyRange<'a> {
+    /// As requests say it: no end: one key; an end of one zero byte: all that follow.
+    pub(crate) fn new(key: &'a [u8], range_end: &'a [u8]) -> Self {
+        match range_end {
+            [] => Self::One(key),
+            [0] => Self::Span(key, None),
+            end => Self::Span(key, Some(end)),
+        }
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Self::One(one) => *one == key,
+            Self::Span(start, end) => key >= *start && end.is_none_or(|end| key < end),
+        }
+    }
+}
+
+/// Keys as they were after all changes up to `revision`.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) overlay: Option<&'a Overlay>,
+    pub(crate) revision: i64,
+}
+
+impl View<'_> {
+    /// A key's version in force; `None`: it never was, or is deleted.
+    pub(crate) fn get(&self, key: &[u8], with_value: bool) -> Result<Option<Version>, StoreError> {
+        let found = match self.overlaid(key) {
+            Some(version) => Some(version.clone()),
+            None => self.on_disk(key, with_value)?,
+        };
+        Ok(found.filter(|version| !version.is_deletion()))
+    }
+
+    fn overlaid(&self, key: &[u8]) -> Option<&Version> {
+        newest(self.overlay?.get(key)?, self.revision)
+    }
+
+    fn on_disk(&self, key: &[u8], with_value: bool) -> Result<Option<Version>, StoreError> {
+        let (from, to) = keys::versions_of(key, self.revision);
+        let mut found = Ok(None);
+        self.disk.scan(VERSIONS, &from, Some(&to), Order::Ascending, &mut |disk_key, stored| {
+            found = keys::split_version_key(disk_key)
+                .and_then(|(_, revision)| Version::decode(stored, revision, with_value))
+                .map(Some);
+            ControlFlow::Break(())
+        })?;
+        found
+    }
+
+    /// Visits the keys of a range that are there, in order.
+    pub(crate) fn scan(
+        &self,
+        range: KeyRange<'_>,
+        with_values: bool,
+        visit: &mut dyn FnMut(Bytes, Version) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let (start, end) = match range {
+            KeyRange::One(key) => {
+                if let Some(version) = self.get(key, with_values)? {
+                    let _ = visit(Bytes::copy_from_slice(key), version);
+                }
+                return Ok(());
+            }
+            KeyRange::Span(_, Some([])) => return Ok(()),
+            KeyRange::Span(start, end) => (start, end),
+        };
+        if end.is_some_and(|end| end <= start) {
+            return Ok(());
+        }
+        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut overlaid = self
+            .overlay
+            .into_iter()
+            .flat_map(|overlay| overlay.range::<[u8], _>((Bound::Included(start), upper)))
+            .filter_map(|(key, versions)| Some((key, newest(versions, self.revision)?)))
+            .peekable();
+        let mut emit = |key: Bytes, version: &Version| match version.is_deletion() {
+            true => ControlFlow::Continue(()),
+            false => visit(key, version.clone()),
+        };
+        let mut failed = None;
+        let mut stopped = false;
+        let mut seen: Vec<u8> = Vec::new();
+        let (from, to) = keys::version_bounds(start, end);
+        self.disk.scan(VERSIONS, &from, to.as_deref(), Order::Ascending, &mut |disk_key, stored| {
+            let mut one = || -> Result<ControlFlow<()>, StoreError> {
+                let (escaped, revision) = keys::split_version_key(disk_key)?;
+                // No key is empty, so nothing equals `seen` at first.
+                if seen == escaped || revision > self.revision {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                seen.clear();
+                seen.extend_from_slice(escaped);
+                let key = keys::unescape(escaped);
+                while let Some((overlaid_key, version)) =
+                    overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] < key[..])
+                {
+                    if emit(overlaid_key.clone(), version).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                if let Some((overlaid_key, version)) =
+                    overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] == key[..])
+                {
+                    return Ok(emit(overlaid_key.clone(), version));
+                }
+                let version = Version::decode(stored, revision, with_values)?;
+                Ok(emit(key.into(), &version))
+            };
+            match one() {
+                Ok(flow) => {
+                    stopped = flow.is_break();
+                    flow
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if !stopped {
+            let _ = overlaid.try_for_each(|(key, version)| emit(key.clone(), version));
+        }
+        Ok(())
+    }
+}
+
+fn newest(versions: &[Version], revision: i64) -> Option<&Version> {
+    versions.iter().rev().find(|version| version.mod_revision <= revision)
+}

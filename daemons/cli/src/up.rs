@@ -1,0 +1,98 @@
+//! `novacron up`: a consensus cluster on this machine.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use consensus_core::NodeConfig;
+use consensus_etcd::{InitialCluster, Server, ServerConfig};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+use crate::{exit, signals::Signals};
+
+const MEMBERS: u16 = 3;
+/// Between the ports of one member and of the next.
+const PORT_STEP: u16 = 100;
+/// Peers are one port above clients.
+const PEER_OFFSET: u16 = 1;
+
+/// Runs a consensus cluster of three members on this machine, until SIGTERM or SIGINT.
+///
+/// etcd's clients can use it: `export` the line that is printed, and run etcdctl.
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    /// Folder for the data; it is made if there is none. $XDG_DATA_HOME/novacron or ~/.local/share/novacron if not given.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Port of the first member for clients; the others have it plus 100 and 200, and each the next one for its peers.
+    #[arg(long, value_name = "PORT", default_value_t = 2379,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - (MEMBERS - 1) * PORT_STEP - PEER_OFFSET)))]
+    port: u16,
+}
+
+fn default_data_dir() -> Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")));
+    Ok(base
+        .context("neither XDG_DATA_HOME nor HOME is set: --data-dir says where the data goes")?
+        .join("novacron"))
+}
+
+/// Runs the cluster; returns the exit code.
+pub(crate) async fn run(args: UpArgs) -> Result<u8> {
+    let mut signals = Signals::listen()?;
+    let folder = args.data_dir.map_or_else(default_data_dir, Ok)?;
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let members: Vec<_> = (0..MEMBERS).map(|n| (format!("m{}", n + 1), args.port + n * PORT_STEP)).collect();
+    let list: Vec<_> =
+        members.iter().map(|(name, port)| format!("{name}=http://{}", at(port + PEER_OFFSET))).collect();
+    let cluster = InitialCluster::parse(&list.join(","), "novacron-up")?;
+    let (stop, stopping) = watch::channel(false);
+    let mut serving = JoinSet::new();
+    let mut servers = Vec::new();
+    for (name, port) in &members {
+        let data_dir = folder.join(name);
+        std::fs::create_dir_all(&data_dir).with_context(|| format!("making {}", data_dir.display()))?;
+        let mut node = NodeConfig::new(
+            cluster.cluster_id(),
+            cluster.member_id(name)?,
+            data_dir.join("log"),
+            at(port + PEER_OFFSET),
+        );
+        node.bootstrap = Some(cluster.membership());
+        let listener =
+            TcpListener::bind(at(*port)).await.with_context(|| format!("listening on {}", at(*port)))?;
+        let mut config = ServerConfig::new(node, data_dir.join("data"), name);
+        config.client_urls = vec![format!("http://{}", at(*port))];
+        let server = Server::start(config).await.with_context(|| format!("member {name}"))?;
+        let (served, mut stopping) = (server.clone(), stopping.clone());
+        serving.spawn(async move {
+            let asked = async move { drop(stopping.wait_for(|stop| *stop).await) };
+            served.serve(listener, asked).await
+        });
+        servers.push(server);
+    }
+    let led = async {
+        for server in &servers {
+            // The sender is in the member: an error means that it has stopped.
+            server.node().watch_status().wait_for(|status| status.leader.is_some()).await?;
+        }
+        anyhow::Ok(())
+    };
+    if let Some(led) = signals.unless(led).await {
+        led.context("the cluster did not start")?;
+        let endpoints: Vec<_> = members.iter().map(|(_, port)| at(*port).to_string()).collect();
+        eprintln!("three members are up, with their data in {}", folder.display());
+        println!("ETCDCTL_API=3 ETCDCTL_ENDPOINTS={}", endpoints.join(","));
+        let ended = signals.unless(serving.join_next()).await;
+        if let Some(Some(ended)) = ended {
+            ended??;
+        }
+    }
+    let _ = stop.send(true);
+    for server in &servers {
+        server.stop().await;
+    }
+    serving.shutdown().await;
+    Ok(exit::OK)
+}
