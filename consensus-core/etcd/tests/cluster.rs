@@ -327,19 +327,19 @@ async fn leases_keep_keys_as_long_as_they_are_renewed() {
         (refused.code(), refused.message()),
         (Code::NotFound, "etcdserver: requested lease not found")
     );
-    leases.lease_grant(LeaseGrantRequest { ttl: 2, id: 7 }).await.unwrap();
+    leases.lease_grant(LeaseGrantRequest { ttl: 3, id: 7 }).await.unwrap();
     kv.put(PutRequest { lease: 7, ..put("held", "1") }).await.unwrap();
 
     let (sender, receiver) = mpsc::channel(1);
     let mut alive = leases.lease_keep_alive(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-    for _ in 0..8 {
+    for _ in 0..15 {
         sender.send(LeaseKeepAliveRequest { id: 7 }).await.unwrap();
-        assert_eq!(alive.message().await.unwrap().unwrap().ttl, 2);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(alive.message().await.unwrap().unwrap().ttl, 3);
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let left = LeaseTimeToLiveRequest { id: 7, keys: true };
     let left = leases.lease_time_to_live(left).await.unwrap().into_inner();
-    assert_eq!((left.granted_ttl, left.keys), (2, vec!["held".into()]));
+    assert_eq!((left.granted_ttl, left.keys), (3, vec!["held".into()]));
     assert_eq!(value(&mut kv, "held").await.as_deref(), Some("1"));
 
     // Nobody renews it any more.
