@@ -12,7 +12,7 @@ TIME ?= 30
 # Scenarios at a time. Each run tells how idle the machine was; two cores carry four.
 JOBS ?= 1
 
-.PHONY: run test test-kube lint doc fuzz bench lab lab-course deps programs
+.PHONY: run test test-kube lint doc fuzz bench bench-consensus lab lab-course deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -47,6 +47,10 @@ bench: programs
 		--doc docs/benchmarks.md --readme README.md \
 		$(addprefix --lab ,$(wildcard $(TARGET)/lab.json)) \
 		$(addprefix --course ,$(wildcard $(TARGET)/course.json)) $(BENCH)
+
+## The consensus store beside etcd: three members each, the same disk and clients. BENCH takes flags of consensus-bench.
+bench-consensus: programs
+	$(BIN)/consensus-bench --folder $(TARGET) $(BENCH)
 
 ## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can
 ## be measured one at a time; the next `make bench` puts them into docs/benchmarks.md.

@@ -63,6 +63,14 @@ impl Kv for Server {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let request = request.into_inner();
         check::txn(&request, self.shared.config.txn_ops_max).map_err(|error| status::store(&error))?;
+        if check::is_read_only(&request) {
+            if !check::is_serializable(&request) {
+                self.linearize().await?;
+            }
+            let mut response = self.shared.reader.txn(&request).map_err(|error| status::store(&error))?;
+            self.complete(&mut response.header);
+            return Ok(Response::new(response));
+        }
         let Answer::Txn(mut response) = self.propose(Internal::Txn(request)).await? else {
             return Err(mismatch());
         };

@@ -7,10 +7,13 @@
 
 mod bootstrap;
 mod cluster;
+mod election;
 mod kv;
 mod lease;
+mod lock;
 mod machine;
 mod maintenance;
+mod queue;
 mod server;
 mod status;
 mod watch;

@@ -10,6 +10,8 @@ use consensus_proto::{
         maintenance_server::MaintenanceServer, watch_server::WatchServer,
     },
     internal::{InternalRequest, internal_request},
+    v3electionpb::election_server::ElectionServer,
+    v3lockpb::lock_server::LockServer,
 };
 use consensus_rocks::{Kind, RocksDisk};
 use consensus_store::{Reader, Response, Store, StoreError};
@@ -162,6 +164,8 @@ impl Server {
             .add_service(LeaseServer::new(self.clone()))
             .add_service(ClusterServer::new(self.clone()))
             .add_service(MaintenanceServer::new(self.clone()))
+            .add_service(LockServer::new(self.clone()))
+            .add_service(ElectionServer::new(self.clone()))
             .add_service(health_service)
             .add_service(reflection)
             .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {

@@ -69,6 +69,13 @@ impl Behind {
 }
 
 impl Target {
+    /// For someone who watches one thing, and then looks again.
+    pub(crate) fn once() -> (Self, impl Future<Output = ()>) {
+        let (queue, mut news) = mpsc::channel(1);
+        let target = Self { watch: 0, queue, behind: Arc::default() };
+        (target, async move { drop(news.recv().await) })
+    }
+
     /// Whether there was room.
     pub(crate) fn deliver(&self, revision: i64, events: Vec<Event>) -> bool {
         let told = self.queue.try_send(News { watch: self.watch, revision, events }).is_ok();

@@ -4,18 +4,24 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use consensus_core::{NodeConfig, Role, Timing};
 use consensus_etcd::{InitialCluster, Server, ServerConfig, ServerError};
-use consensus_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseTimeToLiveRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest, RequestOp,
-    StatusRequest, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
-    cluster_client::ClusterClient,
-    compare::{CompareResult, CompareTarget, TargetUnion},
-    kv_client::KvClient,
-    lease_client::LeaseClient,
-    maintenance_client::MaintenanceClient,
-    request_op,
-    watch_client::WatchClient,
-    watch_request::RequestUnion,
+use consensus_proto::{
+    etcdserverpb::{
+        CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+        LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, MoveLeaderRequest, PutRequest,
+        RangeRequest, RequestOp, StatusRequest, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+        cluster_client::ClusterClient,
+        compare::{CompareResult, CompareTarget, TargetUnion},
+        kv_client::KvClient,
+        lease_client::LeaseClient,
+        maintenance_client::MaintenanceClient,
+        request_op,
+        watch_client::WatchClient,
+        watch_request::RequestUnion,
+    },
+    v3electionpb::{
+        CampaignRequest, LeaderRequest, ProclaimRequest, ResignRequest, election_client::ElectionClient,
+    },
+    v3lockpb::{LockRequest, UnlockRequest, lock_client::LockClient},
 };
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
@@ -385,4 +391,93 @@ async fn deletions_say_what_was_there() {
     let before = RangeRequest { revision: 4, ..get("a") };
     assert_eq!(kv.range(before).await.unwrap().into_inner().kvs.len(), 1, "the past is still there");
     assert_eq!(kv.put(put("", "x")).await.unwrap_err().message(), "etcdserver: key is not provided");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_go_from_one_to_the_next() {
+    let cluster = Cluster::start(3).await;
+    let mut leases = LeaseClient::new(cluster.channel(0).await);
+    for id in [1, 2, 3] {
+        leases.lease_grant(LeaseGrantRequest { ttl: 60, id }).await.unwrap();
+    }
+    let lock = |n: usize, lease: i64| {
+        let channel = cluster.channel(n);
+        async move {
+            let mut locks = LockClient::new(channel.await);
+            locks
+                .lock(LockRequest { name: "the lock".into(), lease })
+                .await
+                .map(|locked| locked.into_inner().key)
+        }
+    };
+    let first = lock(0, 1).await.unwrap();
+    assert_eq!(lock(0, 1).await.unwrap(), first, "who holds it has it");
+    let mut second = Box::pin(lock(1, 2));
+    let waits = tokio::time::timeout(Duration::from_millis(300), &mut second).await;
+    assert!(waits.is_err(), "it is held");
+    let mut third = Box::pin(lock(2, 3));
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut third).await.is_err());
+    let mut locks = LockClient::new(cluster.channel(2).await);
+    locks.unlock(UnlockRequest { key: first }).await.unwrap();
+    let second = second.await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut third).await.is_err(), "in their order");
+    // Its holder's lease ends.
+    leases.lease_revoke(LeaseRevokeRequest { id: 2 }).await.unwrap();
+    assert_ne!(third.await.unwrap(), second);
+    assert_eq!(lock(0, 0).await.unwrap_err().message(), "etcdserver: requested lease not found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_those_who_campaign_leads() {
+    let cluster = Cluster::start(1).await;
+    let mut leases = LeaseClient::new(cluster.channel(0).await);
+    for id in [1, 2] {
+        leases.lease_grant(LeaseGrantRequest { ttl: 60, id }).await.unwrap();
+    }
+    let mut elections = ElectionClient::new(cluster.channel(0).await);
+    let name = LeaderRequest { name: "office".into() };
+    assert_eq!(elections.leader(name.clone()).await.unwrap_err().message(), "election: no leader");
+    let mut observed = elections.observe(name.clone()).await.unwrap().into_inner();
+    let campaign =
+        |lease, value: &'static str| CampaignRequest { name: "office".into(), lease, value: value.into() };
+    let first = elections.campaign(campaign(1, "one")).await.unwrap().into_inner().leader.unwrap();
+    assert_eq!(observed.message().await.unwrap().unwrap().kv.unwrap().value, "one");
+    elections.proclaim(ProclaimRequest { leader: Some(first.clone()), value: "uno".into() }).await.unwrap();
+    assert_eq!(observed.message().await.unwrap().unwrap().kv.unwrap().value, "uno");
+    let mut other = elections.clone();
+    let second = tokio::spawn(async move { other.campaign(campaign(2, "two")).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(elections.leader(name).await.unwrap().into_inner().kv.unwrap().value, "uno");
+    elections.resign(ResignRequest { leader: Some(first.clone()) }).await.unwrap();
+    assert_eq!(observed.message().await.unwrap().unwrap().kv.unwrap().value, "two");
+    assert!(second.await.unwrap().is_ok());
+    let late = ProclaimRequest { leader: Some(first), value: "late".into() };
+    assert_eq!(elections.proclaim(late).await.unwrap_err().message(), "election: not leader");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_that_only_read_are_not_in_the_log() {
+    let cluster = Cluster::start(1).await;
+    let mut kv = cluster.kv(0).await;
+    kv.put(put("a", "1")).await.unwrap();
+    let before = cluster.members[0].as_ref().unwrap().server.node().status().last;
+    let nested = TxnRequest {
+        success: vec![RequestOp { request: Some(request_op::Request::RequestRange(get("a"))) }],
+        ..Default::default()
+    };
+    let txn = TxnRequest {
+        compare: vec![Compare {
+            result: CompareResult::Greater.into(),
+            target: CompareTarget::Version.into(),
+            key: "a".into(),
+            target_union: Some(TargetUnion::Version(0)),
+            ..Default::default()
+        }],
+        success: vec![RequestOp { request: Some(request_op::Request::RequestTxn(nested)) }],
+        ..Default::default()
+    };
+    let answer = kv.txn(txn).await.unwrap().into_inner();
+    assert!(answer.succeeded);
+    assert_eq!(answer.header.unwrap().revision, 2);
+    assert_eq!(cluster.members[0].as_ref().unwrap().server.node().status().last, before);
 }

@@ -18,6 +18,14 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
 // As deep as the package's name: generated code refers to the other packages from there.
 pub mod novacron {
     pub mod consensus {

@@ -77,6 +77,24 @@ fn compare(compare: &Compare) -> Result<(), StoreError> {
     if compare.key.is_empty() { Err(StoreError::EmptyKey) } else { Ok(()) }
 }
 
+/// Whether a transaction changes nothing, whichever branches are taken.
+pub fn is_read_only(request: &TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).all(|op| match &op.request {
+        Some(Request::RequestRange(_)) => true,
+        Some(Request::RequestTxn(nested)) => is_read_only(nested),
+        _ => false,
+    })
+}
+
+/// Whether a read-only transaction is content with what this member has, as all of its ranges say.
+pub fn is_serializable(request: &TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).all(|op| match &op.request {
+        Some(Request::RequestRange(range)) => range.serializable,
+        Some(Request::RequestTxn(nested)) => is_serializable(nested),
+        _ => false,
+    })
+}
+
 /// What a branch puts and deletes.
 #[derive(Default)]
 struct Writes {

@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use consensus_disk::{Disk, Order};
 use consensus_proto::{
-    etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader},
+    etcdserverpb::{
+        RangeRequest, RangeResponse, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+        request_op::Request as Asked, response_op::Response as Answer,
+    },
     mvccpb::Event,
 };
 
@@ -79,6 +82,48 @@ impl<D: Disk> Reader<D> {
                 }
             }
         }
+    }
+
+    /// A transaction that changes nothing ([`check::is_read_only`](crate::check::is_read_only)), at the newest revision.
+    pub fn txn(&self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
+        loop {
+            let revision = self.revision();
+            let answer = self.txn_at(revision, request);
+            if self.compacted() <= revision {
+                return answer;
+            }
+        }
+    }
+
+    fn txn_at(&self, revision: i64, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
+        let view = View { disk: &*self.disk, overlay: None, revision };
+        let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
+        let mut succeeded = true;
+        for compare in &request.compare {
+            if !txn::holds(view, compare)? {
+                succeeded = false;
+                break;
+            }
+        }
+        let mut responses = Vec::new();
+        for op in txn::branch(request, succeeded) {
+            let response = match &op.request {
+                Some(Asked::RequestRange(request)) => {
+                    let mut response = match request.revision {
+                        ..=0 => range::range(view, request)?,
+                        _ => self.range(request)?,
+                    };
+                    response.header = header;
+                    Answer::ResponseRange(response)
+                }
+                Some(Asked::RequestTxn(request)) => Answer::ResponseTxn(self.txn_at(revision, request)?),
+                _ => {
+                    return Err(StoreError::Invalid("a change in a transaction that was said to be without"));
+                }
+            };
+            responses.push(ResponseOp { response: Some(response) });
+        }
+        Ok(TxnResponse { header, succeeded, responses })
     }
 
     fn at(&self, revision: i64, request: &RangeRequest) -> Result<RangeResponse, StoreError> {

@@ -139,7 +139,7 @@ impl<'a, D: Disk> Txn<'a, D> {
     fn compare_all(&self, request: &TxnRequest, outcomes: &mut Vec<bool>) -> Result<(), StoreError> {
         let mut succeeded = true;
         for compare in &request.compare {
-            if !self.holds(compare)? {
+            if !holds(self.view(), compare)? {
                 succeeded = false;
                 break;
             }
@@ -182,31 +182,6 @@ impl<'a, D: Disk> Txn<'a, D> {
         Ok(ResponseOp { response: Some(response) })
     }
 
-    /// Whether a comparison holds: for all keys of its range, or, if there are none, for a key that never was.
-    fn holds(&self, compare: &Compare) -> Result<bool, StoreError> {
-        let target =
-            CompareTarget::try_from(compare.target).map_err(|_| StoreError::Invalid("unknown target"))?;
-        let result =
-            CompareResult::try_from(compare.result).map_err(|_| StoreError::Invalid("unknown result"))?;
-        let (mut all, mut none) = (true, true);
-        let with_value = target == CompareTarget::Value;
-        self.view().scan(
-            KeyRange::new(&compare.key, &compare.range_end),
-            with_value,
-            &mut |_, version| {
-                none = false;
-                all = one_holds(compare, target, result, &version);
-                if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            },
-        )?;
-        if none {
-            return Ok(
-                target != CompareTarget::Value && one_holds(compare, target, result, &Version::default())
-            );
-        }
-        Ok(all)
-    }
-
     /// The changes become visible to what is applied after them.
     pub(crate) fn commit(self) -> Option<Changes> {
         if self.changes.is_empty() {
@@ -244,8 +219,27 @@ impl<'a, D: Disk> Txn<'a, D> {
     }
 }
 
-fn branch(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
+pub(crate) fn branch(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
     if succeeded { &request.success } else { &request.failure }
+}
+
+/// Whether a comparison holds: for all keys of its range, or, if there are none, for a key that never was.
+pub(crate) fn holds(view: View<'_>, compare: &Compare) -> Result<bool, StoreError> {
+    let target =
+        CompareTarget::try_from(compare.target).map_err(|_| StoreError::Invalid("unknown target"))?;
+    let result =
+        CompareResult::try_from(compare.result).map_err(|_| StoreError::Invalid("unknown result"))?;
+    let (mut all, mut none) = (true, true);
+    let with_value = target == CompareTarget::Value;
+    view.scan(KeyRange::new(&compare.key, &compare.range_end), with_value, &mut |_, version| {
+        none = false;
+        all = one_holds(compare, target, result, &version);
+        if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    if none {
+        return Ok(target != CompareTarget::Value && one_holds(compare, target, result, &Version::default()));
+    }
+    Ok(all)
 }
 
 /// What watchers get to know of a change.

@@ -41,7 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // Measures and checks, and is used by nothing.
-    ("dwcp-benches", &[]),
+    ("dwcp-benches", &["consensus-proto"]),
     ("dwcp-lab", &[]),
     ("architecture", &[]),
 ];
