@@ -37,7 +37,18 @@ impl Random {
     }
 }
 
+/// A mistake that a host could make; the checks must find it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mistake {
+    None,
+    /// A disk that says it has synced, and has not.
+    NoSync,
+    /// Promises leave before they are written.
+    PromisesFirst,
+}
+
 struct World {
+    mistake: Mistake,
     seed: u64,
     random: Random,
     now: u64,
@@ -64,6 +75,10 @@ struct World {
 
 impl World {
     fn new(seed: u64, count: u64) -> Self {
+        Self::with(Mistake::None, seed, count)
+    }
+
+    fn with(mistake: Mistake, seed: u64, count: u64) -> Self {
         let infos = (1..=count).map(|id| (id, MemberInfo::default())).collect();
         let disks: Vec<_> = (0..count).map(|_| Arc::new(MemoryDisk::default())).collect();
         for disk in &disks {
@@ -71,6 +86,7 @@ impl World {
             disk.write(batch, Durability::Synced).unwrap();
         }
         let mut world = Self {
+            mistake,
             seed,
             random: Random(seed),
             now: 0,
@@ -140,10 +156,16 @@ impl World {
         while let Some(work) = self.members[n].as_mut().and_then(Member::work) {
             let Work { messages, batch, durability, messages_after, committed, reads } = work;
             self.send(messages, rough);
+            let (promises, messages_after) = match self.mistake {
+                Mistake::PromisesFirst => (messages_after, Vec::new()),
+                _ => (Vec::new(), messages_after),
+            };
+            self.send(promises, rough);
             if rough && self.random.one_in(400) {
                 self.crash(n);
                 return false;
             }
+            let durability = if self.mistake == Mistake::NoSync { Durability::Ordered } else { durability };
             self.disks[n].write(batch, durability).unwrap();
             if rough && self.random.one_in(400) {
                 self.crash(n);
@@ -270,4 +292,21 @@ fn what_is_acknowledged_stays_whatever_happens() {
 fn the_same_seed_is_the_same_run() {
     assert_eq!(World::new(77, 3).run(), World::new(77, 3).run());
     assert_ne!(World::new(77, 3).run(), World::new(78, 3).run());
+}
+
+/// Checks that find nothing would be worth nothing.
+#[test]
+fn mistakes_are_found() {
+    for mistake in [Mistake::NoSync, Mistake::PromisesFirst] {
+        let found =
+            (0..300).any(|seed| std::panic::catch_unwind(|| World::with(mistake, seed, 3).run()).is_err());
+        assert!(
+            found,
+            "300 seeds do not find that {}",
+            match mistake {
+                Mistake::NoSync => "nothing is synced",
+                _ => "promises leave before they are written",
+            }
+        );
+    }
 }
