@@ -6,8 +6,8 @@
 //!
 //! - the *raft* thread owns the member and writes its log; everything comes to it through one bounded queue;
 //! - the *apply* thread owns the state machine;
-//! - tasks send and receive messages, one pair for each peer, with a bounded queue each. A peer that does not keep up loses
-//!   messages, which Raft repeats.
+//! - messages go from the raft thread to the sockets without a task in between, as far as there is room; tasks connect, receive,
+//!   and send what had to wait, which is bounded. A peer that does not keep up loses messages, which Raft repeats.
 //!
 //! # What is guaranteed
 //!

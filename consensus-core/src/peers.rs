@@ -4,22 +4,30 @@
 //! length before content; heartbeats, votes and reads as control messages, which overtake whatever the stream carries.
 //! Nothing is waited for: what does not go out now, Raft repeats.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use consensus_raft::{Class, MESSAGE_BYTES_MAX, MemberInfo, Membership, Message};
 use dwcp_core::{
-    CompressionConfig, Connection, Endpoint, EndpointConfig, IncomingMessage, Priority, Responder,
-    StreamsConfig,
+    CompressionConfig, Connection, Endpoint, EndpointConfig, IncomingMessage, Messages, Priority, Responder,
+    SendStream, StreamsConfig,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    io::AsyncWrite as _,
+    sync::{Notify, mpsc},
+};
 
 use crate::{NodeConfig, StartError, inbox::Input, node::PeerQuestion};
 
-/// Messages that wait for one peer.
-const OUTBOX: usize = 1024;
-/// Encoded messages that are written to a stream together.
-const WRITE_BYTES: usize = 256 << 10;
+/// Encoded entries that wait for one peer; with more, messages to it are lost.
+const BACKLOG_BYTES_MAX: usize = 8 << 20;
 /// Between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
@@ -57,10 +65,25 @@ pub(crate) struct Outbox {
 
 struct Peer {
     info: MemberInfo,
-    /// Control messages do not wait behind entries.
-    control: mpsc::Sender<Message>,
-    entries: mpsc::Sender<Message>,
+    line: Arc<Line>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// The way to one peer. The raft thread writes to the sockets itself: a task in between would cost it a wake-up for each
+/// message.
+#[derive(Debug, Default)]
+struct Line {
+    open: Mutex<Option<OpenLine>>,
+    /// Told when entries wait for credit.
+    backlog: Notify,
+}
+
+#[derive(Debug)]
+struct OpenLine {
+    messages: Messages,
+    stream: SendStream,
+    /// Encoded entries that the stream has not taken.
+    backlog: BytesMut,
 }
 
 /// What all tasks know.
@@ -235,18 +258,10 @@ impl Network {
         None
     }
 
-    async fn run_peer(
-        self: Arc<Self>,
-        id: u64,
-        info: MemberInfo,
-        mut control: mpsc::Receiver<Message>,
-        mut entries: mpsc::Receiver<Message>,
-    ) {
+    async fn run_peer(self: Arc<Self>, id: u64, info: MemberInfo, line: Arc<Line>) {
         let mut pause = RECONNECT;
         loop {
             let Some(connection) = self.connect(id, &info).await else {
-                // What waited meanwhile is old.
-                while control.try_recv().is_ok() || entries.try_recv().is_ok() {}
                 if self.inbox.send(Input::Unreachable(id)).await.is_err() {
                     return;
                 }
@@ -257,14 +272,17 @@ impl Network {
             let connected = tokio::time::Instant::now();
             self.connections().insert(id, connection.clone());
             tracing::debug!(peer = format!("{id:x}"), "connected");
-            let ended = tokio::select! {
-                ended = send_control(&connection, &mut control) => ended,
-                ended = send_entries(&connection, &mut entries) => ended,
-                _ = connection.closed() => Ended::Connection,
-            };
+            if let Ok((stream, _)) = connection.open_stream().await {
+                let open = OpenLine { messages: connection.messages(), stream, backlog: BytesMut::new() };
+                *line.lock() = Some(open);
+                tokio::select! {
+                    () = line.send_backlogs() => {}
+                    _ = connection.closed() => {}
+                }
+                *line.lock() = None;
+            }
             self.connections().remove(&id);
-            let more = matches!(ended, Ended::Connection);
-            if !more || self.inbox.send(Input::Unreachable(id)).await.is_err() {
+            if self.inbox.send(Input::Unreachable(id)).await.is_err() {
                 return;
             }
             if connected.elapsed() > RECONNECT_MAX {
@@ -277,45 +295,79 @@ impl Network {
     }
 }
 
-enum Ended {
-    /// Try another one.
-    Connection,
-    /// Nobody sends any more.
-    Sender,
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, Option<OpenLine>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what the raft thread could not; returns when the stream has ended.
+    async fn send_backlogs(&self) {
+        loop {
+            self.backlog.notified().await;
+            let sent = poll_fn(|context| match &mut *self.lock() {
+                Some(open) => open.flush(context),
+                None => Poll::Ready(Err(())),
+            });
+            if sent.await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sends messages as far as there is room at once; whether all were.
+    fn send(&self, messages: impl Iterator<Item = Message>) -> bool {
+        let mut line = self.lock();
+        let Some(open) = &mut *line else { return false };
+        let mut context = Context::from_waker(Waker::noop());
+        let mut all = true;
+        for message in messages {
+            all &= match message.class() {
+                Class::Control => open.send_control(&message, &mut context),
+                _ => open.add(&message),
+            };
+        }
+        match open.flush(&mut context) {
+            Poll::Ready(result) => all && result.is_ok(),
+            Poll::Pending => {
+                self.backlog.notify_one();
+                all
+            }
+        }
+    }
 }
 
-async fn send_control(connection: &Connection, messages: &mut mpsc::Receiver<Message>) -> Ended {
-    let control = connection.messages();
-    while let Some(message) = messages.recv().await {
+impl OpenLine {
+    /// Small, and urgent: it goes out now or never.
+    fn send_control(&self, message: &Message, context: &mut Context<'_>) -> bool {
         let mut payload = BytesMut::with_capacity(128);
         payload.put_u8(RAFT);
         message.encode(&mut payload);
-        if control.send(Priority::Control, payload.freeze()).await.is_err() {
-            return Ended::Connection;
-        }
+        let sending = pin!(self.messages.send(Priority::Control, payload.freeze()));
+        matches!(sending.poll(context), Poll::Ready(Ok(())))
     }
-    Ended::Sender
-}
 
-/// Each message behind its length; as many as wait are written together.
-async fn send_entries(connection: &Connection, messages: &mut mpsc::Receiver<Message>) -> Ended {
-    let Ok((mut stream, _)) = connection.open_stream().await else { return Ended::Connection };
-    let mut out = BytesMut::new();
-    while let Some(first) = messages.recv().await {
-        let mut next = Some(first);
-        while let Some(message) = next {
-            let start = out.len();
-            out.put_u32_le(0);
-            message.encode(&mut out);
-            let len = (out.len() - start - 4) as u32;
-            out[start..start + 4].copy_from_slice(&len.to_le_bytes());
-            next = if out.len() < WRITE_BYTES { messages.try_recv().ok() } else { None };
+    /// Puts a message behind its length at the end of what is to be sent.
+    fn add(&mut self, message: &Message) -> bool {
+        let start = self.backlog.len();
+        if start > BACKLOG_BYTES_MAX {
+            return false;
         }
-        if stream.write_bytes(out.split().freeze()).await.is_err() {
-            return Ended::Connection;
-        }
+        self.backlog.put_u32_le(0);
+        message.encode(&mut self.backlog);
+        let len = (self.backlog.len() - start - 4) as u32;
+        self.backlog[start..start + 4].copy_from_slice(&len.to_le_bytes());
+        true
     }
-    Ended::Sender
+
+    fn flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        while !self.backlog.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, &self.backlog)) {
+                Ok(len) if len > 0 => self.backlog.advance(len),
+                _ => return Poll::Ready(Err(())),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl Outbox {
@@ -338,26 +390,23 @@ impl Outbox {
         });
         for (id, info) in membership.members.iter().filter(|(id, _)| **id != own) {
             self.peers.entry(*id).or_insert_with(|| {
-                let (control, control_out) = mpsc::channel(OUTBOX);
-                let (entries, entries_out) = mpsc::channel(OUTBOX);
-                let run = Arc::clone(&self.shared).run_peer(*id, info.clone(), control_out, entries_out);
-                Peer { info: info.clone(), control, entries, task: self.shared.runtime.spawn(run) }
+                let line = Arc::<Line>::default();
+                let run = Arc::clone(&self.shared).run_peer(*id, info.clone(), Arc::clone(&line));
+                Peer { info: info.clone(), line, task: self.shared.runtime.spawn(run) }
             });
         }
     }
 
-    /// Sends what there is room for; whom the rest was for.
+    /// Sends what there is room for; whom something was for that did not go out.
     pub(crate) fn send(&mut self, messages: Vec<Message>) -> Vec<u64> {
-        let mut lost = Vec::new();
+        let mut by_peer: HashMap<u64, Vec<Message>> = HashMap::new();
         for message in messages {
-            let to = message.to();
-            let Some(peer) = self.peers.get(&to) else { continue };
-            let queue = if message.class() == Class::Control { &peer.control } else { &peer.entries };
-            if queue.try_send(message).is_err() && !lost.contains(&to) {
-                lost.push(to);
-            }
+            by_peer.entry(message.to()).or_default().push(message);
         }
-        lost
+        by_peer.retain(|to, messages| {
+            self.peers.get(to).is_some_and(|peer| !peer.line.send(messages.drain(..)))
+        });
+        by_peer.into_keys().collect()
     }
 }
 

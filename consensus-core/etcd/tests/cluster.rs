@@ -40,6 +40,21 @@ struct Cluster {
     members: Vec<Option<Member>>,
 }
 
+/// Threads that still use RocksDB while the process ends would abort it.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let members: Vec<_> = self.members.drain(..).flatten().collect();
+        let stop = async {
+            for member in members {
+                member.server.stop().await;
+                // A client that still waits for something may keep its connection.
+                let _ = tokio::time::timeout(Duration::from_secs(5), member.serving).await;
+            }
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(stop));
+    }
+}
+
 /// Ports that were free a moment ago.
 async fn free_ports(count: usize) -> Vec<SocketAddr> {
     let mut held = Vec::new();
