@@ -321,11 +321,6 @@ impl<D: Disk> Member<D> {
             .map(|known| known.1)
     }
 
-    /// How far a member's log matches this leader's.
-    pub fn matched(&self, id: u64) -> Option<u64> {
-        Some(self.raw.raft.prs().get(id)?.matched)
-    }
-
     /// Who the members are, as of the last change that is committed.
     pub fn membership(&self) -> &Membership {
         &self.raw.store().membership

@@ -4,11 +4,11 @@ use std::mem;
 
 use consensus_disk::{Batch, Disk, Durability};
 use raft::{
-    StateRole, Storage as _,
+    StateRole,
     eraftpb::{self, EntryType},
 };
 
-use super::{Member, Role, skip};
+use super::{Member, skip};
 use crate::{
     membership::{MemberChange, Membership},
     message::Message,
@@ -198,12 +198,5 @@ impl<D: Disk> Member<D> {
         work.durability = Durability::Synced;
         let membership = log.membership.clone();
         Some(MembershipApplied { request, membership, change, done: sensible })
-    }
-
-    /// Whether this member is the leader and has committed an entry of its own term.
-    pub fn is_established_leader(&self) -> bool {
-        let log = &self.raw.raft.raft_log;
-        self.status().role == Role::Leader
-            && self.raw.store().term(log.committed).is_ok_and(|term| term == self.raw.raft.term)
     }
 }
