@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Release},
@@ -12,12 +13,16 @@ use std::{
 use consensus_raft::{Committed, proposal::Request};
 
 use crate::{
-    ProposeError, StateMachine,
+    ProposeError, StateMachine, StateMachineError,
     inbox::{Desk, Waiter},
+    snapshot,
+    state_machine::Job,
 };
 
 /// Batches that wait to be applied. A member whose state machine does not keep up stops taking more.
 pub(crate) const QUEUE: usize = 16;
+/// Jobs that wait for the thread beside this one.
+pub(crate) const JOBS: usize = 4;
 
 /// One thing for the apply thread.
 pub(crate) enum Task {
@@ -26,6 +31,24 @@ pub(crate) enum Task {
     Read(u64, Vec<Waiter<()>>),
     /// Requests that were not in what a new leader's log began with: whoever waits for them is told.
     LeaderGone(Vec<u64>),
+    /// What is applied is to survive a crash.
+    Save(Done),
+    /// A copy is wanted in this folder.
+    Copy(PathBuf, Done),
+    /// The copy in this folder, with everything up to this index, takes the place of the state.
+    Restore(u64, PathBuf),
+    /// The copy in this folder is of no use.
+    Discard(PathBuf),
+}
+
+/// Is told how a job ended.
+pub(crate) type Done = Box<dyn FnOnce(Result<u64, StateMachineError>) + Send>;
+
+/// Does what takes long beside the apply thread, until that is gone.
+pub(crate) fn run_jobs(jobs: &mpsc::Receiver<(Job, Done)>) {
+    while let Ok((job, done)) = jobs.recv() {
+        done(job());
+    }
 }
 
 pub(crate) struct Applier<S: StateMachine> {
@@ -35,6 +58,14 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) applied: Arc<AtomicU64>,
     /// Readers that wait for more than is applied, by index.
     pub(crate) readers: BTreeMap<u64, Vec<Waiter<()>>>,
+    pub(crate) jobs: mpsc::SyncSender<(Job, Done)>,
+}
+
+/// What is left of a copy. If it stays, the next start removes it.
+fn remove(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "a copy of the state cannot be removed");
+    }
 }
 
 impl<S: StateMachine> Applier<S> {
@@ -52,6 +83,21 @@ impl<S: StateMachine> Applier<S> {
                     Ok(())
                 }
                 Task::Apply(committed) => self.apply(committed),
+                Task::Save(done) => {
+                    let job = self.machine.save();
+                    self.hand_out(job, done);
+                    Ok(())
+                }
+                Task::Copy(folder, done) => {
+                    let job = self.machine.copy(folder);
+                    self.hand_out(job, done);
+                    Ok(())
+                }
+                Task::Restore(index, folder) => self.restore(index, &folder),
+                Task::Discard(folder) => {
+                    remove(&folder);
+                    Ok(())
+                }
             };
             if let Err(error) = done {
                 tracing::error!(%error, "the state machine cannot go on: this member stops");
@@ -62,7 +108,7 @@ impl<S: StateMachine> Applier<S> {
         self.desk.requests.fail_all(ProposeError::Stopped);
     }
 
-    fn apply(&mut self, committed: Vec<Committed>) -> Result<(), crate::StateMachineError> {
+    fn apply(&mut self, committed: Vec<Committed>) -> Result<(), StateMachineError> {
         let Some(last) = committed.last().map(|last| last.index) else { return Ok(()) };
         // Entries that the state machine has from before a crash come again.
         let known = self.machine.applied();
@@ -78,6 +124,27 @@ impl<S: StateMachine> Applier<S> {
             self.desk.requests.answer(own.map(|(request, response)| (request.id, Ok(response))));
         }
         self.applied.store(last.max(known), Release);
+        self.answer_readers();
+        Ok(())
+    }
+
+    fn hand_out(&self, job: Job, done: Done) {
+        if let Err(mpsc::TrySendError::Full((_, done)) | mpsc::TrySendError::Disconnected((_, done))) =
+            self.jobs.try_send((job, done))
+        {
+            done(Err("too many jobs wait".into()));
+        }
+    }
+
+    fn restore(&mut self, index: u64, folder: &Path) -> Result<(), StateMachineError> {
+        self.machine.restore(&snapshot::state(folder))?;
+        let restored = self.machine.applied();
+        if restored != index {
+            return Err(format!("a snapshot of entry {index} has everything up to {restored}").into());
+        }
+        tracing::info!(index, "the state was replaced by a snapshot");
+        remove(folder);
+        self.applied.store(index, Release);
         self.answer_readers();
         Ok(())
     }

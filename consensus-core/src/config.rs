@@ -1,8 +1,8 @@
 //! What a node is told when it starts.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use consensus_raft::Membership;
+use consensus_raft::{MemberInfo, Membership};
 
 /// Settings of a [`Node`](crate::Node).
 #[derive(Clone, Debug)]
@@ -16,14 +16,48 @@ pub struct NodeConfig {
     pub log_dir: PathBuf,
     /// Where it listens for its peers.
     pub listen: SocketAddr,
-    /// The first members of a new cluster, the same on all of them. Used only if `log_dir` is new.
-    pub bootstrap: Option<Membership>,
+    /// How it begins; used only if `log_dir` is new.
+    pub start: Start,
+    /// Where copies of the state are, on their way to and from other members. On the file system of the state machine's
+    /// data, which then shares files with copies of it.
+    pub snapshot_dir: PathBuf,
+    /// When the log gets shorter.
+    pub snapshots: Snapshots,
     /// Heartbeats and elections.
     pub timing: Timing,
     /// TLS to peers, or `None`: plaintext.
     pub tls: Option<Arc<dwcp_core::TlsConfig>>,
     /// Allows plaintext on other addresses than loopback.
     pub allow_plaintext: bool,
+}
+
+/// How a member without a log begins.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// Not at all: the log must be there.
+    Never,
+    /// As one of the first members of a new cluster; the same on all of them.
+    Bootstrap(Membership),
+    /// As a new member of a cluster that has added it; these are the members, by id, as [`find_cluster`](crate::find_cluster)
+    /// gives them.
+    Join(BTreeMap<u64, MemberInfo>),
+}
+
+/// When the state is saved, so that the log can get shorter, and how copies of it travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshots {
+    /// After this many entries. Half as many stay in the log for members that are a little behind.
+    pub entries: u64,
+    /// Or after this long, whichever comes first.
+    pub interval: Duration,
+    /// Bytes a second that a copy is sent with at most.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { entries: 10_000, interval: Duration::from_secs(3600), bytes_per_second: None }
+    }
 }
 
 /// Heartbeats and elections. The same on all members.
@@ -42,14 +76,16 @@ impl Default for Timing {
 }
 
 impl NodeConfig {
-    /// A member of a cluster, with its log in a folder.
+    /// A member of a cluster, with its log in a folder, and snapshots beside it.
     pub fn new(cluster: u64, id: u64, log_dir: PathBuf, listen: SocketAddr) -> Self {
         Self {
             cluster,
             id,
+            snapshot_dir: log_dir.with_file_name("snapshots"),
             log_dir,
             listen,
-            bootstrap: None,
+            start: Start::Never,
+            snapshots: Snapshots::default(),
             timing: Timing::default(),
             tls: None,
             allow_plaintext: false,

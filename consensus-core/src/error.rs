@@ -1,7 +1,11 @@
 //! What can go wrong with a node.
 
+use std::{io, path::Path};
+
 use consensus_disk::DiskError;
 use consensus_raft::OpenError;
+
+use crate::StateMachineError;
 
 /// A node that cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +42,41 @@ pub enum StartError {
         /// Who was to be started.
         member: u64,
     },
+    /// The log begins after what the state machine has.
+    #[error(
+        "the log begins after entry {begin}, and the state has only what is up to entry {applied}: part of this member's data is lost; remove the member and add it as a new one"
+    )]
+    StateBehindLog {
+        /// Everything up to it is in snapshots only.
+        begin: u64,
+        /// What the state machine has.
+        applied: u64,
+    },
+    /// The state machine cannot take a snapshot over that was fetched before the last stop.
+    #[error("restoring a snapshot: {0}")]
+    Restore(StateMachineError),
+    /// A folder cannot be used.
+    #[error("the folder {folder}: {source}")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is no log, and no members to begin one with.
     #[error("the folder {folder} has no log, and no first members were given to begin one with")]
     NoLog {
         /// The folder.
         folder: String,
     },
+}
+
+impl StartError {
+    /// A folder that cannot be used.
+    pub(crate) fn folder(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let folder = path.display().to_string();
+        move |source| Self::Folder { folder, source }
+    }
 }
 
 /// A request or a read that was not answered.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Acquire},
@@ -9,12 +10,14 @@ use std::{
     },
 };
 
-use consensus_disk::{Disk, DiskError};
-use consensus_raft::{Committed, Member, Membership, Message, Role, Status, proposal::Request};
+use consensus_disk::{Disk, DiskError, Durability};
+use consensus_raft::{
+    Committed, Member, Membership, Message, Role, SnapshotMetadata, Status, proposal::Request,
+};
 use tokio::sync::{mpsc::Receiver, watch};
 
 use crate::{
-    ProposeError,
+    ProposeError, StateMachineError,
     apply::Task,
     inbox::{Desk, Input, Waiter},
     peers::Outbox,
@@ -53,6 +56,29 @@ pub(crate) struct Host<D: Disk, R> {
     pub(crate) committed_term: u64,
     /// What the apply thread has no room for yet.
     pub(crate) waiting_to_apply: VecDeque<Task>,
+    pub(crate) compaction: Compaction,
+    /// A snapshot of at least this index is to be fetched.
+    pub(crate) wanted: watch::Sender<Option<u64>>,
+    /// One that was, until the member takes it.
+    pub(crate) fetched: Option<(SnapshotMetadata, PathBuf)>,
+    /// It is a member no more.
+    pub(crate) removed: bool,
+}
+
+/// When the log gets shorter.
+pub(crate) struct Compaction {
+    /// Entries after which the state is saved; half as many stay.
+    pub(crate) entries: u64,
+    /// Ticks after which it is saved too.
+    pub(crate) interval_ticks: u64,
+    /// The tick of the last time.
+    pub(crate) last: u64,
+    /// The apply thread was asked to save the state, and has not answered.
+    pub(crate) saving: bool,
+    /// What it answered: the log may forget entries up to here.
+    pub(crate) saved: Option<u64>,
+    /// Told when the state is saved.
+    pub(crate) inbox: tokio::sync::mpsc::WeakSender<Input>,
 }
 
 /// Reads that were asked for together.
@@ -67,6 +93,7 @@ enum End {
     Asked,
     Disk(DiskError),
     StateMachine,
+    Removed,
 }
 
 impl<D: Disk, R> Host<D, R> {
@@ -76,6 +103,7 @@ impl<D: Disk, R> Host<D, R> {
             End::Asked => tracing::info!("the member stops"),
             End::Disk(error) => tracing::error!(%error, "the log cannot be written: this member stops"),
             End::StateMachine => {}
+            End::Removed => tracing::error!("this member was removed from the cluster: it stops"),
         }
     }
 
@@ -95,10 +123,26 @@ impl<D: Disk, R> Host<D, R> {
             self.member.applied(self.applied.load(Acquire));
             self.propose();
             self.ask_to_read();
-            if let Err(end) = self.do_work().and_then(|()| self.hand_on(None)) {
+            if let Some((metadata, _)) = &self.fetched {
+                self.member.restore(metadata);
+            }
+            if let Err(end) =
+                self.do_work().and_then(|()| self.shorten_log()).and_then(|()| self.hand_on(None))
+            {
                 return end;
             }
+            if self.removed {
+                return End::Removed;
+            }
             self.publish(self.member.status());
+            let wanted = self.member.snapshot_wanted();
+            if wanted.is_none()
+                && let Some((_, folder)) = self.fetched.take()
+            {
+                // The log had what was missing after all.
+                self.waiting_to_apply.push_back(Task::Discard(folder));
+            }
+            self.wanted.send_if_modified(|published| std::mem::replace(published, wanted) != wanted);
         }
     }
 
@@ -132,6 +176,17 @@ impl<D: Disk, R> Host<D, R> {
                     self.member.transfer_leader(to);
                 }
             }
+            Input::Saved(index) => {
+                self.compaction.saving = false;
+                self.compaction.saved = index;
+            }
+            Input::Copy(folder, reply) => {
+                let done = Box::new(move |copied| drop(reply.send(copied)));
+                self.waiting_to_apply.push_back(Task::Copy(folder, done));
+            }
+            Input::Describe(index, reply) => drop(reply.send(self.member.describe(index))),
+            Input::Matched(reply) => drop(reply.send(self.member.matched())),
+            Input::Fetched(metadata, folder) => self.fetched = Some((metadata, folder)),
             Input::Stop => {}
         }
     }
@@ -205,6 +260,9 @@ impl<D: Disk, R> Host<D, R> {
             lost.extend(self.outbox.send(work.messages_after));
             let messages = self.member.written();
             self.send(messages);
+            if let Some(metadata) = work.restored {
+                self.take_over(metadata)?;
+            }
             // The member may be told only now that its step is done.
             lost.into_iter().for_each(|id| self.member.unreachable(id));
             if !work.committed.is_empty() {
@@ -223,8 +281,7 @@ impl<D: Disk, R> Host<D, R> {
     fn commit(&mut self, committed: Vec<Committed>) -> Result<(), End> {
         for applied in committed.iter().filter_map(|entry| entry.membership.as_ref()) {
             tracing::info!(change = ?applied.change, done = applied.done, "membership change committed");
-            self.outbox.set_members(&applied.membership);
-            self.membership.send_replace(applied.membership.clone());
+            self.set_membership(applied.membership.clone());
             if applied.request.0 == self.id {
                 let answer = if applied.done {
                     Ok(applied.membership.clone())
@@ -243,6 +300,55 @@ impl<D: Disk, R> Host<D, R> {
             let before = self.proposed.partition_point(|(proposed_in, _)| *proposed_in < term);
             let gone = self.proposed.drain(..before).map(|(_, id)| id).collect();
             self.hand_on(Some(Task::LeaderGone(gone)))?;
+        }
+        Ok(())
+    }
+
+    /// The log goes on from a snapshot: the state has to follow.
+    fn take_over(&mut self, metadata: SnapshotMetadata) -> Result<(), End> {
+        let (fetched, folder) = self.fetched.take().expect("a member restores what it was offered");
+        assert_eq!(fetched.index, metadata.index, "a member restores what it was offered");
+        self.set_membership(metadata.membership);
+        self.hand_on(Some(Task::Restore(metadata.index, folder)))?;
+        // Whether what was asked for here is in it, nobody can say.
+        self.committed_term = metadata.term;
+        let unknown = self.proposed.drain(..).map(|(_, id)| id).collect();
+        self.hand_on(Some(Task::LeaderGone(unknown)))
+    }
+
+    fn set_membership(&mut self, membership: Membership) {
+        self.outbox.set_members(&membership);
+        self.removed |= !membership.members.contains_key(&self.id);
+        self.membership.send_replace(membership);
+    }
+
+    /// Has the state saved when it is time, and forgets entries that are in it.
+    fn shorten_log(&mut self) -> Result<(), End> {
+        let status = self.member.status();
+        let keep = self.compaction.entries / 2;
+        if let Some(saved) = self.compaction.saved.take() {
+            let unneeded = saved.min(status.applied.saturating_sub(keep));
+            if let Some(batch) = self.member.compact(unneeded) {
+                self.disk.write(batch, Durability::Ordered).map_err(End::Disk)?;
+                tracing::debug!(first = self.member.status().first, "the log is shorter");
+            }
+        }
+        let unsaved = (status.applied + 1).saturating_sub(status.first + keep);
+        let long_ago = self.ticks >= self.compaction.last + self.compaction.interval_ticks;
+        let due = unsaved > self.compaction.entries || unsaved > 0 && long_ago;
+        if due && !self.compaction.saving {
+            (self.compaction.saving, self.compaction.last) = (true, self.ticks);
+            let inbox = self.compaction.inbox.clone();
+            let done = move |saved: Result<u64, StateMachineError>| {
+                if let Err(error) = &saved {
+                    tracing::error!(%error, "the state cannot be saved: the log stays as it is");
+                }
+                if let Some(inbox) = inbox.upgrade() {
+                    // A thread of its own: it may wait.
+                    let _ = inbox.blocking_send(Input::Saved(saved.ok()));
+                }
+            };
+            self.hand_on(Some(Task::Save(Box::new(done))))?;
         }
         Ok(())
     }

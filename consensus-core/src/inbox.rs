@@ -1,14 +1,15 @@
 //! What comes to the raft thread, and who waits for an answer.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use consensus_raft::{MemberChange, Membership, Message, proposal::Request};
+use consensus_raft::{MemberChange, Membership, Message, SnapshotMetadata, proposal::Request};
 use tokio::sync::oneshot;
 
-use crate::ProposeError;
+use crate::{ProposeError, StateMachineError};
 
 /// What the raft thread has not looked at yet.
 pub(crate) const INBOX: usize = 16 << 10;
@@ -26,8 +27,21 @@ pub(crate) enum Input {
     TransferLeader(u64),
     /// Leadership goes to whoever has most of the log.
     HandOver,
+    /// The state machine survives a crash up to this index; `None`: it could not be saved now.
+    Saved(Option<u64>),
+    /// A copy of the state machine is wanted in this folder.
+    Copy(PathBuf, CopyReply),
+    /// What a copy with everything up to this index is of.
+    Describe(u64, oneshot::Sender<Option<SnapshotMetadata>>),
+    /// Up to where each member has the log.
+    Matched(oneshot::Sender<BTreeMap<u64, u64>>),
+    /// A copy of another member's state machine is in this folder, for good.
+    Fetched(SnapshotMetadata, PathBuf),
     Stop,
 }
+
+/// Gets the index of the last entry in a copy.
+pub(crate) type CopyReply = oneshot::Sender<Result<u64, StateMachineError>>;
 
 pub(crate) type Waiter<T> = oneshot::Sender<Result<T, ProposeError>>;
 

@@ -6,6 +6,7 @@
 //!
 //! - the *raft* thread owns the member and writes its log; everything comes to it through one bounded queue;
 //! - the *apply* thread owns the state machine;
+//! - the *snapshot* thread saves and copies the state beside it;
 //! - messages go from the raft thread to the sockets without a task in between, as far as there is room; tasks connect, receive,
 //!   and send what had to wait, which is bounded. A peer that does not keep up loses messages, which Raft repeats.
 //!
@@ -26,10 +27,15 @@ mod host;
 mod inbox;
 mod node;
 mod peers;
+mod snapshot;
 mod state_machine;
 
-pub use config::{NodeConfig, Timing};
-pub use consensus_raft::{MemberChange, MemberInfo, Membership, Role, Status, proposal::Request};
+pub use config::{NodeConfig, Snapshots, Start, Timing};
+pub use consensus_raft::{
+    BOOTSTRAP_INDEX, MemberChange, MemberInfo, Membership, Role, Status, proposal::Request,
+};
+pub use dwcp_core::{ConfigError, TlsConfig};
 pub use error::{ProposeError, StartError};
-pub use node::{Node, PeerQuestion};
-pub use state_machine::{StateMachine, StateMachineError};
+pub use node::{Node, PeerQuestion, log_owner};
+pub use peers::{FoundCluster, find_cluster};
+pub use state_machine::{Job, StateMachine, StateMachineError};

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,20 +12,22 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use consensus_disk::{Batch, Disk, Durability, Space};
+use consensus_disk::{Batch, Disk, DiskError, Durability, Space};
 use consensus_raft::{
-    Config, Member, MemberChange, Membership, Role, Status, limits::REQUEST_BYTES_MAX, proposal::Request,
+    BOOTSTRAP_INDEX, Config, Member, MemberChange, Membership, Role, Status, limits::REQUEST_BYTES_MAX,
+    proposal::Request,
 };
 use consensus_rocks::{Kind, RocksDisk};
 use dwcp_core::Responder;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    NodeConfig, ProposeError, StartError, StateMachine,
+    NodeConfig, ProposeError, Start, StartError, StateMachine,
     apply::{self, Applier},
-    host::Host,
+    host::{Compaction, Host},
     inbox::{Desk, INBOX, Input},
     peers::{Network, Outbox},
+    snapshot::{self, Fetcher},
 };
 
 /// The one group of a node. Several may come later: it is in every message and key.
@@ -93,11 +96,12 @@ impl<R: Send + 'static> Node<R> {
     /// Starts a member, on a tokio runtime. Questions of peers come to the second value.
     pub async fn start<S>(
         config: NodeConfig,
-        machine: S,
+        mut machine: S,
     ) -> Result<(Self, mpsc::Receiver<PeerQuestion>), StartError>
     where
         S: StateMachine<Response = R>,
     {
+        std::fs::create_dir_all(&config.log_dir).map_err(StartError::folder(&config.log_dir))?;
         let disk = Arc::new(RocksDisk::open(&config.log_dir, Kind::Log, SPACES)?);
         identify(&disk, &config)?;
         let ticks = |duration: Duration| {
@@ -116,11 +120,22 @@ impl<R: Send + 'static> Node<R> {
                 seed: seed(config.id),
             },
         )?;
+        catch_up_with_log(&mut machine, &member.status(), &config)?;
         let (inbox, inputs) = mpsc::channel(INBOX);
         let (questions, asked) = mpsc::channel(QUESTIONS);
-        let network = Network::listen(&config, inbox.clone(), questions).await?;
         let (status_sender, status) = watch::channel(member.status());
         let (membership_sender, membership) = watch::channel(member.membership().clone());
+        let network = Network::listen(&config, inbox.clone(), questions, membership.clone()).await?;
+        let (wanted_sender, wanted) = watch::channel(None);
+        let fetcher = Fetcher {
+            network: Arc::clone(&network),
+            folder: config.snapshot_dir.clone(),
+            inbox: inbox.clone(),
+            wanted,
+            membership: membership.clone(),
+            status: status.clone(),
+        };
+        tokio::spawn(fetcher.run());
         let desk = Arc::new(Desk::default());
         let applied = Arc::new(AtomicU64::new(machine.applied()));
         let (to_apply, tasks) = std::sync::mpsc::sync_channel(apply::QUEUE);
@@ -144,10 +159,30 @@ impl<R: Send + 'static> Node<R> {
             proposed: VecDeque::new(),
             committed_term: 0,
             waiting_to_apply: VecDeque::new(),
+            compaction: Compaction {
+                entries: config.snapshots.entries,
+                interval_ticks: ticks(config.snapshots.interval) as u64,
+                last: 0,
+                saving: false,
+                saved: None,
+                inbox: inbox.downgrade(),
+            },
+            wanted: wanted_sender,
+            fetched: None,
+            removed: false,
         };
-        let applier =
-            Applier { id: config.id, machine, desk: Arc::clone(&desk), applied, readers: BTreeMap::new() };
+        let (jobs, work) = std::sync::mpsc::sync_channel(apply::JOBS);
+        let desk_of_applier = Arc::clone(&desk);
+        let applier = Applier {
+            id: config.id,
+            machine,
+            desk: desk_of_applier,
+            applied,
+            readers: BTreeMap::new(),
+            jobs,
+        };
         let threads = vec![
+            thread::Builder::new().name("snapshot".to_owned()).spawn(move || apply::run_jobs(&work))?,
             thread::Builder::new().name("apply".to_owned()).spawn(move || applier.run(&tasks))?,
             thread::Builder::new().name("raft".to_owned()).spawn(move || host.run(inputs))?,
         ];
@@ -271,6 +306,18 @@ impl<R: Send + 'static> Node<R> {
         while status.changed().await.is_ok() {}
     }
 
+    /// Up to where each member has the log, as far as this member knows because it leads; otherwise nothing.
+    pub async fn matched(&self) -> Result<BTreeMap<u64, u64>, ProposeError> {
+        let (sender, answer) = oneshot::channel();
+        self.push(Input::Matched(sender))?;
+        answer.await.map_err(|_| ProposeError::Stopped)
+    }
+
+    /// Whether another member is connected.
+    pub fn is_connected(&self, member: u64) -> bool {
+        self.shared.network.round_trip(member).is_some()
+    }
+
     /// Asks another member something that is not Raft's; it comes to [`PeerQuestion`] there. `None`: no answer.
     pub async fn ask(&self, member: u64, question: &[u8], deadline: Duration) -> Option<Bytes> {
         self.shared.network.ask(member, question, deadline).await
@@ -318,19 +365,58 @@ fn seed(id: u64) -> u64 {
     (now.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id
 }
 
+/// Ends what a stop has interrupted: the log goes on from a snapshot that the state machine has not taken yet.
+fn catch_up_with_log(
+    machine: &mut impl StateMachine,
+    status: &Status,
+    config: &NodeConfig,
+) -> Result<(), StartError> {
+    let begin = status.first - 1;
+    let left_over = snapshot::left_over(&config.snapshot_dir, begin);
+    let left_over = left_over.map_err(StartError::folder(&config.snapshot_dir))?;
+    if machine.applied() < begin && begin > BOOTSTRAP_INDEX {
+        let applied = machine.applied();
+        let copy = left_over.ok_or(StartError::StateBehindLog { begin, applied })?;
+        machine.restore(&snapshot::state(&copy)).map_err(StartError::Restore)?;
+        let applied = machine.applied();
+        if applied != begin {
+            return Err(StartError::StateBehindLog { begin, applied });
+        }
+        // If it stays, the next start removes it.
+        let _ = std::fs::remove_dir_all(copy);
+    }
+    Ok(())
+}
+
+/// Whose log is in a folder: cluster and member. `None`: there is no log.
+pub fn log_owner(log_dir: &Path) -> Result<Option<(u64, u64)>, StartError> {
+    if !log_dir.join("CURRENT").exists() {
+        return Ok(None);
+    }
+    let disk = RocksDisk::open(log_dir, Kind::Log, SPACES)?;
+    Ok(owner(&disk)?)
+}
+
+fn owner(disk: &RocksDisk) -> Result<Option<(u64, u64)>, DiskError> {
+    let found = disk.get(IDENTITY, b"identity")?.filter(|found| found.len() == 16);
+    Ok(found.map(|mut found| (found.get_u64_le(), found.get_u64_le())))
+}
+
 /// Says whose log it is, or makes sure of it.
 fn identify(disk: &RocksDisk, config: &NodeConfig) -> Result<(), StartError> {
     let folder = config.log_dir.display().to_string();
-    if let Some(mut found) = disk.get(IDENTITY, b"identity")?.filter(|found| found.len() == 16) {
-        let (found_cluster, found_member) = (found.get_u64_le(), found.get_u64_le());
+    if let Some((found_cluster, found_member)) = owner(disk)? {
         if (found_cluster, found_member) != (config.cluster, config.id) {
             let (cluster, member) = (config.cluster, config.id);
             return Err(StartError::OtherMember { folder, found_cluster, found_member, cluster, member });
         }
         return Ok(());
     }
-    let Some(membership) = &config.bootstrap else { return Err(StartError::NoLog { folder }) };
-    let mut batch: Batch = consensus_raft::bootstrap(GROUP, membership);
+    let mut batch: Batch = match &config.start {
+        Start::Never => return Err(StartError::NoLog { folder }),
+        Start::Bootstrap(membership) => consensus_raft::bootstrap(GROUP, membership),
+        Start::Join(members) => consensus_raft::join(GROUP, members),
+    };
     let mut identity = Vec::with_capacity(16);
     identity.put_u64_le(config.cluster);
     identity.put_u64_le(config.id);

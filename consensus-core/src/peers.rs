@@ -3,6 +3,8 @@
 //! Each member connects to each other one and sends on that connection: entries and their acknowledgements on a stream,
 //! length before content; heartbeats, votes and reads as control messages, which overtake whatever the stream carries.
 //! Nothing is waited for: what does not go out now, Raft repeats.
+//!
+//! Snapshots go over connections of their own, so that they are in nobody's way; who connects says by its name what it wants.
 
 use std::{
     collections::HashMap,
@@ -16,15 +18,15 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use consensus_raft::{Class, MESSAGE_BYTES_MAX, MemberInfo, Membership, Message};
 use dwcp_core::{
-    CompressionConfig, Connection, Endpoint, EndpointConfig, IncomingMessage, Messages, Priority, Responder,
-    SendStream, StreamsConfig,
+    CompressionConfig, ConfigError, Connection, Endpoint, EndpointConfig, IncomingMessage, Messages,
+    Priority, Responder, SendStream, StreamsConfig,
 };
 use tokio::{
     io::AsyncWrite as _,
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
 };
 
-use crate::{NodeConfig, StartError, inbox::Input, node::PeerQuestion};
+use crate::{NodeConfig, StartError, inbox::Input, node::PeerQuestion, snapshot::Outgoing};
 
 /// Encoded entries that wait for one peer; with more, messages to it are lost.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
@@ -33,28 +35,62 @@ const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// A connection without any link for this long is given up: Raft has better to do than to wait for what was in it.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a stranger to ask, and a member to answer.
+const INTRODUCTION: Duration = Duration::from_secs(5);
 /// What a control message is: first byte.
 const RAFT: u8 = 0;
 const QUESTION: u8 = 1;
+/// Links of a connection for a snapshot, at most. Messages need one.
+const SNAPSHOT_LINKS: u16 = 16;
 
-fn node_id(cluster: u64, id: u64) -> String {
-    format!("consensus/{cluster:016x}/{id:016x}")
+/// Who connects, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    /// A member, with messages.
+    Member(u64, u64),
+    /// A member that fetches a snapshot.
+    Fetcher(u64, u64),
+    /// Somebody who wants to know who the members are.
+    Stranger,
 }
 
-/// Cluster and member of a peer.
-fn parse_node_id(text: &str) -> Option<(u64, u64)> {
-    let (cluster, id) = text.strip_prefix("consensus/")?.split_once('/')?;
-    Some((u64::from_str_radix(cluster, 16).ok()?, u64::from_str_radix(id, 16).ok()?))
-}
+impl Caller {
+    fn name(self) -> String {
+        match self {
+            Self::Member(cluster, id) => format!("consensus/{cluster:016x}/{id:016x}"),
+            Self::Fetcher(cluster, id) => format!("consensus/{cluster:016x}/{id:016x}/snapshot"),
+            Self::Stranger => "consensus".to_owned(),
+        }
+    }
 
-fn endpoint_config(config: &NodeConfig) -> EndpointConfig {
-    let mut endpoint = EndpointConfig::new(node_id(config.cluster, config.id));
-    endpoint.transport.streams = StreamsConfig { min: 1, max: 1, initial: 1 };
-    endpoint.transport.resume_timeout = RESUME_TIMEOUT;
-    endpoint.compression = CompressionConfig::NONE;
-    endpoint.tls = config.tls.clone();
-    endpoint.allow_plaintext = config.allow_plaintext;
-    endpoint
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.split('/');
+        if parts.next() != Some("consensus") {
+            return None;
+        }
+        let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+        let Some(cluster) = number() else { return (name == "consensus").then_some(Self::Stranger) };
+        let id = number()?;
+        match parts.next() {
+            None => Some(Self::Member(cluster, id)),
+            Some("snapshot") => Some(Self::Fetcher(cluster, id)),
+            Some(_) => None,
+        }
+    }
+
+    /// An endpoint in this name.
+    fn config(self, tls: Option<&Arc<dwcp_core::TlsConfig>>, allow_plaintext: bool) -> EndpointConfig {
+        let mut endpoint = EndpointConfig::new(self.name());
+        endpoint.transport.streams = match self {
+            Self::Fetcher(..) => StreamsConfig { min: 1, max: SNAPSHOT_LINKS, initial: 1 },
+            _ => StreamsConfig { min: 1, max: 1, initial: 1 },
+        };
+        endpoint.transport.resume_timeout = RESUME_TIMEOUT;
+        endpoint.compression = CompressionConfig::NONE;
+        endpoint.tls = tls.cloned();
+        endpoint.allow_plaintext = allow_plaintext;
+        endpoint
+    }
 }
 
 /// Where messages of the raft thread go.
@@ -91,7 +127,12 @@ struct OpenLine {
 pub(crate) struct Network {
     cluster: u64,
     id: u64,
+    /// For messages, and for whoever connects.
     endpoint: Endpoint,
+    /// For snapshots that are fetched.
+    bulk: Endpoint,
+    outgoing: Arc<Outgoing>,
+    membership: watch::Receiver<Membership>,
     inbox: mpsc::Sender<Input>,
     questions: mpsc::Sender<PeerQuestion>,
     runtime: tokio::runtime::Handle,
@@ -104,9 +145,20 @@ impl Network {
         config: &NodeConfig,
         inbox: mpsc::Sender<Input>,
         questions: mpsc::Sender<PeerQuestion>,
+        membership: watch::Receiver<Membership>,
     ) -> Result<Arc<Self>, StartError> {
-        let endpoint = Endpoint::listen(config.listen, endpoint_config(config)).await?;
+        let (tls, allow_plaintext) = (config.tls.as_ref(), config.allow_plaintext);
+        let mut listening = Caller::Member(config.cluster, config.id).config(tls, allow_plaintext);
+        // Of those who connect, only fetchers ask for more than one.
+        listening.transport.streams.max = SNAPSHOT_LINKS;
+        let fetching = Caller::Fetcher(config.cluster, config.id).config(tls, allow_plaintext);
+        let endpoint = Endpoint::listen(config.listen, listening).await?;
+        let bulk = Endpoint::client(fetching)?;
+        let rate = config.snapshots.bytes_per_second;
         let network = Arc::new(Self {
+            bulk,
+            outgoing: Arc::new(Outgoing::new(&config.snapshot_dir, inbox.clone(), rate)),
+            membership,
             cluster: config.cluster,
             id: config.id,
             endpoint,
@@ -124,7 +176,7 @@ impl Network {
     }
 
     pub(crate) async fn shutdown(&self, timeout: Duration) {
-        self.endpoint.shutdown(timeout).await;
+        tokio::join!(self.endpoint.shutdown(timeout), self.bulk.shutdown(timeout));
     }
 
     fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Connection>> {
@@ -142,16 +194,35 @@ impl Network {
 
     async fn accept(self: Arc<Self>) {
         while let Some(connection) = self.endpoint.accept().await {
-            match parse_node_id(&connection.peer().node_id) {
-                Some((cluster, from)) if cluster == self.cluster => {
+            match Caller::parse(&connection.peer().node_id) {
+                Some(Caller::Member(cluster, from)) if cluster == self.cluster => {
                     tokio::spawn(Arc::clone(&self).receive_messages(connection.clone(), from));
                     tokio::spawn(Arc::clone(&self).receive_streams(connection, from));
+                }
+                Some(Caller::Fetcher(cluster, _)) if cluster == self.cluster => {
+                    tokio::spawn(Arc::clone(&self.outgoing).serve(connection));
+                }
+                Some(Caller::Stranger) => {
+                    tokio::spawn(Arc::clone(&self).introduce(connection));
                 }
                 _ => {
                     let peer = connection.peer();
                     tracing::warn!(peer = peer.node_id, addr = %peer.addr, "not a member of this cluster: refused");
                     connection.close(1, &format!("this is cluster {:016x}", self.cluster));
                 }
+            }
+        }
+    }
+
+    /// Tells somebody who wants to join who the members are.
+    async fn introduce(self: Arc<Self>, connection: Connection) {
+        let asked = tokio::time::timeout(INTRODUCTION, connection.messages().recv()).await;
+        if let Ok(Ok(IncomingMessage { responder: Some(responder), .. })) = asked {
+            let mut answer = BytesMut::new();
+            answer.put_u64_le(self.cluster);
+            answer.put_slice(&self.membership.borrow().encode());
+            if responder.respond(answer.freeze()).is_ok() {
+                let _ = tokio::time::timeout(INTRODUCTION, connection.closed()).await;
             }
         }
     }
@@ -228,31 +299,26 @@ impl Network {
         }
     }
 
-    async fn connect(&self, id: u64, info: &MemberInfo) -> Option<Connection> {
+    /// A connection to fetch a snapshot over.
+    pub(crate) async fn connect_for_snapshot(&self, id: u64, info: &MemberInfo) -> Option<Connection> {
+        self.connect(&self.bulk, id, info).await
+    }
+
+    /// How far away a member is that is connected.
+    pub(crate) fn round_trip(&self, id: u64) -> Option<Duration> {
+        let connection = self.connections().get(&id).cloned()?;
+        connection.stats().links.iter().map(|link| link.rtt).min()
+    }
+
+    async fn connect(&self, endpoint: &Endpoint, id: u64, info: &MemberInfo) -> Option<Connection> {
         for url in &info.peer_urls {
-            let authority =
-                url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).trim_end_matches('/');
-            let host =
-                authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
-            let addresses = match tokio::net::lookup_host(authority).await {
-                Ok(addresses) => addresses,
-                Err(error) => {
-                    tracing::debug!(url, %error, "name of a peer");
-                    continue;
+            if let Some(connection) = connect_to(endpoint, url).await {
+                let found = &connection.peer().node_id;
+                if Caller::parse(found) == Some(Caller::Member(self.cluster, id)) {
+                    return Some(connection);
                 }
-            };
-            for addr in addresses {
-                match self.endpoint.connect(addr, host).await {
-                    Ok(connection) => match parse_node_id(&connection.peer().node_id) {
-                        Some(found) if found == (self.cluster, id) => return Some(connection),
-                        _ => {
-                            let found = &connection.peer().node_id;
-                            tracing::warn!(url, found, "another node than the member that should be there");
-                            connection.close(1, "another member was expected");
-                        }
-                    },
-                    Err(error) => tracing::debug!(url, %addr, %error, "connecting to a peer"),
-                }
+                tracing::warn!(url, found, "another node than the member that should be there");
+                connection.close(1, "another member was expected");
             }
         }
         None
@@ -261,7 +327,7 @@ impl Network {
     async fn run_peer(self: Arc<Self>, id: u64, info: MemberInfo, line: Arc<Line>) {
         let mut pause = RECONNECT;
         loop {
-            let Some(connection) = self.connect(id, &info).await else {
+            let Some(connection) = self.connect(&self.endpoint, id, &info).await else {
                 if self.inbox.send(Input::Unreachable(id)).await.is_err() {
                     return;
                 }
@@ -293,6 +359,58 @@ impl Network {
             pause = (pause * 2).min(RECONNECT_MAX);
         }
     }
+}
+
+/// A connection to the first address of a URL that answers.
+async fn connect_to(endpoint: &Endpoint, url: &str) -> Option<Connection> {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
+    let addresses = match tokio::net::lookup_host(authority).await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            tracing::debug!(url, %error, "name of a peer");
+            return None;
+        }
+    };
+    for addr in addresses {
+        match endpoint.connect(addr, host).await {
+            Ok(connection) => return Some(connection),
+            Err(error) => tracing::debug!(url, %addr, %error, "connecting to a peer"),
+        }
+    }
+    None
+}
+
+/// A cluster, as one of its members describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundCluster {
+    /// Its id.
+    pub cluster: u64,
+    /// Its members, as that member knows them.
+    pub membership: Membership,
+}
+
+/// Asks those who may be members of a cluster, one after the other, who its members are. `None`: none of them answers.
+pub async fn find_cluster(
+    peer_urls: &[String],
+    tls: Option<&Arc<dwcp_core::TlsConfig>>,
+    allow_plaintext: bool,
+) -> Result<Option<FoundCluster>, ConfigError> {
+    let endpoint = Endpoint::client(Caller::Stranger.config(tls, allow_plaintext))?;
+    for url in peer_urls {
+        let Some(connection) = connect_to(&endpoint, url).await else { continue };
+        let asked = Bytes::from_static(b"members");
+        let answer = connection.messages().request(Priority::Control, asked, INTRODUCTION).await;
+        let found = answer.ok().and_then(|mut answer| {
+            let cluster = answer.try_get_u64_le().ok()?;
+            Some(FoundCluster { cluster, membership: Membership::decode(answer).ok()? })
+        });
+        connection.close(0, "");
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 impl Line {

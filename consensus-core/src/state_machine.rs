@@ -1,9 +1,14 @@
 //! What a user brings.
 
+use std::path::{Path, PathBuf};
+
 use consensus_raft::proposal::Request;
 
 /// A state machine that cannot go on. The member stops.
 pub type StateMachineError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Work for another thread, while the state machine goes on. Gives an index of the log.
+pub type Job = Box<dyn FnOnce() -> Result<u64, StateMachineError> + Send>;
 
 /// Applies committed requests in order. The same requests give the same state on every member: no clock, no randomness,
 /// nothing that differs between machines.
@@ -17,4 +22,16 @@ pub trait StateMachine: Send + 'static {
 
     /// Applies requests; stores `index` with their effects, all or nothing. One response for each request.
     fn apply(&mut self, index: u64, requests: &[Request]) -> Result<Vec<Self::Response>, StateMachineError>;
+
+    /// Has what is applied now survive a crash. Gives the index up to which the state does: the log may forget entries up to
+    /// there.
+    fn save(&mut self) -> Job;
+
+    /// Writes a consistent copy of the state as files into `folder`, which is not there yet, on the file system of
+    /// [`NodeConfig::snapshot_dir`](crate::NodeConfig::snapshot_dir). Gives the index of the last entry that is in the copy.
+    fn copy(&mut self, folder: PathBuf) -> Job;
+
+    /// Replaces the state by a copy, made by another member, whose files it may take. When it returns, the new state survives a
+    /// crash.
+    fn restore(&mut self, folder: &Path) -> Result<(), StateMachineError>;
 }

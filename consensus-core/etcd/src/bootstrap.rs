@@ -1,11 +1,8 @@
-//! The first members of a cluster, as `--initial-cluster` names them.
+//! The first members of a cluster, as `--initial-cluster` names them, and who a member is that starts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use consensus_core::{MemberInfo, Membership};
-
-/// Where the log of a new cluster begins: not at nothing, so that whoever joins later begins with a snapshot.
-const FIRST_INDEX: u64 = 1;
+use consensus_core::{MemberInfo, Membership, Start, StartError, TlsConfig, find_cluster, log_owner};
 
 /// The first members of a cluster and its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +100,101 @@ impl InitialCluster {
             let info = MemberInfo { peer_urls: urls.clone(), ..MemberInfo::default() };
             (self.member_id(name).unwrap_or_default(), info)
         };
-        Membership::of_voters(FIRST_INDEX, self.members.iter().map(member).collect())
+        Membership::of_voters(self.members.iter().map(member).collect())
+    }
+}
+
+/// Who a member is, and how it begins.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: u64,
+    /// The member.
+    pub id: u64,
+    /// What it does if it has no log.
+    pub start: Start,
+}
+
+/// A member that does not know who it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] StartError),
+    /// The list of members does not help.
+    #[error(transparent)]
+    Cluster(#[from] InitialClusterError),
+    /// The log is of another member of the same cluster.
+    #[error(
+        "the data in {folder} is of member {found:x}, not of {name} ({expected:x}): was it copied? A new member gets its data from the others"
+    )]
+    OtherMember {
+        /// The folder.
+        folder: String,
+        /// Whose log it is.
+        found: u64,
+        /// Who was to be started.
+        name: String,
+        /// Who was to be started.
+        expected: u64,
+    },
+    /// TLS or plaintext settings are wrong.
+    #[error("asking the cluster who its members are: {0}")]
+    Ask(#[from] consensus_core::ConfigError),
+    /// Nobody to join.
+    #[error("none of the cluster's members answers at {}", .urls.join(", "))]
+    NobodyAnswers {
+        /// Where they should be.
+        urls: Vec<String>,
+    },
+    /// The cluster does not know it.
+    #[error("the cluster has no member at {}: add it first, with `novacron member add` or `etcdctl member add`", .urls.join(", "))]
+    NotAdded {
+        /// Where this member is.
+        urls: Vec<String>,
+    },
+}
+
+impl InitialCluster {
+    /// Who the member of this name is: what its log says, or else, of a cluster that exists, its other members, or else this
+    /// list.
+    pub async fn identity(
+        &self,
+        log_dir: &Path,
+        name: &str,
+        exists: bool,
+        tls: Option<&Arc<TlsConfig>>,
+        allow_plaintext: bool,
+    ) -> Result<Identity, IdentityError> {
+        if let Some((cluster, id)) = log_owner(log_dir)? {
+            let expected = self.member_id(name).unwrap_or(id);
+            if cluster == self.cluster_id() && id != expected {
+                let folder = log_dir.display().to_string();
+                return Err(IdentityError::OtherMember {
+                    folder,
+                    found: id,
+                    name: name.to_owned(),
+                    expected,
+                });
+            }
+            return Ok(Identity { cluster, id, start: Start::Never });
+        }
+        let own =
+            self.members.get(name).ok_or_else(|| InitialClusterError::Missing { name: name.to_owned() })?;
+        if !exists {
+            let start = Start::Bootstrap(self.membership());
+            return Ok(Identity { cluster: self.cluster_id(), id: self.member_id(name)?, start });
+        }
+        let others = self.members.iter().filter(|(other, _)| *other != name);
+        let urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
+        let Some(found) = find_cluster(&urls, tls, allow_plaintext).await? else {
+            return Err(IdentityError::NobodyAnswers { urls });
+        };
+        let is_own = |info: &MemberInfo| info.peer_urls.iter().any(|url| own.contains(url));
+        let id = found.membership.members.iter().find(|(_, info)| is_own(info)).map(|(id, _)| *id);
+        let id = id.ok_or_else(|| IdentityError::NotAdded { urls: own.clone() })?;
+        Ok(Identity { cluster: found.cluster, id, start: Start::Join(found.membership.members) })
     }
 }
 

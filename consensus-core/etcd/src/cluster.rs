@@ -1,14 +1,22 @@
 //! Members.
 
+use std::collections::BTreeSet;
+
 use consensus_core::{MemberChange, MemberInfo, Membership};
-use consensus_proto::etcdserverpb::{
-    Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
-    MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest,
-    MemberUpdateResponse, cluster_server::Cluster,
+use consensus_proto::{
+    etcdserverpb::{
+        Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+        MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+        MemberUpdateRequest, MemberUpdateResponse, cluster_server::Cluster,
+    },
+    internal::{PromoteAnswer, peer_request},
 };
 use tonic::{Request, Response, Status};
 
-use crate::{server::Server, status};
+use crate::{bootstrap::authority, server::Server, status};
+
+/// Learners at a time, as in etcd: each costs the leader as much as a voter.
+const LEARNERS_MAX: usize = 1;
 
 fn members(membership: &Membership) -> Vec<Member> {
     let member = |(id, info): (&u64, &MemberInfo)| Member {
@@ -19,6 +27,58 @@ fn members(membership: &Membership) -> Vec<Member> {
         is_learner: membership.is_learner(*id),
     };
     membership.members.iter().map(member).collect()
+}
+
+/// Voters that are needed for anything to be committed.
+fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// A number that names a new member, and nobody before it.
+fn new_id() -> Result<u64, Status> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| Status::internal(format!("no random numbers: {error}")))?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+fn check_urls(urls: &[String]) -> Result<(), Status> {
+    let distinct: BTreeSet<_> = urls.iter().collect();
+    if urls.is_empty() || distinct.len() < urls.len() || urls.iter().any(|url| authority(url).is_err()) {
+        return Err(Status::invalid_argument("etcdserver: given member URLs are invalid"));
+    }
+    Ok(())
+}
+
+/// No other member may be found at any of these.
+fn check_unused(membership: &Membership, id: u64, urls: &[String]) -> Result<(), Status> {
+    let others = membership.members.iter().filter(|(other, _)| **other != id);
+    if others.flat_map(|(_, info)| &info.peer_urls).any(|url| urls.contains(url)) {
+        return Err(Status::failed_precondition("etcdserver: Peer URLs already exists"));
+    }
+    Ok(())
+}
+
+/// Voters that have started, of those who count after a change.
+fn started<'a>(membership: &'a Membership, but: u64) -> impl Iterator<Item = u64> + 'a {
+    let members = membership.members.iter();
+    members
+        .filter(move |(id, info)| membership.is_voter(**id) && **id != but && !info.name.is_empty())
+        .map(|(id, _)| *id)
+}
+
+fn not_enough_started() -> Status {
+    Status::failed_precondition("etcdserver: re-configuration failed due to not enough started members")
+}
+
+/// One more voter makes a larger quorum, of members that are there.
+fn check_one_more(membership: &Membership, joining_counts: usize) -> Result<(), Status> {
+    let (voters, started) = (membership.voters(), started(membership, 0).count());
+    // One that is alone can always get a second: nobody else could be asked.
+    if (voters, started) == (1, 1) || started + joining_counts >= quorum(voters + 1) {
+        Ok(())
+    } else {
+        Err(not_enough_started())
+    }
 }
 
 impl Server {
@@ -33,16 +93,61 @@ impl Server {
         let changed = shared.node.change_members(change, shared.request_timeout).await;
         changed.map(|membership| members(&membership)).map_err(status::propose)
     }
+
+    fn is_there(&self, id: u64) -> bool {
+        id == self.shared.node.id() || self.shared.node.is_connected(id)
+    }
+
+    /// Whoever stays must be able to go on.
+    fn check_removal(&self, membership: &Membership, id: u64) -> Result<(), Status> {
+        if !membership.is_voter(id) || !self.is_there(id) {
+            return Ok(()); // it has no part in any quorum, so none is lost with it
+        }
+        let left = membership.voters() - 1;
+        if left == 0 || started(membership, id).count() < quorum(left) {
+            return Err(not_enough_started());
+        }
+        if started(membership, id).filter(|other| self.is_there(*other)).count() < quorum(left) {
+            return Err(Status::unavailable("etcdserver: unhealthy cluster"));
+        }
+        Ok(())
+    }
+
+    /// Promotes a learner, if this member leads: only the leader knows how far it is. `None`: it does not lead.
+    pub(crate) async fn promote_here(&self, id: u64) -> Option<Result<(), Status>> {
+        let matched = self.shared.node.matched().await.ok()?;
+        let own = *matched.get(&self.shared.node.id())?;
+        let learner = matched.get(&id).copied().unwrap_or_default();
+        // As in etcd: nine tenths of what the leader has.
+        if u128::from(learner) * 10 < u128::from(own) * 9 {
+            let text = "etcdserver: can only promote a learner member which is in sync with leader";
+            return Some(Err(Status::failed_precondition(text)));
+        }
+        Some(self.change_members(MemberChange::Promote { id }).await.map(drop))
+    }
 }
 
 #[tonic::async_trait]
 impl Cluster for Server {
     async fn member_add(
         &self,
-        _request: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        // A new member begins with a snapshot, and those are not sent yet.
-        Err(Status::unimplemented("etcdserver: adding members is not implemented yet"))
+        let MemberAddRequest { peer_ur_ls: peer_urls, is_learner: learner } = request.into_inner();
+        check_urls(&peer_urls)?;
+        self.linearize().await?;
+        let membership = self.shared.node.membership();
+        check_unused(&membership, 0, &peer_urls)?;
+        if !learner {
+            check_one_more(&membership, 0)?;
+        } else if membership.members.keys().filter(|id| membership.is_learner(**id)).count() >= LEARNERS_MAX {
+            return Err(Status::failed_precondition("etcdserver: too many learner members in cluster"));
+        }
+        let id = new_id()?;
+        let info = MemberInfo { peer_urls: peer_urls.clone(), ..MemberInfo::default() };
+        let members = self.change_members(MemberChange::Add { id, info, learner }).await?;
+        let member = Member { id, peer_ur_ls: peer_urls, is_learner: learner, ..Member::default() };
+        Ok(Response::new(MemberAddResponse { header: self.header_now(), member: Some(member), members }))
     }
 
     async fn member_remove(
@@ -50,7 +155,8 @@ impl Cluster for Server {
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
         let id = request.into_inner().id;
-        self.known(id)?;
+        let membership = self.known(id)?;
+        self.check_removal(&membership, id)?;
         let members = self.change_members(MemberChange::Remove { id }).await?;
         Ok(Response::new(MemberRemoveResponse { header: self.header_now(), members }))
     }
@@ -60,10 +166,9 @@ impl Cluster for Server {
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         let request = request.into_inner();
-        if request.peer_ur_ls.is_empty() {
-            return Err(Status::invalid_argument("etcdserver: given member URLs are invalid"));
-        }
-        self.known(request.id)?;
+        check_urls(&request.peer_ur_ls)?;
+        let membership = self.known(request.id)?;
+        check_unused(&membership, request.id, &request.peer_ur_ls)?;
         let change = MemberChange::Move { id: request.id, peer_urls: request.peer_ur_ls };
         let members = self.change_members(change).await?;
         Ok(Response::new(MemberUpdateResponse { header: self.header_now(), members }))
@@ -84,11 +189,19 @@ impl Cluster for Server {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let id = request.into_inner().id;
-        if !self.known(id)?.is_learner(id) {
+        let request = request.into_inner();
+        let membership = self.known(request.id)?;
+        if !membership.is_learner(request.id) {
             return Err(Status::failed_precondition("etcdserver: can only promote a learner member"));
         }
-        let members = self.change_members(MemberChange::Promote { id }).await?;
+        check_one_more(&membership, 1)?;
+        let answer: PromoteAnswer = self.ask_leader(peer_request::Request::MemberPromote(request)).await?;
+        if !answer.refused.is_empty() {
+            return Err(Status::failed_precondition(answer.refused));
+        }
+        // The leader has it; this member may be about to.
+        self.linearize().await?;
+        let members = members(&self.shared.node.membership());
         Ok(Response::new(MemberPromoteResponse { header: self.header_now(), members }))
     }
 }

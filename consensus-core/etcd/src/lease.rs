@@ -10,7 +10,7 @@ use consensus_proto::{
         LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
         LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, lease_server::Lease,
     },
-    internal::{PeerRequest, internal_request::Request as Internal, peer_request},
+    internal::{PeerRequest, PromoteAnswer, internal_request::Request as Internal, peer_request},
 };
 use consensus_store::Response as Answer;
 use prost::Message as _;
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const REVOKED_AT_ONCE: usize = 200;
 /// A lease whose revocation got lost is revoked again after this.
 const REVOKE_RETRY: Duration = Duration::from_secs(3);
+/// For the leader to answer a question; then it is asked again, or another.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 /// Questions of other members that are answered at a time.
 const QUESTIONS_AT_ONCE: usize = 256;
 /// Answers to one client that wait to be sent.
@@ -138,12 +140,21 @@ impl Server {
             peer_request::Request::LeaseTimeToLive(request) => {
                 self.time_to_live_here(request).await?.encode_to_vec()
             }
+            peer_request::Request::MemberPromote(request) => {
+                let refused = match self.promote_here(request.id).await? {
+                    Ok(()) => String::new(),
+                    // Whoever asks tries again.
+                    Err(status) if status.code() == tonic::Code::Unavailable => return None,
+                    Err(status) => status.message().to_owned(),
+                };
+                PromoteAnswer { refused }.encode_to_vec()
+            }
         };
         Some(answer.into())
     }
 
     /// Asks the leader, which may be this member, until it answers or the time is over.
-    async fn ask_leader<T: prost::Message + Default>(
+    pub(crate) async fn ask_leader<T: prost::Message + Default>(
         &self,
         request: peer_request::Request,
     ) -> Result<T, Status> {
@@ -154,7 +165,7 @@ impl Server {
             let leader = shared.node.status().leader;
             let answer = match leader {
                 Some(leader) if leader == shared.node.id() => self.answer_here(&request).await,
-                Some(leader) => shared.node.ask(leader, &question, Duration::from_secs(1)).await,
+                Some(leader) => shared.node.ask(leader, &question, ANSWERED_WITHIN).await,
                 None => None,
             };
             if let Some(Ok(answer)) = answer.map(T::decode) {

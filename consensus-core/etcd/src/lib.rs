@@ -18,5 +18,5 @@ mod server;
 mod status;
 mod watch;
 
-pub use bootstrap::{InitialCluster, InitialClusterError, authority};
+pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
 pub use server::{Server, ServerConfig, ServerError};

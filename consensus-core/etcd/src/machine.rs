@@ -1,6 +1,7 @@
 //! The store as a replicated state machine.
 
 use std::{
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -8,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use consensus_core::{Request, StateMachine, StateMachineError};
-use consensus_rocks::RocksDisk;
+use consensus_core::{Job, Request, StateMachine, StateMachineError};
+use consensus_rocks::{Home, Kind, RocksDisk};
 use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError};
 
 use crate::watch::Target;
@@ -25,12 +26,18 @@ pub(crate) struct News {
     start: Instant,
 }
 
+/// All leases of a store, with their full time from now on.
+fn lessor(store: &Store<RocksDisk>, now: Duration) -> Lessor {
+    let mut lessor = Lessor::default();
+    for (id, ttl) in store.leases() {
+        lessor.start(id, Duration::from_secs(ttl as u64), now);
+    }
+    lessor
+}
+
 impl News {
     pub(crate) fn new(store: &Store<RocksDisk>) -> Self {
-        let mut lessor = Lessor::default();
-        for (id, ttl) in store.leases() {
-            lessor.start(id, Duration::from_secs(ttl as u64), Duration::ZERO);
-        }
+        let lessor = lessor(store, Duration::ZERO);
         let hub = Hub::new(store.reader().revision());
         Self {
             hub: Mutex::new(hub),
@@ -63,6 +70,8 @@ impl News {
 }
 
 pub(crate) struct Machine {
+    pub(crate) home: Home,
+    pub(crate) disk: Arc<RocksDisk>,
     pub(crate) store: Store<RocksDisk>,
     pub(crate) news: Arc<News>,
 }
@@ -92,5 +101,33 @@ impl StateMachine for Machine {
             }
         }
         Ok(applied.responses)
+    }
+
+    fn save(&mut self) -> Job {
+        let (disk, applied) = (Arc::clone(&self.disk), self.store.applied());
+        Box::new(move || {
+            disk.flush()?;
+            Ok(applied)
+        })
+    }
+
+    fn copy(&mut self, folder: PathBuf) -> Job {
+        let disk = Arc::clone(&self.disk);
+        Box::new(move || {
+            disk.copy_to(&folder)?;
+            // What is applied meanwhile may be in it.
+            let copy = RocksDisk::open_to_read(&folder, Kind::Data, consensus_store::SPACES)?;
+            Ok(consensus_store::applied_on(&copy)?)
+        })
+    }
+
+    fn restore(&mut self, folder: &Path) -> Result<(), StateMachineError> {
+        let disk = Arc::new(self.home.replace(folder)?);
+        self.store.replace(Arc::clone(&disk))?;
+        std::mem::replace(&mut self.disk, disk).discard();
+        *self.news.lessor() = lessor(&self.store, self.news.now());
+        let behind = self.news.hub().jump(self.store.reader().revision());
+        behind.for_each(|target| target.fell_behind());
+        Ok(())
     }
 }

@@ -36,7 +36,7 @@ impl Maintenance for Server {
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let shared = &self.shared;
         let status = shared.node.status();
-        let bytes = shared.disk.file_bytes() as i64;
+        let bytes = shared.reader.disk().file_bytes() as i64;
         let mut errors = Vec::new();
         if status.leader.is_none() {
             errors.push("etcdserver: no leader".to_owned());

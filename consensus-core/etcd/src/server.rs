@@ -13,7 +13,7 @@ use consensus_proto::{
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
 };
-use consensus_rocks::{Kind, RocksDisk};
+use consensus_rocks::{Home, RocksDisk};
 use consensus_store::{Reader, Response, Store, StoreError};
 use prost::Message as _;
 use tokio::{net::TcpListener, sync::watch};
@@ -104,7 +104,6 @@ pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
     pub(crate) node: Node<Result<Response, StoreError>>,
     pub(crate) reader: Reader<RocksDisk>,
-    pub(crate) disk: Arc<RocksDisk>,
     pub(crate) news: Arc<News>,
     pub(crate) request_timeout: Duration,
     /// True once the server stops: whoever works for it ends.
@@ -115,18 +114,18 @@ impl Server {
     /// Starts the member, on a tokio runtime.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
         let folder = config.data_dir.display().to_string();
-        let disk = RocksDisk::open(&config.data_dir, Kind::Data, consensus_store::SPACES)
+        let (home, disk) = Home::open(&config.data_dir, consensus_store::SPACES)
             .map_err(|source| ServerError::Data { folder: folder.clone(), source })?;
         let disk = Arc::new(disk);
         let store = Store::open(Arc::clone(&disk)).map_err(|source| ServerError::Store { folder, source })?;
         let news = Arc::new(News::new(&store));
         let reader = store.reader();
-        let machine = Machine { store, news: Arc::clone(&news) };
+        let machine = Machine { home, disk, store, news: Arc::clone(&news) };
         let (node, questions) = Node::start(config.node.clone(), machine).await?;
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);
-        let shared = Shared { config, node, reader, disk, news, request_timeout, closing };
+        let shared = Shared { config, node, reader, news, request_timeout, closing };
         let server = Self { shared: Arc::new(shared) };
         tokio::spawn(close_with_node(server.clone()));
         tokio::spawn(lease::expire(server.clone()));

@@ -80,10 +80,15 @@ impl Target {
     pub(crate) fn deliver(&self, revision: i64, events: Vec<Event>) -> bool {
         let told = self.queue.try_send(News { watch: self.watch, revision, events }).is_ok();
         if !told {
-            self.behind.lock().insert(self.watch);
-            self.behind.changed.notify_one();
+            self.fell_behind();
         }
         told
+    }
+
+    /// The watch has to read what it was not told.
+    pub(crate) fn fell_behind(&self) {
+        self.behind.lock().insert(self.watch);
+        self.behind.changed.notify_one();
     }
 }
 

@@ -7,7 +7,7 @@
 //! # Host contract
 //!
 //! 1. A group begins on a disk with [`bootstrap`], written synced, the same on all of its first members. A member that
-//!    joins later begins with a snapshot.
+//!    joins later begins with [`join`], and gets a snapshot.
 //! 2. Call [`Member::tick`] at even intervals, [`Member::step`] with each message of a peer, and [`Member::propose`],
 //!    [`Member::read_index`] for clients; then ask for [`Member::work`] until there is none.
 //! 3. Send [`Work::messages`] at any time.
@@ -19,7 +19,13 @@
 //!    at the next start as [`Config::applied`]. Report progress with [`Member::applied`].
 //! 7. Answer a read when the state machine has applied its [`Read::index`]. A read that is not answered within some
 //!    heartbeats is asked for again.
-//! 8. Messages may be lost, doubled and reordered; say so of those that surely were, with [`Member::unreachable`].
+//! 8. While [`Member::snapshot_wanted`] names an index, fetch a snapshot of at least that index from any member, whose host
+//!    asks its own with [`Member::describe`] what it is of. Once it is on the disk for good, offer it to
+//!    [`Member::restore`], again and again until it is taken or not wanted any more. When a step says
+//!    [`Work::restored`], replace the state machine by it; if the process ends before that is done, do it at the next start,
+//!    before [`Member::open`]: the state machine must not be behind the beginning of the log.
+//! 9. Shorten the log with [`Member::compact`], up to what the state machine has even after a crash.
+//! 10. Messages may be lost, doubled and reordered; say so of those that surely were, with [`Member::unreachable`].
 //!
 //! Deliberately not here: the network, the state machine, threads, and time.
 
@@ -32,11 +38,13 @@ mod member;
 mod membership;
 mod message;
 pub mod proposal;
+mod snapshot;
 
-pub use log::{LOG, LogError, STATE, bootstrap};
+pub use log::{LOG, LogError, STATE, bootstrap, join};
 pub use member::{
     Committed, Config, Member, MembershipApplied, OpenError, ProposeError, Read, Role, Status, StepError,
     Work,
 };
-pub use membership::{MemberChange, MemberInfo, Membership};
+pub use membership::{BOOTSTRAP_INDEX, MemberChange, MemberInfo, Membership};
 pub use message::{Class, MESSAGE_BYTES_MAX, Message};
+pub use snapshot::SnapshotMetadata;

@@ -17,3 +17,5 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 pub const COMMITTED_BYTES: u64 = 4 << 20;
 /// Recent entries kept in memory, in bytes. Older ones are read from the disk, for members that are behind.
 pub const CACHE_BYTES: usize = 8 << 20;
+/// Bytes of the log that are kept for members that are behind, at most about.
+pub const LOG_BYTES_MAX: u64 = 2 << 30;

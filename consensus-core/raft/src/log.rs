@@ -4,7 +4,11 @@
 //! follows it; the key is part of the content too, so a record in the wrong place is found as well. What raft-rs asks for
 //! while it works comes from memory if it is recent.
 
-use std::{collections::VecDeque, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use bytes::{BufMut, Bytes};
 use consensus_disk::{Batch, Disk, DiskError, Order, Space};
@@ -16,7 +20,8 @@ use raft::{
 use crate::{
     codec::{self, DecodeError},
     limits::CACHE_BYTES,
-    membership::Membership,
+    membership::{MemberInfo, Membership},
+    snapshot::SnapshotMetadata,
 };
 
 /// Entries.
@@ -74,6 +79,8 @@ pub(crate) struct Log<D> {
     /// The entry before the first: everything up to it is in snapshots only.
     begin: Position,
     last: u64,
+    /// About how many bytes the entries have.
+    bytes: u64,
     pub(crate) hard_state: HardState,
     pub(crate) membership: Membership,
     /// The newest entries.
@@ -107,6 +114,16 @@ pub fn bootstrap(group: u64, membership: &Membership) -> Batch {
     put_begin(&mut batch, group, begin);
     put_hard_state(&mut batch, group, &hard_state);
     put_membership(&mut batch, group, membership);
+    batch
+}
+
+/// What a member that joins starts with: nothing but where the others are. It has no vote, and waits for a leader.
+pub fn join(group: u64, others: &BTreeMap<u64, MemberInfo>) -> Batch {
+    let membership = Membership { members: others.clone(), ..Membership::default() };
+    let mut batch = Batch::default();
+    put_begin(&mut batch, group, Position::default());
+    put_hard_state(&mut batch, group, &HardState::default());
+    put_membership(&mut batch, group, &membership);
     batch
 }
 
@@ -172,6 +189,7 @@ impl<D: Disk> Log<D> {
             group,
             begin,
             last: begin.index,
+            bytes: 0,
             hard_state,
             membership,
             cache: VecDeque::new(),
@@ -181,6 +199,7 @@ impl<D: Disk> Log<D> {
         log.scan(begin.index + 1, u64::MAX, |log, entry| match entry {
             Ok(entry) if entry.index == log.last + 1 => {
                 log.last = entry.index;
+                log.bytes += size(&entry) as u64;
                 log.remember(entry);
                 ControlFlow::Continue(())
             }
@@ -248,9 +267,43 @@ impl<D: Disk> Log<D> {
                 entry_key(self.group, entry.index),
                 codec::seal(|out| codec::put_entry(out, &entry)),
             );
+            self.bytes += size(&entry) as u64;
             self.remember(entry);
         }
         self.last = last;
+    }
+
+    /// Forgets entries up to `index`; whether there were any.
+    pub(crate) fn compact(&mut self, index: u64, batch: &mut Batch) -> bool {
+        let index = index.min(self.last);
+        let Ok(term) = self.term(index) else { return false };
+        if index <= self.begin.index {
+            return false;
+        }
+        let (all, gone) = (self.last - self.begin.index, index - self.begin.index);
+        self.bytes -= (u128::from(self.bytes) * u128::from(gone) / u128::from(all)) as u64;
+        batch.delete_range(
+            LOG,
+            entry_key(self.group, self.begin.index + 1),
+            entry_key(self.group, index + 1),
+        );
+        self.begin = Position { index, term };
+        put_begin(batch, self.group, self.begin);
+        while self.cache.front().is_some_and(|entry| entry.index <= index) {
+            self.forget_oldest();
+        }
+        true
+    }
+
+    /// Begins anew after a snapshot.
+    pub(crate) fn restore(&mut self, metadata: &SnapshotMetadata, batch: &mut Batch) {
+        batch.delete_range(LOG, entry_key(self.group, 0), entry_key(self.group, u64::MAX));
+        self.begin = Position { index: metadata.index, term: metadata.term };
+        (self.last, self.bytes, self.cache_bytes) = (metadata.index, 0, 0);
+        self.cache.clear();
+        self.membership = metadata.membership.clone();
+        put_begin(batch, self.group, self.begin);
+        put_membership(batch, self.group, &self.membership);
     }
 
     pub(crate) fn set_hard_state(&mut self, state: HardState, batch: &mut Batch) {
@@ -264,6 +317,10 @@ impl<D: Disk> Log<D> {
 
     pub(crate) fn last(&self) -> u64 {
         self.last
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) fn save_membership(&self, batch: &mut Batch) {
@@ -359,7 +416,13 @@ impl<D: Disk> Storage for Log<D> {
         Ok(self.last)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// Only says what is needed: everything that is not in the log, and all members.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let index = self.begin.index.max(self.membership.index).max(request_index);
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (index, self.term(index)?);
+        metadata.set_conf_state(self.membership.conf.clone());
+        Ok(snapshot)
     }
 }

@@ -2,9 +2,13 @@
 //! randomness but a seed.
 
 mod guard;
+mod snapshot;
 mod work;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use consensus_disk::Disk;
@@ -20,6 +24,7 @@ use crate::{
     membership::{MemberChange, Membership},
     message::Message,
     proposal::{self, Request},
+    snapshot::SnapshotMetadata,
 };
 
 /// What a member is told when it starts.
@@ -122,11 +127,13 @@ pub struct Status {
     pub leader: Option<u64>,
     /// The current term.
     pub term: u64,
+    /// Index of the first entry of its log: what is before it is in snapshots only.
+    pub first: u64,
     /// Index of the last entry of its log.
     pub last: u64,
     /// Index up to which entries are committed.
     pub commit: u64,
-    /// Index up to which the host has applied them.
+    /// Index up to which the host has applied them, or will have with the snapshot that it was told to restore.
     pub applied: u64,
 }
 
@@ -141,6 +148,13 @@ pub struct Member<D: Disk> {
     /// The commit index has grown without a word of raft-rs that it should be saved.
     commit_unsaved: bool,
     written: Option<raft::Ready>,
+    ticks: u64,
+    /// The tick at which each member was last heard from.
+    heard: BTreeMap<u64, u64>,
+    /// The leader has nothing for this member but a snapshot of at least this index.
+    wanted: Option<u64>,
+    /// The snapshot that the next step begins with.
+    restoring: Option<SnapshotMetadata>,
 }
 
 impl<D: Disk> Member<D> {
@@ -179,6 +193,10 @@ impl<D: Disk> Member<D> {
             committed: Vec::new(),
             commit_unsaved: false,
             written: None,
+            ticks: 0,
+            heard: BTreeMap::new(),
+            wanted: None,
+            restoring: None,
         };
         member.draw_timeout();
         Ok(member)
@@ -186,6 +204,8 @@ impl<D: Disk> Member<D> {
 
     /// Time passes: to be called at even intervals.
     pub fn tick(&mut self) {
+        self.ticks += 1;
+        self.repeat_snapshots();
         self.raw.tick();
         self.draw_timeout();
     }
@@ -196,6 +216,8 @@ impl<D: Disk> Member<D> {
             return Err(StepError::Misrouted { to: message.to(), group: message.group });
         }
         let Some(raw) = self.guard(message.raw)? else { return Ok(()) };
+        self.heard.insert(raw.from, self.ticks);
+        let raw = self.hold_back(raw);
         let stepped = self.raw.step(raw);
         self.draw_timeout();
         stepped.map_err(|error| StepError::Dropped(error.to_string()))
@@ -304,10 +326,18 @@ impl<D: Disk> Member<D> {
             },
             leader: (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id),
             term: raft.term,
+            first: raft.raft_log.first_index(),
             last: raft.raft_log.last_index(),
             commit: raft.raft_log.committed,
             applied: raft.raft_log.applied,
         }
+    }
+
+    /// Up to where each member has the log, as far as this leader knows; of who does not lead, nothing.
+    pub fn matched(&self) -> BTreeMap<u64, u64> {
+        let leads = self.raw.raft.state == StateRole::Leader;
+        let all = self.raw.raft.prs().iter().filter(|_| leads);
+        all.map(|(id, progress)| (*id, progress.matched)).collect()
     }
 
     /// Of the members that this leader hears from, the voter whose log is the longest.

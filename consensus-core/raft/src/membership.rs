@@ -7,6 +7,9 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 
 use crate::codec::{self, DecodeError, MEMBERS_MAX, Reader};
 
+/// Where the log of a new group begins: not at nothing, so that whoever joins later begins with a snapshot. The state
+/// machine of before it is the empty one.
+pub const BOOTSTRAP_INDEX: u64 = 1;
 /// Addresses of one member.
 const URLS_MAX: usize = 16;
 
@@ -179,11 +182,23 @@ impl MemberChange {
 }
 
 impl Membership {
-    /// The voters of a new cluster. `index` is where its log begins.
-    pub fn of_voters(index: u64, members: BTreeMap<u64, MemberInfo>) -> Self {
+    /// The voters of a new cluster.
+    pub fn of_voters(members: BTreeMap<u64, MemberInfo>) -> Self {
         let mut conf = ConfState::default();
         conf.set_voters(members.keys().copied().collect());
-        Self { index, conf, members }
+        Self { index: BOOTSTRAP_INDEX, conf, members }
+    }
+
+    /// As sent, with a checksum.
+    pub fn encode(&self) -> Bytes {
+        codec::seal(|out| self.put(out)).into()
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = codec::unseal(bytes, "membership")?;
+        let membership = Self::read(&mut reader)?;
+        reader.end().map(|()| membership)
     }
 
     /// Whether a member has a vote.

@@ -11,7 +11,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use consensus_disk::{Disk as _, Durability, MemoryDisk};
 use consensus_raft::{
-    Config, Member, MemberInfo, Membership, Message, Role, Work, bootstrap, proposal::Request,
+    Config, Member, MemberInfo, Membership, Message, Role, SnapshotMetadata, Work, bootstrap,
+    proposal::Request,
 };
 
 const GROUP: u64 = 1;
@@ -45,6 +46,8 @@ enum Mistake {
     NoSync,
     /// Promises leave before they are written.
     PromisesFirst,
+    /// The log is shortened up to what is applied, although a crash takes that back.
+    CompactsTooFar,
 }
 
 struct World {
@@ -63,6 +66,10 @@ struct World {
     progress: Vec<u64>,
     /// How far each state machine is on its disk, which knows nothing of the log's.
     durable: Vec<u64>,
+    /// Snapshots that are on their way to a member, by arrival, and those that have arrived.
+    fetching: Vec<Option<(u64, SnapshotMetadata)>>,
+    fetched: Vec<Option<SnapshotMetadata>>,
+    snapshots_restored: u64,
     leaders: BTreeMap<u64, u64>,
     /// Requests that were acknowledged.
     acknowledged: Vec<u64>,
@@ -82,7 +89,7 @@ impl World {
         let infos = (1..=count).map(|id| (id, MemberInfo::default())).collect();
         let disks: Vec<_> = (0..count).map(|_| Arc::new(MemoryDisk::default())).collect();
         for disk in &disks {
-            let batch = bootstrap(GROUP, &Membership::of_voters(1, BTreeMap::clone(&infos)));
+            let batch = bootstrap(GROUP, &Membership::of_voters(BTreeMap::clone(&infos)));
             disk.write(batch, Durability::Synced).unwrap();
         }
         let mut world = Self {
@@ -93,6 +100,9 @@ impl World {
             members: disks.iter().map(|_| None).collect(),
             progress: vec![1; disks.len()],
             durable: vec![0; disks.len()],
+            fetching: disks.iter().map(|_| None).collect(),
+            fetched: disks.iter().map(|_| None).collect(),
+            snapshots_restored: 0,
             disks,
             network: BTreeMap::new(),
             sent: 0,
@@ -110,6 +120,18 @@ impl World {
     }
 
     fn start(&mut self, n: usize) {
+        // Opened to see where its log begins: a snapshot that the log goes on from may not have been taken yet.
+        let begin = self.open(n).status().first - 1;
+        if begin > self.durable[n].max(1) {
+            let fetched = self.fetched[n].as_ref().filter(|metadata| metadata.index == begin);
+            assert!(fetched.is_some(), "seed {}: the log begins after what the state machine has", self.seed);
+            self.durable[n] = begin;
+        }
+        self.progress[n] = self.durable[n].max(1);
+        self.members[n] = Some(self.open(n));
+    }
+
+    fn open(&mut self, n: usize) -> Member<MemoryDisk> {
         let config = Config {
             group: GROUP,
             id: n as u64 + 1,
@@ -119,8 +141,40 @@ impl World {
             priority: 0,
             seed: self.random.next(),
         };
-        self.progress[n] = self.durable[n].max(1);
-        self.members[n] = Some(Member::open(Arc::clone(&self.disks[n]), config).unwrap());
+        Member::open(Arc::clone(&self.disks[n]), config).unwrap()
+    }
+
+    /// Has a snapshot fetched from some other member, and offers what was fetched.
+    fn fetch(&mut self, n: usize, rough: bool) {
+        let Some(least) = self.members[n].as_ref().and_then(Member::snapshot_wanted) else { return };
+        match self.fetching[n].take() {
+            Some((arrival, metadata)) if arrival <= self.now => self.fetched[n] = Some(metadata),
+            Some(fetching) => self.fetching[n] = Some(fetching),
+            None if self.fetched[n].as_ref().is_none_or(|fetched| fetched.index < least) => {
+                let from = self.random.below(self.members.len() as u64) as usize;
+                let described = self.members[from].as_ref().and_then(|m| m.describe(self.progress[from]));
+                let delay = if rough { self.random.below(60) } else { 3 };
+                self.fetching[n] = described
+                    .filter(|metadata| from != n && metadata.index >= least)
+                    .map(|metadata| (self.now + delay, metadata));
+            }
+            None => {}
+        }
+        if let (Some(member), Some(metadata)) = (&mut self.members[n], &self.fetched[n]) {
+            member.restore(metadata);
+        }
+    }
+
+    /// Shortens a log now and then, up to what its state machine has on its disk.
+    fn compact(&mut self, n: usize) {
+        let safe = match self.mistake {
+            Mistake::CompactsTooFar => self.progress[n],
+            _ => self.durable[n],
+        };
+        let index = self.random.below(safe + 1);
+        if let Some(batch) = self.members[n].as_mut().and_then(|member| member.compact(index)) {
+            self.disks[n].write(batch, Durability::Ordered).unwrap();
+        }
     }
 
     fn crash(&mut self, n: usize) {
@@ -154,7 +208,7 @@ impl World {
     /// Does what a member says; `false`: it crashed meanwhile.
     fn work(&mut self, n: usize, rough: bool) -> bool {
         while let Some(work) = self.members[n].as_mut().and_then(Member::work) {
-            let Work { messages, batch, durability, messages_after, committed, reads } = work;
+            let Work { messages, batch, durability, messages_after, restored, committed, reads } = work;
             self.send(messages, rough);
             let (promises, messages_after) = match self.mistake {
                 Mistake::PromisesFirst => (messages_after, Vec::new()),
@@ -174,6 +228,16 @@ impl World {
             self.send(messages_after, rough);
             let after = self.members[n].as_mut().unwrap().written();
             self.send(after, rough);
+            if let Some(metadata) = restored {
+                assert!(metadata.index > self.progress[n], "seed {}: a snapshot of the past", self.seed);
+                if rough && self.random.one_in(4) {
+                    self.crash(n);
+                    return false;
+                }
+                self.progress[n] = metadata.index;
+                self.durable[n] = metadata.index;
+                self.snapshots_restored += 1;
+            }
             for entry in committed {
                 let seed = self.seed;
                 assert_eq!(entry.index, self.progress[n] + 1, "seed {seed}: entries in order, each once");
@@ -253,11 +317,20 @@ impl World {
                 let number = self.next_read[n];
                 self.members[n].as_mut().unwrap().read_index(number);
             }
+            if self.random.one_in(100) {
+                self.compact(n);
+            }
+            self.fetch(n, rough);
             self.work(n, rough);
         }
     }
 
-    fn run(mut self) -> u64 {
+    fn run(self) -> u64 {
+        self.run_and_count().0
+    }
+
+    /// A hash of what happened, and how many snapshots were restored.
+    fn run_and_count(mut self) -> (u64, u64) {
         (0..ROUGH).for_each(|_| self.step(true));
         let before = self.acknowledged.len();
         (0..CALM).for_each(|_| self.step(false));
@@ -277,15 +350,15 @@ impl World {
             self.progress.iter().all(|progress| progress + 20 > last),
             "seed {seed}: a member stays behind"
         );
-        self.trace
+        (self.trace, self.snapshots_restored)
     }
 }
 
 #[test]
 fn what_is_acknowledged_stays_whatever_happens() {
-    for seed in 0..40 {
-        World::new(seed, if seed % 2 == 0 { 3 } else { 5 }).run();
-    }
+    let run = |seed| World::new(seed, if seed % 2 == 0 { 3 } else { 5 }).run_and_count().1;
+    let snapshots: u64 = (0..40).map(run).sum();
+    assert!(snapshots > 40, "only {snapshots} snapshots: the runs do not try what they should");
 }
 
 #[test]
@@ -297,7 +370,7 @@ fn the_same_seed_is_the_same_run() {
 /// Checks that find nothing would be worth nothing.
 #[test]
 fn mistakes_are_found() {
-    for mistake in [Mistake::NoSync, Mistake::PromisesFirst] {
+    for mistake in [Mistake::NoSync, Mistake::PromisesFirst, Mistake::CompactsTooFar] {
         let found =
             (0..300).any(|seed| std::panic::catch_unwind(|| World::with(mistake, seed, 3).run()).is_err());
         assert!(
@@ -305,6 +378,7 @@ fn mistakes_are_found() {
             "300 seeds do not find that {}",
             match mistake {
                 Mistake::NoSync => "nothing is synced",
+                Mistake::CompactsTooFar => "the log is shortened too far",
                 _ => "promises leave before they are written",
             }
         );

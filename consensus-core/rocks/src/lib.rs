@@ -5,13 +5,20 @@
 //! families are flushed together, so a crash leaves it at some earlier applied index, from which the log brings it on;
 //! the log must not be compacted beyond what was [flushed](RocksDisk::flush).
 
-use std::{ops::ControlFlow, path::Path};
+mod home;
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use consensus_disk::{Batch, Disk, DiskError, Durability, Op, Order, Space};
+pub use home::Home;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, ErrorKind,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    Options, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
 /// What a disk is for.
@@ -42,46 +49,84 @@ pub struct RocksDisk {
     db: DB,
     kind: Kind,
     names: Vec<String>,
+    /// After the database: it is dropped when that is closed.
+    discarded: Discarded,
+}
+
+/// Removes the folder at the end, if it is of no use any more.
+struct Discarded {
+    path: PathBuf,
+    yes: AtomicBool,
+}
+
+impl Drop for Discarded {
+    fn drop(&mut self) {
+        if *self.yes.get_mut()
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a disk that was replaced cannot be removed");
+        }
+    }
+}
+
+fn name(space: u8) -> String {
+    format!("space{space}")
+}
+
+fn settings(kind: Kind, spaces: u8) -> (Options, Vec<ColumnFamilyDescriptor>) {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_keep_log_file_num(2);
+    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+    options.set_max_background_jobs(2);
+    match kind {
+        Kind::Log => {
+            options.set_recycle_log_file_num(RECYCLED_LOGS);
+            options.set_max_total_wal_size(WAL_BYTES_MAX);
+        }
+        Kind::Data => options.set_atomic_flush(true),
+    }
+    let (cache_bytes, buffer_bytes) = match kind {
+        Kind::Log => (LOG_CACHE_BYTES, LOG_WRITE_BUFFER_BYTES),
+        Kind::Data => (DATA_CACHE_BYTES, DATA_WRITE_BUFFER_BYTES),
+    };
+    let cache = Cache::new_lru_cache(cache_bytes);
+    let families = (0..spaces).map(|space| {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&cache);
+        table.set_cache_index_and_filter_blocks(true);
+        let mut family = Options::default();
+        family.set_block_based_table_factory(&table);
+        family.set_write_buffer_size(buffer_bytes);
+        family.set_compression_type(DBCompressionType::Lz4);
+        ColumnFamilyDescriptor::new(name(space), family)
+    });
+    // RocksDB insists on a family of that name.
+    let default = ColumnFamilyDescriptor::new("default", Options::default());
+    let families: Vec<_> = std::iter::once(default).chain(families).collect();
+    (options, families)
 }
 
 impl RocksDisk {
     /// Opens the folder, or makes it. Only one process can have it open.
     pub fn open(path: &Path, kind: Kind, spaces: u8) -> Result<Self, DiskError> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_max_open_files(OPEN_FILES_MAX);
-        options.set_keep_log_file_num(2);
-        options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
-        options.set_max_background_jobs(2);
-        match kind {
-            Kind::Log => {
-                options.set_recycle_log_file_num(RECYCLED_LOGS);
-                options.set_max_total_wal_size(WAL_BYTES_MAX);
-            }
-            Kind::Data => options.set_atomic_flush(true),
-        }
-        let (cache_bytes, buffer_bytes) = match kind {
-            Kind::Log => (LOG_CACHE_BYTES, LOG_WRITE_BUFFER_BYTES),
-            Kind::Data => (DATA_CACHE_BYTES, DATA_WRITE_BUFFER_BYTES),
-        };
-        let cache = Cache::new_lru_cache(cache_bytes);
-        let names: Vec<_> = (0..spaces).map(|space| format!("space{space}")).collect();
-        let families = names.iter().map(|name| {
-            let mut table = BlockBasedOptions::default();
-            table.set_block_cache(&cache);
-            table.set_cache_index_and_filter_blocks(true);
-            let mut family = Options::default();
-            family.set_block_based_table_factory(&table);
-            family.set_write_buffer_size(buffer_bytes);
-            family.set_compression_type(DBCompressionType::Lz4);
-            ColumnFamilyDescriptor::new(name, family)
-        });
-        // RocksDB insists on a family of that name.
-        let default = ColumnFamilyDescriptor::new("default", Options::default());
-        let families: Vec<_> = std::iter::once(default).chain(families).collect();
+        let (options, families) = settings(kind, spaces);
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| failed("open", &error))?;
-        Ok(Self { db, kind, names })
+        Ok(Self::new(db, path, kind, spaces))
+    }
+
+    /// Opens a folder to read what is in it, and changes nothing.
+    pub fn open_to_read(path: &Path, kind: Kind, spaces: u8) -> Result<Self, DiskError> {
+        let (options, families) = settings(kind, spaces);
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false);
+        Ok(Self::new(db.map_err(|error| failed("open", &error))?, path, kind, spaces))
+    }
+
+    fn new(db: DB, path: &Path, kind: Kind, spaces: u8) -> Self {
+        let names = (0..spaces).map(name).collect();
+        Self { db, kind, names, discarded: Discarded { path: path.to_owned(), yes: AtomicBool::new(false) } }
     }
 
     fn family(&self, space: Space) -> &ColumnFamily {
@@ -95,6 +140,19 @@ impl RocksDisk {
         let mut options = rocksdb::FlushOptions::default();
         options.set_wait(true);
         self.db.flush_cfs_opt(&families, &options).map_err(|error| failed("flush", &error))
+    }
+
+    /// Writes a copy of what is there now, which can be opened as a disk, to a folder that is not there yet. Files are shared with
+    /// this disk if it is on the same file system.
+    pub fn copy_to(&self, folder: &Path) -> Result<(), DiskError> {
+        let checkpoint = Checkpoint::new(&self.db).map_err(|error| failed("checkpoint", &error))?;
+        checkpoint.create_checkpoint(folder).map_err(|error| failed("checkpoint", &error))
+    }
+
+    /// Another disk has taken its place: its folder is removed when nobody uses it any more.
+    pub fn discard(&self) {
+        self.discarded.yes.store(true, Relaxed);
+        self.db.cancel_all_background_work(false);
     }
 
     /// Bytes of the files.

@@ -26,5 +26,5 @@ pub use error::StoreError;
 pub use keys::SPACES;
 pub use lessor::Lessor;
 pub use reader::Reader;
-pub use store::{Applied, Changes, LeaseChange, Response, Store};
+pub use store::{Applied, Changes, LeaseChange, Response, Store, applied_on};
 pub use watch::{Hub, WatchRange, WatcherId};

@@ -34,24 +34,28 @@ const BYTES_AT_ONCE: usize = 1 << 20;
 /// Reads from any thread while one applies. Cheap to clone.
 #[derive(Debug)]
 pub struct Reader<D> {
-    disk: Arc<D>,
-    published: Arc<Published>,
+    published: Arc<Published<D>>,
 }
 
 impl<D> Clone for Reader<D> {
     fn clone(&self) -> Self {
-        Self { disk: Arc::clone(&self.disk), published: Arc::clone(&self.published) }
+        Self { published: Arc::clone(&self.published) }
     }
 }
 
 impl<D: Disk> Store<D> {
     /// A reader of this store.
     pub fn reader(&self) -> Reader<D> {
-        Reader { disk: Arc::clone(&self.disk), published: Arc::clone(&self.published) }
+        Reader { published: Arc::clone(&self.published) }
     }
 }
 
 impl<D: Disk> Reader<D> {
+    /// The disk in force.
+    pub fn disk(&self) -> Arc<D> {
+        self.published.disk()
+    }
+
     /// The newest revision that can be read.
     pub fn revision(&self) -> i64 {
         self.published.current.load(SeqCst)
@@ -96,7 +100,8 @@ impl<D: Disk> Reader<D> {
     }
 
     fn txn_at(&self, revision: i64, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
-        let view = View { disk: &*self.disk, overlay: None, revision };
+        let disk = self.disk();
+        let view = View { disk: &*disk, overlay: None, revision };
         let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
         let mut succeeded = true;
         for compare in &request.compare {
@@ -127,7 +132,7 @@ impl<D: Disk> Reader<D> {
     }
 
     fn at(&self, revision: i64, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        range::range(View { disk: &*self.disk, overlay: None, revision }, request)
+        range::range(View { disk: &*self.disk(), overlay: None, revision }, request)
     }
 
     /// What changed in `range` from revision `from` to `to`, both included, in order. Stops early, after whole revisions, when
@@ -141,7 +146,7 @@ impl<D: Disk> Reader<D> {
         let (mut next, mut last) = (to + 1, from);
         let mut failed = None;
         let (low, high) = (keys::history_key(from, 0), keys::history_key(to + 1, 0));
-        self.disk.scan(HISTORY, &low, Some(&high), Order::Ascending, &mut |disk_key, key| {
+        self.disk().scan(HISTORY, &low, Some(&high), Order::Ascending, &mut |disk_key, key| {
             let revision = match keys::history_revision(disk_key) {
                 Ok(revision) => revision,
                 Err(error) => {
@@ -182,7 +187,7 @@ impl<D: Disk> Reader<D> {
     }
 
     fn event(&self, key: Bytes, revision: i64) -> Result<Event, StoreError> {
-        let at = |revision| View { disk: &*self.disk, overlay: None, revision }.get(&key, true);
+        let at = |revision| View { disk: &*self.disk(), overlay: None, revision }.get(&key, true);
         let (before, after) = (at(revision - 1)?, at(revision)?);
         let after = after.unwrap_or_else(|| crate::version::Version::deleted_at(revision));
         Ok(txn::event(key.clone(), before.as_ref(), &after))
@@ -192,7 +197,7 @@ impl<D: Disk> Reader<D> {
     pub fn leases(&self) -> Result<Vec<(i64, i64)>, StoreError> {
         let mut leases = Vec::new();
         let mut damaged = false;
-        self.disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| {
+        self.disk().scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| {
             match (key.try_into(), ttl.try_into()) {
                 (Ok(id), Ok(ttl)) => leases.push((u64::from_be_bytes(id) as i64, i64::from_le_bytes(ttl))),
                 _ => damaged = true,
@@ -204,7 +209,7 @@ impl<D: Disk> Reader<D> {
 
     /// The time to live of a lease in seconds.
     pub fn lease_ttl(&self, id: i64) -> Result<Option<i64>, StoreError> {
-        let Some(ttl) = self.disk.get(LEASES, &keys::lease_key(id))? else { return Ok(None) };
+        let Some(ttl) = self.disk().get(LEASES, &keys::lease_key(id))? else { return Ok(None) };
         let ttl = ttl[..].try_into().map_err(|_| StoreError::Damaged { what: "lease" })?;
         Ok(Some(i64::from_le_bytes(ttl)))
     }
@@ -213,7 +218,7 @@ impl<D: Disk> Reader<D> {
     pub fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, StoreError> {
         let mut found = Vec::new();
         let (from, to) = keys::attachments_of(id);
-        self.disk.scan(LEASE_KEYS, &from, to.as_deref(), Order::Ascending, &mut |attachment, _| {
+        self.disk().scan(LEASE_KEYS, &from, to.as_deref(), Order::Ascending, &mut |attachment, _| {
             if let Ok((_, key)) = keys::split_attachment_key(attachment) {
                 found.push(Bytes::copy_from_slice(key));
             }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicI64, Ordering::SeqCst},
     },
 };
@@ -33,11 +33,18 @@ const STATE: &[u8] = b"state";
 /// Longest time to live of a lease in seconds, as in etcd: 9,000,000,000, some 285 years.
 const LEASE_TTL_MAX: i64 = 9_000_000_000;
 
-/// Revisions that readers may rely on: everything up to `current` is on the disk.
+/// What readers may rely on: everything up to `current` is on the disk.
 #[derive(Debug)]
-pub(crate) struct Published {
+pub(crate) struct Published<D> {
+    disk: RwLock<Arc<D>>,
     pub(crate) current: AtomicI64,
     pub(crate) compacted: AtomicI64,
+}
+
+impl<D> Published<D> {
+    pub(crate) fn disk(&self) -> Arc<D> {
+        Arc::clone(&self.disk.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A lease, and what it keeps alive.
@@ -92,7 +99,7 @@ pub struct Applied {
 #[derive(Debug)]
 pub struct Store<D> {
     pub(crate) disk: Arc<D>,
-    pub(crate) published: Arc<Published>,
+    pub(crate) published: Arc<Published<D>>,
     pub(crate) revision: i64,
     compacted: i64,
     applied: u64,
@@ -107,14 +114,12 @@ pub struct Store<D> {
 impl<D: Disk> Store<D> {
     /// Opens what is there, or begins anew at revision 1.
     pub fn open(disk: Arc<D>) -> Result<Self, StoreError> {
-        let (applied, revision, compacted) = match disk.get(META, STATE)? {
-            None => (0, 1, 0),
-            Some(mut state) if state.len() == 24 => {
-                (state.get_u64_le(), state.get_i64_le(), state.get_i64_le())
-            }
-            Some(_) => return Err(StoreError::Damaged { what: "state of the store" }),
+        let State { applied, revision, compacted } = State::read(&*disk)?;
+        let published = Published {
+            disk: RwLock::new(Arc::clone(&disk)),
+            current: revision.into(),
+            compacted: compacted.into(),
         };
-        let published = Published { current: revision.into(), compacted: compacted.into() };
         let mut store = Self {
             leases: read_leases(&*disk)?,
             disk,
@@ -129,6 +134,21 @@ impl<D: Disk> Store<D> {
         // A crash may have come between a compaction and the removal.
         store.remove_old(compacted)?;
         Ok(store)
+    }
+
+    /// Goes on with what is on another disk, which is of a later time; gives back the one of before. Readers go over to it.
+    pub fn replace(&mut self, disk: Arc<D>) -> Result<Arc<D>, StoreError> {
+        let State { applied, revision, compacted } = State::read(&*disk)?;
+        assert!(applied >= self.applied, "entry {applied} after {}", self.applied);
+        self.leases = read_leases(&*disk)?;
+        (self.applied, self.revision, self.compacted) = (applied, revision, compacted);
+        let before = std::mem::replace(&mut self.disk, Arc::clone(&disk));
+        self.remove_old(compacted)?;
+        // In this order, so that no reader believes to have read what is not there any more.
+        self.published.compacted.store(compacted, SeqCst);
+        *self.published.disk.write().unwrap_or_else(PoisonError::into_inner) = disk;
+        self.published.current.store(revision, SeqCst);
+        Ok(before)
     }
 
     /// Index of the last entry that is applied.
@@ -166,11 +186,7 @@ impl<D: Disk> Store<D> {
             }
             applied.responses.push(response);
         }
-        let mut state = Vec::with_capacity(24);
-        state.put_u64_le(index);
-        state.put_i64_le(self.revision);
-        state.put_i64_le(self.compacted);
-        self.batch.put(META, STATE, state);
+        State { applied: index, revision: self.revision, compacted: self.compacted }.put(&mut self.batch);
         // No sync: after a crash the log brings it again.
         self.disk.write(std::mem::take(&mut self.batch), Durability::Ordered)?;
         self.overlay.clear();
@@ -302,6 +318,40 @@ impl<D: Disk> Store<D> {
         batch.delete_range(HISTORY, from, keys::history_key(revision, 0));
         Ok(self.disk.write(batch, Durability::Ordered)?)
     }
+}
+
+/// Where a store is.
+struct State {
+    applied: u64,
+    revision: i64,
+    compacted: i64,
+}
+
+impl State {
+    fn read(disk: &dyn Disk) -> Result<Self, StoreError> {
+        match disk.get(META, STATE)? {
+            None => Ok(Self { applied: 0, revision: 1, compacted: 0 }),
+            Some(mut state) if state.len() == 24 => Ok(Self {
+                applied: state.get_u64_le(),
+                revision: state.get_i64_le(),
+                compacted: state.get_i64_le(),
+            }),
+            Some(_) => Err(StoreError::Damaged { what: "state of the store" }),
+        }
+    }
+
+    fn put(&self, batch: &mut Batch) {
+        let mut state = Vec::with_capacity(24);
+        state.put_u64_le(self.applied);
+        state.put_i64_le(self.revision);
+        state.put_i64_le(self.compacted);
+        batch.put(META, STATE, state);
+    }
+}
+
+/// Index of the last entry that is applied in the store on a disk.
+pub fn applied_on(disk: &dyn Disk) -> Result<u64, StoreError> {
+    Ok(State::read(disk)?.applied)
 }
 
 fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {

@@ -103,6 +103,14 @@ impl<T> Hub<T> {
         Some(target)
     }
 
+    /// Everything up to `revision` is there, and nobody can tell here what it was: all watchers are behind, and forgotten.
+    pub fn jump(&mut self, revision: i64) -> impl Iterator<Item = T> + use<T> {
+        self.revision = revision;
+        self.keys.clear();
+        self.spans.clear();
+        std::mem::take(&mut self.watchers).into_values().map(|watcher| watcher.target)
+    }
+
     /// Tells of one revision. `deliver` says whether the watcher could be told; if not, it is forgotten here, and is
     /// behind from that revision on.
     pub fn publish(

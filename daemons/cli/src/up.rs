@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use consensus_core::NodeConfig;
+use consensus_core::{NodeConfig, Start};
 use consensus_etcd::{InitialCluster, Server, ServerConfig};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<u8> {
             data_dir.join("log"),
             at(port + PEER_OFFSET),
         );
-        node.bootstrap = Some(cluster.membership());
+        node.start = Start::Bootstrap(cluster.membership());
         let listener =
             TcpListener::bind(at(*port)).await.with_context(|| format!("listening on {}", at(*port)))?;
         let mut config = ServerConfig::new(node, data_dir.join("data"), name);

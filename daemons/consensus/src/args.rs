@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, net::ToSocketAddrs as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use consensus_core::{NodeConfig, Timing};
 use consensus_etcd::{InitialCluster, ServerConfig, authority};
 
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// All first members as NAME=URL,NAME=URL; this one alone if not given.
     #[arg(long, value_name = "LIST")]
     initial_cluster: Option<String>,
+    /// Whether the members begin a new cluster, or this one joins a cluster that has added it.
+    #[arg(long, value_enum, default_value_t = ClusterState::New)]
+    initial_cluster_state: ClusterState,
     /// Tells clusters apart that are made of the same members.
     #[arg(long, value_name = "TEXT", default_value = "etcd-cluster")]
     initial_cluster_token: String,
@@ -45,6 +48,9 @@ pub(crate) struct Args {
     /// Milliseconds without a heartbeat after which a member campaigns; at least five heartbeats.
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=600_000))]
     election_timeout: u64,
+    /// Entries after which the state is saved, and the log gets shorter.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10..))]
+    snapshot_count: u64,
     /// Allows plaintext on addresses other than loopback: whoever reaches one can read and write everything.
     #[arg(long)]
     allow_plaintext: bool,
@@ -53,11 +59,21 @@ pub(crate) struct Args {
     pub(crate) log_format: LogFormat,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ClusterState {
+    New,
+    Existing,
+}
+
 /// What a member is started with.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// Its node does not know yet who it is.
     pub(crate) server: ServerConfig,
     pub(crate) listen_clients: SocketAddr,
+    pub(crate) cluster: InitialCluster,
+    /// It joins a cluster that has added it, if it has no log.
+    pub(crate) joins: bool,
 }
 
 impl std::fmt::Debug for LogFormat {
@@ -99,10 +115,10 @@ impl Args {
         let list = self.initial_cluster.clone().unwrap_or_else(|| format!("{}={own}", self.name));
         let cluster =
             InitialCluster::parse(&list, &self.initial_cluster_token).context("--initial-cluster")?;
-        let id = cluster.member_id(&self.name).context("--name")?;
+        cluster.member_id(&self.name).context("--name")?;
         let data_dir = self.data_dir.clone().unwrap_or_else(|| format!("{}.consensus", self.name).into());
-        let mut node = NodeConfig::new(cluster.cluster_id(), id, data_dir.join("log"), listen_peers);
-        node.bootstrap = Some(cluster.membership());
+        let mut node = NodeConfig::new(0, 0, data_dir.join("log"), listen_peers);
+        node.snapshots.entries = self.snapshot_count;
         node.timing = Timing {
             heartbeat: Duration::from_millis(self.heartbeat_interval),
             election_timeout: Duration::from_millis(self.election_timeout),
@@ -112,6 +128,7 @@ impl Args {
         let advertised = self.advertise_client_urls.unwrap_or(self.listen_client_urls);
         server.client_urls = advertised.split(',').map(str::to_owned).collect();
         std::fs::create_dir_all(&data_dir).with_context(|| format!("--data-dir {}", data_dir.display()))?;
-        Ok(Settings { server, listen_clients })
+        let joins = self.initial_cluster_state == ClusterState::Existing;
+        Ok(Settings { server, listen_clients, cluster, joins })
     }
 }

@@ -23,7 +23,13 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
     let listener = TcpListener::bind(settings.listen_clients)
         .await
         .with_context(|| format!("listening for clients on {}", settings.listen_clients))?;
-    let server = Server::start(settings.server).await?;
+    let mut config = settings.server;
+    let node = &mut config.node;
+    let (tls, plaintext) = (node.tls.as_ref(), node.allow_plaintext);
+    let identity =
+        settings.cluster.identity(&node.log_dir, &config.name, settings.joins, tls, plaintext).await?;
+    (node.cluster, node.id, node.start) = (identity.cluster, identity.id, identity.start);
+    let server = Server::start(config).await?;
     let id = server.node().id();
     tracing::info!(
         member = format!("{id:x}"),

@@ -20,7 +20,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("consensus-raft", &["consensus-disk"]),
     ("consensus-rocks", &["consensus-disk"]),
     ("consensus-store", &["consensus-disk", "consensus-proto"]),
-    ("consensus-core", &["consensus-disk", "consensus-raft", "consensus-rocks", "dwcp-core"]),
+    (
+        "consensus-core",
+        &["consensus-disk", "consensus-raft", "consensus-rocks", "dwcp-core", "dwcp-transfer"],
+    ),
     (
         "consensus-etcd",
         &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "consensus-store"],

@@ -6,7 +6,7 @@
 use consensus_disk::Disk;
 use raft::{
     ProgressState, StateRole,
-    eraftpb::{self, MessageType},
+    eraftpb::{self, EntryType, MessageType},
 };
 
 use super::{Member, StepError};
@@ -53,11 +53,23 @@ impl<D: Disk> Member<D> {
             MessageType::MsgHeartbeat if message.commit > log.last_index() => {
                 return impossible("it commits what this member never had: has its data been lost?");
             }
-            MessageType::MsgSnapshot => return impossible("snapshots are not taken yet"),
+            MessageType::MsgSnapshot if message.get_snapshot().get_metadata().term > message.term => {
+                return impossible("a snapshot from the future");
+            }
             // raft-rs would pass it on again, to a leader of whom its sender has not heard.
             MessageType::MsgPropose if raft.state != StateRole::Leader => return Ok(None),
             MessageType::MsgPropose if message.get_entries().is_empty() => {
                 return impossible("a proposal of nothing");
+            }
+            MessageType::MsgPropose if raft.has_pending_conf() => {
+                // raft-rs would put nothing in its place, and whoever asked would wait for ever. So it is committed as a change
+                // that is not done.
+                for entry in message.mut_entries().iter_mut() {
+                    if entry.get_entry_type() == EntryType::EntryConfChangeV2 {
+                        entry.set_entry_type(EntryType::EntryNormal);
+                        entry.data.clear();
+                    }
+                }
             }
             MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if message.get_entries().len() != 1 => {
                 return impossible("a read without a number");
@@ -68,7 +80,7 @@ impl<D: Disk> Member<D> {
                     return impossible("it has entries that this leader does not have");
                 }
                 if message.request_snapshot != 0 {
-                    return impossible("snapshots are not sent yet");
+                    return impossible("it asks for a snapshot, which no member does");
                 }
                 message.reject_hint = message.reject_hint.min(log.last_index());
                 let probing = progress.state == ProgressState::Probe && message.reject;

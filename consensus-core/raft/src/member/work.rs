@@ -13,6 +13,7 @@ use crate::{
     membership::{MemberChange, Membership},
     message::Message,
     proposal::{self, Request},
+    snapshot::SnapshotMetadata,
 };
 
 /// One step. See the host contract of this crate for the order in which its parts are to be done.
@@ -26,6 +27,8 @@ pub struct Work {
     pub durability: Durability,
     /// Messages that promise what the batch holds: only after it is written.
     pub messages_after: Vec<Message>,
+    /// After the batch is written, the state machine is to be replaced by this snapshot, before anything else is applied.
+    pub restored: Option<SnapshotMetadata>,
     /// To be applied, in this order, after the batch is written.
     pub committed: Vec<Committed>,
     /// Indices to read at.
@@ -78,7 +81,15 @@ impl<D: Disk> Member<D> {
         let mut ready = self.raw.ready();
         let mut batch = Batch::default();
         let durability = if ready.must_sync() { Durability::Synced } else { Durability::Ordered };
+        // What was to be applied before a snapshot is in it.
+        let restored = (!ready.snapshot().is_empty()).then(|| {
+            self.committed.clear();
+            self.restoring.take().expect("raft-rs has only the snapshot that it was given")
+        });
         let log = self.raw.mut_store();
+        if let Some(metadata) = &restored {
+            log.restore(metadata, &mut batch);
+        }
         log.append(ready.take_entries(), &mut batch);
         // A new leader's first messages rest on its term, which has to be on the disk before.
         let new_term = ready
@@ -97,6 +108,7 @@ impl<D: Disk> Member<D> {
             batch,
             durability,
             messages_after: self.address(ready.take_persisted_messages()),
+            restored,
             committed: Vec::with_capacity(entries.len()),
             reads: ready.take_read_states().iter().filter_map(|state| self.read(state)).collect(),
         };
@@ -114,11 +126,14 @@ impl<D: Disk> Member<D> {
     /// The batch of the last step is written. More messages, for which the host has to wait no longer.
     pub fn written(&mut self) -> Vec<Message> {
         let ready = self.written.take().expect("a step is under way");
+        let restored = ready.snapshot().get_metadata().index;
         let mut light = self.raw.advance_append(ready);
         if let Some(commit) = light.commit_index() {
             self.raw.mut_store().hard_state.commit = commit;
             self.commit_unsaved = true;
         }
+        // Whether or not the state machine has it yet: raft-rs looks for entries after this one, and there are none before it.
+        self.applied(restored);
         self.committed.extend(light.take_committed_entries());
         self.address(light.take_messages())
     }
