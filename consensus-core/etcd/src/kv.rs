@@ -7,7 +7,7 @@ use consensus_proto::{
     },
     internal::internal_request::Request as Internal,
 };
-use consensus_store::{Response as Answer, check};
+use consensus_store::{Response as Answer, check, needs_room};
 use tonic::{Request, Response, Status};
 
 use crate::{server::Server, status};
@@ -40,6 +40,7 @@ impl Kv for Server {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
         check::put(&request).map_err(|error| status::store(&error))?;
+        self.check_room().await?;
         let Answer::Put(mut response) = self.propose(Internal::Put(request)).await? else {
             return Err(mismatch());
         };
@@ -70,6 +71,9 @@ impl Kv for Server {
             let mut response = self.shared.reader.txn(&request).map_err(|error| status::store(&error))?;
             self.complete(&mut response.header);
             return Ok(Response::new(response));
+        }
+        if needs_room(&request) {
+            self.check_room().await?;
         }
         let Answer::Txn(mut response) = self.propose(Internal::Txn(request)).await? else {
             return Err(mismatch());

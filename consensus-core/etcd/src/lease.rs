@@ -199,6 +199,7 @@ impl Lease for Server {
         if request.id == 0 {
             request.id = random_id()?;
         }
+        self.check_room().await?;
         let Answer::LeaseGrant(mut response) = self.propose(Internal::LeaseGrant(request)).await? else {
             return Err(mismatch());
         };

@@ -14,6 +14,7 @@ mod lock;
 mod machine;
 mod maintenance;
 mod queue;
+mod room;
 mod server;
 mod status;
 mod watch;

@@ -3,16 +3,21 @@
 use std::pin::Pin;
 
 use consensus_core::Role;
-use consensus_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest, DowngradeResponse,
-    HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
-    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
-    maintenance_server::Maintenance,
+use consensus_proto::{
+    etcdserverpb::{
+        AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest,
+        DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
+        MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+        maintenance_server::Maintenance,
+    },
+    internal::internal_request::Request as Internal,
 };
+use consensus_rocks::RocksDisk;
+use consensus_store::{Reader, Response as Answer, StoreError};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use crate::server::Server;
+use crate::{kv::mismatch, server::Server, status};
 
 /// The version of etcd's API that this is.
 const API_VERSION: &str = "3.5.0";
@@ -21,36 +26,51 @@ fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!("etcdserver: {what} is not implemented yet"))
 }
 
+impl Server {
+    /// Reads what takes long, on a thread where it is in nobody's way.
+    async fn read_much<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(Reader<RocksDisk>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let reader = self.shared.reader.clone();
+        let done = tokio::task::spawn_blocking(move || read(reader)).await;
+        done.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| status::store(&error))
+    }
+}
+
 #[tonic::async_trait]
 impl Maintenance for Server {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        match request.into_inner().action() {
-            // None can be raised yet.
-            AlarmAction::Get => {
-                Ok(Response::new(AlarmResponse { header: self.header_now(), alarms: Vec::new() }))
-            }
-            AlarmAction::Activate | AlarmAction::Deactivate => Err(not_yet("raising alarms")),
-        }
+        let Answer::Alarm(mut response) = self.propose(Internal::Alarm(request.into_inner())).await? else {
+            return Err(mismatch());
+        };
+        response.header = self.header_now();
+        Ok(Response::new(response))
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let shared = &self.shared;
-        let status = shared.node.status();
-        let bytes = shared.reader.disk().file_bytes() as i64;
+        let member = shared.node.status();
+        let disk = shared.reader.disk();
         let mut errors = Vec::new();
-        if status.leader.is_none() {
+        if member.leader.is_none() {
             errors.push("etcdserver: no leader".to_owned());
+        }
+        for alarm in shared.reader.alarms().map_err(|error| status::store(&error))? {
+            // As etcd prints it.
+            let text = format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name());
+            errors.push(text);
         }
         Ok(Response::new(StatusResponse {
             header: self.header_now(),
             version: API_VERSION.to_owned(),
-            db_size: bytes,
-            leader: status.leader.unwrap_or_default(),
-            raft_index: status.commit,
-            raft_term: status.term,
-            raft_applied_index: status.applied,
+            db_size: disk.bytes() as i64,
+            leader: member.leader.unwrap_or_default(),
+            raft_index: member.commit,
+            raft_term: member.term,
+            raft_applied_index: member.applied,
             errors,
-            db_size_in_use: bytes,
+            db_size_in_use: disk.bytes_in_use() as i64,
             is_learner: shared.node.membership().is_learner(shared.node.id()),
             ..Default::default()
         }))
@@ -60,15 +80,29 @@ impl Maintenance for Server {
         &self,
         _request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        Err(not_yet("defragmentation"))
+        let disk = self.shared.reader.disk();
+        tokio::task::spawn_blocking(move || disk.compact())
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| status::store(&error.into()))?;
+        Ok(Response::new(DefragmentResponse { header: self.header_now() }))
     }
 
     async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        Err(not_yet("the hash"))
+        let hash = self.read_much(|reader| reader.hash_of_everything()).await?;
+        Ok(Response::new(HashResponse { header: self.header_now(), hash }))
     }
 
-    async fn hash_kv(&self, _request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
-        Err(not_yet("the hash of keys"))
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        let revision = request.into_inner().revision;
+        let (hash, revision) = self.read_much(move |reader| reader.hash_of_keys(revision)).await?;
+        let compact_revision = self.shared.reader.compacted();
+        Ok(Response::new(HashKvResponse {
+            header: self.header_now(),
+            hash,
+            compact_revision,
+            hash_revision: revision,
+        }))
     }
 
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
@@ -93,7 +127,7 @@ impl Maintenance for Server {
             return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
         }
         let mut changes = node.watch_status();
-        node.transfer_leader(target).map_err(crate::status::propose)?;
+        node.transfer_leader(target).map_err(status::propose)?;
         let moved = changes.wait_for(|status| status.leader == Some(target));
         // What it gives holds the status for reading: it must be gone before anyone looks at the status again.
         let moved =

@@ -22,6 +22,7 @@ use tonic::{Status, transport::server::TcpIncoming};
 use crate::{
     lease,
     machine::{Machine, News},
+    room::{self, Room},
     status,
 };
 
@@ -46,6 +47,10 @@ pub struct ServerConfig {
     pub request_bytes_max: usize,
     /// Most operations in one list of a transaction.
     pub txn_ops_max: usize,
+    /// Bytes of data with which nothing that needs room is taken any more.
+    pub quota_bytes: u64,
+    /// Bytes that the file system must have left, or nothing that needs room is taken.
+    pub reserve_bytes: u64,
 }
 
 impl ServerConfig {
@@ -58,6 +63,8 @@ impl ServerConfig {
             client_urls: Vec::new(),
             request_bytes_max: 1536 << 10,
             txn_ops_max: 128,
+            quota_bytes: 2 << 30,
+            reserve_bytes: 128 << 20,
         }
     }
 }
@@ -105,6 +112,7 @@ pub(crate) struct Shared {
     pub(crate) node: Node<Result<Response, StoreError>>,
     pub(crate) reader: Reader<RocksDisk>,
     pub(crate) news: Arc<News>,
+    pub(crate) room: Room,
     pub(crate) request_timeout: Duration,
     /// True once the server stops: whoever works for it ends.
     pub(crate) closing: watch::Sender<bool>,
@@ -125,12 +133,13 @@ impl Server {
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);
-        let shared = Shared { config, node, reader, news, request_timeout, closing };
+        let shared = Shared { config, node, reader, news, room: Room::default(), request_timeout, closing };
         let server = Self { shared: Arc::new(shared) };
         tokio::spawn(close_with_node(server.clone()));
         tokio::spawn(lease::expire(server.clone()));
         tokio::spawn(lease::answer_peers(server.clone(), questions));
         tokio::spawn(publish(server.clone()));
+        tokio::spawn(room::watch(server.clone()));
         Ok(server)
     }
 

@@ -10,7 +10,8 @@ pub(crate) fn store(error: &StoreError) -> Status {
         StoreError::LeaseNotFound => Code::NotFound,
         StoreError::LeaseExists => Code::FailedPrecondition,
         StoreError::Disk(_) => Code::Unavailable,
-        StoreError::Damaged { .. } => Code::DataLoss,
+        StoreError::NoSpace => Code::ResourceExhausted,
+        StoreError::CorruptMember | StoreError::Damaged { .. } => Code::DataLoss,
         _ => Code::InvalidArgument,
     };
     Status::new(code, error.to_string())

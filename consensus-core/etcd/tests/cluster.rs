@@ -11,7 +11,6 @@ use consensus_proto::{
         RangeRequest, RequestOp, StatusRequest, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
         cluster_client::ClusterClient,
         compare::{CompareResult, CompareTarget, TargetUnion},
-        kv_client::KvClient,
         lease_client::LeaseClient,
         maintenance_client::MaintenanceClient,
         request_op,
@@ -26,7 +25,7 @@ use consensus_proto::{
 use support::{Cluster, get, put, value};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming, transport::Channel};
+use tonic::{Code, Streaming};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_member_takes_all_have() {

@@ -155,13 +155,28 @@ impl RocksDisk {
         self.db.cancel_all_background_work(false);
     }
 
-    /// Bytes of the files.
-    pub fn file_bytes(&self) -> u64 {
-        let of = |name: &String| {
-            let family = self.db.cf_handle(name)?;
-            self.db.property_int_value_cf(family, "rocksdb.total-sst-files-size").ok()?
-        };
+    fn sum(&self, property: &str) -> u64 {
+        let of = |name: &String| self.db.property_int_value_cf(self.db.cf_handle(name)?, property).ok()?;
         self.names.iter().filter_map(of).sum()
+    }
+
+    /// Bytes that it takes: files, and what is yet to be written to them.
+    pub fn bytes(&self) -> u64 {
+        self.sum("rocksdb.total-sst-files-size") + self.sum("rocksdb.cur-size-all-mem-tables")
+    }
+
+    /// Bytes that would be left if everything that was replaced or deleted were gone, about.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.sum("rocksdb.estimate-live-data-size") + self.sum("rocksdb.cur-size-all-mem-tables")
+    }
+
+    /// Gives back the room of what was replaced or deleted.
+    pub fn compact(&self) -> Result<(), DiskError> {
+        self.flush()?;
+        for space in 0..self.names.len() {
+            self.db.compact_range_cf(self.family(Space(space as u8)), None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
     }
 }
 

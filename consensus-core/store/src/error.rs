@@ -31,6 +31,10 @@ pub enum StoreError {
     LeaseExists,
     #[error("etcdserver: too large lease TTL")]
     LeaseTtlTooLarge,
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    #[error("etcdserver: corrupt cluster")]
+    CorruptMember,
     /// The request makes no sense, and etcd has no text of its own for it.
     #[error("etcdserver: invalid request: {0}")]
     Invalid(&'static str),

@@ -10,8 +10,10 @@
 //!
 //! Deliberately not here: Raft, gRPC, threads, time.
 
+mod alarm;
 pub mod check;
 mod error;
+mod hash;
 mod keys;
 mod lessor;
 mod range;
@@ -22,6 +24,7 @@ mod version;
 mod view;
 mod watch;
 
+pub use alarm::needs_room;
 pub use error::StoreError;
 pub use keys::SPACES;
 pub use lessor::Lessor;

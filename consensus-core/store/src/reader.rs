@@ -9,8 +9,8 @@ use bytes::Bytes;
 use consensus_disk::{Disk, Order};
 use consensus_proto::{
     etcdserverpb::{
-        RangeRequest, RangeResponse, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
-        request_op::Request as Asked, response_op::Response as Answer,
+        AlarmMember, AlarmType, RangeRequest, RangeResponse, ResponseHeader, ResponseOp, TxnRequest,
+        TxnResponse, request_op::Request as Asked, response_op::Response as Answer,
     },
     mvccpb::Event,
 };
@@ -19,6 +19,7 @@ use prost::Message as _;
 
 use crate::{
     StoreError,
+    alarm::Alarms,
     keys::{self, HISTORY, LEASE_KEYS, LEASES},
     range,
     store::{Changes, Published, Store},
@@ -191,6 +192,11 @@ impl<D: Disk> Reader<D> {
         let (before, after) = (at(revision - 1)?, at(revision)?);
         let after = after.unwrap_or_else(|| crate::version::Version::deleted_at(revision));
         Ok(txn::event(key.clone(), before.as_ref(), &after))
+    }
+
+    /// The alarms that members have raised.
+    pub fn alarms(&self) -> Result<Vec<AlarmMember>, StoreError> {
+        Ok(Alarms::read(&*self.disk())?.list(AlarmType::None.into()))
     }
 
     /// The leases and their time to live in seconds.

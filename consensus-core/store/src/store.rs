@@ -13,8 +13,9 @@ use bytes::{Buf, BufMut, Bytes};
 use consensus_disk::{Batch, Disk, Durability, Order};
 use consensus_proto::{
     etcdserverpb::{
-        CompactionRequest, CompactionResponse, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse,
-        LeaseRevokeRequest, LeaseRevokeResponse, PutResponse, ResponseHeader, TxnResponse,
+        AlarmResponse, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeResponse,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutResponse,
+        ResponseHeader, TxnResponse,
     },
     internal::{InternalRequest, internal_request::Request},
     mvccpb::Event,
@@ -23,6 +24,7 @@ use prost::Message as _;
 
 use crate::{
     StoreError,
+    alarm::{self, Alarms},
     keys::{self, HISTORY, LEASE_KEYS, LEASES, META, VERSIONS},
     txn::Txn,
     version::Version,
@@ -64,6 +66,7 @@ pub enum Response {
     Compact(CompactionResponse),
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke(LeaseRevokeResponse),
+    Alarm(AlarmResponse),
 }
 
 /// All changes of one revision, in order.
@@ -104,6 +107,7 @@ pub struct Store<D> {
     compacted: i64,
     applied: u64,
     pub(crate) leases: BTreeMap<i64, Lease>,
+    alarms: Alarms,
     /// Of the batch that is being applied.
     pub(crate) overlay: Overlay,
     pub(crate) batch: Batch,
@@ -122,6 +126,7 @@ impl<D: Disk> Store<D> {
         };
         let mut store = Self {
             leases: read_leases(&*disk)?,
+            alarms: Alarms::read(&*disk)?,
             disk,
             published: Arc::new(published),
             revision,
@@ -141,6 +146,7 @@ impl<D: Disk> Store<D> {
         let State { applied, revision, compacted } = State::read(&*disk)?;
         assert!(applied >= self.applied, "entry {applied} after {}", self.applied);
         self.leases = read_leases(&*disk)?;
+        self.alarms = Alarms::read(&*disk)?;
         (self.applied, self.revision, self.compacted) = (applied, revision, compacted);
         let before = std::mem::replace(&mut self.disk, Arc::clone(&disk));
         self.remove_old(compacted)?;
@@ -200,6 +206,7 @@ impl<D: Disk> Store<D> {
     }
 
     fn apply_one(&mut self, request: Request, applied: &mut Applied) -> Result<Response, StoreError> {
+        self.check_alarms(&request)?;
         match request {
             Request::Put(request) => self.transact(applied, |txn| Ok(Response::Put(txn.put(&request)?))),
             Request::DeleteRange(request) => {
@@ -209,8 +216,28 @@ impl<D: Disk> Store<D> {
             Request::Compaction(request) => self.compact(&request),
             Request::LeaseGrant(request) => self.grant(&request, applied),
             Request::LeaseRevoke(request) => self.revoke(&request, applied),
-            Request::Alarm(_) => Err(StoreError::Invalid("alarms are not implemented")),
+            Request::Alarm(request) => {
+                let alarms = self.alarms.apply(&request, &mut self.batch);
+                Ok(Response::Alarm(AlarmResponse { header: self.header(), alarms }))
+            }
         }
+    }
+
+    /// While a member has no room, nothing that needs some is done; if one's data is damaged, nothing at all.
+    fn check_alarms(&self, request: &Request) -> Result<(), StoreError> {
+        let needs_room = match request {
+            Request::Alarm(_) => return Ok(()),
+            Request::Put(_) | Request::LeaseGrant(_) => true,
+            Request::Txn(request) => alarm::needs_room(request),
+            _ => false,
+        };
+        if self.alarms.is_raised(AlarmType::Corrupt) {
+            return Err(StoreError::CorruptMember);
+        }
+        if needs_room && self.alarms.is_raised(AlarmType::Nospace) {
+            return Err(StoreError::NoSpace);
+        }
+        Ok(())
     }
 
     /// Runs `body` as one revision: all of its changes or none.
@@ -230,7 +257,10 @@ impl<D: Disk> Store<D> {
                     Response::Put(response) => response.header = header,
                     Response::DeleteRange(response) => response.header = header,
                     Response::Txn(response) => response.header = header,
-                    Response::Compact(_) | Response::LeaseGrant(_) | Response::LeaseRevoke(_) => {}
+                    Response::Compact(_)
+                    | Response::LeaseGrant(_)
+                    | Response::LeaseRevoke(_)
+                    | Response::Alarm(_) => {}
                 }
                 Ok(response)
             }

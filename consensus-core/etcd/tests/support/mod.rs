@@ -24,6 +24,9 @@ pub(crate) struct Cluster {
     pub(crate) members: Vec<Option<Member>>,
     /// Entries after which the state is saved and the log gets shorter.
     snapshot_entries: u64,
+    /// Of members that start from now on.
+    pub(crate) quota_bytes: u64,
+    pub(crate) reserve_bytes: u64,
 }
 
 /// Threads that still use RocksDB while the process ends would abort it.
@@ -61,7 +64,15 @@ impl Cluster {
         let list: Vec<_> = peers.iter().enumerate().map(|(n, addr)| format!("m{n}=http://{addr}")).collect();
         let initial = InitialCluster::parse(&list.join(","), "test").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self { folder, initial, peers, members: Vec::new(), snapshot_entries };
+        let mut cluster = Self {
+            folder,
+            initial,
+            peers,
+            members: Vec::new(),
+            snapshot_entries,
+            quota_bytes: 2 << 30,
+            reserve_bytes: 1 << 20,
+        };
         for n in 0..count {
             let member = cluster.member(n).await;
             cluster.members.push(Some(member));
@@ -109,6 +120,7 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clients = listener.local_addr().unwrap();
         let mut config = ServerConfig::new(node, folder.join("data"), name);
+        (config.quota_bytes, config.reserve_bytes) = (self.quota_bytes, self.reserve_bytes);
         config.client_urls = vec![format!("http://{clients}")];
         let server = Server::start(config).await.map_err(|error| error.to_string())?;
         let served = server.clone();

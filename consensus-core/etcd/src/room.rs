@@ -1,0 +1,91 @@
+//! Room for data: the quota, and what the file system has left.
+//!
+//! A member that has none raises the alarm NOSPACE, and then no member takes what needs room. An operator ends it, as in
+//! etcd; one that was raised because the file system was full also ends when it has room again.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
+use consensus_proto::{
+    etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction},
+    internal::internal_request::Request as Internal,
+};
+use consensus_store::StoreError;
+use tonic::Status;
+
+use crate::{server::Server, status};
+
+/// How often it is looked at. What comes in meanwhile must fit into the reserve.
+const LOOK: Duration = Duration::from_millis(200);
+/// How much more than the reserve must be free for the alarm to end.
+const ENOUGH: u64 = 2;
+
+/// Whether there is room, as of the last look.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    over_quota: AtomicBool,
+    disk_full: AtomicBool,
+    /// This member has raised the alarm because of the file system, and ends it.
+    raised_for_disk: AtomicBool,
+}
+
+/// Bytes that the file system of a folder has left for us.
+fn free(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Looks at the room for as long as the server runs.
+pub(crate) async fn watch(server: Server) {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = server.closing() => return,
+        }
+        server.look_for_room().await;
+    }
+}
+
+impl Server {
+    async fn look_for_room(&self) {
+        let shared = &self.shared;
+        let (config, room) = (&shared.config, &shared.room);
+        room.over_quota.store(shared.reader.disk().bytes() >= config.quota_bytes, Relaxed);
+        // A file system that does not say has room.
+        let free = free(&config.data_dir).unwrap_or(u64::MAX);
+        let full = free < config.reserve_bytes;
+        room.disk_full.store(full, Relaxed);
+        if full && !room.raised_for_disk.load(Relaxed) {
+            tracing::error!(free, reserve = config.reserve_bytes, "the file system is full");
+            // If it does not succeed, the next look tries again.
+            room.raised_for_disk.store(self.set_alarm(AlarmAction::Activate).await.is_ok(), Relaxed);
+        } else if free / ENOUGH >= config.reserve_bytes && room.raised_for_disk.load(Relaxed) {
+            tracing::info!(free, "the file system has room again");
+            room.raised_for_disk.store(self.set_alarm(AlarmAction::Deactivate).await.is_err(), Relaxed);
+        }
+    }
+
+    async fn set_alarm(&self, action: AlarmAction) -> Result<(), Status> {
+        let request = AlarmRequest {
+            action: action.into(),
+            member_id: self.shared.node.id(),
+            alarm: AlarmType::Nospace.into(),
+        };
+        self.propose(Internal::Alarm(request)).await.map(drop)
+    }
+
+    /// Refuses what needs room if there is none, and tells all members.
+    pub(crate) async fn check_room(&self) -> Result<(), Status> {
+        let room = &self.shared.room;
+        if !room.over_quota.load(Relaxed) && !room.disk_full.load(Relaxed) {
+            return Ok(());
+        }
+        self.set_alarm(AlarmAction::Activate).await?;
+        Err(status::store(&StoreError::NoSpace))
+    }
+}
