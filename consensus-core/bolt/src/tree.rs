@@ -17,7 +17,7 @@ pub(crate) struct Output<W: Write> {
     pub(crate) page_bytes: usize,
     /// The page that is written next.
     pub(crate) next: u64,
-    /// A page may be there in part: what follows would be out of place.
+    /// A page is missing or there in part: a file without it would not be what was put.
     failed: bool,
 }
 
@@ -31,11 +31,11 @@ impl<W: Write + Seek> Output<W> {
         if self.failed {
             return Err(WriteError::FailedEarlier);
         }
+        self.failed = true;
         let next = self.next + (bytes.len() / self.page_bytes) as u64;
         if next * self.page_bytes as u64 > FILE_BYTES_MAX {
             return Err(WriteError::FileTooLong);
         }
-        self.failed = true;
         self.inner.write_all(bytes).map_err(|source| WriteError::Io { action: "write", source })?;
         self.failed = false;
         self.next = next;
@@ -74,11 +74,11 @@ impl Node {
         &self.data[..self.elements.first().map_or(0, |element| element.key_len)]
     }
 
-    /// Takes the last element out of it.
-    fn split_last(&mut self) -> Option<(Vec<u8>, u64)> {
-        let element = self.elements.pop()?;
-        let key = self.data.split_off(self.data.len() - element.key_len - element.value_len);
-        Some((key, element.child))
+    /// Takes the last of a branch's elements out of it.
+    fn split_last(&mut self) -> (Vec<u8>, u64) {
+        let element = self.elements.pop().expect("a full branch has elements");
+        let key = self.data.split_off(self.data.len() - element.key_len);
+        (key, element.child)
     }
 
     /// Appends it as a run of pages and is empty again. Gives the first page's number.
@@ -232,7 +232,7 @@ fn write_full_branch<W: Write + Seek>(
     if node.elements.len() < 3 || node.bytes_with(key_len) <= output.page_bytes {
         return Ok(None);
     }
-    let Some((last_key, last_child)) = node.split_last() else { return Ok(None) };
+    let (last_key, last_child) = node.split_last();
     let first_key = node.first_key().to_vec();
     let page = node.write(output)?;
     node.elements.push(Element { key_len: last_key.len(), value_len: 0, flags: 0, child: last_child });

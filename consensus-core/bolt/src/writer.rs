@@ -56,7 +56,7 @@ impl<W: Write + Seek> Writer<W> {
         Ok(())
     }
 
-    /// Adds a pair to the bucket. Keys ascend.
+    /// Adds a pair to the bucket, which must have been named before. Keys ascend.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), WriteError> {
         let bucket = self.open.as_mut().expect("a bucket comes before its pairs");
         bucket.tree.push(&mut self.output, key, value)

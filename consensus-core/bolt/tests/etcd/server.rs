@@ -25,8 +25,10 @@ pub(crate) fn programs_are_there() -> bool {
     })
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Two, held at the same time so that they differ.
+fn free_ports() -> [u16; 2] {
+    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// What it prints, on standard error if it fails.
@@ -51,8 +53,7 @@ impl Drop for Etcd {
 
 impl Etcd {
     pub(crate) fn start(data: &Path) -> Self {
-        let (client, peer) = (free_port(), free_port());
-        let (endpoint, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let [endpoint, peer] = free_ports().map(|port| format!("http://127.0.0.1:{port}"));
         let log = data.with_extension("log");
         let process = Command::new("etcd")
             .args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint])
