@@ -195,7 +195,7 @@ fn each_damage_of_a_page_is_told_as_what_it_is() {
         ("its number", leaf, &[9][..], PageFault::Number { found: 9 }),
         ("its kind", leaf + 8, &[4], PageFault::Kind { found: 4 }),
         ("more elements than fit", leaf + 10, &[255, 255], PageFault::Bounds { element: 0 }),
-        ("overflow past the end", leaf + 12, &[200], PageFault::OutsideFile),
+        ("overflow past the end", leaf + 12, &[3], PageFault::OutsideFile),
         ("a position inside the elements", element(0) + 4, &[16], PageFault::Bounds { element: 0 }),
         ("a key past the end", element(1) + 8, &[0, 8], PageFault::Bounds { element: 1 }),
         ("a position near 2^32", element(2) + 4, &[255; 4], PageFault::Bounds { element: 2 }),
