@@ -102,6 +102,13 @@ mod tests {
         assert_eq!(key, b"\0\0\0\0\0\0\x01\x02_\0\0\0\0\0\0\0\x03t");
     }
 
+    /// Numbers of leasepb's fields: etcd itself tells a remaining time only once it has made a checkpoint.
+    #[test]
+    fn a_lease_is_laid_out_as_in_etcd() {
+        let lease = Lease { id: 1, ttl: 2, remaining_ttl: 3 };
+        assert_eq!(prost::Message::encode_to_vec(&lease), [1 << 3, 1, 2 << 3, 2, 3 << 3, 3]);
+    }
+
     #[test]
     fn what_is_no_revision_is_refused() {
         let good = Revision { main: 5, sub: 0 }.encode_key(false);
