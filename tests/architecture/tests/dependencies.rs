@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-transfer", &["dwcp-core"]),
     ("consensus-disk", &[]),
     ("consensus-proto", &[]),
+    ("consensus-bolt", &["consensus-proto"]),
     ("consensus-raft", &["consensus-disk"]),
     ("consensus-rocks", &["consensus-disk"]),
     ("consensus-store", &["consensus-disk", "consensus-proto"]),
