@@ -14,10 +14,13 @@ mod lock;
 mod machine;
 mod maintenance;
 mod queue;
+mod restore;
 mod room;
 mod server;
+mod snapshot;
 mod status;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
+pub use restore::{Restore, RestoreError, Restored};
 pub use server::{Server, ServerConfig, ServerError};

@@ -117,7 +117,7 @@ impl StateMachine for Machine {
             disk.copy_to(&folder)?;
             // What is applied meanwhile may be in it.
             let copy = RocksDisk::open_to_read(&folder, Kind::Data, consensus_store::SPACES)?;
-            Ok(consensus_store::applied_on(&copy)?)
+            Ok(consensus_store::export::summary(&copy)?.applied)
         })
     }
 

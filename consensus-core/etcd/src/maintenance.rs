@@ -14,7 +14,7 @@ use consensus_proto::{
 };
 use consensus_rocks::RocksDisk;
 use consensus_store::{Reader, Response as Answer, StoreError};
-use tokio_stream::Stream;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use crate::{kv::mismatch, server::Server, status};
@@ -111,7 +111,8 @@ impl Maintenance for Server {
         &self,
         _request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_yet("the snapshot"))
+        let messages = self.snapshot_messages().await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
     async fn move_leader(

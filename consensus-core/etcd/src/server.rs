@@ -16,14 +16,17 @@ use consensus_proto::{
 use consensus_rocks::{Home, RocksDisk};
 use consensus_store::{Reader, Response, Store, StoreError};
 use prost::Message as _;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tonic::{Status, transport::server::TcpIncoming};
 
 use crate::{
     lease,
     machine::{Machine, News},
     room::{self, Room},
-    status,
+    snapshot, status,
 };
 
 /// Bytes that a request may have beside its keys and values, as in etcd.
@@ -113,6 +116,8 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader<RocksDisk>,
     pub(crate) news: Arc<News>,
     pub(crate) room: Room,
+    /// Places for snapshots that are taken.
+    pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) request_timeout: Duration,
     /// True once the server stops: whoever works for it ends.
     pub(crate) closing: watch::Sender<bool>,
@@ -133,7 +138,16 @@ impl Server {
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);
-        let shared = Shared { config, node, reader, news, room: Room::default(), request_timeout, closing };
+        let shared = Shared {
+            config,
+            node,
+            reader,
+            news,
+            room: Room::default(),
+            snapshots: Arc::new(Semaphore::new(snapshot::AT_ONCE)),
+            request_timeout,
+            closing,
+        };
         let server = Self { shared: Arc::new(shared) };
         tokio::spawn(close_with_node(server.clone()));
         tokio::spawn(lease::expire(server.clone()));

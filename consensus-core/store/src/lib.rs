@@ -13,6 +13,7 @@
 mod alarm;
 pub mod check;
 mod error;
+pub mod export;
 mod hash;
 mod keys;
 mod lessor;
@@ -29,5 +30,5 @@ pub use error::StoreError;
 pub use keys::SPACES;
 pub use lessor::Lessor;
 pub use reader::Reader;
-pub use store::{Applied, Changes, LeaseChange, Response, Store, applied_on};
+pub use store::{Applied, Changes, LeaseChange, Response, Store};
 pub use watch::{Hub, WatchRange, WatcherId};

@@ -351,14 +351,14 @@ impl<D: Disk> Store<D> {
 }
 
 /// Where a store is.
-struct State {
-    applied: u64,
-    revision: i64,
-    compacted: i64,
+pub(crate) struct State {
+    pub(crate) applied: u64,
+    pub(crate) revision: i64,
+    pub(crate) compacted: i64,
 }
 
 impl State {
-    fn read(disk: &dyn Disk) -> Result<Self, StoreError> {
+    pub(crate) fn read(disk: &dyn Disk) -> Result<Self, StoreError> {
         match disk.get(META, STATE)? {
             None => Ok(Self { applied: 0, revision: 1, compacted: 0 }),
             Some(mut state) if state.len() == 24 => Ok(Self {
@@ -370,7 +370,7 @@ impl State {
         }
     }
 
-    fn put(&self, batch: &mut Batch) {
+    pub(crate) fn put(&self, batch: &mut Batch) {
         let mut state = Vec::with_capacity(24);
         state.put_u64_le(self.applied);
         state.put_i64_le(self.revision);
@@ -379,12 +379,7 @@ impl State {
     }
 }
 
-/// Index of the last entry that is applied in the store on a disk.
-pub fn applied_on(disk: &dyn Disk) -> Result<u64, StoreError> {
-    Ok(State::read(disk)?.applied)
-}
-
-fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {
+pub(crate) fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {
     let mut leases: BTreeMap<i64, Lease> = BTreeMap::new();
     let mut failed = None;
     disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| match (key.try_into(), ttl.try_into()) {

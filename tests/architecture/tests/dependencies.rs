@@ -27,7 +27,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "consensus-etcd",
-        &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "consensus-store"],
+        &[
+            "consensus-bolt",
+            "consensus-core",
+            "consensus-disk",
+            "consensus-proto",
+            "consensus-rocks",
+            "consensus-store",
+        ],
     ),
     ("novacron-consensus", &["consensus-core", "consensus-etcd"]),
     ("novacron-settings", &["dwcp-core"]),

@@ -27,6 +27,7 @@ pub(crate) struct Cluster {
     /// Of members that start from now on.
     pub(crate) quota_bytes: u64,
     pub(crate) reserve_bytes: u64,
+    pub(crate) force_new_cluster: bool,
 }
 
 /// Threads that still use RocksDB while the process ends would abort it.
@@ -60,25 +61,34 @@ impl Cluster {
 
     /// The same, with logs that get shorter after so many entries.
     pub(crate) async fn start_with(count: usize, snapshot_entries: u64) -> Self {
+        let mut cluster = Self::prepare(count).await;
+        cluster.snapshot_entries = snapshot_entries;
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// Members that do not run yet.
+    pub(crate) async fn prepare(count: usize) -> Self {
         let peers = free_ports(count).await;
         let list: Vec<_> = peers.iter().enumerate().map(|(n, addr)| format!("m{n}=http://{addr}")).collect();
-        let initial = InitialCluster::parse(&list.join(","), "test").unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self {
-            folder,
-            initial,
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            initial: InitialCluster::parse(&list.join(","), "test").unwrap(),
             peers,
             members: Vec::new(),
-            snapshot_entries,
+            snapshot_entries: 10_000,
             quota_bytes: 2 << 30,
             reserve_bytes: 1 << 20,
-        };
-        for n in 0..count {
-            let member = cluster.member(n).await;
-            cluster.members.push(Some(member));
+            force_new_cluster: false,
         }
-        cluster.leader().await;
-        cluster
+    }
+
+    pub(crate) async fn start_all(&mut self) {
+        for n in 0..self.peers.len() {
+            let member = self.member(n).await;
+            self.members.push(Some(member));
+        }
+        self.leader().await;
     }
 
     async fn member(&self, n: usize) -> Member {
@@ -115,6 +125,7 @@ impl Cluster {
         let mut node = NodeConfig::new(identity.cluster, identity.id, log, at);
         node.start = identity.start;
         node.snapshots.entries = self.snapshot_entries;
+        node.force_new_cluster = self.force_new_cluster;
         node.timing =
             Timing { heartbeat: Duration::from_millis(50), election_timeout: Duration::from_millis(500) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
