@@ -43,6 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Measures and checks, and is used by nothing.
     ("dwcp-benches", &["consensus-proto"]),
     ("dwcp-lab", &[]),
+    ("linearizability", &[]),
     ("architecture", &[]),
 ];
 
