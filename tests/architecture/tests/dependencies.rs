@@ -44,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-benches", &["consensus-proto"]),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
+    ("chaos", &["consensus-proto", "dwcp-lab", "linearizability"]),
     ("architecture", &[]),
 ];
 
