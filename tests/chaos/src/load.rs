@@ -55,9 +55,11 @@ impl Load {
             let clients = clients.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             worked.and(clients)
         })?;
-        let last = client(self.clients);
-        clients.push(network.enter_clients(|| runtime()?.block_on(read_everything(last)))?);
         cluster.ensure_alive()?;
+        let last = client(self.clients);
+        let last = network.enter_clients(|| runtime()?.block_on(read_everything(last)));
+        cluster.ensure_alive()?;
+        clients.push(last?);
         Ok(recording(clients))
     }
 }

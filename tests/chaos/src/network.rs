@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use dwcp_lab::namespace::Namespace;
 
 use crate::MEMBERS;
@@ -167,7 +167,13 @@ impl Network {
         let Self::Bridged { bridge, .. } = self else {
             bail!("nothing can be cut on loopback");
         };
-        batch(bridge, &[format!("link set port{member} type bridge_slave state {state}")])
+        // `ip link set type bridge_slave state` is accepted and does nothing.
+        let mut command = Command::new("bridge");
+        command.args(["link", "set", "dev", &format!("port{member}"), "state", &state.to_string()]);
+        bridge.confine(&mut command);
+        let output = command.output().context("run `bridge` (Debian package iproute2)")?;
+        ensure!(output.status.success(), "bridge: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
     }
 
     /// Whether what others send to a member, and what it sends to them, goes to nobody.

@@ -148,7 +148,7 @@ fn a_member_that_ends_by_itself_is_an_error_and_nothing_is_left() {
     let killed = nix::unistd::Pid::from_raw(processes[1] as i32);
     nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
     let error = run(&mut cluster, &load(Reads::Linearizable), &[]).unwrap_err().to_string();
-    assert!(error.contains("member 1 "), "{error}");
+    assert!(error.contains("member 1 ended by itself"), "{error}");
     let folder = cluster.folder();
     assert!(folder.is_dir());
     drop(cluster);
