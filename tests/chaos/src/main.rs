@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use chaos::{Cluster, Load, Network, Reads, Recording, Schedule, run};
+use chaos::{Cluster, Load, Network, ROUNDS_MAX, Reads, Recording, Schedule, run};
 use clap::Parser;
 use dwcp_lab::sweep;
 use linearizability::Verdict;
@@ -18,8 +18,8 @@ use linearizability::Verdict;
 #[command(version)]
 struct Args {
     /// Faults, one after the other.
-    #[arg(long, default_value_t = 100)]
-    rounds: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=i64::from(ROUNDS_MAX)))]
+    rounds: u16,
     /// Repeats the faults of an earlier run; the time if not given.
     #[arg(long)]
     seed: Option<u64>,
@@ -55,7 +55,7 @@ fn main() -> Result<ExitCode> {
     } else {
         Network::bridged().context("without namespaces there is --loopback")?
     };
-    let rounds: Vec<_> = Schedule::new(seed, !args.loopback).take(args.rounds).collect();
+    let rounds: Vec<_> = Schedule::new(seed, !args.loopback).take(args.rounds.into()).collect();
     let mut cluster = Cluster::start(&program, network)?;
     let load = Load { clients: args.clients, seed, reads: Reads::Linearizable };
     let recording = match run(&mut cluster, &load, &rounds) {
