@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,6 +29,9 @@ struct Args {
     /// Members on loopback, where nothing can be cut: for a machine without namespaces.
     #[arg(long)]
     loopback: bool,
+    /// Clients read whatever a member has: shows what a violation looks like.
+    #[arg(long)]
+    serializable: bool,
     /// The `novacron-consensus` binary; the one beside this if not given.
     #[arg(long)]
     consensus: Option<PathBuf>,
@@ -57,7 +60,8 @@ fn main() -> Result<ExitCode> {
     };
     let rounds: Vec<_> = Schedule::new(seed, !args.loopback).take(args.rounds.into()).collect();
     let mut cluster = Cluster::start(&program, network)?;
-    let load = Load { clients: args.clients, seed, reads: Reads::Linearizable };
+    let reads = if args.serializable { Reads::Serializable } else { Reads::Linearizable };
+    let load = Load { clients: args.clients, seed, reads };
     let recording = match run(&mut cluster, &load, &rounds) {
         Ok(recording) => recording,
         Err(error) => {
@@ -85,15 +89,16 @@ fn summary(recording: &Recording) -> String {
 }
 
 fn judge(recording: &Recording, cluster: &Cluster, evidence: &Path) -> Result<ExitCode> {
+    let start = Instant::now();
     let why = match recording.verdict() {
         Verdict::Linearizable => {
-            println!("linearizable");
+            println!("linearizable, which took {:.1?} to find out", start.elapsed());
             return Ok(ExitCode::SUCCESS);
         }
         Verdict::Violation(violation) => {
             format!("NOT linearizable\n{}", violation.explain(&recording.operations))
         }
-        Verdict::Unknown { key } => format!("key {key}: the checker's limit is reached"),
+        Verdict::Unknown { key } => format!("key {key}: the checker's limit is reached\n"),
     };
     println!("{why}history and logs are in {}", evidence.display());
     cluster.keep_logs(make(evidence)?)?;
