@@ -52,7 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // Measures and checks, and is used by nothing.
-    ("dwcp-benches", &["consensus-proto"]),
+    ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks"]),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
     ("chaos", &["consensus-proto", "dwcp-lab", "linearizability"]),
