@@ -279,8 +279,8 @@ impl Client {
     /// Nothing is connected yet.
     pub(crate) fn new(args: &StoreArgs) -> Result<Self> {
         let options = Arc::new(Options { tls: tls(args)?, user: args.user.clone(), timeout: args.timeout });
-        let from_environment =
-            ["NOVACRON_ENDPOINTS", "ETCDCTL_ENDPOINTS"].iter().find_map(|name| std::env::var(name).ok());
+        let set = |name: &&str| std::env::var(name).ok().filter(|list| !list.is_empty());
+        let from_environment = ["NOVACRON_ENDPOINTS", "ETCDCTL_ENDPOINTS"].iter().find_map(set);
         let list = args.endpoints.clone().or(from_environment).unwrap_or_else(|| "127.0.0.1:2379".to_owned());
         let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
         let endpoints: Vec<_> = names.map(|name| Endpoint::new(name, &options)).collect::<Result<_>>()?;

@@ -5,9 +5,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{BufReader, BufWriter, ErrorKind, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -141,7 +141,10 @@ fn lock(part: &Path) -> Result<File> {
     if locked.is_err() || !is_still_there {
         bail!(Ended::refused(format!("{WHAT}: another process writes {name}")));
     }
-    file.set_len(0).with_context(|| format!("{WHAT}: truncating {name}"))?;
+    // A run that was killed has left one, or somebody else: it must be as if it had not been there.
+    file.set_permissions(Permissions::from_mode(MODE))
+        .and_then(|()| file.set_len(0))
+        .with_context(|| format!("{WHAT}: cannot write {name}"))?;
     Ok(file)
 }
 

@@ -109,9 +109,11 @@ fn operation(line: &str) -> Result<Operation, String> {
         arguments.push(OsString::from_vec(word));
     }
     let operation = Operation::try_parse_from(arguments).map_err(|error| {
+        // What comes after an empty line is how the whole command is used.
         let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        first.strip_prefix("error: ").unwrap_or(first).to_owned()
+        let said = text.split("\n\n").next().unwrap_or_default();
+        let words: Vec<_> = said.trim_start_matches("error: ").split_whitespace().collect();
+        words.join(" ")
     })?;
     match &operation {
         Operation::Put(put) if put.reads_standard_input() => {
