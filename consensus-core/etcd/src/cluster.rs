@@ -39,8 +39,9 @@ impl Server {
 impl Cluster for Server {
     async fn member_add(
         &self,
-        _request: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
+        self.require_root(&request).await?;
         // A new member begins with a snapshot, and those are not sent yet.
         Err(Status::unimplemented("etcdserver: adding members is not implemented yet"))
     }
@@ -49,6 +50,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
+        self.require_root(&request).await?;
         let id = request.into_inner().id;
         self.known(id)?;
         let members = self.change_members(MemberChange::Remove { id }).await?;
@@ -59,6 +61,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
+        self.require_root(&request).await?;
         let request = request.into_inner();
         if request.peer_ur_ls.is_empty() {
             return Err(Status::invalid_argument("etcdserver: given member URLs are invalid"));
@@ -73,6 +76,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
+        self.require_user(&request).await?;
         if request.into_inner().linearizable {
             self.linearize().await?;
         }
@@ -84,6 +88,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
+        self.require_root(&request).await?;
         let id = request.into_inner().id;
         if !self.known(id)?.is_learner(id) {
             return Err(Status::failed_precondition("etcdserver: can only promote a learner member"));

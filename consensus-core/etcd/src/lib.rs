@@ -5,9 +5,11 @@
 //!
 //! Deliberately not here: configuration files, signals, exit codes.
 
+mod auth;
 mod bootstrap;
 mod cluster;
 mod election;
+mod identity;
 mod kv;
 mod lease;
 mod lock;
@@ -16,7 +18,8 @@ mod maintenance;
 mod queue;
 mod server;
 mod status;
+mod token;
 mod watch;
 
 pub use bootstrap::{InitialCluster, InitialClusterError, authority};
-pub use server::{Server, ServerConfig, ServerError};
+pub use server::{AuthConfig, Server, ServerConfig, ServerError};

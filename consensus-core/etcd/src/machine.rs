@@ -10,9 +10,9 @@ use std::{
 
 use consensus_core::{Request, StateMachine, StateMachineError};
 use consensus_rocks::RocksDisk;
-use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError};
+use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError, TokenChange};
 
-use crate::watch::Target;
+use crate::{token::Tokens, watch::Target};
 
 /// What the apply thread tells everyone else of.
 #[derive(Debug)]
@@ -21,12 +21,13 @@ pub(crate) struct News {
     lessor: Mutex<Lessor>,
     /// The term in which the lessor's deadlines were set; a leader of another one begins them anew.
     lessor_term: AtomicU64,
+    tokens: Mutex<Tokens>,
     /// Beginning of the lessor's time.
     start: Instant,
 }
 
 impl News {
-    pub(crate) fn new(store: &Store<RocksDisk>) -> Self {
+    pub(crate) fn new(store: &Store<RocksDisk>, token_ttl: Duration) -> Self {
         let mut lessor = Lessor::default();
         for (id, ttl) in store.leases() {
             lessor.start(id, Duration::from_secs(ttl as u64), Duration::ZERO);
@@ -36,6 +37,7 @@ impl News {
             hub: Mutex::new(hub),
             lessor: Mutex::new(lessor),
             lessor_term: AtomicU64::new(0),
+            tokens: Mutex::new(Tokens::new(token_ttl)),
             start: Instant::now(),
         }
     }
@@ -46,6 +48,10 @@ impl News {
 
     pub(crate) fn lessor(&self) -> MutexGuard<'_, Lessor> {
         self.lessor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lessor of a leader in this term.
@@ -82,6 +88,16 @@ impl StateMachine for Machine {
                 match change {
                     LeaseChange::Granted(id, ttl) => lessor.start(*id, Duration::from_secs(*ttl as u64), now),
                     LeaseChange::Revoked(id) => lessor.stop(*id),
+                }
+            }
+        }
+        if !applied.tokens.is_empty() {
+            let (mut tokens, now) = (self.news.tokens(), self.news.now());
+            for change in applied.tokens {
+                match change {
+                    TokenChange::Assigned { token, user } => tokens.assign(token, user, now),
+                    TokenChange::UserGone(user) => tokens.forget_user(&user),
+                    TokenChange::AllGone => tokens.forget_all(),
                 }
             }
         }

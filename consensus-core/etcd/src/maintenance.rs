@@ -9,6 +9,7 @@ use consensus_proto::etcdserverpb::{
     SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
     maintenance_server::Maintenance,
 };
+use consensus_store::Policy;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -24,7 +25,14 @@ fn not_yet(what: &str) -> Status {
 #[tonic::async_trait]
 impl Maintenance for Server {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        match request.into_inner().action() {
+        let credential = self.credential(&request);
+        let request = request.into_inner();
+        let check = match request.action() {
+            AlarmAction::Get => Policy::check_user,
+            AlarmAction::Activate | AlarmAction::Deactivate => Policy::check_root,
+        };
+        self.authorize(&credential, check).await?;
+        match request.action() {
             // None can be raised yet.
             AlarmAction::Get => {
                 Ok(Response::new(AlarmResponse { header: self.header_now(), alarms: Vec::new() }))
@@ -58,16 +66,19 @@ impl Maintenance for Server {
 
     async fn defragment(
         &self,
-        _request: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.require_root(&request).await?;
         Err(not_yet("defragmentation"))
     }
 
-    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.require_root(&request).await?;
         Err(not_yet("the hash"))
     }
 
-    async fn hash_kv(&self, _request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        self.require_root(&request).await?;
         Err(not_yet("the hash of keys"))
     }
 
@@ -75,8 +86,9 @@ impl Maintenance for Server {
 
     async fn snapshot(
         &self,
-        _request: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.require_root(&request).await?;
         Err(not_yet("the snapshot"))
     }
 
@@ -84,6 +96,7 @@ impl Maintenance for Server {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
+        self.require_root(&request).await?;
         let node = &self.shared.node;
         let target = request.into_inner().target_id;
         if node.status().role != Role::Leader {
@@ -106,8 +119,9 @@ impl Maintenance for Server {
 
     async fn downgrade(
         &self,
-        _request: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
+        self.require_root(&request).await?;
         Err(not_yet("downgrading"))
     }
 }

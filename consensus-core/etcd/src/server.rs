@@ -6,21 +6,24 @@ use consensus_core::{MemberChange, Node, NodeConfig, ProposeError, StartError};
 use consensus_disk::DiskError;
 use consensus_proto::{
     etcdserverpb::{
-        ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+        ResponseHeader, auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+        lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
     },
     internal::{InternalRequest, internal_request},
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
 };
 use consensus_rocks::{Kind, RocksDisk};
-use consensus_store::{Reader, Response, Store, StoreError};
+use consensus_store::{Caller, Reader, Response, Store, StoreError};
 use prost::Message as _;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tonic::{Status, transport::server::TcpIncoming};
 
 use crate::{
-    lease,
+    auth, lease,
     machine::{Machine, News},
     status,
 };
@@ -29,6 +32,25 @@ use crate::{
 const REQUEST_OVERHEAD: usize = 512 << 10;
 /// While a member has not said its name to the others, it tries this often.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+
+/// How clients are recognized, once authentication is enabled.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AuthConfig {
+    /// How long a token lives after its last use.
+    pub token_ttl: Duration,
+    /// bcrypt's cost of new passwords, 4..=31: one more takes twice as long.
+    pub bcrypt_cost: u32,
+    /// Whether the common name of a client's certificate is a user's name. Only sensible where TLS verifies certificates.
+    pub client_cert_auth: bool,
+}
+
+impl Default for AuthConfig {
+    /// As in etcd.
+    fn default() -> Self {
+        Self { token_ttl: Duration::from_secs(300), bcrypt_cost: 10, client_cert_auth: false }
+    }
+}
 
 /// Settings of a [`Server`].
 #[derive(Clone, Debug)]
@@ -46,6 +68,8 @@ pub struct ServerConfig {
     pub request_bytes_max: usize,
     /// Most operations in one list of a transaction.
     pub txn_ops_max: usize,
+    /// How clients are recognized.
+    pub auth: AuthConfig,
 }
 
 impl ServerConfig {
@@ -58,6 +82,7 @@ impl ServerConfig {
             client_urls: Vec::new(),
             request_bytes_max: 1536 << 10,
             txn_ops_max: 128,
+            auth: AuthConfig::default(),
         }
     }
 }
@@ -107,6 +132,8 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<RocksDisk>,
     pub(crate) news: Arc<News>,
     pub(crate) request_timeout: Duration,
+    /// Turns to hash or compare a password.
+    pub(crate) hashes: Arc<Semaphore>,
     /// True once the server stops: whoever works for it ends.
     pub(crate) closing: watch::Sender<bool>,
 }
@@ -119,14 +146,15 @@ impl Server {
             .map_err(|source| ServerError::Data { folder: folder.clone(), source })?;
         let disk = Arc::new(disk);
         let store = Store::open(Arc::clone(&disk)).map_err(|source| ServerError::Store { folder, source })?;
-        let news = Arc::new(News::new(&store));
+        let news = Arc::new(News::new(&store, config.auth.token_ttl));
         let reader = store.reader();
         let machine = Machine { store, news: Arc::clone(&news) };
         let (node, questions) = Node::start(config.node.clone(), machine).await?;
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);
-        let shared = Shared { config, node, reader, disk, news, request_timeout, closing };
+        let hashes = Arc::new(Semaphore::new(auth::HASHES_AT_ONCE));
+        let shared = Shared { config, node, reader, disk, news, request_timeout, hashes, closing };
         let server = Self { shared: Arc::new(shared) };
         tokio::spawn(close_with_node(server.clone()));
         tokio::spawn(lease::expire(server.clone()));
@@ -161,6 +189,7 @@ impl Server {
                     .max_encoding_message_size(usize::MAX),
             )
             .add_service(WatchServer::new(self.clone()).max_encoding_message_size(usize::MAX))
+            .add_service(AuthServer::new(self.clone()))
             .add_service(LeaseServer::new(self.clone()))
             .add_service(ClusterServer::new(self.clone()))
             .add_service(MaintenanceServer::new(self.clone()))
@@ -206,17 +235,26 @@ impl Server {
         self.header(self.shared.reader.revision())
     }
 
-    /// Has a request committed and applied.
-    pub(crate) async fn propose(&self, request: internal_request::Request) -> Result<Response, Status> {
-        let payload = InternalRequest { request: Some(request) }.encode_to_vec();
+    /// Has a request committed and applied, and says what became of it.
+    pub(crate) async fn commit(
+        &self,
+        caller: &Caller,
+        request: internal_request::Request,
+    ) -> Result<Result<Response, StoreError>, Status> {
+        let payload = InternalRequest { header: caller.header(), request: Some(request) }.encode_to_vec();
         if payload.len() > self.shared.config.request_bytes_max {
             return Err(status::request_too_large());
         }
-        match self.shared.node.propose(payload.into(), self.shared.request_timeout).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(status::store(&error)),
-            Err(error) => Err(status::propose(error)),
-        }
+        self.shared.node.propose(payload.into(), self.shared.request_timeout).await.map_err(status::propose)
+    }
+
+    /// Has a request committed and applied.
+    pub(crate) async fn propose(
+        &self,
+        caller: &Caller,
+        request: internal_request::Request,
+    ) -> Result<Response, Status> {
+        self.commit(caller, request).await?.map_err(|error| status::store(&error))
     }
 
     /// Waits until reads see everything that was acknowledged before.

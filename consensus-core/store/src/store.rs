@@ -23,6 +23,7 @@ use prost::Message as _;
 
 use crate::{
     StoreError,
+    auth::{self, Access, Caller, Policy, PublishedPolicy, TokenChange},
     keys::{self, HISTORY, LEASE_KEYS, LEASES, META, VERSIONS},
     txn::Txn,
     version::Version,
@@ -38,6 +39,7 @@ const LEASE_TTL_MAX: i64 = 9_000_000_000;
 pub(crate) struct Published {
     pub(crate) current: AtomicI64,
     pub(crate) compacted: AtomicI64,
+    pub(crate) policy: PublishedPolicy,
 }
 
 /// A lease, and what it keeps alive.
@@ -57,6 +59,8 @@ pub enum Response {
     Compact(CompactionResponse),
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke(LeaseRevokeResponse),
+    /// Users and roles changed; the answer says no more than that.
+    Auth,
 }
 
 /// All changes of one revision, in order.
@@ -86,6 +90,8 @@ pub struct Applied {
     pub changes: Vec<Changes>,
     /// What the lessor gets to know.
     pub leases: Vec<LeaseChange>,
+    /// What whoever keeps tokens gets to know.
+    pub tokens: Vec<TokenChange>,
 }
 
 /// etcd's data model on a disk. One thread applies; readers have [`Reader`](crate::Reader)s.
@@ -97,6 +103,7 @@ pub struct Store<D> {
     compacted: i64,
     applied: u64,
     pub(crate) leases: BTreeMap<i64, Lease>,
+    policy: Arc<Policy>,
     /// Of the batch that is being applied.
     pub(crate) overlay: Overlay,
     pub(crate) batch: Batch,
@@ -114,7 +121,12 @@ impl<D: Disk> Store<D> {
             }
             Some(_) => return Err(StoreError::Damaged { what: "state of the store" }),
         };
-        let published = Published { current: revision.into(), compacted: compacted.into() };
+        let policy = Arc::new(Policy::load(&*disk)?);
+        let published = Published {
+            current: revision.into(),
+            compacted: compacted.into(),
+            policy: PublishedPolicy::new(&policy),
+        };
         let mut store = Self {
             leases: read_leases(&*disk)?,
             disk,
@@ -122,6 +134,7 @@ impl<D: Disk> Store<D> {
             revision,
             compacted,
             applied,
+            policy,
             overlay: Overlay::new(),
             batch: Batch::default(),
             remove_up_to: None,
@@ -155,8 +168,10 @@ impl<D: Disk> Store<D> {
         let mut applied = Applied::default();
         for payload in requests {
             let response = match InternalRequest::decode(payload.clone()) {
-                Ok(InternalRequest { request: Some(request) }) => self.apply_one(request, &mut applied),
-                Ok(InternalRequest { request: None }) => Err(StoreError::Invalid("nothing is asked for")),
+                Ok(InternalRequest { header, request: Some(request) }) => {
+                    self.apply_as(&header.into(), request, &mut applied)
+                }
+                Ok(InternalRequest { request: None, .. }) => Err(StoreError::Invalid("nothing is asked for")),
                 Err(_) => Err(StoreError::Invalid("it cannot be read")),
             };
             if let Err(error) = &response
@@ -175,12 +190,31 @@ impl<D: Disk> Store<D> {
         self.disk.write(std::mem::take(&mut self.batch), Durability::Ordered)?;
         self.overlay.clear();
         self.applied = index;
+        // Whoever sees the new revision sees under which policy it came to be.
+        self.published.policy.publish(&self.policy);
         self.published.compacted.store(self.compacted, SeqCst);
         self.published.current.store(self.revision, SeqCst);
         if let Some(revision) = self.remove_up_to.take() {
             self.remove_old(revision)?;
         }
         Ok(applied)
+    }
+
+    /// What was allowed when it was asked for may not be any more: what counts is the policy at its place in the log.
+    fn apply_as(
+        &mut self,
+        caller: &Caller,
+        request: Request,
+        applied: &mut Applied,
+    ) -> Result<Response, StoreError> {
+        self.policy.check_request(caller, &request)?;
+        if self.policy.is_enabled() {
+            // Who may not write a key must not decide how long it lives.
+            for lease in auth::leases_of(&request).iter().filter_map(|id| self.leases.get(id)) {
+                self.policy.check_each_key(caller, Access::Write, &lease.keys)?;
+            }
+        }
+        self.apply_one(request, applied)
     }
 
     fn apply_one(&mut self, request: Request, applied: &mut Applied) -> Result<Response, StoreError> {
@@ -194,6 +228,15 @@ impl<D: Disk> Store<D> {
             Request::LeaseGrant(request) => self.grant(&request, applied),
             Request::LeaseRevoke(request) => self.revoke(&request, applied),
             Request::Alarm(_) => Err(StoreError::Invalid("alarms are not implemented")),
+            Request::Authenticate(request) => {
+                applied.tokens.push(self.policy.authenticate(&request)?);
+                Ok(Response::Auth)
+            }
+            change => {
+                let tokens = Arc::make_mut(&mut self.policy).apply(&change, &mut self.batch)?;
+                applied.tokens.extend(tokens);
+                Ok(Response::Auth)
+            }
         }
     }
 
@@ -214,7 +257,10 @@ impl<D: Disk> Store<D> {
                     Response::Put(response) => response.header = header,
                     Response::DeleteRange(response) => response.header = header,
                     Response::Txn(response) => response.header = header,
-                    Response::Compact(_) | Response::LeaseGrant(_) | Response::LeaseRevoke(_) => {}
+                    Response::Compact(_)
+                    | Response::LeaseGrant(_)
+                    | Response::LeaseRevoke(_)
+                    | Response::Auth => {}
                 }
                 Ok(response)
             }
