@@ -25,7 +25,13 @@ use consensus_proto::{
 use consensus_store::{AuthError, Caller, Policy, Response as Answer, StoreError};
 use tonic::{Request, Response, Status};
 
-use crate::{identity::Credential, kv::mismatch, server::Server, status, token};
+use crate::{
+    TokenKind,
+    identity::{Credential, since_1970},
+    kv::mismatch,
+    server::Server,
+    status, token,
+};
 
 /// Passwords that are hashed or compared at a time.
 pub(crate) const HASHES_AT_ONCE: usize = 4;
@@ -33,6 +39,10 @@ pub(crate) const HASHES_AT_ONCE: usize = 4;
 const ATTEMPTS: usize = 8;
 /// bcrypt looks at no more bytes of a password.
 const PASSWORD_BYTES_MAX: usize = 72;
+
+fn cannot_sign() -> Status {
+    Status::unknown("auth: token signing attempted with verify-only key")
+}
 
 fn password_too_long() -> Status {
     Status::invalid_argument("bcrypt: password length exceeds 72 bytes")
@@ -93,6 +103,10 @@ impl Server {
                 return Err(status::auth(AuthError::NotEnabled));
             }
             self.check_password(&policy, name, password).await?;
+            if let TokenKind::Jwt(jwt) = &self.shared.config.auth.token {
+                let token = jwt.sign(name, policy.revision(), since_1970());
+                return token.ok_or_else(cannot_sign);
+            }
             let token = token::random(self.shared.node.status().applied)?;
             let assigned = internal::AuthenticateRequest {
                 name: name.to_owned(),

@@ -4,14 +4,17 @@
 //!
 //! Deliberately not here: what users may do, how they get tokens.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use consensus_proto::internal::internal_request::Request as Internal;
 use consensus_store::{AuthEpoch, AuthError, Caller, Policy, Response as Answer, StoreError};
 use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{server::Server, status};
+use crate::{TokenKind, server::Server, status};
 
 /// Where etcd's clients put their token: by gRPC, and by the HTTP gateway.
 const TOKEN_NAMES: [&str; 2] = ["token", "authorization"];
@@ -54,6 +57,10 @@ fn common_name<T>(request: &Request<T>) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 impl Server {
     /// What a request carries, if that matters now.
     pub(crate) fn credential<T>(&self, request: &Request<T>) -> Credential {
@@ -81,11 +88,14 @@ impl Server {
         let (name, revision) = match credential {
             Credential::None => return Ok(Caller::Nobody),
             Credential::Certificate(name) => (name.clone(), policy.revision()),
-            Credential::Token(token) => {
-                let news = &self.shared.news;
-                let name = news.tokens().user_of(token, news.now()).ok_or(AuthError::InvalidToken)?;
-                (name, policy.revision())
-            }
+            Credential::Token(token) => match &self.shared.config.auth.token {
+                TokenKind::Simple => {
+                    let news = &self.shared.news;
+                    let name = news.tokens().user_of(token, news.now()).ok_or(AuthError::InvalidToken)?;
+                    (name, policy.revision())
+                }
+                TokenKind::Jwt(jwt) => jwt.verify(token, since_1970()).ok_or(AuthError::InvalidToken)?,
+            },
         };
         Ok(Caller::User { name, revision })
     }

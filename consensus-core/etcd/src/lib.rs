@@ -10,6 +10,7 @@ mod bootstrap;
 mod cluster;
 mod election;
 mod identity;
+mod jwt;
 mod kv;
 mod lease;
 mod lock;
@@ -22,4 +23,5 @@ mod token;
 mod watch;
 
 pub use bootstrap::{InitialCluster, InitialClusterError, authority};
-pub use server::{AuthConfig, Server, ServerConfig, ServerError};
+pub use jwt::{Jwt, TokenOptionError};
+pub use server::{AuthConfig, Server, ServerConfig, ServerError, TokenKind};

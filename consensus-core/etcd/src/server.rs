@@ -23,7 +23,7 @@ use tokio::{
 use tonic::{Status, transport::server::TcpIncoming};
 
 use crate::{
-    auth, lease,
+    Jwt, TokenOptionError, auth, lease,
     machine::{Machine, News},
     status,
 };
@@ -33,11 +33,37 @@ const REQUEST_OVERHEAD: usize = 512 << 10;
 /// While a member has not said its name to the others, it tries this often.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
+/// What clients get for a right password.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TokenKind {
+    /// A random text that all members know, as long as it is used.
+    Simple,
+    /// A signed one that nobody has to know.
+    Jwt(Arc<Jwt>),
+}
+
+impl TokenKind {
+    /// Reads `simple` or `jwt,OPTIONS` as etcd's `--auth-token` has it; `read` gives the content of a file.
+    pub fn parse(
+        text: &str,
+        read: impl Fn(&str) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Self, TokenOptionError> {
+        match text.split_once(',').unwrap_or((text, "")) {
+            ("simple", "") => Ok(Self::Simple),
+            ("jwt", options) => Jwt::parse(options, read).map(|jwt| Self::Jwt(Arc::new(jwt))),
+            _ => Err(TokenOptionError::Kind { kind: text.to_owned() }),
+        }
+    }
+}
+
 /// How clients are recognized, once authentication is enabled.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AuthConfig {
-    /// How long a token lives after its last use.
+    /// What clients get for a right password.
+    pub token: TokenKind,
+    /// How long a simple token lives after its last use.
     pub token_ttl: Duration,
     /// bcrypt's cost of new passwords, 4..=31: one more takes twice as long.
     pub bcrypt_cost: u32,
@@ -48,7 +74,12 @@ pub struct AuthConfig {
 impl Default for AuthConfig {
     /// As in etcd.
     fn default() -> Self {
-        Self { token_ttl: Duration::from_secs(300), bcrypt_cost: 10, client_cert_auth: false }
+        Self {
+            token: TokenKind::Simple,
+            token_ttl: Duration::from_secs(300),
+            bcrypt_cost: 10,
+            client_cert_auth: false,
+        }
     }
 }
 
