@@ -49,10 +49,9 @@ pub(crate) struct Permit {
     pub(crate) epoch: AuthEpoch,
 }
 
-/// The first common name of the certificate that a client showed, if the connection has TLS.
-fn common_name<T>(request: &Request<T>) -> Option<String> {
-    let certificates = request.peer_certs()?;
-    let (_, certificate) = X509Certificate::from_der(certificates.first()?).ok()?;
+/// The common name of a certificate's owner.
+fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
     (!name.is_empty()).then(|| name.to_owned())
 }
@@ -81,7 +80,10 @@ impl Server {
         if !self.shared.config.auth.client_cert_auth || metadata.contains_key(GATEWAY) {
             return Credential::None;
         }
-        common_name(request).map_or(Credential::None, Credential::Certificate)
+        // The first is the client's own.
+        let certificates = request.peer_certs().unwrap_or_default();
+        let name = certificates.first().and_then(|certificate| common_name(certificate));
+        name.map_or(Credential::None, Credential::Certificate)
     }
 
     fn recognize(&self, credential: &Credential, policy: &Policy) -> Result<Caller, AuthError> {
@@ -174,5 +176,32 @@ impl Server {
         let permit =
             self.authorize(credential, |policy, caller| policy.check_request(caller, &request)).await?;
         self.propose(&permit.caller, request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_names_its_owner() {
+        let certificate = |name: Option<&str>| {
+            let mut params = rcgen::CertificateParams::new(vec!["host".to_owned()]).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            if let Some(name) = name {
+                params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            }
+            params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()
+        };
+        assert_eq!(common_name(&certificate(Some("alice"))).as_deref(), Some("alice"));
+        assert_eq!(common_name(&certificate(Some(""))), None);
+        assert_eq!(common_name(&certificate(None)), None);
+        assert_eq!(common_name(b"nonsense"), None);
+    }
+
+    #[test]
+    fn credentials_do_not_show_their_secrets() {
+        let shown = format!("{:?}", Credential::Token("secret".to_owned()));
+        assert_eq!(shown, "Token");
     }
 }
