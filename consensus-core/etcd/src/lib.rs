@@ -5,9 +5,12 @@
 //!
 //! Deliberately not here: configuration files, signals, exit codes.
 
+mod auth;
 mod bootstrap;
 mod cluster;
 mod election;
+mod identity;
+mod jwt;
 mod kv;
 mod lease;
 mod lock;
@@ -19,8 +22,10 @@ mod room;
 mod server;
 mod snapshot;
 mod status;
+mod token;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
+pub use jwt::{Jwt, TokenOptionError};
 pub use restore::{Restore, RestoreError, Restored};
-pub use server::{Server, ServerConfig, ServerError};
+pub use server::{AuthConfig, Server, ServerConfig, ServerError, TokenKind};

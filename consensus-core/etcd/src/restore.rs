@@ -11,16 +11,19 @@ use std::{
 
 use consensus_bolt::{
     self as bolt,
-    etcd::{self, trailer},
+    etcd::{self, Bucket, trailer},
 };
 use consensus_core::{BOOTSTRAP_INDEX, NodeConfig, Start, StartError};
 use consensus_rocks::{Home, RocksDisk};
 use consensus_store::{
-    Store, StoreError,
+    PolicyRecords, Store, StoreError,
     export::{Change, Import},
 };
 
-use crate::{InitialCluster, InitialClusterError};
+use crate::{
+    InitialCluster, InitialClusterError,
+    snapshot::{AUTH_ENABLED, AUTH_REVISION},
+};
 
 /// Which member is made, out of what.
 #[derive(Clone, Debug)]
@@ -157,6 +160,56 @@ impl Restore {
             let lease = lease.map_err(read)?;
             import.lease(lease.id, lease.ttl)?;
         }
+        import.policy(&self.policy(&mut reader)?)?;
         Ok(import.finish(BOOTSTRAP_INDEX, meta.compacted.max(meta.compaction_scheduled))?)
+    }
+
+    fn policy(&self, reader: &mut bolt::Reader<BufReader<File>>) -> Result<PolicyRecords, RestoreError> {
+        let mut policy =
+            PolicyRecords { users: self.named(reader, Bucket::AuthUsers)?, ..Default::default() };
+        policy.roles = self.named(reader, Bucket::AuthRoles)?;
+        self.pairs(reader, Bucket::Auth, |key, value| {
+            match key {
+                AUTH_ENABLED => policy.enabled = value != [0],
+                AUTH_REVISION => policy.revision = value.try_into().map_or(0, u64::from_be_bytes),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        // A database in which it was never looked at has none.
+        policy.revision = policy.revision.max(1);
+        Ok(policy)
+    }
+
+    fn named<T: prost::Message + Default>(
+        &self,
+        reader: &mut bolt::Reader<BufReader<File>>,
+        bucket: Bucket,
+    ) -> Result<Vec<(String, T)>, RestoreError> {
+        let mut all = Vec::new();
+        self.pairs(reader, bucket, |name, record| {
+            let damaged = |_| StoreError::Damaged { what: "user or role" };
+            let name =
+                String::from_utf8(name.to_vec()).map_err(|_| StoreError::Damaged { what: "user or role" })?;
+            all.push((name, T::decode(record).map_err(damaged)?));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Visits the pairs of a bucket, if there is one.
+    fn pairs(
+        &self,
+        reader: &mut bolt::Reader<BufReader<File>>,
+        bucket: Bucket,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), RestoreError> {
+        let read =
+            |source: bolt::ReadError| RestoreError::Read { file: self.file.clone(), source: source.into() };
+        let Some(mut pairs) = reader.pairs(bucket.name()).map_err(read)? else { return Ok(()) };
+        while let Some((key, value)) = pairs.next().map_err(read)? {
+            visit(key, value)?;
+        }
+        Ok(())
     }
 }

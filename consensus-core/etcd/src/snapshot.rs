@@ -9,17 +9,21 @@ use std::{
 use bytes::Bytes;
 use consensus_bolt::{
     WriteError,
-    etcd::{self, Meta, Record, Revision, trailer::Digest},
+    etcd::{self, Bucket, Meta, Record, Revision, trailer::Digest},
 };
 use consensus_core::{StateCopy, StateMachineError};
 use consensus_proto::etcdserverpb::SnapshotResponse;
 use consensus_rocks::{Kind, RocksDisk};
 use consensus_store::{StoreError, export};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::server::Server;
 
+/// Names of etcd's for whether users are asked for, and for what grows with every change of them.
+pub(crate) const AUTH_ENABLED: &[u8] = b"authEnabled";
+pub(crate) const AUTH_REVISION: &[u8] = b"authRevision";
 /// Bytes of one message.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Messages that wait to be sent.
@@ -78,6 +82,15 @@ fn write_database(copy: &StateCopy) -> Result<File, ExportError> {
     let path = copy.state().with_file_name("db");
     let file = File::options().read(true).write(true).create_new(true).open(path)?;
     let mut writer = etcd::Writer::new(BufWriter::new(file))?;
+    let policy = export::policy(&disk)?;
+    writer.put(Bucket::Auth, AUTH_ENABLED, &[policy.enabled.into()])?;
+    writer.put(Bucket::Auth, AUTH_REVISION, &policy.revision.to_be_bytes())?;
+    for (name, role) in &policy.roles {
+        writer.put(Bucket::AuthRoles, name.as_bytes(), &role.encode_to_vec())?;
+    }
+    for (name, user) in &policy.users {
+        writer.put(Bucket::AuthUsers, name.as_bytes(), &user.encode_to_vec())?;
+    }
     export::export(&disk, |change| {
         let (main, sub) = change.revision;
         let revision = Revision { main, sub: sub.into() };

@@ -125,7 +125,7 @@ async fn one_member_goes_on_alone_when_the_others_are_gone_for_ever() {
     for n in 0..3 {
         cluster.stop(n).await;
     }
-    cluster.force_new_cluster = true;
+    cluster.configure = |config| config.node.force_new_cluster = true;
     cluster.restart(1).await;
     cluster.leader().await;
     let mut kv = cluster.kv(1).await;
@@ -136,7 +136,7 @@ async fn one_member_goes_on_alone_when_the_others_are_gone_for_ever() {
     assert_eq!(list.into_inner().members.len(), 1);
     // Once is enough.
     cluster.stop(1).await;
-    cluster.force_new_cluster = false;
+    cluster.configure = |_| ();
     cluster.restart(1).await;
     cluster.leader().await;
     assert_eq!(value(&mut cluster.kv(1).await, "key").await.as_deref(), Some("3"));

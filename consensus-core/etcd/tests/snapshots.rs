@@ -52,7 +52,7 @@ fn is_empty(folder: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_away_for_too_long_gets_a_snapshot() {
-    let mut cluster = Cluster::start_with(3, ENTRIES).await;
+    let mut cluster = Cluster::start_with(3, |config| config.node.snapshots.entries = ENTRIES).await;
     let leader = cluster.leader().await;
     let away = (leader + 1) % 3;
     write(&cluster, leader, 0..3).await;
@@ -106,7 +106,7 @@ async fn add(cluster: &Cluster, n: usize, at: SocketAddr, is_learner: bool) -> M
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_member_learns_everything_and_gets_a_vote() {
-    let mut cluster = Cluster::start_with(3, ENTRIES).await;
+    let mut cluster = Cluster::start_with(3, |config| config.node.snapshots.entries = ENTRIES).await;
     write(&cluster, 0, 0..100).await;
     all_are_named(&cluster).await;
     let at = free_ports(1).await[0];
@@ -148,7 +148,7 @@ async fn a_new_member_learns_everything_and_gets_a_vote() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_of_one_grows_and_shrinks() {
-    let mut cluster = Cluster::start_with(1, ENTRIES).await;
+    let mut cluster = Cluster::start_with(1, |config| config.node.snapshots.entries = ENTRIES).await;
     write(&cluster, 0, 0..60).await;
     all_are_named(&cluster).await;
     let at = free_ports(1).await[0];

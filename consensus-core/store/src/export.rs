@@ -11,6 +11,7 @@ use consensus_proto::mvccpb::KeyValue;
 
 use crate::{
     StoreError,
+    auth::PolicyRecords,
     keys::{self, HISTORY, LEASE_KEYS, LEASES, VERSIONS},
     store::State,
     version::Version,
@@ -140,6 +141,11 @@ pub fn leases<E: From<StoreError>>(
     leases.into_iter().try_for_each(|(id, lease)| visit(id, lease.ttl))
 }
 
+/// The users and roles of the store on a disk.
+pub fn policy(disk: &dyn Disk) -> Result<PolicyRecords, StoreError> {
+    PolicyRecords::read(disk)
+}
+
 /// Fills an empty disk with the changes of another store, in their order.
 pub struct Import<'a> {
     writes: Writes<'a>,
@@ -189,6 +195,12 @@ impl<'a> Import<'a> {
         }
         self.writes.batch.put(LEASES, keys::lease_key(id), ttl.to_le_bytes());
         self.writes.flush_if_full()
+    }
+
+    /// Users and roles.
+    pub fn policy(&mut self, policy: &PolicyRecords) -> Result<(), StoreError> {
+        policy.put(&mut self.writes.batch);
+        self.writes.flush()
     }
 
     /// The rest. Gives back the newest revision, and how many changes there were.
