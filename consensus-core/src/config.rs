@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub tls: Option<Arc<dwcp_core::TlsConfig>>,
     /// Allows plaintext on other addresses than loopback.
     pub allow_plaintext: bool,
+    /// False: writes of the log are not synced, and a power cut loses what was acknowledged.
+    pub sync_writes: bool,
 }
 
 /// How a member without a log begins.
@@ -89,6 +91,7 @@ impl NodeConfig {
             timing: Timing::default(),
             tls: None,
             allow_plaintext: false,
+            sync_writes: true,
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     apply::{self, Applier},
     host::{Compaction, Host},
     inbox::{Desk, INBOX, Input},
+    metrics::{self, Metrics},
     peers::{Network, Outbox},
     snapshot::{self, Fetcher},
 };
@@ -67,6 +68,7 @@ struct Shared<R> {
     status: watch::Receiver<Status>,
     membership: watch::Receiver<Membership>,
     network: Arc<Network>,
+    metrics: Metrics,
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
@@ -102,7 +104,8 @@ impl<R: Send + 'static> Node<R> {
         S: StateMachine<Response = R>,
     {
         std::fs::create_dir_all(&config.log_dir).map_err(StartError::folder(&config.log_dir))?;
-        let disk = Arc::new(RocksDisk::open(&config.log_dir, Kind::Log, SPACES)?);
+        let disk = RocksDisk::open(&config.log_dir, Kind::Log, SPACES)?;
+        let disk = Arc::new(if config.sync_writes { disk } else { disk.without_sync() });
         identify(&disk, &config)?;
         let ticks = |duration: Duration| {
             let tick = config.timing.heartbeat / TICKS_PER_HEARTBEAT;
@@ -139,6 +142,7 @@ impl<R: Send + 'static> Node<R> {
         let desk = Arc::new(Desk::default());
         let applied = Arc::new(AtomicU64::new(machine.applied()));
         let (to_apply, tasks) = std::sync::mpsc::sync_channel(apply::QUEUE);
+        let metrics = Metrics::new();
         let outbox = Outbox::new(Arc::clone(&network), member.membership());
         let host = Host {
             member,
@@ -170,6 +174,7 @@ impl<R: Send + 'static> Node<R> {
             wanted: wanted_sender,
             fetched: None,
             removed: false,
+            metrics: metrics.clone(),
         };
         let (jobs, work) = std::sync::mpsc::sync_channel(apply::JOBS);
         let desk_of_applier = Arc::clone(&desk);
@@ -180,12 +185,16 @@ impl<R: Send + 'static> Node<R> {
             applied,
             readers: BTreeMap::new(),
             jobs,
+            metrics: metrics.clone(),
         };
         let threads = vec![
             thread::Builder::new().name("snapshot".to_owned()).spawn(move || apply::run_jobs(&work))?,
             thread::Builder::new().name("apply".to_owned()).spawn(move || applier.run(&tasks))?,
             thread::Builder::new().name("raft".to_owned()).spawn(move || host.run(inputs))?,
         ];
+        let waiting = Arc::downgrade(&desk);
+        let pending = move || waiting.upgrade().map(|desk| desk.requests.len());
+        tokio::spawn(metrics::keep_gauges(status.clone(), membership.clone(), pending));
         tokio::spawn(tick(config.timing.heartbeat / TICKS_PER_HEARTBEAT, inbox.clone()));
         let shared = Shared {
             cluster: config.cluster,
@@ -197,6 +206,7 @@ impl<R: Send + 'static> Node<R> {
             status,
             membership,
             network,
+            metrics,
             threads: std::sync::Mutex::new(threads),
         };
         Ok((Self { shared: Arc::new(shared) }, asked))
@@ -261,8 +271,11 @@ impl<R: Send + 'static> Node<R> {
         let id = self.next();
         let answer = self.shared.desk.requests.add(id);
         let _forget = Forget(&self.shared.desk.requests, id);
+        let began = std::time::Instant::now();
         self.push(Input::Propose(Request { origin: self.shared.id, id, payload }))?;
-        wait(answer, deadline).await
+        let answer = wait(answer, deadline).await?;
+        self.shared.metrics.committed(began);
+        Ok(answer)
     }
 
     /// Has a change of the membership committed. Waits for at most `deadline`.
@@ -298,6 +311,11 @@ impl<R: Send + 'static> Node<R> {
             let moved = status.wait_for(|status| status.leader.is_some_and(|leader| leader != own));
             let _ = tokio::time::timeout(deadline, moved).await;
         }
+    }
+
+    /// New connections with peers use these certificates from now on; those that exist keep what they have.
+    pub fn reload_tls(&self, tls: Arc<dwcp_core::TlsConfig>) {
+        self.shared.network.reload_tls(tls);
     }
 
     /// Waits until the member has stopped, by itself or because it was told to.

@@ -7,7 +7,9 @@
 
 mod bootstrap;
 mod cluster;
+mod drain;
 mod election;
+mod http;
 mod kv;
 mod lease;
 mod lock;
@@ -20,4 +22,5 @@ mod status;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
+pub use http::{MetricsText, version_json};
 pub use server::{Server, ServerConfig, ServerError};

@@ -1,6 +1,10 @@
 //! A member that serves etcd's clients.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use consensus_core::{MemberChange, Node, NodeConfig, ProposeError, StartError};
 use consensus_disk::DiskError;
@@ -16,11 +20,20 @@ use consensus_proto::{
 use consensus_rocks::{Home, RocksDisk};
 use consensus_store::{Reader, Response, Store, StoreError};
 use prost::Message as _;
-use tokio::{net::TcpListener, sync::watch};
-use tonic::{Status, transport::server::TcpIncoming};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::watch,
+};
+use tokio_stream::Stream;
+use tonic::{
+    Status,
+    service::Routes,
+    transport::server::{Connected, TcpIncoming},
+};
 
 use crate::{
-    lease,
+    MetricsText, lease,
     machine::{Machine, News},
     room::{self, Room},
     status,
@@ -51,6 +64,12 @@ pub struct ServerConfig {
     pub quota_bytes: u64,
     /// Bytes that the file system must have left, or nothing that needs room is taken.
     pub reserve_bytes: u64,
+    /// Silence of a client after which it is asked whether it is there.
+    pub keepalive_interval: Duration,
+    /// For its answer.
+    pub keepalive_timeout: Duration,
+    /// What `/metrics` on the port of clients says; `None`: it is not there.
+    pub metrics: Option<MetricsText>,
 }
 
 impl ServerConfig {
@@ -65,6 +84,9 @@ impl ServerConfig {
             txn_ops_max: 128,
             quota_bytes: 2 << 30,
             reserve_bytes: 128 << 20,
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(20),
+            metrics: None,
         }
     }
 }
@@ -116,6 +138,8 @@ pub(crate) struct Shared {
     pub(crate) request_timeout: Duration,
     /// True once the server stops: whoever works for it ends.
     pub(crate) closing: watch::Sender<bool>,
+    /// No new writes are taken.
+    pub(crate) draining: AtomicBool,
 }
 
 impl Server {
@@ -133,7 +157,8 @@ impl Server {
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);
-        let shared = Shared { config, node, reader, news, room: Room::default(), request_timeout, closing };
+        let (room, draining) = (Room::default(), AtomicBool::new(false));
+        let shared = Shared { config, node, reader, news, room, request_timeout, closing, draining };
         let server = Self { shared: Arc::new(shared) };
         tokio::spawn(close_with_node(server.clone()));
         tokio::spawn(lease::expire(server.clone()));
@@ -148,35 +173,43 @@ impl Server {
         &self.shared.node
     }
 
-    /// Answers clients until `shutdown` is done.
+    /// The newest revision that this member has.
+    pub fn revision(&self) -> i64 {
+        self.shared.reader.revision()
+    }
+
+    /// Answers clients that connect to an address, in plaintext, until `shutdown` is done.
     pub async fn serve(
         &self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServerError> {
-        let size_max = self.shared.config.request_bytes_max + REQUEST_OVERHEAD;
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(consensus_proto::DESCRIPTORS)
-            .build_v1()?;
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.serve_incoming(incoming, shutdown).await
+    }
+
+    /// Answers clients on connections that someone else made, with TLS for instance, until `shutdown` is done. HTTP/2 for
+    /// gRPC, and HTTP/1.1 as well for `/health` and its like.
+    pub async fn serve_incoming<I, E>(
+        &self,
+        incoming: impl Stream<Item = Result<I, E>>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServerError>
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut routes = self.routes().await?;
+        let router = std::mem::take(routes.axum_router_mut());
+        *routes.axum_router_mut() = self.add_http(router);
+        let config = &self.shared.config;
         tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .http2_keepalive_interval(Some(config.keepalive_interval))
+            .http2_keepalive_timeout(Some(config.keepalive_timeout))
             .max_concurrent_streams(u32::MAX)
-            .add_service(
-                KvServer::new(self.clone())
-                    .max_decoding_message_size(size_max)
-                    .max_encoding_message_size(usize::MAX),
-            )
-            .add_service(WatchServer::new(self.clone()).max_encoding_message_size(usize::MAX))
-            .add_service(LeaseServer::new(self.clone()))
-            .add_service(ClusterServer::new(self.clone()))
-            .add_service(MaintenanceServer::new(self.clone()))
-            .add_service(LockServer::new(self.clone()))
-            .add_service(ElectionServer::new(self.clone()))
-            .add_service(health_service)
-            .add_service(reflection)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+            .accept_http1(true)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, async {
                 tokio::select! {
                     () = shutdown => self.close(),
                     () = self.closing() => {}
@@ -184,6 +217,28 @@ impl Server {
             })
             .await?;
         Ok(())
+    }
+
+    /// All gRPC services.
+    async fn routes(&self) -> Result<Routes, ServerError> {
+        let size_max = self.shared.config.request_bytes_max + REQUEST_OVERHEAD;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(consensus_proto::DESCRIPTORS)
+            .build_v1()?;
+        let kv = KvServer::new(self.clone())
+            .max_decoding_message_size(size_max)
+            .max_encoding_message_size(usize::MAX);
+        Ok(Routes::new(kv)
+            .add_service(WatchServer::new(self.clone()).max_encoding_message_size(usize::MAX))
+            .add_service(LeaseServer::new(self.clone()))
+            .add_service(ClusterServer::new(self.clone()))
+            .add_service(MaintenanceServer::new(self.clone()))
+            .add_service(LockServer::new(self.clone()))
+            .add_service(ElectionServer::new(self.clone()))
+            .add_service(health_service)
+            .add_service(reflection))
     }
 
     fn close(&self) {
@@ -216,6 +271,9 @@ impl Server {
 
     /// Has a request committed and applied.
     pub(crate) async fn propose(&self, request: internal_request::Request) -> Result<Response, Status> {
+        if self.is_draining() {
+            return Err(status::draining());
+        }
         let payload = InternalRequest { request: Some(request) }.encode_to_vec();
         if payload.len() > self.shared.config.request_bytes_max {
             return Err(status::request_too_large());

@@ -29,7 +29,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "consensus-etcd",
         &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "consensus-store"],
     ),
-    ("novacron-consensus", &["consensus-core", "consensus-etcd"]),
+    (
+        "novacron-consensus",
+        &["consensus-core", "consensus-etcd", "dwcp-core", "novacron-admin", "novacron-settings"],
+    ),
     ("novacron-settings", &["dwcp-core"]),
     ("novacron-admin", &["dwcp-core"]),
     (
