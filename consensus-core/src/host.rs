@@ -181,6 +181,7 @@ impl<D: Disk, R> Host<D, R> {
             Input::Saved(index) => {
                 self.compaction.saving = false;
                 self.compaction.saved = index;
+                self.metrics.state_saved(index);
             }
             Input::Copy(folder, reply) => {
                 let done = Box::new(move |copied| drop(reply.send(copied)));

@@ -38,7 +38,10 @@ pub fn describe() {
     describe_gauge!("consensus_applied_index", "Index up to which this member has applied them.");
     describe_gauge!("consensus_proposals_pending", "Requests of this member that are not answered yet.");
     describe_counter!("consensus_leader_changes_total", "Leaders that this member has seen come.");
-    describe_counter!("consensus_snapshot_total", "Snapshots that this member has taken.");
+    describe_counter!(
+        "consensus_snapshot_total",
+        "Times that this member has saved its state, so that its log can get shorter."
+    );
     for name in ["consensus_leader_changes_total", "consensus_snapshot_total"] {
         counter!(name).increment(0);
     }
@@ -51,6 +54,7 @@ pub(crate) struct Metrics {
     apply: Histogram,
     fsync: Histogram,
     leader_changes: Counter,
+    snapshots: Counter,
 }
 
 impl Metrics {
@@ -60,6 +64,7 @@ impl Metrics {
             apply: histogram!("consensus_apply_duration_seconds"),
             fsync: histogram!("consensus_fsync_duration_seconds"),
             leader_changes: counter!("consensus_leader_changes_total"),
+            snapshots: counter!("consensus_snapshot_total"),
         }
     }
 
@@ -77,6 +82,13 @@ impl Metrics {
     pub(crate) fn written(&self, began: Instant, durability: Durability) {
         if durability == Durability::Synced {
             self.fsync.record(began.elapsed());
+        }
+    }
+
+    /// The state is saved as of this index, or could not be.
+    pub(crate) fn state_saved(&self, index: Option<u64>) {
+        if index.is_some() {
+            self.snapshots.increment(1);
         }
     }
 

@@ -120,6 +120,7 @@ impl<R: Send + 'static> Node<R> {
                 heartbeat_ticks: TICKS_PER_HEARTBEAT as usize,
                 applied: machine.applied(),
                 priority: 0,
+                entries_per_message_max: config.entries_per_message_max,
                 seed: seed(config.id),
             },
         )?;

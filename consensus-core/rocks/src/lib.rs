@@ -127,7 +127,13 @@ impl RocksDisk {
 
     fn new(db: DB, path: &Path, kind: Kind, spaces: u8) -> Self {
         let names = (0..spaces).map(name).collect();
-        Self { db, kind, names, syncs: true, discarded: Discarded { path: path.to_owned(), yes: AtomicBool::new(false) } }
+        Self {
+            db,
+            kind,
+            names,
+            syncs: true,
+            discarded: Discarded { path: path.to_owned(), yes: AtomicBool::new(false) },
+        }
     }
 
     /// From now on no write is synced, whatever it asks for: a power cut loses the last ones.
