@@ -37,7 +37,7 @@ pub fn version_json() -> String {
 }
 
 impl Server {
-    /// Whether it can answer a linearizable read, and what `/health` says.
+    /// Whether it can answer a linearizable read and no member has raised an alarm, and what `/health` says.
     pub async fn health(&self) -> (bool, String) {
         let reason = if self.is_draining() {
             "draining"
@@ -45,6 +45,8 @@ impl Server {
             "no leader"
         } else if self.node().read_index(HEALTH_TIMEOUT).await.is_err() {
             "no linearizable read in time"
+        } else if self.shared.reader.alarms().is_ok_and(|alarms| !alarms.is_empty()) {
+            "alarm"
         } else {
             ""
         };

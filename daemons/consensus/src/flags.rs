@@ -111,6 +111,12 @@ pub(crate) static ETCD: &[Flag] = &[
     flag("max-request-bytes", "BYTES", Sets("max_request_bytes"), "Largest request of a client"),
     flag("max-txn-ops", "N", Sets("max_txn_ops"), "Most operations in a transaction"),
     flag(
+        "quota-backend-bytes",
+        "BYTES",
+        Sets("quota_backend_bytes"),
+        "Bytes of data with which nothing that needs room is taken any more; 0: 2 GiB",
+    ),
+    flag(
         "grpc-keepalive-interval",
         "TIME",
         Sets("grpc_keepalive.interval"),
@@ -167,7 +173,6 @@ pub(crate) static ETCD: &[Flag] = &[
     flag("max-snapshots", "N", Ignored(&[]), ""),
     flag("max-wals", "N", Ignored(&[]), ""),
     flag("metrics", "KIND", Ignored(&["basic"]), ""),
-    flag("quota-backend-bytes", "BYTES", Ignored(&["0"]), ""),
     // What someone relies on who gives it.
     flag("auth-token", "TYPE", Refused(&["simple", ""], "only simple tokens are known here"), ""),
     flag(

@@ -155,6 +155,7 @@ fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> Ser
     };
     server.request_bytes_max = settings.request_bytes_max as usize;
     server.txn_ops_max = settings.txn_ops_max;
+    server.quota_bytes = settings.quota_bytes;
     server.keepalive_interval = settings.keepalive_interval;
     server.keepalive_timeout = settings.keepalive_timeout;
     server
@@ -219,6 +220,7 @@ fn is_allowed(settings: &Settings, url: &str, address: SocketAddr, flags: &str) 
 fn client_listens(settings: &Settings, has_certificate: bool) -> Result<Vec<ClientListen>> {
     let mut listens = Vec::new();
     for url in &settings.listen_client_urls {
+        authority(url)?;
         let tls = match url.split_once("://").map(|(scheme, _)| scheme) {
             Some("https") => true,
             Some("http") => false,
@@ -355,6 +357,7 @@ mod tests {
             ("data_dir", "/d"),
             ("wal_dir", "/w"),
             ("max_txn_ops", "7"),
+            ("quota_backend_bytes", "3 MiB"),
             ("max_request_bytes", "1 MiB"),
             ("grpc_keepalive.interval", "3s"),
             ("consensus.heartbeat", "20ms"),
@@ -369,6 +372,7 @@ mod tests {
         assert_eq!(plan.server.data_dir, Path::new("/d/data"));
         assert_eq!(plan.server.node.log_dir, Path::new("/w"));
         assert_eq!(plan.server.txn_ops_max, 7);
+        assert_eq!(plan.server.quota_bytes, 3 << 20);
         assert_eq!(plan.server.request_bytes_max, 1 << 20);
         assert_eq!(plan.server.keepalive_interval.as_secs(), 3);
         assert_eq!(plan.server.node.timing.heartbeat.as_millis(), 20);

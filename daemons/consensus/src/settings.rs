@@ -43,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) sync_writes: bool,
     pub(crate) request_bytes_max: u64,
     pub(crate) txn_ops_max: usize,
+    pub(crate) quota_bytes: u64,
     pub(crate) keepalive_interval: Duration,
     pub(crate) keepalive_timeout: Duration,
     pub(crate) drain_timeout: Duration,
@@ -120,6 +121,7 @@ impl Default for Settings {
             sync_writes: true,
             request_bytes_max: 1536 << 10,
             txn_ops_max: 128,
+            quota_bytes: QUOTA_BYTES,
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(30),
@@ -230,6 +232,14 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
         |b: &u64| print_size(*b)
     ),
     key!("max_txn_ops", "1..=100000", txn_ops_max, |t| number(t, 1, 100_000), |n: &usize| printed(n)),
+    key!(
+        "quota_backend_bytes",
+        SIZE,
+        quota_bytes,
+        // As in etcd: 0 is what it is without this.
+        |t| size(t).map(|bytes| if bytes == 0 { QUOTA_BYTES } else { bytes }),
+        |b: &u64| print_size(*b)
+    ),
     key!(time "grpc_keepalive.interval", DURATION, (1, HOUR_MS * 24), keepalive_interval),
     key!(time "grpc_keepalive.timeout", DURATION, (1, HOUR_MS), keepalive_timeout),
     key!(time "drain_timeout", DURATION, (1, HOUR_MS), drain_timeout),
@@ -237,6 +247,7 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
     key!(word "log.level", "trace, debug, info, warn or error", log_level),
 ];
 
+const QUOTA_BYTES: u64 = 2 << 30;
 const HOUR_MS: u64 = 3_600_000;
 /// No request may be longer, whatever is set.
 const REQUEST_BYTES_LIMIT: u64 = consensus_core::REQUEST_BYTES_MAX as u64;
@@ -310,6 +321,7 @@ mod tests {
             ("consensus.heartbeat", "10ms", "9ms"),
             ("consensus.election_timeout", "10m", "11m"),
             ("max_request_bytes", "1 MiB", "1 GiB"),
+            ("quota_backend_bytes", "0", "-1"),
             ("max_txn_ops", "1", "0"),
             ("name", "x", ""),
             ("log.format", "json", "JSON"),

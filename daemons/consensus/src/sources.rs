@@ -204,7 +204,7 @@ mod tests {
         for (arg, warnings) in [
             ("--strict-reconfig-check=true", 0),
             ("--strict-reconfig-check=false", 1),
-            ("--quota-backend-bytes=1000", 1),
+            ("--quota-backend-bytes=1000", 0),
             ("--max-wals=5", 1),
             ("--enable-v2=true", 1),
             ("--enable-v2=false", 0),
