@@ -26,6 +26,7 @@ use crate::{
     apply::{self, Applier},
     host::{Compaction, Host},
     inbox::{Desk, INBOX, Input},
+    metrics::{self, Metrics},
     peers::{Network, Outbox},
     snapshot::{self, Fetcher},
 };
@@ -68,6 +69,7 @@ struct Shared<R> {
     membership: watch::Receiver<Membership>,
     network: Arc<Network>,
     snapshot_dir: PathBuf,
+    metrics: Metrics,
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
@@ -102,7 +104,8 @@ impl<R: Send + 'static> Node<R> {
     where
         S: StateMachine<Response = R>,
     {
-        let disk = Arc::new(open_log(&config)?);
+        let disk = open_log(&config)?;
+        let disk = Arc::new(if config.sync_writes { disk } else { disk.without_sync() });
         if config.force_new_cluster {
             tracing::warn!("a new cluster of this member alone: what only the others had is lost");
             let applied = machine.applied();
@@ -122,6 +125,7 @@ impl<R: Send + 'static> Node<R> {
                 heartbeat_ticks: TICKS_PER_HEARTBEAT as usize,
                 applied: machine.applied(),
                 priority: 0,
+                entries_per_message_max: config.entries_per_message_max,
                 seed: seed(config.id),
             },
         )?;
@@ -144,6 +148,7 @@ impl<R: Send + 'static> Node<R> {
         let desk = Arc::new(Desk::default());
         let applied = Arc::new(AtomicU64::new(machine.applied()));
         let (to_apply, tasks) = std::sync::mpsc::sync_channel(apply::QUEUE);
+        let metrics = Metrics::new();
         let outbox = Outbox::new(Arc::clone(&network), member.membership());
         let host = Host {
             member,
@@ -175,6 +180,7 @@ impl<R: Send + 'static> Node<R> {
             wanted: wanted_sender,
             fetched: None,
             removed: false,
+            metrics: metrics.clone(),
         };
         let (jobs, work) = std::sync::mpsc::sync_channel(apply::JOBS);
         let desk_of_applier = Arc::clone(&desk);
@@ -185,12 +191,16 @@ impl<R: Send + 'static> Node<R> {
             applied,
             readers: BTreeMap::new(),
             jobs,
+            metrics: metrics.clone(),
         };
         let threads = vec![
             thread::Builder::new().name("snapshot".to_owned()).spawn(move || apply::run_jobs(&work))?,
             thread::Builder::new().name("apply".to_owned()).spawn(move || applier.run(&tasks))?,
             thread::Builder::new().name("raft".to_owned()).spawn(move || host.run(inputs))?,
         ];
+        let waiting = Arc::downgrade(&desk);
+        let pending = move || waiting.upgrade().map(|desk| desk.requests.len());
+        tokio::spawn(metrics::keep_gauges(status.clone(), membership.clone(), pending));
         tokio::spawn(tick(config.timing.heartbeat / TICKS_PER_HEARTBEAT, inbox.clone()));
         let shared = Shared {
             cluster: config.cluster,
@@ -203,6 +213,7 @@ impl<R: Send + 'static> Node<R> {
             membership,
             network,
             snapshot_dir: config.snapshot_dir,
+            metrics,
             threads: std::sync::Mutex::new(threads),
         };
         Ok((Self { shared: Arc::new(shared) }, asked))
@@ -267,8 +278,11 @@ impl<R: Send + 'static> Node<R> {
         let id = self.next();
         let answer = self.shared.desk.requests.add(id);
         let _forget = Forget(&self.shared.desk.requests, id);
+        let began = std::time::Instant::now();
         self.push(Input::Propose(Request { origin: self.shared.id, id, payload }))?;
-        wait(answer, deadline).await
+        let answer = wait(answer, deadline).await?;
+        self.shared.metrics.committed(began);
+        Ok(answer)
     }
 
     /// Has a change of the membership committed. Waits for at most `deadline`.
@@ -304,6 +318,11 @@ impl<R: Send + 'static> Node<R> {
             let moved = status.wait_for(|status| status.leader.is_some_and(|leader| leader != own));
             let _ = tokio::time::timeout(deadline, moved).await;
         }
+    }
+
+    /// New connections with peers use these certificates from now on; those that exist keep what they have.
+    pub fn reload_tls(&self, tls: Arc<dwcp_core::TlsConfig>) {
+        self.shared.network.reload_tls(tls);
     }
 
     /// Waits until the member has stopped, by itself or because it was told to.
