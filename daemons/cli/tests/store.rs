@@ -449,6 +449,32 @@ fn snapshots_of_etcd_are_whole_or_not_there() {
 }
 
 #[test]
+fn a_snapshot_of_either_store_becomes_a_new_cluster_of_ours() {
+    let Some(mut members) = Members::start() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("snapshot");
+    let path = file.to_str().expect("text");
+    ok(&members.endpoints(), &["kv", "put", "a", "ours"]);
+    ok(&members.endpoints(), &["cluster", "snapshot", "save", path]);
+    ok(&members.endpoints(), &["kv", "put", "a", "later"]);
+    members.restore(path);
+    assert_eq!(until_ok(&members.endpoints(), &["kv", "get", "a"]), "ours\n");
+
+    let Some(etcd) = Etcd::start() else { return };
+    ok(&etcd.endpoint, &["kv", "put", "a", "theirs"]);
+    ok(&etcd.endpoint, &["cluster", "snapshot", "save", path]);
+    members.restore(path);
+    assert_eq!(until_ok(&members.endpoints(), &["kv", "get", "a"]), "theirs\n");
+
+    let mut damaged = fs::read(&file).expect("readable");
+    damaged[5000] ^= 1;
+    fs::write(&file, damaged).expect("written");
+    let new = folder.path().join("new");
+    fails("", &["cluster", "snapshot", "restore", path, "--data-dir", new.to_str().expect("text")], 5);
+    assert!(!new.exists());
+}
+
+#[test]
 fn a_full_etcd_is_told_of_and_its_alarm_disarmed() {
     if !is_installed("etcd") {
         return;

@@ -101,13 +101,39 @@ impl Members {
         Some(members)
     }
 
-    fn spawn(&self, n: usize) -> Process {
+    fn initial_cluster(&self) -> String {
         let peers = self.ports.iter().enumerate();
         let list: Vec<_> = peers.map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}")).collect();
+        list.join(",")
+    }
+
+    /// The members of a new cluster, out of a snapshot, in the place of these.
+    pub fn restore(&mut self, snapshot: &str) {
+        for (n, process) in self.processes.iter_mut().enumerate() {
+            process.take().expect("it runs").kill();
+            std::fs::remove_dir_all(self.folder.path().join(format!("m{n}"))).expect("removed");
+        }
+        let list = self.initial_cluster();
+        for n in 0..3 {
+            let name = format!("m{n}");
+            let folder = self.folder.path().join(&name);
+            let to =
+                ["--data-dir", folder.to_str().expect("text"), "--name", &name, "--initial-cluster", &list];
+            let args: Vec<_> = ["cluster", "snapshot", "restore", snapshot].into_iter().chain(to).collect();
+            ok("", &args);
+            fails("", &args, 1);
+        }
+        let mut started: Vec<_> = (0..3).map(|n| self.spawn(n)).collect();
+        started.iter_mut().for_each(|process| wait_for_ready(process, "novacron-consensus"));
+        self.processes = started.into_iter().map(Some).collect();
+    }
+
+    fn spawn(&self, n: usize) -> Process {
+        let list = self.initial_cluster();
         let (client, peer) = self.ports[n];
         let mut command = Command::new(daemon());
         clean(&mut command);
-        command.args(["--name", &format!("m{n}"), "--initial-cluster", &list.join(",")]);
+        command.args(["--name", &format!("m{n}"), "--initial-cluster", &list]);
         command.args(["--listen-client-urls", &format!("http://127.0.0.1:{client}")]);
         command.args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")]);
         command.arg("--data-dir").arg(self.folder.path().join(format!("m{n}")));
