@@ -249,6 +249,11 @@ impl<R: Send + 'static> Node<R> {
         self.shared.membership.borrow().clone()
     }
 
+    /// The same, for whoever waits for a change.
+    pub fn watch_membership(&self) -> watch::Receiver<Membership> {
+        self.shared.membership.clone()
+    }
+
     /// Whether this member leads, as far as it knows.
     pub fn is_leader(&self) -> bool {
         self.shared.status.borrow().role == Role::Leader
