@@ -19,7 +19,10 @@ use consensus_raft::{
 };
 use consensus_rocks::{Kind, RocksDisk};
 use dwcp_core::Responder;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout},
+};
 
 use crate::{
     NodeConfig, ProposeError, Start, StartError, StateCopy, StateMachine, StateMachineError,
@@ -40,6 +43,8 @@ const IDENTITY: Space = Space(2);
 const TICKS_PER_HEARTBEAT: u32 = 10;
 /// Questions of peers that wait for an answer.
 const QUESTIONS: usize = 1024;
+/// On top of the time after which a transfer of leadership is given up.
+const RETRY_TRANSFER: Duration = Duration::from_millis(50);
 /// What is still acknowledged to peers when a node stops.
 const GOODBYE: Duration = Duration::from_millis(200);
 
@@ -69,6 +74,7 @@ struct Shared<R> {
     membership: watch::Receiver<Membership>,
     network: Arc<Network>,
     snapshot_dir: PathBuf,
+    election_timeout: Duration,
     metrics: Metrics,
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
 }
@@ -213,6 +219,7 @@ impl<R: Send + 'static> Node<R> {
             membership,
             network,
             snapshot_dir: config.snapshot_dir,
+            election_timeout: config.timing.election_timeout,
             metrics,
             threads: std::sync::Mutex::new(threads),
         };
@@ -310,18 +317,41 @@ impl<R: Send + 'static> Node<R> {
         wait(answer, deadline).await
     }
 
-    /// Hands leadership over to another member, if this one has it.
-    pub fn transfer_leader(&self, to: u64) -> Result<(), ProposeError> {
-        self.push(Input::TransferLeader(to))
+    /// Hands leadership over to another member, if this one has it, and waits until that leads, at most `deadline`. Whether it
+    /// does.
+    pub async fn transfer_leader(&self, to: u64, deadline: Duration) -> Result<bool, ProposeError> {
+        self.repeat_until(|| Input::TransferLeader(to), |leader| leader == to, deadline).await
     }
 
     /// Hands leadership over to whoever has most of the log, if this member leads, and waits for it, at most `deadline`.
     pub async fn hand_over(&self, deadline: Duration) {
         let own = self.shared.id;
+        if self.is_leader() {
+            // Whoever stops stops all the same.
+            let _ = self.repeat_until(|| Input::HandOver, |leader| leader != own, deadline).await;
+        }
+    }
+
+    /// A transfer is given up after an election timeout, and can be asked for again then: a message may have been lost, or found
+    /// a member that was not ready.
+    async fn repeat_until(
+        &self,
+        input: impl Fn() -> Input,
+        moved: impl Fn(u64) -> bool,
+        deadline: Duration,
+    ) -> Result<bool, ProposeError> {
+        let until = Instant::now() + deadline;
         let mut status = self.watch_status();
-        if self.is_leader() && self.push(Input::HandOver).is_ok() {
-            let moved = status.wait_for(|status| status.leader.is_some_and(|leader| leader != own));
-            let _ = tokio::time::timeout(deadline, moved).await;
+        loop {
+            self.push(input())?;
+            let patience = (self.shared.election_timeout + RETRY_TRANSFER).min(until - Instant::now());
+            let led = status.wait_for(|status| status.leader.is_some_and(&moved));
+            match timeout(patience, led).await {
+                Ok(Ok(_)) => return Ok(true),
+                Ok(Err(_)) => return Err(ProposeError::Stopped),
+                Err(_) if Instant::now() >= until => return Ok(false),
+                Err(_) => {}
+            }
         }
     }
 

@@ -140,12 +140,8 @@ impl Maintenance for Server {
         if !node.membership().is_voter(target) {
             return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
         }
-        let mut changes = node.watch_status();
-        node.transfer_leader(target).map_err(status::propose)?;
-        let moved = changes.wait_for(|status| status.leader == Some(target));
-        // What it gives holds the status for reading: it must be gone before anyone looks at the status again.
-        let moved =
-            tokio::time::timeout(self.shared.request_timeout, moved).await.is_ok_and(|moved| moved.is_ok());
+        let moved = node.transfer_leader(target, self.shared.request_timeout).await;
+        let moved = moved.map_err(status::propose)?;
         if !moved {
             return Err(Status::unavailable("etcdserver: request timed out, leader transfer took too long"));
         }

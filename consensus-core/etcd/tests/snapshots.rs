@@ -6,8 +6,8 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use consensus_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
-    WatchCreateRequest, WatchRequest, cluster_client::ClusterClient, watch_client::WatchClient,
-    watch_request::RequestUnion,
+    MoveLeaderRequest, WatchCreateRequest, WatchRequest, cluster_client::ClusterClient,
+    maintenance_client::MaintenanceClient, watch_client::WatchClient, watch_request::RequestUnion,
 };
 use support::{Cluster, free_ports, get, put, value};
 use tokio::sync::mpsc;
@@ -157,6 +157,13 @@ async fn a_cluster_of_one_grows_and_shrinks() {
     let mut kv = cluster.kv(new).await;
     assert_eq!(value(&mut kv, "key0059").await.as_deref(), Some("value59"));
     kv.put(put("key0060", "value60")).await.unwrap();
+
+    // It can lead, and give it back.
+    let ids = [0, new].map(|n| cluster.members[n].as_ref().unwrap().server.node().id());
+    for (from, to) in [(0, 1), (1, 0)] {
+        let mut leader = MaintenanceClient::new(cluster.channel([0, new][from]).await);
+        leader.move_leader(MoveLeaderRequest { target_id: ids[to] }).await.unwrap();
+    }
     let remove = MemberRemoveRequest { id: added.id };
     members(&cluster, 0).await.member_remove(remove).await.unwrap();
     let mut kv = cluster.kv(0).await;
