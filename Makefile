@@ -11,8 +11,11 @@ EXTRA_RUNS ?= $(RUNS)
 TIME ?= 30
 # Scenarios at a time. Each run tells how idle the machine was; two cores carry four.
 JOBS ?= 1
+# Faults that strike the store's members, from a seed that repeats them (the time if not given).
+ROUNDS ?= 100
+SEED ?=
 
-.PHONY: run test test-kube lint doc fuzz bench bench-consensus lab lab-course deps programs
+.PHONY: run test test-kube lint doc fuzz bench bench-consensus lab lab-course chaos deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -64,6 +67,10 @@ lab-course: programs
 	cargo build --release --locked -p dwcp-lab
 	$(BIN)/dwcp-lab compare --scenario all --contenders novacron --runs 1 --time 120 \
 		--jobs $(JOBS) --novacron $(BIN)/novacron --json $(TARGET)/course.json
+
+## Members of the store are killed, stopped and cut off, ROUNDS times; is what their clients saw linearizable?
+chaos: programs
+	$(BIN)/chaos --rounds $(ROUNDS) $(addprefix --seed ,$(SEED)) --evidence $(TARGET)/chaos
 
 programs: deps
 	cargo build --release --locked --workspace --bins

@@ -47,6 +47,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Measures and checks, and is used by nothing.
     ("dwcp-benches", &["consensus-proto"]),
     ("dwcp-lab", &[]),
+    ("linearizability", &[]),
+    ("chaos", &["consensus-proto", "dwcp-lab", "linearizability"]),
     ("architecture", &[]),
 ];
 

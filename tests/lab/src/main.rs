@@ -10,7 +10,6 @@ use dwcp_lab::contender::{self, Contender, Tools};
 use dwcp_lab::report::ScenarioReport;
 use dwcp_lab::scenario::{Outage, RateChange};
 use dwcp_lab::{Lab, LinkSummary, Scenario, Side, store, sweep, unavailable};
-use nix::sys::signal::{SigSet, Signal};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -135,7 +134,7 @@ struct CompareArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    end_on_signals();
+    sweep::end_on_signals();
     match act(cli.action) {
         Ok(code) => code,
         Err(error) => {
@@ -302,17 +301,4 @@ fn exit_code(status: std::process::ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt as _;
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     ExitCode::from(code as u8)
-}
-
-/// On SIGINT, SIGTERM or SIGHUP a thread sweeps what the labs of this process made and exits. The signals are blocked
-/// in all other threads (this runs before any is made); commands start with none blocked, as `std` sees to.
-fn end_on_signals() {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    signals.thread_block().expect("block signals");
-    std::thread::spawn(move || {
-        if let Ok(signal) = signals.wait() {
-            sweep::sweep_own();
-            std::process::exit(128 + signal as i32);
-        }
-    });
 }

@@ -5,6 +5,8 @@
 //! outlived its lab would keep a namespace alive. A process in the midst of `exec` has no environment to be seen for a
 //! moment; if one slips through, the next lab's sweep finds it.
 
+use nix::sys::signal::{self, SigSet, Signal};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -70,19 +72,24 @@ pub fn sweep_lab(mark: &Mark) {
     sweep(|found| found == mark);
 }
 
-/// Removes what all labs of this process left: for a signal handler's thread, just before it exits.
-pub fn sweep_own() {
-    sweep(Mark::owner_is_this_process);
+/// On SIGINT, SIGTERM or SIGHUP a thread sweeps what the labs of this process made and exits. To be called before any
+/// thread is made: the signals are blocked in all others. Commands start with none blocked, as `std` sees to.
+pub fn end_on_signals() {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    signals.thread_block().expect("block signals");
+    std::thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            sweep(Mark::owner_is_this_process);
+            std::process::exit(128 + signal as i32);
+        }
+    });
 }
 
 fn sweep(condemned: impl Fn(&Mark) -> bool) {
     for (pid, mark) in marked_processes() {
         if condemned(&mark) {
             // A process that ended in between is what was wanted.
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid as i32),
-                nix::sys::signal::Signal::SIGKILL,
-            );
+            let _ = signal::kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
     }
     for entry in std::fs::read_dir(SCRATCH_ROOT).into_iter().flatten().flatten() {
