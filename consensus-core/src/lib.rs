@@ -22,11 +22,14 @@
 
 mod apply;
 mod config;
+mod engine;
 mod error;
 mod host;
 mod inbox;
 mod node;
 mod peers;
+#[doc(hidden)]
+pub mod sim;
 mod snapshot;
 mod state_machine;
 

@@ -26,7 +26,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
 };
 
-use crate::{NodeConfig, StartError, inbox::Input, node::PeerQuestion, snapshot::Outgoing};
+use crate::{NodeConfig, StartError, host::Outbox, inbox::Input, node::PeerQuestion, snapshot::Outgoing};
 
 /// Encoded entries that wait for one peer; with more, messages to it are lost.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
@@ -94,7 +94,7 @@ impl Caller {
 }
 
 /// Where messages of the raft thread go.
-pub(crate) struct Outbox {
+pub(crate) struct PeerLines {
     shared: Arc<Network>,
     peers: HashMap<u64, Peer>,
 }
@@ -488,15 +488,17 @@ impl OpenLine {
     }
 }
 
-impl Outbox {
+impl PeerLines {
     pub(crate) fn new(shared: Arc<Network>, membership: &Membership) -> Self {
-        let mut outbox = Self { shared, peers: HashMap::new() };
-        outbox.set_members(membership);
-        outbox
+        let mut lines = Self { shared, peers: HashMap::new() };
+        lines.set_members(membership);
+        lines
     }
+}
 
+impl Outbox for PeerLines {
     /// Starts and ends tasks so that there is one for each other member.
-    pub(crate) fn set_members(&mut self, membership: &Membership) {
+    fn set_members(&mut self, membership: &Membership) {
         let own = self.shared.id;
         self.peers.retain(|id, peer| {
             let stays = membership.members.get(id).is_some_and(|info| info.peer_urls == peer.info.peer_urls);
@@ -515,8 +517,7 @@ impl Outbox {
         }
     }
 
-    /// Sends what there is room for; whom something was for that did not go out.
-    pub(crate) fn send(&mut self, messages: Vec<Message>) -> Vec<u64> {
+    fn send(&mut self, messages: Vec<Message>) -> Vec<u64> {
         let mut by_peer: HashMap<u64, Vec<Message>> = HashMap::new();
         for message in messages {
             by_peer.entry(message.to()).or_default().push(message);
@@ -528,7 +529,7 @@ impl Outbox {
     }
 }
 
-impl Drop for Outbox {
+impl Drop for PeerLines {
     fn drop(&mut self) {
         self.peers.values().for_each(|peer| peer.task.abort());
     }

@@ -56,6 +56,13 @@ fn complete(copy: &Path, description: &SnapshotMetadata) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes what is left of a copy. If it stays, the next start removes it.
+pub(crate) fn remove(copy: &Path) {
+    if let Err(error) = fs::remove_dir_all(copy) {
+        tracing::warn!(folder = %copy.display(), %error, "a copy of the state cannot be removed");
+    }
+}
+
 /// A complete copy of everything up to `index` that was fetched before the last stop, if there is one. All else is removed.
 pub(crate) fn left_over(folder: &Path, index: u64) -> io::Result<Option<PathBuf>> {
     let remove = |path: &Path| match fs::remove_dir_all(path) {

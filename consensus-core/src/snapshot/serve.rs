@@ -47,13 +47,7 @@ struct Copy {
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        remove(&self.folder);
-    }
-}
-
-fn remove(folder: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(folder) {
-        tracing::warn!(folder = %folder.display(), %error, "a copy of the state cannot be removed");
+        super::remove(&self.folder);
     }
 }
 
@@ -127,12 +121,12 @@ impl Outgoing {
             match made {
                 Ok(Some(metadata)) if metadata.index >= least => return Ok(Copy { token, metadata, folder }),
                 Ok(Some(metadata)) => {
-                    remove(&folder);
+                    super::remove(&folder);
                     return Err(format!("it has applied {}, and {least} is wanted", metadata.index).into());
                 }
-                Ok(None) => remove(&folder),
+                Ok(None) => super::remove(&folder),
                 Err(error) => {
-                    remove(&folder);
+                    super::remove(&folder);
                     return Err(error);
                 }
             }
