@@ -7,11 +7,10 @@ use consensus_proto::{
     etcdserverpb::RangeResponse,
     mvccpb::{Event, event::EventType},
 };
-use consensus_raft::Role;
-use consensus_raft::{Committed, Status, proposal::Request};
-use consensus_store::{Changes, WatchRange};
+use consensus_raft::{Committed, Role, Status, proposal::Request};
+use consensus_store::{Changes, StoreError, WatchRange};
 
-use crate::machine::{Answer, News};
+use crate::machine::{Answer, Machine, News};
 
 /// What a run has found. All of them are defects of the store, or of the simulator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +118,21 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// A crash that came between the write of changes and the news of them leaves a member that has them and has told nobody.
+    pub(crate) fn found(&mut self, member: u64, machine: &Machine) -> Result<(), Violation> {
+        let reader = machine.store.reader();
+        let first_unknown = (2..).find(|revision| !self.revisions.contains_key(revision)).unwrap_or_default();
+        if reader.revision() < first_unknown {
+            return Ok(());
+        }
+        let everything = WatchRange { key: Bytes::from_static(&[0]), range_end: Bytes::from_static(&[0]) };
+        match reader.changes(&everything, first_unknown, reader.revision()) {
+            Ok((changes, _)) => self.news(member, News { changes, ..News::default() }),
+            Err(StoreError::Compacted) => Ok(()),
+            Err(error) => Err(Violation::Stopped { member, why: error.to_string() }),
+        }
     }
 
     pub(crate) fn acknowledged(&mut self, origin: u64, id: u64) {

@@ -27,6 +27,7 @@ use crate::{
     computer::{Computer, Running},
     machine::Answer,
     random::Random,
+    trace::Trace,
 };
 
 const KEYS: u8 = 5;
@@ -147,19 +148,29 @@ impl Clients {
         now: u64,
         computers: &BTreeMap<u64, Computer>,
         checks: &mut Checks,
+        trace: &mut Trace,
     ) -> Result<(), Violation> {
         for n in 0..self.clients.len() {
             match self.clients[n].call.take() {
-                Some(call) => self.look(n, call, now, computers, checks)?,
+                Some(call) => {
+                    let (at, place) = (call.at.0, call.place as u64);
+                    let what = self.look(n, call, now, computers, checks)?;
+                    what.into_iter().for_each(|what| trace.note(now, at, what, place));
+                }
                 None if self.clients[n].idle_until > now => {}
                 None if self.calm && self.clients[n].done >= CALM_OPERATIONS => {}
-                None => self.ask(n, now, computers, checks)?,
+                None => {
+                    self.ask(n, now, computers, checks)?;
+                    if let Some(call) = &self.clients[n].call {
+                        trace.note(now, call.at.0, "is asked for operation", call.place as u64);
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Looks after an answer.
+    /// Looks after an answer; what became of it, if anything.
     fn look(
         &mut self,
         n: usize,
@@ -167,7 +178,7 @@ impl Clients {
         now: u64,
         computers: &BTreeMap<u64, Computer>,
         checks: &mut Checks,
-    ) -> Result<(), Violation> {
+    ) -> Result<Option<&'static str>, Violation> {
         let computer = &computers[&call.at.0];
         let member = computer.member.as_ref().filter(|_| computer.starts == call.at.1);
         let outcome = match &mut call.asked {
@@ -193,10 +204,10 @@ impl Clients {
             },
         };
         let client = &mut self.clients[n];
-        match outcome {
+        let what = match outcome {
             Outcome::Waiting if now < call.deadline => {
                 client.call = Some(call);
-                return Ok(());
+                return Ok(None);
             }
             Outcome::Answered(output) => {
                 client.done += 1;
@@ -204,10 +215,12 @@ impl Clients {
                 self.note_seen(&call, &output);
                 let at = self.moment();
                 self.history.returned(call.operation, output, at);
+                "has answered operation"
             }
             Outcome::Refused => {
                 self.refused.push(call.place);
                 client.at = NOBODY;
+                "has refused operation"
             }
             Outcome::Waiting | Outcome::Unknown => {
                 client.at = NOBODY;
@@ -215,11 +228,12 @@ impl Clients {
                 if let (Asked::Write { request, .. }, Some(member)) = (&call.asked, member) {
                     member.forget(*request);
                 }
+                "has no answer to operation"
             }
-        }
+        };
         let idle = if self.calm { 3 } else { self.idle };
         self.clients[n].idle_until = now + self.random.below(idle + 1);
-        Ok(())
+        Ok(Some(what))
     }
 
     fn note_seen(&mut self, call: &Call, output: &Output<u64>) {

@@ -101,6 +101,7 @@ impl Computer {
         plan: &Plan,
         network: &Rc<RefCell<Network>>,
         random: &mut Random,
+        checks: &mut Checks,
     ) -> Result<(), Violation> {
         self.starts += 1;
         (self.last, self.turns_behind) = (None, 0);
@@ -119,7 +120,10 @@ impl Computer {
         let opened = SteppedMember::open(settings, Arc::clone(&self.log), machine, outbox, left_over);
         match opened {
             Ok(_) if self.rotten => return Err(Violation::DamageUnnoticed { member: self.id }),
-            Ok(member) => self.member = Some(member),
+            Ok(member) => {
+                checks.found(self.id, member.machine())?;
+                self.member = Some(member);
+            }
             Err(_) if self.rotten => self.gone = Some(Gone::Damaged),
             Err(error) => return Err(self.stopped(error)),
         }

@@ -37,6 +37,8 @@ impl Mistake {
 /// The kinds and rates of one run. Rates are in a thousand; 0 is never.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Steps with faults.
+    pub(crate) rough_steps: u64,
     pub(crate) voters: u64,
     pub(crate) clients: u64,
     pub(crate) watchers: u64,
@@ -71,6 +73,7 @@ impl Plan {
         // Who loses a member for ever must not lose others to an operator.
         let rot = changes == 0 && crashes > 0 && random.one_in(2);
         Self {
+            rough_steps: [400, 500, 600, 1500][random.below(4) as usize],
             voters: [3, 3, 3, 5, 5, 7][random.below(6) as usize],
             clients: random.between(2, 5),
             watchers: random.between(1, 3),

@@ -21,8 +21,6 @@ use crate::{
     watcher::{self, Watcher},
 };
 
-/// Steps with faults.
-const ROUGH: u64 = 500;
 /// Steps without, in which everybody has to get what it wants, and all members to have the same.
 const CALM_MAX: u64 = 800;
 /// Steps that a crashed machine is down, or a process that waits is paused, at most.
@@ -55,7 +53,7 @@ impl World {
         let computers = (1..=plan.voters)
             .map(|id| (id, Computer::new(id, bootstrap(GROUP, &membership), &plan, mistake, &mut random)));
         let computers = computers.collect();
-        let clients = Clients::new(seed, plan.clients, ROUGH, mistake);
+        let clients = Clients::new(seed, plan.clients, plan.rough_steps, mistake);
         let watchers = (0..plan.watchers)
             .map(|n| Watcher::new(watcher::range(&clients.keys, (n > 0).then_some(n as u8))))
             .collect();
@@ -81,7 +79,7 @@ impl World {
     }
 
     pub(crate) fn run(mut self) -> Result<Report, Violation> {
-        while self.now < ROUGH {
+        while self.now < self.plan.rough_steps {
             self.step(true)?;
         }
         self.end_faults();
@@ -90,7 +88,7 @@ impl World {
             let unfinished = self.unfinished();
             match unfinished {
                 None => break,
-                Some(what) if self.now >= ROUGH + CALM_MAX => {
+                Some(what) if self.now >= self.plan.rough_steps + CALM_MAX => {
                     return Err(Violation::NotLive { steps: CALM_MAX, what });
                 }
                 Some(_) => {}
@@ -110,7 +108,7 @@ impl World {
         for id in &ids {
             self.start_or_tick(*id)?;
         }
-        self.clients.step(self.now, &self.computers, &mut self.checks)?;
+        self.clients.step(self.now, &self.computers, &mut self.checks, &mut self.trace)?;
         self.operate(rough);
         for id in ids {
             self.work(id, rough)?;
@@ -159,7 +157,7 @@ impl World {
         self.fetches.forget(id);
         self.report.crashes += 1;
         self.trace.note(self.now, id, what, power_lost.into());
-        if self.rot_left && self.now < ROUGH && self.random.one_in(3) {
+        if self.rot_left && self.now < self.plan.rough_steps && self.random.one_in(3) {
             self.rot_left = false;
             computer.rot(&mut self.random);
             self.trace.note(self.now, id, "its log is damaged", 0);
@@ -184,7 +182,7 @@ impl World {
         if computer.member.is_some() {
             computer.tick();
         } else if computer.down_until <= self.now {
-            computer.start(&self.plan, &self.network, &mut self.random)?;
+            computer.start(&self.plan, &self.network, &mut self.random, &mut self.checks)?;
             let applied = computer.member.as_ref().map_or(0, |member| member.status().applied);
             self.trace.note(self.now, id, "starts, has applied", applied);
             self.report.damage_noticed += u64::from(computer.gone == Some(Gone::Damaged));
