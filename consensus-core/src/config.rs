@@ -23,6 +23,9 @@ pub struct NodeConfig {
     pub snapshot_dir: PathBuf,
     /// When the log gets shorter.
     pub snapshots: Snapshots,
+    /// The last resort when a majority is gone for ever: this member goes on alone, with what it knows to be committed. What
+    /// only the others had is lost, and none of them may run any more.
+    pub force_new_cluster: bool,
     /// Heartbeats and elections.
     pub timing: Timing,
     /// TLS to peers, or `None`: plaintext.
@@ -86,6 +89,7 @@ impl NodeConfig {
             listen,
             start: Start::Never,
             snapshots: Snapshots::default(),
+            force_new_cluster: false,
             timing: Timing::default(),
             tls: None,
             allow_plaintext: false,

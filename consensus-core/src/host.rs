@@ -38,7 +38,8 @@ pub trait Outbox {
     /// Sends what there is room for at once; gives whom something was for that did not go out.
     fn send(&mut self, messages: Vec<Message>) -> Vec<u64>;
 
-    /// Who the members are now, this one included. Messages to anybody else do not go out.
+    /// Who the members are now, this one included. To anybody else, messages go only as answers: a member that lags may be led
+    /// by one that it does not know.
     fn set_members(&mut self, membership: &Membership);
 }
 

@@ -39,6 +39,7 @@ pub use consensus_raft::{
 };
 pub use dwcp_core::{ConfigError, TlsConfig};
 pub use error::{ProposeError, StartError};
-pub use node::{Node, PeerQuestion, log_owner};
+pub use node::{Node, PeerQuestion, log_owner, prepare};
 pub use peers::{FoundCluster, find_cluster};
+pub use snapshot::StateCopy;
 pub use state_machine::{Job, StateMachine, StateMachineError};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -21,7 +21,7 @@ use dwcp_core::Responder;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    NodeConfig, ProposeError, Start, StartError, StateMachine, apply,
+    NodeConfig, ProposeError, Start, StartError, StateCopy, StateMachine, StateMachineError, apply,
     engine::{Engine, catch_up_with_log},
     host::Compaction,
     inbox::{Desk, INBOX, Input},
@@ -66,6 +66,7 @@ struct Shared<R> {
     status: watch::Receiver<Status>,
     membership: watch::Receiver<Membership>,
     network: Arc<Network>,
+    snapshot_dir: PathBuf,
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
@@ -100,9 +101,13 @@ impl<R: Send + 'static> Node<R> {
     where
         S: StateMachine<Response = R>,
     {
-        std::fs::create_dir_all(&config.log_dir).map_err(StartError::folder(&config.log_dir))?;
-        let disk = Arc::new(RocksDisk::open(&config.log_dir, Kind::Log, SPACES)?);
-        identify(&disk, &config)?;
+        let disk = Arc::new(open_log(&config)?);
+        if config.force_new_cluster {
+            tracing::warn!("a new cluster of this member alone: what only the others had is lost");
+            let applied = machine.applied();
+            let batch = consensus_raft::force_new_group(Arc::clone(&disk), GROUP, config.id, applied)?;
+            disk.write(batch, Durability::Synced)?;
+        }
         let ticks = |duration: Duration| {
             let tick = config.timing.heartbeat / TICKS_PER_HEARTBEAT;
             (duration.as_nanos() / tick.as_nanos().max(1)).max(1) as usize
@@ -161,6 +166,7 @@ impl<R: Send + 'static> Node<R> {
             status,
             membership,
             network,
+            snapshot_dir: config.snapshot_dir,
             threads: std::sync::Mutex::new(threads),
         };
         Ok((Self { shared: Arc::new(shared) }, asked))
@@ -282,6 +288,11 @@ impl<R: Send + 'static> Node<R> {
         self.shared.network.round_trip(member).is_some()
     }
 
+    /// A consistent copy of this member's state.
+    pub async fn copy(&self) -> Result<StateCopy, StateMachineError> {
+        StateCopy::make(&self.shared.snapshot_dir, &self.shared.inbox).await
+    }
+
     /// Asks another member something that is not Raft's; it comes to [`PeerQuestion`] there. `None`: no answer.
     pub async fn ask(&self, member: u64, question: &[u8], deadline: Duration) -> Option<Bytes> {
         self.shared.network.ask(member, question, deadline).await
@@ -327,6 +338,18 @@ async fn tick(every: Duration, inbox: mpsc::Sender<Input>) {
 fn seed(id: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (now.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id
+}
+
+/// Writes the log that a member begins with, without starting it.
+pub fn prepare(config: &NodeConfig) -> Result<(), StartError> {
+    open_log(config).map(drop)
+}
+
+fn open_log(config: &NodeConfig) -> Result<RocksDisk, StartError> {
+    std::fs::create_dir_all(&config.log_dir).map_err(StartError::folder(&config.log_dir))?;
+    let disk = RocksDisk::open(&config.log_dir, Kind::Log, SPACES)?;
+    identify(&disk, config)?;
+    Ok(disk)
 }
 
 /// Whose log is in a folder: cluster and member. `None`: there is no log.

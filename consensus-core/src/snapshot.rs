@@ -22,6 +22,9 @@ use std::{
 
 use bytes::Bytes;
 use consensus_raft::SnapshotMetadata;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{StateMachineError, inbox::Input};
 
 pub(crate) use fetch::Fetcher;
 pub(crate) use serve::Outgoing;
@@ -32,6 +35,49 @@ fn outgoing(folder: &Path) -> PathBuf {
 
 fn incoming(folder: &Path) -> PathBuf {
     folder.join("incoming")
+}
+
+/// A copy of the state in a folder of its own, which is removed when this is dropped.
+#[derive(Debug)]
+pub struct StateCopy {
+    folder: PathBuf,
+    index: u64,
+    token: u64,
+}
+
+impl StateCopy {
+    /// Has the state machine write one below the folder for snapshots.
+    pub(crate) async fn make(
+        snapshot_dir: &Path,
+        inbox: &mpsc::Sender<Input>,
+    ) -> Result<Self, StateMachineError> {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+        let token = u64::from_le_bytes(bytes);
+        let folder = outgoing(snapshot_dir).join(format!("{token:016x}"));
+        tokio::fs::create_dir_all(&folder).await?;
+        let mut copy = Self { folder, index: 0, token };
+        let (reply, index) = oneshot::channel();
+        inbox.send(Input::Copy(copy.state(), reply)).await?;
+        copy.index = index.await??;
+        Ok(copy)
+    }
+
+    /// Where the state machine's files are; beside it is room for more.
+    pub fn state(&self) -> PathBuf {
+        state(&self.folder)
+    }
+
+    /// Index of the last entry that is in it.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+}
+
+impl Drop for StateCopy {
+    fn drop(&mut self) {
+        remove(&self.folder);
+    }
 }
 
 /// Where the files of a copy are.

@@ -94,6 +94,11 @@ impl InitialCluster {
         id(self.members.values().flatten().map(String::as_str).chain([&*self.token, "cluster"]))
     }
 
+    /// The id of a cluster of these members that begins with a snapshot of this content.
+    pub(crate) fn restored_id(&self, content: &[u8; 32]) -> u64 {
+        id([&*format!("{:x}", self.cluster_id()), &*blake3::Hash::from(*content).to_hex(), "restored"])
+    }
+
     /// The members as the log begins with them.
     pub fn membership(&self) -> Membership {
         let member = |(name, urls): (&String, &Vec<String>)| {

@@ -133,6 +133,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
+        self.require_root(&request).await?;
         let MemberAddRequest { peer_ur_ls: peer_urls, is_learner: learner } = request.into_inner();
         check_urls(&peer_urls)?;
         self.linearize().await?;
@@ -154,6 +155,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
+        self.require_root(&request).await?;
         let id = request.into_inner().id;
         let membership = self.known(id)?;
         self.check_removal(&membership, id)?;
@@ -165,6 +167,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
+        self.require_root(&request).await?;
         let request = request.into_inner();
         check_urls(&request.peer_ur_ls)?;
         let membership = self.known(request.id)?;
@@ -178,6 +181,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
+        self.require_user(&request).await?;
         if request.into_inner().linearizable {
             self.linearize().await?;
         }
@@ -189,6 +193,7 @@ impl Cluster for Server {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
+        self.require_root(&request).await?;
         let request = request.into_inner();
         let membership = self.known(request.id)?;
         if !membership.is_learner(request.id) {

@@ -3,10 +3,7 @@
 use std::pin::Pin;
 
 use consensus_proto::{
-    etcdserverpb::{
-        DeleteRangeRequest, PutRequest, ResponseHeader, TxnRequest, kv_server::Kv as _,
-        request_op::Request as Op,
-    },
+    etcdserverpb::{DeleteRangeRequest, PutRequest, ResponseHeader, TxnRequest, request_op::Request as Op},
     v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
         ProclaimResponse, ResignRequest, ResignResponse, election_server::Election,
@@ -14,9 +11,10 @@ use consensus_proto::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::{
+    identity::Credential,
     lock::Forget,
     queue::{self, created_at, op},
     server::Server,
@@ -31,13 +29,18 @@ fn no_leader() -> Status {
 
 impl Server {
     /// Does something as a leader that still is one.
-    async fn as_leader(&self, leader: &LeaderKey, what: Op) -> Result<Option<ResponseHeader>, Status> {
+    async fn as_leader(
+        &self,
+        credential: &Credential,
+        leader: &LeaderKey,
+        what: Op,
+    ) -> Result<Option<ResponseHeader>, Status> {
         let txn = TxnRequest {
             compare: vec![created_at(leader.key.clone(), leader.rev)],
             success: vec![op(what)],
             ..Default::default()
         };
-        let answer = self.txn(Request::new(txn)).await?.into_inner();
+        let answer = self.txn_as(credential, txn).await?;
         if answer.succeeded {
             Ok(answer.header)
         } else {
@@ -48,13 +51,14 @@ impl Server {
     /// Tells of one leader after the other, until nobody listens.
     async fn observe_leaders(
         &self,
+        credential: &Credential,
         name: &[u8],
         told: &mpsc::Sender<Result<LeaderResponse, Status>>,
     ) -> Result<(), Status> {
         let prefix = queue::prefix(name);
         let mut last = 0;
         loop {
-            let (leader, header) = self.first(&prefix).await?;
+            let (leader, header) = self.first(credential, &prefix).await?;
             if let Some(kv) = leader.filter(|kv| kv.mod_revision > last) {
                 last = kv.mod_revision;
                 if told.send(Ok(LeaderResponse { header, kv: Some(kv) })).await.is_err() {
@@ -76,12 +80,13 @@ impl Election for Server {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
+        let credential = self.credential_of_stream(&request);
         let CampaignRequest { name, lease, value } = request.into_inner();
         self.check_place(&name, lease)?;
         let prefix = queue::prefix(&name);
-        let place = self.enqueue(&prefix, lease, value).await?;
-        let mut forget = Forget(Some((self.clone(), place.key.clone())));
-        let header = self.wait_for_turn(&prefix, &place).await?;
+        let place = self.enqueue(&credential, &prefix, lease, value).await?;
+        let mut forget = Forget(Some((self.clone(), credential.clone(), place.key.clone())));
+        let header = self.wait_for_turn(&credential, &prefix, &place).await?;
         forget.0 = None;
         let leader = LeaderKey { name, key: place.key, rev: place.revision, lease };
         Ok(Response::new(CampaignResponse { header, leader: Some(leader) }))
@@ -91,16 +96,18 @@ impl Election for Server {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
+        let credential = self.credential(&request);
         let ProclaimRequest { leader, value } = request.into_inner();
         let leader =
             leader.ok_or_else(|| Status::invalid_argument("election: \"leader\" field must be provided"))?;
         let put = PutRequest { key: leader.key.clone(), value, lease: leader.lease, ..Default::default() };
-        let header = self.as_leader(&leader, Op::RequestPut(put)).await?;
+        let header = self.as_leader(&credential, &leader, Op::RequestPut(put)).await?;
         Ok(Response::new(ProclaimResponse { header }))
     }
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        let (leader, header) = self.first(&queue::prefix(&request.into_inner().name)).await?;
+        let credential = self.credential(&request);
+        let (leader, header) = self.first(&credential, &queue::prefix(&request.into_inner().name)).await?;
         let kv = leader.ok_or_else(no_leader)?;
         Ok(Response::new(LeaderResponse { header, kv: Some(kv) }))
     }
@@ -111,11 +118,12 @@ impl Election for Server {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
+        let credential = self.credential_of_stream(&request);
         let name = request.into_inner().name;
         let (sender, receiver) = mpsc::channel(LEADERS);
         let server = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = server.observe_leaders(&name, &sender).await {
+            if let Err(error) = server.observe_leaders(&credential, &name, &sender).await {
                 // If nobody listens any more, nobody has to know.
                 let _ = sender.send(Err(error)).await;
             }
@@ -124,13 +132,17 @@ impl Election for Server {
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
+        let credential = self.credential(&request);
         let leader = request.into_inner().leader;
         let leader =
             leader.ok_or_else(|| Status::invalid_argument("election: \"leader\" field must be provided"))?;
         let delete = DeleteRangeRequest { key: leader.key.clone(), ..Default::default() };
         // Whoever leads no more has resigned already.
-        let resigned = self.as_leader(&leader, Op::RequestDeleteRange(delete)).await;
-        let header = resigned.unwrap_or_else(|_| self.header_now());
+        let resigned = self.as_leader(&credential, &leader, Op::RequestDeleteRange(delete)).await;
+        let header = match resigned {
+            Err(refused) if refused.code() != Code::FailedPrecondition => return Err(refused),
+            resigned => resigned.unwrap_or_else(|_| self.header_now()),
+        };
         Ok(Response::new(ResignResponse { header }))
     }
 }

@@ -7,10 +7,10 @@ use consensus_proto::{
     },
     internal::internal_request::Request as Internal,
 };
-use consensus_store::{Response as Answer, check, needs_room};
+use consensus_store::{Caller, Policy, Response as Answer, check, needs_room};
 use tonic::{Request, Response, Status};
 
-use crate::{server::Server, status};
+use crate::{identity::Credential, server::Server, status};
 
 /// The state machine answered something else than was asked: a defect.
 pub(crate) fn mismatch() -> Status {
@@ -22,26 +22,76 @@ impl Server {
         let revision = header.as_ref().map_or(0, |header| header.revision);
         *header = self.header(revision);
     }
+
+    pub(crate) async fn range_as(
+        &self,
+        credential: &Credential,
+        request: RangeRequest,
+    ) -> Result<RangeResponse, Status> {
+        check::range(&request).map_err(|error| status::store(&error))?;
+        if !request.serializable {
+            self.linearize().await?;
+        }
+        let allowed = |policy: &Policy, caller: &Caller| policy.check_range(caller, &request);
+        let mut response = self.read_as(credential, allowed, || self.shared.reader.range(&request)).await?;
+        self.complete(&mut response.header);
+        Ok(response)
+    }
+
+    pub(crate) async fn delete_range_as(
+        &self,
+        credential: &Credential,
+        request: DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Status> {
+        check::delete_range(&request).map_err(|error| status::store(&error))?;
+        let Answer::DeleteRange(mut response) =
+            self.propose_as(credential, Internal::DeleteRange(request)).await?
+        else {
+            return Err(mismatch());
+        };
+        self.complete(&mut response.header);
+        Ok(response)
+    }
+
+    pub(crate) async fn txn_as(
+        &self,
+        credential: &Credential,
+        request: TxnRequest,
+    ) -> Result<TxnResponse, Status> {
+        check::txn(&request, self.shared.config.txn_ops_max).map_err(|error| status::store(&error))?;
+        let mut response = if check::is_read_only(&request) {
+            if !check::is_serializable(&request) {
+                self.linearize().await?;
+            }
+            let allowed = |policy: &Policy, caller: &Caller| policy.check_txn(caller, &request);
+            self.read_as(credential, allowed, || self.shared.reader.txn(&request)).await?
+        } else {
+            if needs_room(&request) {
+                self.check_room().await?;
+            }
+            let Answer::Txn(response) = self.propose_as(credential, Internal::Txn(request)).await? else {
+                return Err(mismatch());
+            };
+            response
+        };
+        self.complete(&mut response.header);
+        Ok(response)
+    }
 }
 
 #[tonic::async_trait]
 impl Kv for Server {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
-        let request = request.into_inner();
-        check::range(&request).map_err(|error| status::store(&error))?;
-        if !request.serializable {
-            self.linearize().await?;
-        }
-        let mut response = self.shared.reader.range(&request).map_err(|error| status::store(&error))?;
-        self.complete(&mut response.header);
-        Ok(Response::new(response))
+        let credential = self.credential(&request);
+        self.range_as(&credential, request.into_inner()).await.map(Response::new)
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let credential = self.credential(&request);
         let request = request.into_inner();
         check::put(&request).map_err(|error| status::store(&error))?;
         self.check_room().await?;
-        let Answer::Put(mut response) = self.propose(Internal::Put(request)).await? else {
+        let Answer::Put(mut response) = self.propose_as(&credential, Internal::Put(request)).await? else {
             return Err(mismatch());
         };
         self.complete(&mut response.header);
@@ -52,41 +102,22 @@ impl Kv for Server {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let request = request.into_inner();
-        check::delete_range(&request).map_err(|error| status::store(&error))?;
-        let Answer::DeleteRange(mut response) = self.propose(Internal::DeleteRange(request)).await? else {
-            return Err(mismatch());
-        };
-        self.complete(&mut response.header);
-        Ok(Response::new(response))
+        let credential = self.credential(&request);
+        self.delete_range_as(&credential, request.into_inner()).await.map(Response::new)
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let request = request.into_inner();
-        check::txn(&request, self.shared.config.txn_ops_max).map_err(|error| status::store(&error))?;
-        if check::is_read_only(&request) {
-            if !check::is_serializable(&request) {
-                self.linearize().await?;
-            }
-            let mut response = self.shared.reader.txn(&request).map_err(|error| status::store(&error))?;
-            self.complete(&mut response.header);
-            return Ok(Response::new(response));
-        }
-        if needs_room(&request) {
-            self.check_room().await?;
-        }
-        let Answer::Txn(mut response) = self.propose(Internal::Txn(request)).await? else {
-            return Err(mismatch());
-        };
-        self.complete(&mut response.header);
-        Ok(Response::new(response))
+        let credential = self.credential(&request);
+        self.txn_as(&credential, request.into_inner()).await.map(Response::new)
     }
 
     async fn compact(
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        let Answer::Compact(mut response) = self.propose(Internal::Compaction(request.into_inner())).await?
+        let credential = self.credential(&request);
+        let Answer::Compact(mut response) =
+            self.propose_as(&credential, Internal::Compaction(request.into_inner())).await?
         else {
             return Err(mismatch());
         };

@@ -12,13 +12,13 @@ use consensus_proto::{
     },
     internal::{PeerRequest, PromoteAnswer, internal_request::Request as Internal, peer_request},
 };
-use consensus_store::Response as Answer;
+use consensus_store::{Access, Caller, Response as Answer};
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{kv::mismatch, server::Server, status};
+use crate::{identity::Credential, kv::mismatch, server::Server, status};
 
 /// How often the leader looks for leases whose time is over.
 const LOOK: Duration = Duration::from_millis(200);
@@ -52,7 +52,8 @@ pub(crate) async fn expire(server: Server) {
         for id in due {
             let server = server.clone();
             tokio::spawn(async move {
-                let revoked = server.propose(Internal::LeaseRevoke(LeaseRevokeRequest { id })).await;
+                let revoked =
+                    server.propose(&Caller::Member, Internal::LeaseRevoke(LeaseRevokeRequest { id })).await;
                 tracing::debug!(id = format!("{id:x}"), ?revoked, "lease expired");
             });
         }
@@ -153,6 +154,27 @@ impl Server {
         Some(answer.into())
     }
 
+    /// Who may not write a key must not decide how long it lives.
+    async fn keep_alive_as(
+        &self,
+        credential: &Credential,
+        request: LeaseKeepAliveRequest,
+    ) -> Result<LeaseKeepAliveResponse, Status> {
+        let reader = &self.shared.reader;
+        if reader.auth_epoch().is_enabled() {
+            let keys = reader.lease_keys(request.id).map_err(|error| status::store(&error))?;
+            self.authorize(credential, |policy, caller| {
+                policy.check_user(caller)?;
+                policy.check_each_key(caller, Access::Write, &keys)
+            })
+            .await?;
+        }
+        let asked = peer_request::Request::LeaseKeepAlive(request);
+        let mut response: LeaseKeepAliveResponse = self.ask_leader(asked).await?;
+        response.header = self.header_now();
+        Ok(response)
+    }
+
     /// Asks the leader, which may be this member, until it answers or the time is over.
     pub(crate) async fn ask_leader<T: prost::Message + Default>(
         &self,
@@ -195,12 +217,15 @@ impl Lease for Server {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let credential = self.credential(&request);
         let mut request = request.into_inner();
         if request.id == 0 {
             request.id = random_id()?;
         }
         self.check_room().await?;
-        let Answer::LeaseGrant(mut response) = self.propose(Internal::LeaseGrant(request)).await? else {
+        let Answer::LeaseGrant(mut response) =
+            self.propose_as(&credential, Internal::LeaseGrant(request)).await?
+        else {
             return Err(mismatch());
         };
         response.header = self.header_now();
@@ -211,8 +236,9 @@ impl Lease for Server {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let credential = self.credential(&request);
         let Answer::LeaseRevoke(mut response) =
-            self.propose(Internal::LeaseRevoke(request.into_inner())).await?
+            self.propose_as(&credential, Internal::LeaseRevoke(request.into_inner())).await?
         else {
             return Err(mismatch());
         };
@@ -226,6 +252,7 @@ impl Lease for Server {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let credential = self.credential_of_stream(&request);
         let mut requests = request.into_inner();
         let (sender, answers) = mpsc::channel(ANSWERS);
         let server = self.clone();
@@ -239,13 +266,8 @@ impl Lease for Server {
                     }
                 };
                 let Some(Ok(request)) = request else { return };
-                let asked = peer_request::Request::LeaseKeepAlive(request);
-                let answer = server.ask_leader::<LeaseKeepAliveResponse>(asked).await;
+                let answer = server.keep_alive_as(&credential, request).await;
                 let failed = answer.is_err();
-                let answer = answer.map(|mut response| {
-                    response.header = server.header_now();
-                    response
-                });
                 if sender.send(answer).await.is_err() || failed {
                     return;
                 }
@@ -258,17 +280,27 @@ impl Lease for Server {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        let request = request.into_inner();
-        let asked = peer_request::Request::LeaseTimeToLive(request);
+        self.require_user(&request).await?;
+        let credential = self.credential_of_stream(&request);
+        let asked = peer_request::Request::LeaseTimeToLive(request.into_inner());
         let mut response: LeaseTimeToLiveResponse = self.ask_leader(asked).await?;
+        if !response.keys.is_empty() {
+            // The leader may know of keys that this member does not know who may read them.
+            self.linearize().await?;
+            self.authorize(&credential, |policy, caller| {
+                policy.check_each_key(caller, Access::Read, &response.keys)
+            })
+            .await?;
+        }
         response.header = self.header_now();
         Ok(Response::new(response))
     }
 
     async fn lease_leases(
         &self,
-        _request: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        self.require_user(&request).await?;
         self.linearize().await?;
         let leases = self.shared.reader.leases().map_err(|error| status::store(&error))?;
         let leases = leases.into_iter().map(|(id, _)| LeaseStatus { id }).collect();

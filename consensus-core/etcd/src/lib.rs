@@ -5,19 +5,27 @@
 //!
 //! Deliberately not here: configuration files, signals, exit codes.
 
+mod auth;
 mod bootstrap;
 mod cluster;
 mod election;
+mod identity;
+mod jwt;
 mod kv;
 mod lease;
 mod lock;
 mod machine;
 mod maintenance;
 mod queue;
+mod restore;
 mod room;
 mod server;
+mod snapshot;
 mod status;
+mod token;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
-pub use server::{Server, ServerConfig, ServerError};
+pub use jwt::{Jwt, TokenOptionError};
+pub use restore::{Restore, RestoreError, Restored};
+pub use server::{AuthConfig, Server, ServerConfig, ServerError, TokenKind};

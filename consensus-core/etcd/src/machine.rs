@@ -11,9 +11,9 @@ use std::{
 
 use consensus_core::{Job, Request, StateMachine, StateMachineError};
 use consensus_rocks::{Home, Kind, RocksDisk};
-use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError};
+use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError, TokenChange};
 
-use crate::watch::Target;
+use crate::{token::Tokens, watch::Target};
 
 /// What the apply thread tells everyone else of.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(crate) struct News {
     lessor: Mutex<Lessor>,
     /// The term in which the lessor's deadlines were set; a leader of another one begins them anew.
     lessor_term: AtomicU64,
+    tokens: Mutex<Tokens>,
     /// Beginning of the lessor's time.
     start: Instant,
 }
@@ -36,13 +37,14 @@ fn lessor(store: &Store<RocksDisk>, now: Duration) -> Lessor {
 }
 
 impl News {
-    pub(crate) fn new(store: &Store<RocksDisk>) -> Self {
+    pub(crate) fn new(store: &Store<RocksDisk>, token_ttl: Duration) -> Self {
         let lessor = lessor(store, Duration::ZERO);
         let hub = Hub::new(store.reader().revision());
         Self {
             hub: Mutex::new(hub),
             lessor: Mutex::new(lessor),
             lessor_term: AtomicU64::new(0),
+            tokens: Mutex::new(Tokens::new(token_ttl)),
             start: Instant::now(),
         }
     }
@@ -53,6 +55,10 @@ impl News {
 
     pub(crate) fn lessor(&self) -> MutexGuard<'_, Lessor> {
         self.lessor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lessor of a leader in this term.
@@ -94,6 +100,16 @@ impl StateMachine for Machine {
                 }
             }
         }
+        if !applied.tokens.is_empty() {
+            let (mut tokens, now) = (self.news.tokens(), self.news.now());
+            for change in applied.tokens {
+                match change {
+                    TokenChange::Assigned { token, user } => tokens.assign(token, user, now),
+                    TokenChange::UserGone(user) => tokens.forget_user(&user),
+                    TokenChange::AllGone => tokens.forget_all(),
+                }
+            }
+        }
         if !applied.changes.is_empty() {
             let mut hub = self.news.hub();
             for changes in &applied.changes {
@@ -117,7 +133,7 @@ impl StateMachine for Machine {
             disk.copy_to(&folder)?;
             // What is applied meanwhile may be in it.
             let copy = RocksDisk::open_to_read(&folder, Kind::Data, consensus_store::SPACES)?;
-            Ok(consensus_store::applied_on(&copy)?)
+            Ok(consensus_store::export::summary(&copy)?.applied)
         })
     }
 
@@ -125,6 +141,8 @@ impl StateMachine for Machine {
         let disk = Arc::new(self.home.replace(folder)?);
         self.store.replace(Arc::clone(&disk))?;
         std::mem::replace(&mut self.disk, disk).discard();
+        // Tokens are in no snapshot: clients log in again.
+        self.news.tokens().forget_all();
         *self.news.lessor() = lessor(&self.store, self.news.now());
         let behind = self.news.hub().jump(self.store.reader().revision());
         behind.for_each(|target| target.fell_behind());

@@ -8,13 +8,13 @@ use consensus_proto::{
         AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest,
         DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
         MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
-        maintenance_server::Maintenance,
+        alarm_request::AlarmAction, maintenance_server::Maintenance,
     },
     internal::internal_request::Request as Internal,
 };
 use consensus_rocks::RocksDisk;
-use consensus_store::{Reader, Response as Answer, StoreError};
-use tokio_stream::Stream;
+use consensus_store::{Policy, Reader, Response as Answer, StoreError};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use crate::{kv::mismatch, server::Server, status};
@@ -41,7 +41,15 @@ impl Server {
 #[tonic::async_trait]
 impl Maintenance for Server {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        let Answer::Alarm(mut response) = self.propose(Internal::Alarm(request.into_inner())).await? else {
+        let credential = self.credential(&request);
+        let request = request.into_inner();
+        let check = match request.action() {
+            AlarmAction::Get => Policy::check_user,
+            AlarmAction::Activate | AlarmAction::Deactivate => Policy::check_root,
+        };
+        self.authorize(&credential, check).await?;
+        let Answer::Alarm(mut response) = self.propose_as(&credential, Internal::Alarm(request)).await?
+        else {
             return Err(mismatch());
         };
         response.header = self.header_now();
@@ -78,8 +86,9 @@ impl Maintenance for Server {
 
     async fn defragment(
         &self,
-        _request: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.require_root(&request).await?;
         let disk = self.shared.reader.disk();
         tokio::task::spawn_blocking(move || disk.compact())
             .await
@@ -88,12 +97,14 @@ impl Maintenance for Server {
         Ok(Response::new(DefragmentResponse { header: self.header_now() }))
     }
 
-    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.require_root(&request).await?;
         let hash = self.read_much(|reader| reader.hash_of_everything()).await?;
         Ok(Response::new(HashResponse { header: self.header_now(), hash }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        self.require_root(&request).await?;
         let revision = request.into_inner().revision;
         let (hash, revision) = self.read_much(move |reader| reader.hash_of_keys(revision)).await?;
         let compact_revision = self.shared.reader.compacted();
@@ -109,15 +120,18 @@ impl Maintenance for Server {
 
     async fn snapshot(
         &self,
-        _request: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_yet("the snapshot"))
+        self.require_root(&request).await?;
+        let messages = self.snapshot_messages().await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
     async fn move_leader(
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
+        self.require_root(&request).await?;
         let node = &self.shared.node;
         let target = request.into_inner().target_id;
         if node.status().role != Role::Leader {
@@ -140,8 +154,9 @@ impl Maintenance for Server {
 
     async fn downgrade(
         &self,
-        _request: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
+        self.require_root(&request).await?;
         Err(not_yet("downgrading"))
     }
 }

@@ -5,7 +5,6 @@ use consensus_proto::{
     etcdserverpb::{
         Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},
-        kv_server::Kv as _,
         range_request::{SortOrder, SortTarget},
         request_op::Request as Op,
         response_op::Response as Done,
@@ -13,9 +12,9 @@ use consensus_proto::{
     mvccpb::KeyValue,
 };
 use consensus_store::WatchRange;
-use tonic::{Request, Status};
+use tonic::Status;
 
-use crate::{kv::mismatch, server::Server, status, watch::Target};
+use crate::{identity::Credential, kv::mismatch, server::Server, status, watch::Target};
 
 /// A place in a queue.
 #[derive(Clone, Debug)]
@@ -54,7 +53,13 @@ pub(crate) fn op(request: Op) -> RequestOp {
 
 impl Server {
     /// Takes a place in a queue that lasts as long as a lease; the one of before if this lease has one already.
-    pub(crate) async fn enqueue(&self, prefix: &Bytes, lease: i64, value: Bytes) -> Result<Place, Status> {
+    pub(crate) async fn enqueue(
+        &self,
+        credential: &Credential,
+        prefix: &Bytes,
+        lease: i64,
+        value: Bytes,
+    ) -> Result<Place, Status> {
         let key: Bytes = [&prefix[..], format!("{lease:x}").as_bytes()].concat().into();
         let put = PutRequest { key: key.clone(), value: value.clone(), lease, ..Default::default() };
         let get = RangeRequest { key: key.clone(), ..Default::default() };
@@ -63,7 +68,7 @@ impl Server {
             success: vec![op(Op::RequestPut(put.clone()))],
             failure: vec![op(Op::RequestRange(get))],
         };
-        let answer = self.txn(Request::new(txn)).await?.into_inner();
+        let answer = self.txn_as(credential, txn).await?;
         let header = answer.header.ok_or_else(mismatch)?;
         let Some(Done::ResponseRange(found)) =
             answer.responses.into_iter().next().and_then(|done| done.response)
@@ -78,7 +83,7 @@ impl Server {
                 success: vec![op(Op::RequestPut(put))],
                 ..Default::default()
             };
-            self.txn(Request::new(again)).await?;
+            self.txn_as(credential, again).await?;
         }
         Ok(place)
     }
@@ -86,6 +91,7 @@ impl Server {
     /// Waits until nobody is before `place`.
     pub(crate) async fn wait_for_turn(
         &self,
+        credential: &Credential,
         prefix: &Bytes,
         place: &Place,
     ) -> Result<Option<ResponseHeader>, Status> {
@@ -100,11 +106,11 @@ impl Server {
                 keys_only: true,
                 ..Default::default()
             };
-            let answer = self.range(Request::new(before)).await?.into_inner();
+            let answer = self.range_as(credential, before).await?;
             let Some(last) = answer.kvs.into_iter().next() else {
                 // The lease may have ended meanwhile, and the place with it.
                 let own = RangeRequest { key: place.key.clone(), keys_only: true, ..Default::default() };
-                let own = self.range(Request::new(own)).await?.into_inner();
+                let own = self.range_as(credential, own).await?;
                 return match own.kvs.first() {
                     Some(kv) if kv.create_revision == place.revision => Ok(own.header),
                     _ => Err(Status::aborted("etcdserver: the lease of this place in the queue has expired")),
@@ -118,6 +124,7 @@ impl Server {
     /// Who is first in a queue.
     pub(crate) async fn first(
         &self,
+        credential: &Credential,
         prefix: &Bytes,
     ) -> Result<(Option<KeyValue>, Option<ResponseHeader>), Status> {
         let oldest = RangeRequest {
@@ -128,7 +135,7 @@ impl Server {
             sort_target: SortTarget::Create.into(),
             ..Default::default()
         };
-        let answer = self.range(Request::new(oldest)).await?.into_inner();
+        let answer = self.range_as(credential, oldest).await?;
         Ok((answer.kvs.into_iter().next(), answer.header))
     }
 
@@ -151,9 +158,13 @@ impl Server {
     }
 
     /// Removes a key; nothing happens if it is gone.
-    pub(crate) async fn leave(&self, key: Bytes) -> Result<Option<ResponseHeader>, Status> {
-        let gone = self.delete_range(Request::new(DeleteRangeRequest { key, ..Default::default() })).await?;
-        Ok(gone.into_inner().header)
+    pub(crate) async fn leave(
+        &self,
+        credential: &Credential,
+        key: Bytes,
+    ) -> Result<Option<ResponseHeader>, Status> {
+        let gone = DeleteRangeRequest { key, ..Default::default() };
+        self.delete_range_as(credential, gone).await.map(|gone| gone.header)
     }
 
     /// Refuses names and leases that a queue cannot have.

@@ -13,7 +13,7 @@ use consensus_proto::{
     etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction},
     internal::internal_request::Request as Internal,
 };
-use consensus_store::StoreError;
+use consensus_store::{Caller, StoreError};
 use tonic::Status;
 
 use crate::{server::Server, status};
@@ -76,7 +76,7 @@ impl Server {
             member_id: self.shared.node.id(),
             alarm: AlarmType::Nospace.into(),
         };
-        self.propose(Internal::Alarm(request)).await.map(drop)
+        self.propose(&Caller::Member, Internal::Alarm(request)).await.map(drop)
     }
 
     /// Refuses what needs room if there is none, and tells all members.

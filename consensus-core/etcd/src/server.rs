@@ -6,30 +6,83 @@ use consensus_core::{MemberChange, Node, NodeConfig, ProposeError, StartError};
 use consensus_disk::DiskError;
 use consensus_proto::{
     etcdserverpb::{
-        ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+        ResponseHeader, auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+        lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
     },
     internal::{InternalRequest, internal_request},
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
 };
 use consensus_rocks::{Home, RocksDisk};
-use consensus_store::{Reader, Response, Store, StoreError};
+use consensus_store::{Caller, Reader, Response, Store, StoreError};
 use prost::Message as _;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tonic::{Status, transport::server::TcpIncoming};
 
 use crate::{
-    lease,
+    Jwt, TokenOptionError, auth, lease,
     machine::{Machine, News},
     room::{self, Room},
-    status,
+    snapshot, status,
 };
 
 /// Bytes that a request may have beside its keys and values, as in etcd.
 const REQUEST_OVERHEAD: usize = 512 << 10;
 /// While a member has not said its name to the others, it tries this often.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+
+/// What clients get for a right password.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TokenKind {
+    /// A random text that all members know, as long as it is used.
+    Simple,
+    /// A signed one that nobody has to know.
+    Jwt(Arc<Jwt>),
+}
+
+impl TokenKind {
+    /// Reads `simple` or `jwt,OPTIONS` as etcd's `--auth-token` has it; `read` gives the content of a file.
+    pub fn parse(
+        text: &str,
+        read: impl Fn(&str) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Self, TokenOptionError> {
+        match text.split_once(',').unwrap_or((text, "")) {
+            ("simple", "") => Ok(Self::Simple),
+            ("jwt", options) => Jwt::parse(options, read).map(|jwt| Self::Jwt(Arc::new(jwt))),
+            _ => Err(TokenOptionError::Kind { kind: text.to_owned() }),
+        }
+    }
+}
+
+/// How clients are recognized, once authentication is enabled.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AuthConfig {
+    /// What clients get for a right password.
+    pub token: TokenKind,
+    /// How long a simple token lives after its last use.
+    pub token_ttl: Duration,
+    /// bcrypt's cost of new passwords, 4..=31: one more takes twice as long.
+    pub bcrypt_cost: u32,
+    /// Whether the common name of a client's certificate is a user's name. Only sensible where TLS verifies certificates.
+    pub client_cert_auth: bool,
+}
+
+impl Default for AuthConfig {
+    /// As in etcd.
+    fn default() -> Self {
+        Self {
+            token: TokenKind::Simple,
+            token_ttl: Duration::from_secs(300),
+            bcrypt_cost: 10,
+            client_cert_auth: false,
+        }
+    }
+}
 
 /// Settings of a [`Server`].
 #[derive(Clone, Debug)]
@@ -51,6 +104,8 @@ pub struct ServerConfig {
     pub quota_bytes: u64,
     /// Bytes that the file system must have left, or nothing that needs room is taken.
     pub reserve_bytes: u64,
+    /// How clients are recognized.
+    pub auth: AuthConfig,
 }
 
 impl ServerConfig {
@@ -65,6 +120,7 @@ impl ServerConfig {
             txn_ops_max: 128,
             quota_bytes: 2 << 30,
             reserve_bytes: 128 << 20,
+            auth: AuthConfig::default(),
         }
     }
 }
@@ -113,7 +169,11 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader<RocksDisk>,
     pub(crate) news: Arc<News>,
     pub(crate) room: Room,
+    /// Places for snapshots that are taken.
+    pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) request_timeout: Duration,
+    /// Turns to hash or compare a password.
+    pub(crate) hashes: Arc<Semaphore>,
     /// True once the server stops: whoever works for it ends.
     pub(crate) closing: watch::Sender<bool>,
 }
@@ -126,14 +186,24 @@ impl Server {
             .map_err(|source| ServerError::Data { folder: folder.clone(), source })?;
         let disk = Arc::new(disk);
         let store = Store::open(Arc::clone(&disk)).map_err(|source| ServerError::Store { folder, source })?;
-        let news = Arc::new(News::new(&store));
+        let news = Arc::new(News::new(&store, config.auth.token_ttl));
         let reader = store.reader();
         let machine = Machine { home, disk, store, news: Arc::clone(&news) };
         let (node, questions) = Node::start(config.node.clone(), machine).await?;
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);
-        let shared = Shared { config, node, reader, news, room: Room::default(), request_timeout, closing };
+        let shared = Shared {
+            config,
+            node,
+            reader,
+            news,
+            room: Room::default(),
+            snapshots: Arc::new(Semaphore::new(snapshot::AT_ONCE)),
+            request_timeout,
+            hashes: Arc::new(Semaphore::new(auth::HASHES_AT_ONCE)),
+            closing,
+        };
         let server = Self { shared: Arc::new(shared) };
         tokio::spawn(close_with_node(server.clone()));
         tokio::spawn(lease::expire(server.clone()));
@@ -169,6 +239,7 @@ impl Server {
                     .max_encoding_message_size(usize::MAX),
             )
             .add_service(WatchServer::new(self.clone()).max_encoding_message_size(usize::MAX))
+            .add_service(AuthServer::new(self.clone()))
             .add_service(LeaseServer::new(self.clone()))
             .add_service(ClusterServer::new(self.clone()))
             .add_service(MaintenanceServer::new(self.clone()))
@@ -214,17 +285,26 @@ impl Server {
         self.header(self.shared.reader.revision())
     }
 
-    /// Has a request committed and applied.
-    pub(crate) async fn propose(&self, request: internal_request::Request) -> Result<Response, Status> {
-        let payload = InternalRequest { request: Some(request) }.encode_to_vec();
+    /// Has a request committed and applied, and says what became of it.
+    pub(crate) async fn commit(
+        &self,
+        caller: &Caller,
+        request: internal_request::Request,
+    ) -> Result<Result<Response, StoreError>, Status> {
+        let payload = InternalRequest { header: caller.header(), request: Some(request) }.encode_to_vec();
         if payload.len() > self.shared.config.request_bytes_max {
             return Err(status::request_too_large());
         }
-        match self.shared.node.propose(payload.into(), self.shared.request_timeout).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(status::store(&error)),
-            Err(error) => Err(status::propose(error)),
-        }
+        self.shared.node.propose(payload.into(), self.shared.request_timeout).await.map_err(status::propose)
+    }
+
+    /// Has a request committed and applied.
+    pub(crate) async fn propose(
+        &self,
+        caller: &Caller,
+        request: internal_request::Request,
+    ) -> Result<Response, Status> {
+        self.commit(caller, request).await?.map_err(|error| status::store(&error))
     }
 
     /// Waits until reads see everything that was acknowledged before.

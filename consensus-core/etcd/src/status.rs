@@ -1,11 +1,12 @@
 //! Errors as gRPC says them, with etcd's codes and texts.
 
 use consensus_core::ProposeError;
-use consensus_store::StoreError;
+use consensus_store::{AuthError, StoreError};
 use tonic::{Code, Status};
 
 pub(crate) fn store(error: &StoreError) -> Status {
     let code = match error {
+        StoreError::Auth(error) => return auth(*error),
         StoreError::Compacted | StoreError::FutureRevision | StoreError::LeaseTtlTooLarge => Code::OutOfRange,
         StoreError::LeaseNotFound => Code::NotFound,
         StoreError::LeaseExists => Code::FailedPrecondition,
@@ -15,6 +16,28 @@ pub(crate) fn store(error: &StoreError) -> Status {
         _ => Code::InvalidArgument,
     };
     Status::new(code, error.to_string())
+}
+
+pub(crate) fn auth(error: AuthError) -> Status {
+    let code = match error {
+        AuthError::UserEmpty
+        | AuthError::RoleEmpty
+        | AuthError::AuthFailed
+        | AuthError::PermissionNotGiven
+        | AuthError::InvalidManagement
+        | AuthError::OldRevision => Code::InvalidArgument,
+        AuthError::PermissionDenied => Code::PermissionDenied,
+        AuthError::InvalidToken => Code::Unauthenticated,
+        // etcd has no code for it either.
+        AuthError::NoPasswordUser => Code::Unknown,
+        _ => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// As etcd writes an error where there is only room for a text.
+pub(crate) fn as_text(status: &Status) -> String {
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
 pub(crate) fn propose(error: ProposeError) -> Status {

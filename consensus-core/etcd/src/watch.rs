@@ -19,13 +19,13 @@ use consensus_proto::{
     },
     mvccpb::{Event, event::EventType},
 };
-use consensus_store::{StoreError, WatchRange, WatcherId};
+use consensus_store::{Access, AuthEpoch, Caller, StoreError, WatchRange, WatcherId};
 use prost::Message as _;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::server::Server;
+use crate::{identity::Credential, server::Server, status};
 
 /// Revisions that wait for one stream. With more, its watches are behind.
 const QUEUE: usize = 1024;
@@ -101,6 +101,9 @@ struct OneWatch {
     fragment: bool,
     /// The client has everything before this revision.
     next: i64,
+    /// Who watches, and under which policy that was allowed.
+    caller: Caller,
+    allowed: AuthEpoch,
     /// While it is current.
     registered: Option<WatcherId>,
 }
@@ -108,6 +111,7 @@ struct OneWatch {
 /// One stream of a client.
 struct Session {
     server: Server,
+    credential: Credential,
     news: mpsc::Receiver<News>,
     watches: BTreeMap<i64, OneWatch>,
     next_id: i64,
@@ -131,6 +135,7 @@ impl Watch for Server {
         let (queue, news) = mpsc::channel(QUEUE);
         let session = Session {
             server: self.clone(),
+            credential: self.credential_of_stream(&request),
             news,
             watches: BTreeMap::new(),
             next_id: 0,
@@ -222,34 +227,52 @@ impl Session {
         Ok(self.server.header(revision))
     }
 
+    /// Why a watch cannot be.
+    fn check(&self, request: &WatchCreateRequest) -> Result<(), &'static str> {
+        let (key, range_end) = (&request.key[..], &request.range_end[..]);
+        if self.watches.len() >= WATCHES_MAX {
+            Err("etcdserver: too many watches on a stream")
+        } else if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
+            Err("mvcc: duplicate watch ID provided on the WatchStream")
+        } else if !matches!(range_end, [] | [0]) && range_end <= key {
+            Err("mvcc: watcher range is empty")
+        } else {
+            Ok(())
+        }
+    }
+
     async fn create(&mut self, request: WatchCreateRequest) -> Result<(), Gone> {
+        // A key of nothing is the first of all.
+        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
+        let range = WatchRange { key, range_end: request.range_end.clone() };
+        let permit = self
+            .server
+            .authorize(&self.credential, |policy, caller| {
+                policy.check_keys(caller, Access::Read, &range.key, &range.range_end)
+            })
+            .await;
         // The client gets everything after the revision that it is told here.
         let revision = self.server.shared.news.hub().revision();
         let header = self.server.header(revision);
-        let refused = if self.watches.len() >= WATCHES_MAX {
-            Some("etcdserver: too many watches on a stream")
-        } else if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
-            Some("mvcc: duplicate watch ID provided on the WatchStream")
-        } else if !request.range_end.is_empty()
-            && request.range_end != [0][..]
-            && request.range_end <= request.key
-        {
-            Some("mvcc: watcher range is empty")
-        } else {
-            None
+        let permit = match permit {
+            Ok(permit) => self.check(&request).map(|()| permit).map_err(str::to_owned),
+            Err(refused) => Err(status::as_text(&refused)),
         };
-        if let Some(reason) = refused {
-            return self
-                .answer(WatchResponse {
-                    header,
-                    watch_id: NO_WATCH,
-                    created: true,
-                    canceled: true,
-                    cancel_reason: reason.to_owned(),
-                    ..Default::default()
-                })
-                .await;
-        }
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(cancel_reason) => {
+                return self
+                    .answer(WatchResponse {
+                        header,
+                        watch_id: NO_WATCH,
+                        created: true,
+                        canceled: true,
+                        cancel_reason,
+                        ..Default::default()
+                    })
+                    .await;
+            }
+        };
         let id = match request.watch_id {
             0 => {
                 while self.watches.contains_key(&self.next_id) {
@@ -260,8 +283,6 @@ impl Session {
             }
             id => id,
         };
-        // A key of nothing is the first of all.
-        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
         let next = match request.start_revision {
             ..=0 => revision + 1,
             revision => revision,
@@ -270,13 +291,15 @@ impl Session {
         self.watches.insert(
             id,
             OneWatch {
-                range: WatchRange { key, range_end: request.range_end.clone() },
+                range,
                 no_put: has(FilterType::Noput),
                 no_delete: has(FilterType::Nodelete),
                 prev_kv: request.prev_kv,
                 progress: request.progress_notify,
                 fragment: request.fragment,
                 next,
+                caller: permit.caller,
+                allowed: permit.epoch,
                 registered: None,
             },
         );
@@ -314,30 +337,57 @@ impl Session {
                     watch.next = next;
                     let revision = changes.last().map(|last| last.revision);
                     let events: Vec<_> = changes.into_iter().flat_map(|changes| changes.events).collect();
-                    if let Some(revision) = revision {
+                    if let Some(revision) = revision
+                        && self.still_allowed(id).await?
+                    {
                         self.send_events(id, revision.max(current), events).await?;
                     }
                 }
                 Err(error) => {
                     self.watches.remove(&id);
-                    return self.cancel(id, &error).await;
+                    let compacted = if error == StoreError::Compacted {
+                        self.server.shared.reader.compacted()
+                    } else {
+                        0
+                    };
+                    return self.cancel(id, error.to_string(), compacted).await;
                 }
             }
         }
     }
 
-    async fn cancel(&self, id: i64, error: &StoreError) -> Result<(), Gone> {
-        let compact_revision =
-            if *error == StoreError::Compacted { self.server.shared.reader.compacted() } else { 0 };
+    async fn cancel(&self, id: i64, cancel_reason: String, compact_revision: i64) -> Result<(), Gone> {
         self.answer(WatchResponse {
             header: self.server.header_now(),
             watch_id: id,
             canceled: true,
             compact_revision,
-            cancel_reason: error.to_string(),
+            cancel_reason,
             ..Default::default()
         })
         .await
+    }
+
+    /// Whether a watch may still tell of its keys; it is cancelled if not. Who watches was settled when it was made, but not for
+    /// how long that is allowed.
+    async fn still_allowed(&mut self, id: i64) -> Result<bool, Gone> {
+        let reader = &self.server.shared.reader;
+        let Some(watch) = self.watches.get_mut(&id) else { return Ok(false) };
+        if watch.allowed == reader.auth_epoch() {
+            return Ok(true);
+        }
+        let policy = reader.policy();
+        let caller = watch.caller.clone().known_at(policy.revision());
+        let (key, range_end) = (&watch.range.key, &watch.range.range_end);
+        let Err(refused) = policy.check_keys(&caller, Access::Read, key, range_end) else {
+            watch.allowed = policy.epoch();
+            return Ok(true);
+        };
+        if let Some(registered) = self.watches.remove(&id).and_then(|watch| watch.registered) {
+            self.server.shared.news.hub().remove(registered);
+        }
+        self.cancel(id, status::as_text(&status::auth(refused)), 0).await?;
+        Ok(false)
     }
 
     async fn tell(&mut self, news: News) -> Result<(), Gone> {
@@ -347,6 +397,9 @@ impl Session {
             Some(watch) if news.revision < watch.next => Ok(()),
             Some(watch) => {
                 watch.next = news.revision + 1;
+                if !self.still_allowed(news.watch).await? {
+                    return Ok(());
+                }
                 self.send_events(news.watch, news.revision, news.events).await
             }
         }

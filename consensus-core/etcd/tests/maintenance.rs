@@ -34,7 +34,7 @@ fn alarms(action: AlarmAction, member_id: u64) -> AlarmRequest {
 async fn a_member_without_room_stops_all_from_growing() {
     let mut cluster = Cluster::start(3).await;
     cluster.stop(1).await;
-    cluster.quota_bytes = 1 << 20;
+    cluster.configure = |config| config.quota_bytes = 1 << 20;
     cluster.restart(1).await;
     let mut kv = cluster.kv(1).await;
     let large = "v".repeat(64 << 10);
@@ -76,7 +76,7 @@ async fn a_full_file_system_is_an_alarm() {
     let mut cluster = Cluster::start(1).await;
     cluster.kv(0).await.put(put("key", "1")).await.unwrap();
     cluster.stop(0).await;
-    cluster.reserve_bytes = u64::MAX / 4;
+    cluster.configure = |config| config.reserve_bytes = u64::MAX / 4;
     cluster.restart(0).await;
     let mut kv = cluster.kv(0).await;
     let refused = refusal(&mut kv, "2").await;

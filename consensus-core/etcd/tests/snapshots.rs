@@ -20,7 +20,10 @@ const ENTRIES: u64 = 40;
 async fn write(cluster: &Cluster, n: usize, keys: std::ops::Range<usize>) {
     let mut kv = cluster.kv(n).await;
     for key in keys {
-        kv.put(put(&format!("key{key:04}"), &format!("value{key}"))).await.unwrap();
+        // A leader that falls leaves it open what became of a request; these can be repeated.
+        while let Err(status) = kv.put(put(&format!("key{key:04}"), &format!("value{key}"))).await {
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+        }
     }
 }
 
@@ -49,7 +52,7 @@ fn is_empty(folder: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_away_for_too_long_gets_a_snapshot() {
-    let mut cluster = Cluster::start_with(3, ENTRIES).await;
+    let mut cluster = Cluster::start_with(3, |config| config.node.snapshots.entries = ENTRIES).await;
     let leader = cluster.leader().await;
     let away = (leader + 1) % 3;
     write(&cluster, leader, 0..3).await;
@@ -83,6 +86,7 @@ async fn a_member_that_was_away_for_too_long_gets_a_snapshot() {
         let response = stream.message().await.unwrap().unwrap();
         assert!(!response.canceled, "{response:?}");
         seen.extend(response.events.into_iter().map(|event| event.kv.unwrap().key));
+        seen.dedup();
     }
     let expected: Vec<_> = (0..203).map(|key| format!("key{key:04}")).collect();
     assert_eq!(seen, expected);
@@ -102,7 +106,7 @@ async fn add(cluster: &Cluster, n: usize, at: SocketAddr, is_learner: bool) -> M
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_member_learns_everything_and_gets_a_vote() {
-    let mut cluster = Cluster::start_with(3, ENTRIES).await;
+    let mut cluster = Cluster::start_with(3, |config| config.node.snapshots.entries = ENTRIES).await;
     write(&cluster, 0, 0..100).await;
     all_are_named(&cluster).await;
     let at = free_ports(1).await[0];
@@ -144,7 +148,7 @@ async fn a_new_member_learns_everything_and_gets_a_vote() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_of_one_grows_and_shrinks() {
-    let mut cluster = Cluster::start_with(1, ENTRIES).await;
+    let mut cluster = Cluster::start_with(1, |config| config.node.snapshots.entries = ENTRIES).await;
     write(&cluster, 0, 0..60).await;
     all_are_named(&cluster).await;
     let at = free_ports(1).await[0];
@@ -177,4 +181,38 @@ async fn a_copied_folder_is_refused() {
         cluster.initial.identity(&cluster.folder("m1").join("log"), "m1", false, None, false).await;
     let refused = identity.unwrap_err().to_string();
     assert!(refused.contains("was it copied?"), "{refused}");
+}
+
+/// Whoever was away while a member was added does not know it, and is led by it nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_follows_a_leader_that_it_does_not_know() {
+    let mut cluster = Cluster::start(3).await;
+    all_are_named(&cluster).await;
+    let leader = cluster.leader().await;
+    let away = (leader + 1) % 3;
+    cluster.stop(away).await;
+    let at = free_ports(1).await[0];
+    let mut changes = members(&cluster, leader).await;
+    let add = MemberAddRequest { peer_ur_ls: vec![format!("http://{at}")], is_learner: true };
+    let added = changes.member_add(add).await.unwrap().into_inner().member.unwrap();
+    let new = cluster.join("m3", at).await.unwrap();
+    let promote = MemberPromoteRequest { id: added.id };
+    while let Err(status) = changes.member_promote(promote).await {
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while cluster.leader().await != new {
+        let old = cluster.members[cluster.leader().await].as_ref().unwrap();
+        old.server.node().transfer_leader(added.id).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    write(&cluster, new, 0..3).await;
+
+    cluster.restart(away).await;
+    let node = cluster.members[away].as_ref().unwrap().server.node().clone();
+    let last = cluster.members[new].as_ref().unwrap().server.node().status().last;
+    let caught_up = async { node.watch_status().wait_for(|status| status.applied >= last).await.map(drop) };
+    tokio::time::timeout(Duration::from_secs(20), caught_up).await.expect("it catches up").unwrap();
+    assert_eq!(cluster.leader().await, new, "the leader is the one that it did not know");
+    assert!(node.membership().members.contains_key(&added.id));
 }

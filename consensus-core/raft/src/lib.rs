@@ -41,7 +41,7 @@ mod message;
 pub mod proposal;
 mod snapshot;
 
-pub use log::{LOG, LogError, STATE, bootstrap, join};
+pub use log::{LOG, LogError, STATE, bootstrap, force_new_group, join};
 pub use member::{
     Committed, Config, Member, MembershipApplied, OpenError, ProposeError, Read, Role, Status, StepError,
     Work,

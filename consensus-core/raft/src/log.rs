@@ -18,6 +18,7 @@ use raft::{
 };
 
 use crate::{
+    OpenError,
     codec::{self, DecodeError},
     limits::CACHE_BYTES,
     membership::{MemberInfo, Membership},
@@ -125,6 +126,20 @@ pub fn join(group: u64, others: &BTreeMap<u64, MemberInfo>) -> Batch {
     put_hard_state(&mut batch, group, &HardState::default());
     put_membership(&mut batch, group, &membership);
     batch
+}
+
+/// What makes a group of one out of a member whose majority is gone: it keeps what it knows to be committed, as everything that
+/// its state machine has applied is, and is alone.
+pub fn force_new_group<D: Disk>(disk: Arc<D>, group: u64, id: u64, applied: u64) -> Result<Batch, OpenError> {
+    let log = Log::open(disk, group)?.ok_or(OpenError::Unknown { group })?;
+    let commit = log.hard_state.commit.max(applied);
+    let info = log.membership.members.get(&id).cloned().unwrap_or_default();
+    // As of the end of the log, so that no change of before is done again.
+    let membership = Membership { index: commit, ..Membership::of_voters(BTreeMap::from([(id, info)])) };
+    let mut batch = Batch::default();
+    batch.delete_range(LOG, entry_key(group, commit + 1), entry_key(group, u64::MAX));
+    put_membership(&mut batch, group, &membership);
+    Ok(batch)
 }
 
 fn put_begin(batch: &mut Batch, group: u64, begin: Position) {

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::throttle::Throttled;
+use super::{StateCopy, throttle::Throttled};
 use crate::{StateMachineError, inbox::Input};
 
 /// Members that are served at a time; more are told to look elsewhere, or to come again.
@@ -37,24 +37,17 @@ pub(crate) struct Outgoing {
     current: Mutex<Option<(Arc<Copy>, Instant)>>,
 }
 
-/// A copy on the disk, for as long as somebody uses it.
+/// A copy, and what it is of.
 #[derive(Debug)]
 struct Copy {
-    token: u64,
+    files: StateCopy,
     metadata: SnapshotMetadata,
-    folder: PathBuf,
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        super::remove(&self.folder);
-    }
 }
 
 impl Outgoing {
     pub(crate) fn new(folder: &Path, inbox: mpsc::Sender<Input>, bytes_per_second: Option<u64>) -> Self {
         Self {
-            folder: super::outgoing(folder),
+            folder: folder.to_owned(),
             inbox,
             bytes_per_second,
             places: Semaphore::new(SERVED_AT_ONCE),
@@ -84,10 +77,10 @@ impl Outgoing {
             Err(error) => return refuse(responder, error),
         };
         let mut answer = BytesMut::new();
-        answer.put_u64_le(copy.token);
+        answer.put_u64_le(copy.files.token);
         answer.put_slice(&copy.metadata.encode());
         responder.respond(answer.freeze())?;
-        let source = Source::Path { path: super::state(&copy.folder), dest: RelPath::new(*b"state")? };
+        let source = Source::Path { path: copy.files.state(), dest: RelPath::new(*b"state")? };
         let mut config = SenderConfig::new(vec![source]);
         config.checksum = true;
         let sent =
@@ -114,47 +107,33 @@ impl Outgoing {
 
     async fn make(&self, least: u64) -> Result<Copy, StateMachineError> {
         for _ in 0..ATTEMPTS {
-            let token = random()?;
-            let folder = self.folder.join(format!("{token:016x}"));
-            tokio::fs::create_dir_all(&folder).await?;
-            let made = self.describe_copy(&folder).await;
-            match made {
-                Ok(Some(metadata)) if metadata.index >= least => return Ok(Copy { token, metadata, folder }),
-                Ok(Some(metadata)) => {
-                    super::remove(&folder);
-                    return Err(format!("it has applied {}, and {least} is wanted", metadata.index).into());
-                }
-                Ok(None) => super::remove(&folder),
-                Err(error) => {
-                    super::remove(&folder);
-                    return Err(error);
-                }
+            let files = StateCopy::make(&self.folder, &self.inbox).await?;
+            let (reply, metadata) = oneshot::channel();
+            self.inbox.send(Input::Describe(files.index(), reply)).await?;
+            // Of one that is from before the last change of the membership, the log does not say who the members were.
+            let Some(metadata) = metadata.await? else { continue };
+            if metadata.index < least {
+                return Err(format!("it has applied {}, and {least} is wanted", metadata.index).into());
             }
+            return Ok(Copy { files, metadata });
         }
         Err("the membership changes too fast".into())
     }
 
-    /// Has a copy written, and says what it is of; `None`: of what the log does not say any more, or not yet.
-    async fn describe_copy(&self, folder: &Path) -> Result<Option<SnapshotMetadata>, StateMachineError> {
-        let (reply, index) = oneshot::channel();
-        self.inbox.send(Input::Copy(super::state(folder), reply)).await?;
-        let index = index.await??;
-        let (reply, metadata) = oneshot::channel();
-        self.inbox.send(Input::Describe(index, reply)).await?;
-        Ok(metadata.await?)
-    }
-
     async fn keep_for_a_while(self: &Arc<Self>, copy: &Arc<Copy>) {
         if let Some((_, used)) =
-            self.current.lock().await.as_mut().filter(|(kept, _)| kept.token == copy.token)
+            self.current.lock().await.as_mut().filter(|(kept, _)| kept.files.token == copy.files.token)
         {
             *used = Instant::now();
         }
-        let (outgoing, token) = (Arc::clone(self), copy.token);
+        let (outgoing, token) = (Arc::clone(self), copy.files.token);
         tokio::spawn(async move {
             tokio::time::sleep(KEPT).await;
             let mut current = outgoing.current.lock().await;
-            if current.as_ref().is_some_and(|(kept, used)| kept.token == token && used.elapsed() >= KEPT) {
+            if current
+                .as_ref()
+                .is_some_and(|(kept, used)| kept.files.token == token && used.elapsed() >= KEPT)
+            {
                 *current = None;
             }
         });
@@ -164,10 +143,4 @@ impl Outgoing {
 fn refuse(responder: Responder, error: StateMachineError) -> Result<(), StateMachineError> {
     responder.fail(error.to_string().into())?;
     Err(error)
-}
-
-fn random() -> Result<u64, StateMachineError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(u64::from_le_bytes(bytes))
 }

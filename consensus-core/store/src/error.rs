@@ -2,6 +2,8 @@
 
 use consensus_disk::DiskError;
 
+use crate::auth::AuthError;
+
 /// A request that was refused. The texts are etcd's: clients decide by them whether to try again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +40,9 @@ pub enum StoreError {
     /// The request makes no sense, and etcd has no text of its own for it.
     #[error("etcdserver: invalid request: {0}")]
     Invalid(&'static str),
+    /// Who asks may not do that, or it makes no sense for users and roles.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The disk failed: the member stops.
     #[error(transparent)]
     Disk(#[from] DiskError),

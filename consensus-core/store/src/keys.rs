@@ -14,8 +14,10 @@ pub(crate) const META: Space = Space(2);
 pub(crate) const LEASES: Space = Space(3);
 /// Keys that are attached to leases: lease id, then user's key.
 pub(crate) const LEASE_KEYS: Space = Space(4);
+/// Users, roles, and whether they matter.
+pub(crate) const AUTH: Space = Space(5);
 /// How many spaces a data disk has.
-pub const SPACES: u8 = 5;
+pub const SPACES: u8 = 6;
 
 const REVISION: usize = 8;
 

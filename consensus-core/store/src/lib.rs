@@ -2,17 +2,19 @@
 //!
 //! A [`Store`] takes committed requests in the order of the log and says what became of each; the same requests give the same
 //! store on every member. [`Reader`]s read beside it at any revision that is not compacted. [`Hub`] knows who watches what,
-//! [`Lessor`] when leases end, [`check`] what a request must satisfy before it is proposed.
+//! [`Lessor`] when leases end, [`Policy`] who may do what, [`check`] what a request must satisfy before it is proposed.
 //!
 //! How it lies on the disk: each version of each key under (key, revision), newest first, so that a key's state at a revision
 //! is one seek, and a range one scan; beside it the order of changes under (revision, number), which is what a watch from
-//! the past reads. Nothing is kept in memory but leases and watchers.
+//! the past reads. Nothing is kept in memory but leases, watchers, users and roles.
 //!
 //! Deliberately not here: Raft, gRPC, threads, time.
 
 mod alarm;
+mod auth;
 pub mod check;
 mod error;
+pub mod export;
 mod hash;
 mod keys;
 mod lessor;
@@ -25,9 +27,10 @@ mod view;
 mod watch;
 
 pub use alarm::needs_room;
+pub use auth::{Access, AuthEpoch, AuthError, Caller, Policy, PolicyRecords, ROOT, TokenChange};
 pub use error::StoreError;
 pub use keys::SPACES;
 pub use lessor::Lessor;
 pub use reader::Reader;
-pub use store::{Applied, Changes, LeaseChange, Response, Store, applied_on};
+pub use store::{Applied, Changes, LeaseChange, Response, Store};
 pub use watch::{Hub, WatchRange, WatcherId};

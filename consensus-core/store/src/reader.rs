@@ -20,6 +20,7 @@ use prost::Message as _;
 use crate::{
     StoreError,
     alarm::Alarms,
+    auth::{AuthEpoch, Policy},
     keys::{self, HISTORY, LEASE_KEYS, LEASES},
     range,
     store::{Changes, Published, Store},
@@ -65,6 +66,16 @@ impl<D: Disk> Reader<D> {
     /// The revision before which nothing can be read; 0: everything can.
     pub fn compacted(&self) -> i64 {
         self.published.compacted.load(SeqCst)
+    }
+
+    /// Which policy holds.
+    pub fn auth_epoch(&self) -> AuthEpoch {
+        self.published.policy.epoch()
+    }
+
+    /// The policy that holds. What was read before its epoch is asked for again, and is the same, was read under it.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.published.policy.policy()
     }
 
     /// A range at one revision: the one asked for, or the newest.

@@ -25,6 +25,7 @@ use prost::Message as _;
 use crate::{
     StoreError,
     alarm::{self, Alarms},
+    auth::{self, Access, Caller, Policy, PublishedPolicy, TokenChange},
     keys::{self, HISTORY, LEASE_KEYS, LEASES, META, VERSIONS},
     txn::Txn,
     version::Version,
@@ -41,6 +42,7 @@ pub(crate) struct Published<D> {
     disk: RwLock<Arc<D>>,
     pub(crate) current: AtomicI64,
     pub(crate) compacted: AtomicI64,
+    pub(crate) policy: PublishedPolicy,
 }
 
 impl<D> Published<D> {
@@ -67,6 +69,8 @@ pub enum Response {
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke(LeaseRevokeResponse),
     Alarm(AlarmResponse),
+    /// Users and roles changed; the answer says no more than that.
+    Auth,
 }
 
 /// All changes of one revision, in order.
@@ -96,6 +100,8 @@ pub struct Applied {
     pub changes: Vec<Changes>,
     /// What the lessor gets to know.
     pub leases: Vec<LeaseChange>,
+    /// What whoever keeps tokens gets to know.
+    pub tokens: Vec<TokenChange>,
 }
 
 /// etcd's data model on a disk. One thread applies; readers have [`Reader`](crate::Reader)s.
@@ -108,6 +114,7 @@ pub struct Store<D> {
     applied: u64,
     pub(crate) leases: BTreeMap<i64, Lease>,
     alarms: Alarms,
+    policy: Arc<Policy>,
     /// Of the batch that is being applied.
     pub(crate) overlay: Overlay,
     pub(crate) batch: Batch,
@@ -119,10 +126,12 @@ impl<D: Disk> Store<D> {
     /// Opens what is there, or begins anew at revision 1.
     pub fn open(disk: Arc<D>) -> Result<Self, StoreError> {
         let State { applied, revision, compacted } = State::read(&*disk)?;
+        let policy = Arc::new(Policy::load(&*disk)?);
         let published = Published {
             disk: RwLock::new(Arc::clone(&disk)),
             current: revision.into(),
             compacted: compacted.into(),
+            policy: PublishedPolicy::new(&policy),
         };
         let mut store = Self {
             leases: read_leases(&*disk)?,
@@ -132,6 +141,7 @@ impl<D: Disk> Store<D> {
             revision,
             compacted,
             applied,
+            policy,
             overlay: Overlay::new(),
             batch: Batch::default(),
             remove_up_to: None,
@@ -147,9 +157,11 @@ impl<D: Disk> Store<D> {
         assert!(applied >= self.applied, "entry {applied} after {}", self.applied);
         self.leases = read_leases(&*disk)?;
         self.alarms = Alarms::read(&*disk)?;
+        self.policy = Arc::new(Policy::load(&*disk)?);
         (self.applied, self.revision, self.compacted) = (applied, revision, compacted);
         let before = std::mem::replace(&mut self.disk, Arc::clone(&disk));
         self.remove_old(compacted)?;
+        self.published.policy.publish(&self.policy);
         // In this order, so that no reader believes to have read what is not there any more.
         self.published.compacted.store(compacted, SeqCst);
         *self.published.disk.write().unwrap_or_else(PoisonError::into_inner) = disk;
@@ -181,8 +193,10 @@ impl<D: Disk> Store<D> {
         let mut applied = Applied::default();
         for payload in requests {
             let response = match InternalRequest::decode(payload.clone()) {
-                Ok(InternalRequest { request: Some(request) }) => self.apply_one(request, &mut applied),
-                Ok(InternalRequest { request: None }) => Err(StoreError::Invalid("nothing is asked for")),
+                Ok(InternalRequest { header, request: Some(request) }) => {
+                    self.apply_as(&header.into(), request, &mut applied)
+                }
+                Ok(InternalRequest { request: None, .. }) => Err(StoreError::Invalid("nothing is asked for")),
                 Err(_) => Err(StoreError::Invalid("it cannot be read")),
             };
             if let Err(error) = &response
@@ -197,12 +211,31 @@ impl<D: Disk> Store<D> {
         self.disk.write(std::mem::take(&mut self.batch), Durability::Ordered)?;
         self.overlay.clear();
         self.applied = index;
+        // Whoever sees the new revision sees under which policy it came to be.
+        self.published.policy.publish(&self.policy);
         self.published.compacted.store(self.compacted, SeqCst);
         self.published.current.store(self.revision, SeqCst);
         if let Some(revision) = self.remove_up_to.take() {
             self.remove_old(revision)?;
         }
         Ok(applied)
+    }
+
+    /// What was allowed when it was asked for may not be any more: what counts is the policy at its place in the log.
+    fn apply_as(
+        &mut self,
+        caller: &Caller,
+        request: Request,
+        applied: &mut Applied,
+    ) -> Result<Response, StoreError> {
+        self.policy.check_request(caller, &request)?;
+        if self.policy.is_enabled() {
+            // Who may not write a key must not decide how long it lives.
+            for lease in auth::leases_of(&request).iter().filter_map(|id| self.leases.get(id)) {
+                self.policy.check_each_key(caller, Access::Write, &lease.keys)?;
+            }
+        }
+        self.apply_one(request, applied)
     }
 
     fn apply_one(&mut self, request: Request, applied: &mut Applied) -> Result<Response, StoreError> {
@@ -219,6 +252,15 @@ impl<D: Disk> Store<D> {
             Request::Alarm(request) => {
                 let alarms = self.alarms.apply(&request, &mut self.batch);
                 Ok(Response::Alarm(AlarmResponse { header: self.header(), alarms }))
+            }
+            Request::Authenticate(request) => {
+                applied.tokens.push(self.policy.authenticate(&request)?);
+                Ok(Response::Auth)
+            }
+            change => {
+                let tokens = Arc::make_mut(&mut self.policy).apply(&change, &mut self.batch)?;
+                applied.tokens.extend(tokens);
+                Ok(Response::Auth)
             }
         }
     }
@@ -260,7 +302,8 @@ impl<D: Disk> Store<D> {
                     Response::Compact(_)
                     | Response::LeaseGrant(_)
                     | Response::LeaseRevoke(_)
-                    | Response::Alarm(_) => {}
+                    | Response::Alarm(_)
+                    | Response::Auth => {}
                 }
                 Ok(response)
             }
@@ -351,14 +394,14 @@ impl<D: Disk> Store<D> {
 }
 
 /// Where a store is.
-struct State {
-    applied: u64,
-    revision: i64,
-    compacted: i64,
+pub(crate) struct State {
+    pub(crate) applied: u64,
+    pub(crate) revision: i64,
+    pub(crate) compacted: i64,
 }
 
 impl State {
-    fn read(disk: &dyn Disk) -> Result<Self, StoreError> {
+    pub(crate) fn read(disk: &dyn Disk) -> Result<Self, StoreError> {
         match disk.get(META, STATE)? {
             None => Ok(Self { applied: 0, revision: 1, compacted: 0 }),
             Some(mut state) if state.len() == 24 => Ok(Self {
@@ -370,7 +413,7 @@ impl State {
         }
     }
 
-    fn put(&self, batch: &mut Batch) {
+    pub(crate) fn put(&self, batch: &mut Batch) {
         let mut state = Vec::with_capacity(24);
         state.put_u64_le(self.applied);
         state.put_i64_le(self.revision);
@@ -379,12 +422,7 @@ impl State {
     }
 }
 
-/// Index of the last entry that is applied in the store on a disk.
-pub fn applied_on(disk: &dyn Disk) -> Result<u64, StoreError> {
-    Ok(State::read(disk)?.applied)
-}
-
-fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {
+pub(crate) fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {
     let mut leases: BTreeMap<i64, Lease> = BTreeMap::new();
     let mut failed = None;
     disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| match (key.try_into(), ttl.try_into()) {

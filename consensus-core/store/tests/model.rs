@@ -197,7 +197,7 @@ proptest! {
                 }
             };
             expected.push(model.apply(&request));
-            batch.push(InternalRequest { request: Some(request) }.encode_to_vec().into());
+            batch.push(InternalRequest { header: None, request: Some(request) }.encode_to_vec().into());
         }
     }
 }

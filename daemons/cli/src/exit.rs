@@ -5,6 +5,8 @@ use dwcp_transfer::{FailureKind, Summary, TransferError};
 use novacron_admin::AdminError;
 use novacron_settings::SettingsError;
 
+use crate::store::StoreError;
+
 pub(crate) const OK: u8 = 0;
 pub(crate) const FAILURE: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
@@ -16,10 +18,11 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0  everything was done
   1  failure: connection lost, destination full, peer gone, told to stop by a signal; a transfer run again goes on where
-     it was
+     it was; no such key or lease, a member that does not answer or is not healthy
   2  wrong usage: a flag, a setting or a configuration file
   3  some files failed, all others were transferred
-  4  refused: a file exists, a path leads out of the folder, plaintext or a certificate is not allowed
+  4  refused: a file exists, a path leads out of the folder, plaintext or a certificate is not allowed, a user may not
+     do it, a cluster would lose its quorum
   5  integrity: content did not match its hash";
 
 /// A mistake of whoever called the command that the parser cannot see.
@@ -33,6 +36,31 @@ impl std::fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// A reason to end with another code than 1 that only the command knows.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    code: u8,
+    why: String,
+}
+
+impl Ended {
+    pub(crate) fn refused(why: String) -> Self {
+        Self { code: REFUSED, why }
+    }
+
+    pub(crate) fn integrity(why: String) -> Self {
+        Self { code: INTEGRITY, why }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Ended {}
 
 pub(crate) fn of_summary(summary: &Summary) -> u8 {
     if summary.unsent.is_some() {
@@ -65,6 +93,12 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
     }
     if let Some(error) = error.downcast_ref::<TransferError>() {
         return of_transfer_error(error);
+    }
+    if let Some(ended) = error.downcast_ref::<Ended>() {
+        return ended.code;
+    }
+    if error.downcast_ref().is_some_and(StoreError::is_of_access) {
+        return REFUSED;
     }
     match (error.downcast_ref(), error.downcast_ref()) {
         (Some(BindError::Config(_)), _) | (_, Some(ConnectError::Config(_))) => USAGE,

@@ -3,7 +3,6 @@
 mod bench;
 mod certs;
 mod exit;
-mod kv;
 mod observe;
 mod progress;
 mod recv;
@@ -12,6 +11,7 @@ mod settings;
 mod signals;
 mod size;
 mod status;
+mod store;
 mod tls;
 mod transport;
 mod up;
@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
-/// Moves data between nodes over DWCP, fast and verified.
+/// Moves data between nodes over DWCP, fast and verified; runs and asks the store.
 #[derive(Parser)]
 #[command(name = "novacron", version, after_help = exit::HELP)]
 struct Cli {
@@ -42,7 +42,10 @@ enum Command {
     Status(status::StatusArgs),
     Certs(certs::CertsArgs),
     Up(up::UpArgs),
-    Kv(kv::KvArgs),
+    Kv(store::KvArgs),
+    Lease(store::LeaseArgs),
+    Member(store::MemberArgs),
+    Cluster(store::ClusterArgs),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,7 +81,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => on_worker(&runtime, bench::run(args)),
         Command::Status(args) => on_worker(&runtime, status::run(args)),
         Command::Up(args) => on_worker(&runtime, up::run(args)),
-        Command::Kv(args) => on_worker(&runtime, kv::run(args)),
+        Command::Kv(args) => on_worker(&runtime, store::kv(args)),
+        Command::Lease(args) => on_worker(&runtime, store::lease(args)),
+        Command::Member(args) => on_worker(&runtime, store::member(args)),
+        Command::Cluster(args) => on_worker(&runtime, store::cluster(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.
@@ -108,4 +114,26 @@ fn in_words(error: &anyhow::Error) -> String {
         }
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    /// clap takes an argument whose id a global one has for that one, and its value is lost.
+    fn ids_are_unique(command: &Command, globals: &[String]) {
+        let mut inherited = globals.to_vec();
+        for argument in command.get_arguments() {
+            let id = argument.get_id().to_string();
+            assert!(!globals.contains(&id), "{}: {id} is a global argument, too", command.get_name());
+            inherited.extend(argument.is_global_set().then_some(id));
+        }
+        command.get_subcommands().for_each(|command| ids_are_unique(command, &inherited));
+    }
+
+    #[test]
+    fn the_arguments_make_sense() {
+        ids_are_unique(&super::Cli::command(), &[]);
+        super::Cli::command().debug_assert();
+    }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, net::ToSocketAddrs as _, path::PathBuf, time::Duratio
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use consensus_core::{NodeConfig, Timing};
-use consensus_etcd::{InitialCluster, ServerConfig, authority};
+use consensus_etcd::{InitialCluster, ServerConfig, TokenKind, authority};
 
 use crate::LogFormat;
 
@@ -51,6 +51,15 @@ pub(crate) struct Args {
     /// Entries after which the state is saved, and the log gets shorter.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10..))]
     snapshot_count: u64,
+    /// What clients get for a right password: simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=NAME,ttl=DURATION.
+    #[arg(long, value_name = "KIND", default_value = "simple")]
+    auth_token: String,
+    /// Seconds that a simple token lives after its last use.
+    #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    auth_token_ttl: u64,
+    /// bcrypt's cost of new passwords: one more takes twice as long.
+    #[arg(long, value_name = "COST", default_value_t = 10, value_parser = clap::value_parser!(u32).range(4..=31))]
+    bcrypt_cost: u32,
     /// Allows plaintext on addresses other than loopback: whoever reaches one can read and write everything.
     #[arg(long)]
     allow_plaintext: bool,
@@ -125,6 +134,10 @@ impl Args {
         };
         node.allow_plaintext = self.allow_plaintext;
         let mut server = ServerConfig::new(node, data_dir.join("data"), self.name);
+        server.auth.token =
+            TokenKind::parse(&self.auth_token, |path| std::fs::read(path)).context("--auth-token")?;
+        server.auth.token_ttl = Duration::from_secs(self.auth_token_ttl);
+        server.auth.bcrypt_cost = self.bcrypt_cost;
         let advertised = self.advertise_client_urls.unwrap_or(self.listen_client_urls);
         server.client_urls = advertised.split(',').map(str::to_owned).collect();
         std::fs::create_dir_all(&data_dir).with_context(|| format!("--data-dir {}", data_dir.display()))?;

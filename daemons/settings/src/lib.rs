@@ -31,7 +31,7 @@ use dwcp_core::EndpointConfig;
 
 pub use error::{Origin, SettingsError};
 pub use layers::Layers;
-pub use value::{SIZE, size};
+pub use value::{DURATION, SIZE, duration, size};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]

@@ -7,7 +7,8 @@ const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s",
 
 /// What [`size`] reads.
 pub const SIZE: &str = "bytes, or a number with KiB, MiB or GiB";
-pub(crate) const DURATION: &str = "a number with ms, s, m or h, more than 0";
+/// What [`duration`] reads.
+pub const DURATION: &str = "a number with ms, s, m or h, more than 0";
 
 /// Bytes: a number, with `KiB`, `MiB` or `GiB` if need be.
 pub fn size(text: &str) -> Option<u64> {
@@ -20,7 +21,7 @@ pub(crate) fn print_size(bytes: u64) -> String {
 }
 
 /// A duration longer than nothing.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     with_unit(text, &DURATION_UNITS).filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 

@@ -27,7 +27,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "consensus-etcd",
-        &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "consensus-store"],
+        &[
+            "consensus-bolt",
+            "consensus-core",
+            "consensus-disk",
+            "consensus-proto",
+            "consensus-rocks",
+            "consensus-store",
+        ],
     ),
     ("novacron-consensus", &["consensus-core", "consensus-etcd"]),
     ("novacron-settings", &["dwcp-core"]),
@@ -45,7 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // Measures and checks, and is used by nothing.
-    ("dwcp-benches", &["consensus-proto"]),
+    ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks"]),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
     ("chaos", &["consensus-proto", "dwcp-lab", "linearizability"]),

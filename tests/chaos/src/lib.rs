@@ -28,8 +28,10 @@ pub use network::{Cut, Network};
 pub const MEMBERS: usize = 3;
 /// Keys that clients fight for.
 pub const KEYS: u64 = 5;
-/// Of the checker, for each key: a run of a hundred rounds takes less than a hundredth.
-const STEPS_MAX: u64 = 50_000_000;
+/// Of the checker, for each key: far more than a history that is linearizable takes, and few enough to be remembered.
+const STEPS_MAX: u64 = 10_000_000;
+/// Rounds of a run. Clients have turns for twice as many.
+pub const ROUNDS_MAX: u16 = 500;
 /// What no client writes.
 const UNSEEN: &str = "unseen";
 /// Clients alone, before the first fault.
@@ -65,6 +67,11 @@ impl Recording {
 ///
 /// An error if a member ends by itself, or does not serve again when everything is healed.
 pub fn run(cluster: &mut Cluster, load: &Load, rounds: &[Round]) -> Result<Recording> {
+    assert!(
+        rounds.len() <= ROUNDS_MAX.into(),
+        "{} rounds: clients would stop before their end",
+        rounds.len()
+    );
     load.during(cluster, |cluster| {
         std::thread::sleep(CALM);
         for (n, round) in rounds.iter().enumerate() {

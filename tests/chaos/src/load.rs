@@ -13,7 +13,7 @@ use linearizability::{EtcdKeyInput, History};
 use tokio::task::JoinSet;
 
 use crate::{
-    KEYS, MEMBERS, Recording,
+    KEYS, MEMBERS, ROUNDS_MAX, Recording,
     client::{Client, Reads},
     cluster::Cluster,
 };
@@ -21,8 +21,8 @@ use crate::{
 /// For the members to serve again when nothing is wrong any more. Only what hangs reaches it.
 const RECOVERY: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(100);
-/// Turns of a client. A hundred rounds take a tenth.
-const TURNS_MAX: usize = 1 << 18;
+/// Turns of a client. A round lasts two to three seconds on average, a turn five milliseconds and more.
+const TURNS_MAX: usize = 600 * ROUNDS_MAX as usize;
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug)]

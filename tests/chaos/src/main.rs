@@ -4,11 +4,11 @@ use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use chaos::{Cluster, Load, Network, Reads, Recording, Schedule, run};
+use chaos::{Cluster, Load, Network, ROUNDS_MAX, Reads, Recording, Schedule, run};
 use clap::Parser;
 use dwcp_lab::sweep;
 use linearizability::Verdict;
@@ -18,8 +18,8 @@ use linearizability::Verdict;
 #[command(version)]
 struct Args {
     /// Faults, one after the other.
-    #[arg(long, default_value_t = 100)]
-    rounds: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=i64::from(ROUNDS_MAX)))]
+    rounds: u16,
     /// Repeats the faults of an earlier run; the time if not given.
     #[arg(long)]
     seed: Option<u64>,
@@ -29,6 +29,9 @@ struct Args {
     /// Members on loopback, where nothing can be cut: for a machine without namespaces.
     #[arg(long)]
     loopback: bool,
+    /// Clients read whatever a member has: shows what a violation looks like.
+    #[arg(long)]
+    serializable: bool,
     /// The `novacron-consensus` binary; the one beside this if not given.
     #[arg(long)]
     consensus: Option<PathBuf>,
@@ -55,9 +58,10 @@ fn main() -> Result<ExitCode> {
     } else {
         Network::bridged().context("without namespaces there is --loopback")?
     };
-    let rounds: Vec<_> = Schedule::new(seed, !args.loopback).take(args.rounds).collect();
+    let rounds: Vec<_> = Schedule::new(seed, !args.loopback).take(args.rounds.into()).collect();
     let mut cluster = Cluster::start(&program, network)?;
-    let load = Load { clients: args.clients, seed, reads: Reads::Linearizable };
+    let reads = if args.serializable { Reads::Serializable } else { Reads::Linearizable };
+    let load = Load { clients: args.clients, seed, reads };
     let recording = match run(&mut cluster, &load, &rounds) {
         Ok(recording) => recording,
         Err(error) => {
@@ -85,15 +89,16 @@ fn summary(recording: &Recording) -> String {
 }
 
 fn judge(recording: &Recording, cluster: &Cluster, evidence: &Path) -> Result<ExitCode> {
+    let start = Instant::now();
     let why = match recording.verdict() {
         Verdict::Linearizable => {
-            println!("linearizable");
+            println!("linearizable, which took {:.1?} to find out", start.elapsed());
             return Ok(ExitCode::SUCCESS);
         }
         Verdict::Violation(violation) => {
             format!("NOT linearizable\n{}", violation.explain(&recording.operations))
         }
-        Verdict::Unknown { key } => format!("key {key}: the checker's limit is reached"),
+        Verdict::Unknown { key } => format!("key {key}: the checker's limit is reached\n"),
     };
     println!("{why}history and logs are in {}", evidence.display());
     cluster.keep_logs(make(evidence)?)?;

@@ -150,16 +150,16 @@ impl Network {
     pub fn cut(&self, member: usize, cut: Cut) -> Result<()> {
         match cut {
             Cut::Everything => self.port(member, PORT_DISABLED),
-            Cut::Members => self.from_to(member, true, true),
-            Cut::ToMembers => self.from_to(member, false, true),
-            Cut::FromMembers => self.from_to(member, true, false),
+            Cut::Members => self.redirect(member, true, true),
+            Cut::ToMembers => self.redirect(member, false, true),
+            Cut::FromMembers => self.redirect(member, true, false),
         }
     }
 
     /// Loses nothing of a member any more.
     pub fn heal(&self, member: usize) -> Result<()> {
         self.port(member, PORT_FORWARDING)?;
-        self.from_to(member, false, false)
+        self.redirect(member, false, false)
     }
 
     /// A port that is disabled tells neither end: both devices stay up.
@@ -177,7 +177,7 @@ impl Network {
     }
 
     /// Whether what others send to a member, and what it sends to them, goes to nobody.
-    fn from_to(&self, member: usize, from_lost: bool, to_lost: bool) -> Result<()> {
+    fn redirect(&self, member: usize, from_lost: bool, to_lost: bool) -> Result<()> {
         let Self::Bridged { members, .. } = self else {
             bail!("nothing can be cut on loopback");
         };

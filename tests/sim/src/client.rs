@@ -379,7 +379,7 @@ fn output(answer: Answer) -> Option<Output<u64>> {
 }
 
 fn encode(request: Request) -> Bytes {
-    InternalRequest { request: Some(request) }.encode_to_vec().into()
+    InternalRequest { header: None, request: Some(request) }.encode_to_vec().into()
 }
 
 /// A write as the log has it; `None`: it is none.

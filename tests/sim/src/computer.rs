@@ -115,7 +115,7 @@ impl Computer {
             snapshot_entries: plan.snapshot_entries,
             snapshot_interval_ticks: plan.snapshot_interval_ticks,
         };
-        let outbox = SimOutbox { network: Rc::clone(network), members: BTreeSet::new() };
+        let outbox = SimOutbox { id: self.id, network: Rc::clone(network), members: BTreeSet::new() };
         let left_over = |begin| lock(&self.files).left_over(begin);
         let opened = SteppedMember::open(settings, Arc::clone(&self.log), machine, outbox, left_over);
         match opened {

@@ -161,7 +161,7 @@ impl StateMachine for Machine {
                     before
                 }
             };
-            let index = consensus_store::applied_on(&copy)?;
+            let index = consensus_store::export::summary(&copy)?.applied;
             lock(&files).copies.insert(folder, copy);
             Ok(index)
         })

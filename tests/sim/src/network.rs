@@ -33,6 +33,8 @@ pub(crate) struct Network {
     /// By arrival, and a number that makes arrivals differ.
     on_their_way: BTreeMap<(u64, u64), Bytes>,
     sent: u64,
+    /// Who has heard from whom: connections on which members answer whom they do not know.
+    heard: BTreeSet<(u64, u64)>,
     /// From and to.
     cut: BTreeSet<(u64, u64)>,
     slow: BTreeSet<(u64, u64)>,
@@ -49,6 +51,7 @@ impl Network {
             delays: plan.delays,
             on_their_way: BTreeMap::new(),
             sent: 0,
+            heard: BTreeSet::new(),
             cut: BTreeSet::new(),
             slow: BTreeSet::new(),
         }
@@ -113,7 +116,14 @@ impl Network {
     /// The next message that has arrived.
     pub(crate) fn arrived(&mut self) -> Option<Message> {
         let first = self.on_their_way.first_entry().filter(|first| first.key().0 <= self.now)?;
-        Some(Message::decode(first.remove()).expect("what was encoded can be decoded"))
+        let message = Message::decode(first.remove()).expect("what was encoded can be decoded");
+        self.heard.insert((message.to(), message.from()));
+        Some(message)
+    }
+
+    /// A member is down, and with it its connections.
+    pub(crate) fn close(&mut self, id: u64) {
+        self.heard.retain(|(a, b)| *a != id && *b != id);
     }
 
     /// Whether it went out, as far as the sender knows.
@@ -169,6 +179,7 @@ fn acknowledge(append: &[u8]) -> Option<Bytes> {
 
 /// A member's way into the network.
 pub(crate) struct SimOutbox {
+    pub(crate) id: u64,
     pub(crate) network: Rc<RefCell<Network>>,
     pub(crate) members: BTreeSet<u64>,
 }
@@ -176,8 +187,14 @@ pub(crate) struct SimOutbox {
 impl Outbox for SimOutbox {
     fn send(&mut self, messages: Vec<Message>) -> Vec<u64> {
         let mut network = self.network.borrow_mut();
-        let known = messages.iter().filter(|message| self.members.contains(&message.to()));
-        let lost: BTreeSet<u64> = known.filter(|message| !network.send(message)).map(Message::to).collect();
+        let mut lost = BTreeSet::new();
+        for message in messages {
+            let to = message.to();
+            let known = self.members.contains(&to);
+            if (known || network.heard.contains(&(self.id, to))) && !network.send(&message) && known {
+                lost.insert(to);
+            }
+        }
         lost.into_iter().collect()
     }
 

@@ -23,6 +23,13 @@ impl Trace {
         }
     }
 
+    /// For a person only.
+    pub(crate) fn show(&self, now: u64, what: &dyn std::fmt::Debug) {
+        if self.printed {
+            println!("{now:5} {what:?}");
+        }
+    }
+
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }

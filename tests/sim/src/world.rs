@@ -155,6 +155,7 @@ impl World {
         computer.crash(power_lost, &mut self.random);
         computer.down_until = self.now + self.random.below(DOWN_MAX);
         self.fetches.forget(id);
+        self.network.borrow_mut().close(id);
         self.report.crashes += 1;
         self.trace.note(self.now, id, what, power_lost.into());
         if self.rot_left && self.now < self.plan.rough_steps && self.random.one_in(3) {
@@ -168,6 +169,7 @@ impl World {
         loop {
             let arrived = self.network.borrow_mut().arrived();
             let Some(message) = arrived else { return };
+            self.trace.show(self.now, &message);
             if let Some(member) = self.computers.get(&message.to()).and_then(|c| c.member.as_ref()) {
                 member.message(message);
             }

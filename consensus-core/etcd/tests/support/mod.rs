@@ -22,11 +22,8 @@ pub(crate) struct Cluster {
     pub(crate) initial: InitialCluster,
     peers: Vec<SocketAddr>,
     pub(crate) members: Vec<Option<Member>>,
-    /// Entries after which the state is saved and the log gets shorter.
-    snapshot_entries: u64,
-    /// Of members that start from now on.
-    pub(crate) quota_bytes: u64,
-    pub(crate) reserve_bytes: u64,
+    /// What differs from the defaults, of members that start from now on.
+    pub(crate) configure: fn(&mut ServerConfig),
 }
 
 /// Threads that still use RocksDB while the process ends would abort it.
@@ -55,30 +52,31 @@ pub(crate) async fn free_ports(count: usize) -> Vec<SocketAddr> {
 
 impl Cluster {
     pub(crate) async fn start(count: usize) -> Self {
-        Self::start_with(count, 10_000).await
+        Self::start_with(count, |_| ()).await
     }
 
-    /// The same, with logs that get shorter after so many entries.
-    pub(crate) async fn start_with(count: usize, snapshot_entries: u64) -> Self {
+    pub(crate) async fn start_with(count: usize, configure: fn(&mut ServerConfig)) -> Self {
+        let mut cluster = Self::prepare(count).await;
+        cluster.configure = configure;
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// Members that do not run yet.
+    pub(crate) async fn prepare(count: usize) -> Self {
         let peers = free_ports(count).await;
         let list: Vec<_> = peers.iter().enumerate().map(|(n, addr)| format!("m{n}=http://{addr}")).collect();
         let initial = InitialCluster::parse(&list.join(","), "test").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self {
-            folder,
-            initial,
-            peers,
-            members: Vec::new(),
-            snapshot_entries,
-            quota_bytes: 2 << 30,
-            reserve_bytes: 1 << 20,
-        };
-        for n in 0..count {
-            let member = cluster.member(n).await;
-            cluster.members.push(Some(member));
+        Self { folder, initial, peers, members: Vec::new(), configure: |_| () }
+    }
+
+    pub(crate) async fn start_all(&mut self) {
+        for n in 0..self.peers.len() {
+            let member = self.member(n).await;
+            self.members.push(Some(member));
         }
-        cluster.leader().await;
-        cluster
+        self.leader().await;
     }
 
     async fn member(&self, n: usize) -> Member {
@@ -114,14 +112,14 @@ impl Cluster {
         let identity = identity.map_err(|error| error.to_string())?;
         let mut node = NodeConfig::new(identity.cluster, identity.id, log, at);
         node.start = identity.start;
-        node.snapshots.entries = self.snapshot_entries;
         node.timing =
             Timing { heartbeat: Duration::from_millis(50), election_timeout: Duration::from_millis(500) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clients = listener.local_addr().unwrap();
         let mut config = ServerConfig::new(node, folder.join("data"), name);
-        (config.quota_bytes, config.reserve_bytes) = (self.quota_bytes, self.reserve_bytes);
         config.client_urls = vec![format!("http://{clients}")];
+        config.reserve_bytes = 1 << 20;
+        (self.configure)(&mut config);
         let server = Server::start(config).await.map_err(|error| error.to_string())?;
         let served = server.clone();
         let serving =

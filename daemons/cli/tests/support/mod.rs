@@ -1,6 +1,8 @@
 //! The real command in processes of its own.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod store;
+
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read},
@@ -25,11 +27,13 @@ pub fn novacron() -> Command {
     command
 }
 
-/// Takes our variables out of the environment of a command.
+/// Takes our variables, and etcdctl's, out of the environment of a command.
 pub fn clean(command: &mut Command) {
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"NOVACRON_"))
-    {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        let bytes = name.as_encoded_bytes();
+        if bytes.starts_with(b"NOVACRON_") || bytes.starts_with(b"ETCDCTL_") {
+            command.env_remove(name);
+        }
     }
 }
 

@@ -1,0 +1,206 @@
+//! Three embedded nodes against their log store alone: what replication costs, without gRPC.
+//!
+//! Both sides have the same proposers, which each wait for an answer before they ask again, the same threads, and synced
+//! writes on the same disk. The log store alone writes all requests that wait as one entry, as a member does.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use clap::Parser;
+use consensus_core::{
+    Job, MemberInfo, Membership, Node, NodeConfig, Request, Role, Start, StateMachine, StateMachineError,
+};
+use consensus_disk::{Batch, Disk as _, Durability, Space};
+use consensus_rocks::{Kind, RocksDisk};
+use hdrhistogram::Histogram;
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that share a write, at most.
+const REQUESTS_MAX: usize = 4096;
+
+/// Three nodes beside their log store alone.
+#[derive(Parser)]
+struct Args {
+    /// Where the logs are, on the disk to be measured.
+    #[arg(long)]
+    folder: PathBuf,
+    /// Rounds, of both sides in turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each side in a round.
+    #[arg(long, default_value_t = 2.0)]
+    time: f64,
+    /// Requests on their way at a time.
+    #[arg(long, default_value_t = 64)]
+    proposers: usize,
+    /// Bytes of a request.
+    #[arg(long, default_value_t = 256)]
+    bytes: usize,
+}
+
+/// What a side did.
+struct Outcome {
+    per_second: f64,
+    latency: Histogram<u64>,
+}
+
+/// Keeps nothing: what is measured is what is below it.
+struct Nothing(u64);
+
+impl StateMachine for Nothing {
+    type Response = ();
+
+    fn applied(&self) -> u64 {
+        self.0
+    }
+
+    fn apply(&mut self, index: u64, requests: &[Request]) -> Result<Vec<()>, StateMachineError> {
+        self.0 = index;
+        Ok(vec![(); requests.len()])
+    }
+
+    fn save(&mut self) -> Job {
+        let index = self.0;
+        Box::new(move || Ok(index))
+    }
+
+    fn copy(&mut self, _: PathBuf) -> Job {
+        Box::new(|| Err("there is nothing to copy".into()))
+    }
+
+    fn restore(&mut self, _: &Path) -> Result<(), StateMachineError> {
+        Err("there is nothing to restore".into())
+    }
+}
+
+/// Has `proposers` tasks ask again and again for a while.
+async fn drive<F>(args: &Args, propose: impl Fn(Bytes) -> F) -> Result<Outcome>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let propose = &propose;
+    let until = Instant::now() + Duration::from_secs_f64(args.time);
+    let began = Instant::now();
+    let one = |_| async move {
+        let mut latency = Histogram::<u64>::new(3)?;
+        while Instant::now() < until {
+            let asked = Instant::now();
+            propose(vec![7; args.bytes].into()).await?;
+            latency.record(asked.elapsed().as_micros() as u64)?;
+        }
+        anyhow::Ok(latency)
+    };
+    let all = futures_util::future::try_join_all((0..args.proposers).map(one)).await?;
+    let took = began.elapsed().as_secs_f64();
+    let mut latency = Histogram::new(3)?;
+    for one in all {
+        latency.add(one)?;
+    }
+    Ok(Outcome { per_second: latency.len() as f64 / took, latency })
+}
+
+async fn log_alone(args: &Args, folder: &Path) -> Result<Outcome> {
+    let disk = RocksDisk::open(folder, Kind::Log, 2)?;
+    let (sender, mut waiting) = mpsc::channel::<(Bytes, oneshot::Sender<()>)>(args.proposers);
+    let writer = std::thread::spawn(move || -> Result<()> {
+        let mut index = 0_u64;
+        let mut all = Vec::new();
+        while waiting.blocking_recv_many(&mut all, REQUESTS_MAX) > 0 {
+            let entry = all.iter().flat_map(|(request, _)| request.iter().copied()).collect::<Vec<u8>>();
+            let mut batch = Batch::default();
+            index += 1;
+            batch.put(Space(0), index.to_be_bytes(), entry);
+            disk.write(batch, Durability::Synced)?;
+            for (_, answer) in all.drain(..) {
+                let _ = answer.send(());
+            }
+        }
+        Ok(())
+    });
+    let outcome = drive(args, |request| {
+        let sender = sender.clone();
+        async move {
+            let (answer, answered) = oneshot::channel();
+            sender.send((request, answer)).await?;
+            Ok(answered.await?)
+        }
+    })
+    .await;
+    drop(sender);
+    writer.join().expect("it does not panic")?;
+    outcome
+}
+
+async fn three_nodes(args: &Args, folder: &Path) -> Result<Outcome> {
+    let mut members = BTreeMap::new();
+    for id in 1..=3 {
+        let free: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        members.insert(id, MemberInfo { peer_urls: vec![format!("dwcp://{free}")], ..MemberInfo::default() });
+    }
+    let mut nodes = Vec::new();
+    for (id, info) in &members {
+        let at = info.peer_urls[0].trim_start_matches("dwcp://").parse()?;
+        let mut config = NodeConfig::new(1, *id, folder.join(id.to_string()).join("log"), at);
+        config.start = Start::Bootstrap(Membership::of_voters(members.clone()));
+        nodes.push(Node::start(config, Nothing(0)).await?.0);
+    }
+    nodes[0].watch_status().wait_for(|status| status.leader.is_some()).await?;
+    let leader = loop {
+        if let Some(leader) = nodes.iter().find(|node| node.status().role == Role::Leader) {
+            break leader.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let outcome = drive(args, |request| {
+        let leader = leader.clone();
+        async move { Ok(leader.propose(request, Duration::from_secs(10)).await?) }
+    })
+    .await;
+    for node in &nodes {
+        node.stop().await;
+    }
+    outcome
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let (mut alone, mut ratios, mut embedded) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..args.rounds {
+        let folder = tempfile::tempdir_in(&args.folder).context("making a folder for the logs")?;
+        let log = log_alone(&args, &folder.path().join("alone")).await?;
+        let nodes = three_nodes(&args, folder.path()).await?;
+        println!(
+            "round {round}: log alone {:.0}/s (p50 {} us, p99 {} us); three nodes {:.0}/s (p50 {} us, p99 {} us)",
+            log.per_second,
+            log.latency.value_at_quantile(0.5),
+            log.latency.value_at_quantile(0.99),
+            nodes.per_second,
+            nodes.latency.value_at_quantile(0.5),
+            nodes.latency.value_at_quantile(0.99),
+        );
+        ratios.push(nodes.per_second / log.per_second);
+        alone.push(log.per_second);
+        embedded.push(nodes.per_second);
+    }
+    println!(
+        "{} proposers, {} bytes, medians: log alone {:.0}/s, three nodes {:.0}/s, ratio {:.2}",
+        args.proposers,
+        args.bytes,
+        median(alone),
+        median(embedded),
+        median(ratios)
+    );
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! Stores to talk to: Debian's etcd, and our members, each in a process of its own.
+
+use std::{
+    io::{BufRead as _, Write as _},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use super::{Process, clean, errors, novacron, pass_on, swallow, wait_until};
+
+/// What our members, and etcd, say when they serve clients.
+const READY: &str = "ready to serve client requests";
+
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    held.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
+}
+
+/// Whether a program of Debian's etcd packages is there.
+pub fn is_installed(program: &str) -> bool {
+    let there =
+        Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !there {
+        eprintln!("SKIP: {program} is not installed (Debian's packages etcd-server and etcd-client)");
+    }
+    there
+}
+
+/// A member of etcd, alone unless it joins others.
+pub struct Etcd {
+    pub process: Process,
+    pub endpoint: String,
+    folder: tempfile::TempDir,
+}
+
+impl Etcd {
+    /// None if it is not installed.
+    pub fn start() -> Option<Self> {
+        is_installed("etcd").then(|| Self::start_with("http", free_ports(1)[0], &[]))
+    }
+
+    pub fn start_with(scheme: &str, peer_port: u16, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let client = free_ports(1)[0];
+        let (url, peer_url) =
+            (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer_port}"));
+        let mut command = Command::new("etcd");
+        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        command.args(["--listen-peer-urls", &peer_url, "--logger", "zap"]);
+        if !args.contains(&"--initial-cluster") {
+            command.args(["--name", "first", "--initial-advertise-peer-urls", &peer_url]);
+            command.args(["--initial-cluster", &format!("first={peer_url}")]);
+        }
+        command.args(args).arg("--data-dir").arg(folder.path().join("data"));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command);
+        wait_for_ready(&mut process, "etcd");
+        Self { process, endpoint: format!("127.0.0.1:{client}"), folder }
+    }
+}
+
+/// A line that says so; what comes after it must not fill the pipe.
+fn wait_for_ready(process: &mut Process, name: &str) {
+    let mut errors = process.errors_reader();
+    let mut said = String::new();
+    loop {
+        let from = said.len();
+        let read = errors.read_line(&mut said).expect("readable");
+        assert!(read > 0, "{name} ended: {said}");
+        // As a learner etcd does not say that it is ready: it serves clients, and little of what they ask for.
+        if said[from..].contains(READY) || said[from..].contains("serving client traffic") {
+            break;
+        }
+    }
+    swallow(errors);
+}
+
+/// Three of our members.
+pub struct Members {
+    folder: tempfile::TempDir,
+    /// (client, peer) of each.
+    ports: Vec<(u16, u16)>,
+    processes: Vec<Option<Process>>,
+}
+
+impl Members {
+    /// None if the daemon has not been built: cargo builds it beside the command only in a run over the whole workspace.
+    pub fn start() -> Option<Self> {
+        if !daemon().exists() {
+            eprintln!("SKIP: {} is not built (cargo build --workspace --bins)", daemon().display());
+            return None;
+        }
+        let ports = free_ports(6).chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut members = Self { folder, ports, processes: Vec::new() };
+        let mut started: Vec<_> = (0..3).map(|n| members.spawn(n)).collect();
+        started.iter_mut().for_each(|process| wait_for_ready(process, "novacron-consensus"));
+        members.processes = started.into_iter().map(Some).collect();
+        Some(members)
+    }
+
+    fn spawn(&self, n: usize) -> Process {
+        let peers = self.ports.iter().enumerate();
+        let list: Vec<_> = peers.map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}")).collect();
+        let (client, peer) = self.ports[n];
+        let mut command = Command::new(daemon());
+        clean(&mut command);
+        command.args(["--name", &format!("m{n}"), "--initial-cluster", &list.join(",")]);
+        command.args(["--listen-client-urls", &format!("http://127.0.0.1:{client}")]);
+        command.args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")]);
+        command.arg("--data-dir").arg(self.folder.path().join(format!("m{n}")));
+        Process::spawn(command.env("RUST_LOG", "info").stdout(Stdio::null()).stderr(Stdio::piped()))
+    }
+
+    pub fn kill(&mut self, n: usize) {
+        self.processes[n].take().expect("it runs").kill();
+    }
+
+    pub fn restart(&mut self, n: usize) {
+        let mut process = self.spawn(n);
+        wait_for_ready(&mut process, "novacron-consensus");
+        self.processes[n] = Some(process);
+    }
+
+    pub fn endpoint(&self, n: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[n].0)
+    }
+
+    pub fn endpoints(&self) -> String {
+        (0..3).map(|n| self.endpoint(n)).collect::<Vec<_>>().join(",")
+    }
+}
+
+fn daemon() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_novacron")).with_file_name("novacron-consensus")
+}
+
+/// The command, told where members are.
+pub fn store(endpoints: &str) -> Command {
+    let mut command = novacron();
+    command.env("NOVACRON_ENDPOINTS", endpoints);
+    command
+}
+
+/// Runs it with this on its standard input.
+pub fn run_with(command: &mut Command, input: &[u8]) -> Output {
+    let mut process = Process::spawn(command.stdin(Stdio::piped()));
+    let mut stdin = process.0.stdin.take().expect("piped");
+    let input = input.to_vec();
+    // It may end without reading.
+    let feeding = thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = process.output();
+    feeding.join().expect("fed");
+    output
+}
+
+pub fn run(endpoints: &str, args: &[&str]) -> Output {
+    store(endpoints).args(args).output().expect("it runs")
+}
+
+/// What it prints, if it ends well.
+#[track_caller]
+pub fn ok(endpoints: &str, args: &[&str]) -> String {
+    let output = run(endpoints, args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", errors(&output));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// What it says on standard error, ending with this code.
+#[track_caller]
+pub fn fails(endpoints: &str, args: &[&str], code: i32) -> String {
+    let output = run(endpoints, args);
+    let said = errors(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    assert!(!said.contains("Status {") && !said.contains("Error("), "a debug print: {said}");
+    said
+}
+
+#[track_caller]
+pub fn json(endpoints: &str, args: &[&str]) -> serde_json::Value {
+    let args = [args, &["--json"]].concat();
+    serde_json::from_str(&ok(endpoints, &args)).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+}
+
+/// Retries what may fail while members elect or learn.
+#[track_caller]
+pub fn until_ok(endpoints: &str, args: &[&str]) -> String {
+    let mut printed = None;
+    wait_until(&format!("{args:?} succeeds"), || {
+        let output = run(endpoints, args);
+        printed = output.status.success().then(|| String::from_utf8(output.stdout).expect("text"));
+        printed.is_some()
+    });
+    printed.expect("it did")
+}
+
+/// Debian's etcdctl, which knows nothing of us.
+#[track_caller]
+pub fn etcdctl(endpoint: &str, args: &[&str]) {
+    let mut command = Command::new("etcdctl");
+    clean(&mut command);
+    let output = command.env("ETCDCTL_API", "3").args(["--endpoints", endpoint]).args(args).output();
+    let output = output.expect("it runs");
+    assert!(output.status.success(), "etcdctl {args:?}: {}", errors(&output));
+}
+
+/// A command that prints lines until it is killed.
+pub struct Following {
+    process: Process,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+    said: std::sync::mpsc::Receiver<String>,
+}
+
+impl Following {
+    pub fn start(endpoints: &str, args: &[&str]) -> Self {
+        let mut process = Process::spawn(store(endpoints).args(args));
+        let (lines, errors) = (process.output_reader().lines(), process.errors_reader());
+        let (sender, said) = std::sync::mpsc::sync_channel(1024);
+        thread::spawn(move || {
+            for line in errors.lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                // Nobody may want to hear it any more.
+                let _ = sender.try_send(line);
+            }
+        });
+        Self { process, lines, said }
+    }
+
+    /// Waits for a line; a command that hangs is found by whoever waits for the test.
+    pub fn line(&mut self) -> String {
+        self.lines.next().expect("a line before the end").expect("readable")
+    }
+
+    /// The next line on standard error that has these words.
+    pub fn said(&self, words: &str) -> String {
+        loop {
+            let line = self.said.recv_timeout(super::PATIENCE).expect("it says something");
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+}
+
+/// A running `novacron up`; its endpoints, as it prints them.
+pub fn up(folder: &Path, port: u16) -> (Process, String) {
+    let mut process =
+        Process::spawn(novacron().args(["up", "--port", &port.to_string(), "--data-dir"]).arg(folder));
+    let mut output = process.output_reader();
+    let printed = super::after(&mut output, "ETCDCTL_API=3 ETCDCTL_ENDPOINTS=");
+    swallow(output);
+    pass_on(process.errors_reader());
+    (process, printed)
+}
