@@ -44,7 +44,7 @@ const INTRODUCTION: Duration = Duration::from_secs(5);
 /// What a control message is: first byte.
 const RAFT: u8 = 0;
 const QUESTION: u8 = 1;
-/// Members that have connected, of which one at a time may be unknown here.
+/// Members whose connections are kept to answer on.
 const CALLERS_MAX: usize = 64;
 /// Links of a connection for a snapshot, at most. Messages need one.
 const SNAPSHOT_LINKS: u16 = 16;

@@ -191,7 +191,9 @@ impl Outbox for SimOutbox {
         for message in messages {
             let to = message.to();
             let known = self.members.contains(&to);
-            if (known || network.heard.contains(&(self.id, to))) && !network.send(&message) && known {
+            let answers = network.heard.contains(&(self.id, to));
+            let gone_out = (known || answers) && network.send(&message);
+            if known && !gone_out {
                 lost.insert(to);
             }
         }

@@ -2,7 +2,7 @@
 
 use sim::{run, run_all};
 
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 4000;
 
 #[test]
 fn no_seed_finds_anything() {
@@ -13,12 +13,12 @@ fn no_seed_finds_anything() {
     println!("{report:#?}");
     assert_eq!(report.runs, SEEDS);
     // Runs that do not try what they should would find nothing either.
-    assert!(report.answered > 60 * SEEDS, "clients are answered: {report:?}");
-    assert!(report.unanswered > 2 * SEEDS, "and not always: {report:?}");
+    assert!(report.answered > 40 * SEEDS, "clients are answered: {report:?}");
+    assert!(report.unanswered > 5 * SEEDS, "and not always: {report:?}");
     assert!(report.events_watched > 20 * SEEDS, "watchers are told: {report:?}");
     assert!(report.serializable_reads > 5 * SEEDS, "{report:?}");
     assert!(report.crashes > SEEDS && report.terms_led > 2 * SEEDS, "{report:?}");
-    assert!(report.snapshots_restored > SEEDS && report.members_changed > SEEDS, "{report:?}");
+    assert!(report.snapshots_restored > SEEDS / 2 && report.members_changed > SEEDS, "{report:?}");
     assert!(report.damage_noticed > SEEDS / 50, "{report:?}");
     assert!(report.uncertain < SEEDS / 100, "histories can be judged: {report:?}");
 }
