@@ -92,7 +92,7 @@ pub fn run(seed: u64, mistake: Option<Mistake>, printed: bool) -> Result<Report,
 /// A seed whose run went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "seed {seed}: {violation}\nreplay it: cargo run --release --workspace --bin sim -- --seed {seed} --trace"
+    "seed {seed}: {violation}\nreplay it: cargo run --release --locked --bin sim -- --seed {seed} --trace"
 )]
 pub struct Found {
     /// Which.
