@@ -15,7 +15,10 @@ JOBS ?= 1
 ROUNDS ?= 100
 SEED ?=
 
-.PHONY: run test test-kube lint doc fuzz bench bench-consensus lab lab-course chaos deps programs
+# Seeds of `make sim`.
+SEEDS ?= 100000
+
+.PHONY: run test test-kube sim lint doc fuzz bench bench-consensus lab lab-course chaos deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -31,6 +34,10 @@ test: lint
 ## Tests in a Kubernetes cluster.
 test-kube:
 	@echo "SKIP: there are no cluster tests yet"
+
+## The store on simulated disks, networks and clocks, once for each of SEEDS (100000) seeds. `make test` runs some.
+sim: programs
+	$(BIN)/sim --seeds 0..$(SEEDS)
 
 lint: deps
 	cargo fmt --all --check

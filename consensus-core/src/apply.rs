@@ -63,51 +63,42 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) metrics: Metrics,
 }
 
-/// What is left of a copy. If it stays, the next start removes it.
-fn remove(folder: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(folder) {
-        tracing::warn!(folder = %folder.display(), %error, "a copy of the state cannot be removed");
-    }
-}
-
 impl<S: StateMachine> Applier<S> {
     /// Works until the raft thread is gone, or the state machine cannot go on.
     pub(crate) fn run(mut self, tasks: &mpsc::Receiver<Task>) {
         while let Ok(task) = tasks.recv() {
-            let done = match task {
-                Task::Read(index, waiters) => {
-                    self.readers.entry(index).or_default().extend(waiters);
-                    self.answer_readers();
-                    Ok(())
-                }
-                Task::LeaderGone(ids) => {
-                    self.desk.requests.answer(ids.into_iter().map(|id| (id, Err(ProposeError::LeaderGone))));
-                    Ok(())
-                }
-                Task::Apply(committed) => self.apply(committed),
-                Task::Save(done) => {
-                    let job = self.machine.save();
-                    self.hand_out(job, done);
-                    Ok(())
-                }
-                Task::Copy(folder, done) => {
-                    let job = self.machine.copy(folder);
-                    self.hand_out(job, done);
-                    Ok(())
-                }
-                Task::Restore(index, folder) => self.restore(index, &folder),
-                Task::Discard(folder) => {
-                    remove(&folder);
-                    Ok(())
-                }
-            };
-            if let Err(error) = done {
+            if let Err(error) = self.handle(task) {
                 tracing::error!(%error, "the state machine cannot go on: this member stops");
                 break;
             }
         }
         // The raft thread sees that the queue is closed, and stops as well.
         self.desk.requests.fail_all(ProposeError::Stopped);
+    }
+
+    /// One task. After an error the state machine cannot go on.
+    pub(crate) fn handle(&mut self, task: Task) -> Result<(), StateMachineError> {
+        match task {
+            Task::Apply(committed) => self.apply(committed)?,
+            Task::Read(index, waiters) => {
+                self.readers.entry(index).or_default().extend(waiters);
+                self.answer_readers();
+            }
+            Task::LeaderGone(ids) => {
+                self.desk.requests.answer(ids.into_iter().map(|id| (id, Err(ProposeError::LeaderGone))));
+            }
+            Task::Save(done) => {
+                let job = self.machine.save();
+                self.hand_out(job, done);
+            }
+            Task::Copy(folder, done) => {
+                let job = self.machine.copy(folder);
+                self.hand_out(job, done);
+            }
+            Task::Restore(index, folder) => self.restore(index, &folder)?,
+            Task::Discard(folder) => snapshot::remove(&folder),
+        }
+        Ok(())
     }
 
     fn apply(&mut self, committed: Vec<Committed>) -> Result<(), StateMachineError> {
@@ -147,7 +138,7 @@ impl<S: StateMachine> Applier<S> {
             return Err(format!("a snapshot of entry {index} has everything up to {restored}").into());
         }
         tracing::info!(index, "the state was replaced by a snapshot");
-        remove(folder);
+        snapshot::remove(folder);
         self.applied.store(index, Release);
         self.answer_readers();
         Ok(())

@@ -1,7 +1,9 @@
-//! The thread that owns the Raft member: the host of `consensus-raft`'s contract.
+//! The thread that owns the Raft member: the host of `consensus-raft`'s contract. What it does between two waits is
+//! [`Host::turn`], which the simulator calls as well.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    iter,
     path::PathBuf,
     sync::{
         Arc,
@@ -21,7 +23,6 @@ use crate::{
     apply::Task,
     inbox::{Desk, Input, Waiter},
     metrics::Metrics,
-    peers::Outbox,
 };
 
 /// Inputs taken before the member is asked what to do: all of their requests share a write.
@@ -33,12 +34,21 @@ const READ_RETRY_TICKS: u64 = 20;
 /// Tasks that wait for room at the apply thread; with more, this thread waits, and stops taking part.
 const WAITING_TO_APPLY_MAX: usize = 256;
 
-pub(crate) struct Host<D: Disk, R> {
+/// The way to the other members.
+pub trait Outbox {
+    /// Sends what there is room for at once; gives whom something was for that did not go out.
+    fn send(&mut self, messages: Vec<Message>) -> Vec<u64>;
+
+    /// Who the members are now, this one included. To anybody else, messages go only as answers: a member that lags may be led
+    /// by one that it does not know.
+    fn set_members(&mut self, membership: &Membership);
+}
+
+pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) member: Member<D>,
     pub(crate) disk: Arc<D>,
     pub(crate) desk: Arc<Desk<R>>,
-    pub(crate) id: u64,
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: O,
     pub(crate) to_apply: mpsc::SyncSender<Task>,
     pub(crate) applied: Arc<AtomicU64>,
     pub(crate) status: watch::Sender<Status>,
@@ -70,17 +80,28 @@ pub(crate) struct Host<D: Disk, R> {
 /// When the log gets shorter.
 pub(crate) struct Compaction {
     /// Entries after which the state is saved; half as many stay.
-    pub(crate) entries: u64,
+    entries: u64,
     /// Ticks after which it is saved too.
-    pub(crate) interval_ticks: u64,
+    interval_ticks: u64,
     /// The tick of the last time.
-    pub(crate) last: u64,
+    last: u64,
     /// The apply thread was asked to save the state, and has not answered.
-    pub(crate) saving: bool,
+    saving: bool,
     /// What it answered: the log may forget entries up to here.
-    pub(crate) saved: Option<u64>,
+    saved: Option<u64>,
     /// Told when the state is saved.
-    pub(crate) inbox: tokio::sync::mpsc::WeakSender<Input>,
+    inbox: tokio::sync::mpsc::WeakSender<Input>,
+}
+
+impl Compaction {
+    /// Nothing is saved yet.
+    pub(crate) fn new(
+        entries: u64,
+        interval_ticks: u64,
+        inbox: tokio::sync::mpsc::WeakSender<Input>,
+    ) -> Self {
+        Self { entries, interval_ticks, last: 0, saving: false, saved: None, inbox }
+    }
 }
 
 /// Reads that were asked for together.
@@ -90,17 +111,27 @@ pub(crate) struct Asked {
     waiters: Vec<Waiter<()>>,
 }
 
-/// Why the thread ends.
-enum End {
+/// Why a member takes part no more.
+#[derive(Debug)]
+pub enum End {
+    /// It was told to stop.
     Asked,
+    /// Its log cannot be written.
     Disk(DiskError),
+    /// Its state machine cannot go on.
     StateMachine,
+    /// It was removed from the cluster.
     Removed,
 }
 
-impl<D: Disk, R> Host<D, R> {
+impl<D: Disk, R, O: Outbox> Host<D, R, O> {
     pub(crate) fn run(mut self, mut inbox: Receiver<Input>) {
-        let end = self.work_until_end(&mut inbox);
+        let end = loop {
+            let Some(first) = inbox.blocking_recv() else { break End::Asked };
+            if let Err(end) = self.turn(first, &mut inbox) {
+                break end;
+            }
+        };
         match end {
             End::Asked => tracing::info!("the member stops"),
             End::Disk(error) => tracing::error!(%error, "the log cannot be written: this member stops"),
@@ -109,43 +140,37 @@ impl<D: Disk, R> Host<D, R> {
         }
     }
 
-    fn work_until_end(&mut self, inbox: &mut Receiver<Input>) -> End {
-        loop {
-            let Some(first) = inbox.blocking_recv() else { return End::Asked };
-            let mut next = Some(first);
-            let mut taken = 0;
-            while let Some(input) = next {
-                if matches!(input, Input::Stop) {
-                    return End::Asked;
-                }
-                self.take(input);
-                taken += 1;
-                next = if taken < INPUTS_AT_ONCE { inbox.try_recv().ok() } else { None };
+    /// Everything that is done between two waits: takes what has come, and does what follows from it.
+    pub(crate) fn turn(&mut self, first: Input, inbox: &mut Receiver<Input>) -> Result<(), End> {
+        let rest = iter::from_fn(|| inbox.try_recv().ok());
+        for input in iter::once(first).chain(rest).take(INPUTS_AT_ONCE) {
+            if matches!(input, Input::Stop) {
+                return Err(End::Asked);
             }
-            self.member.applied(self.applied.load(Acquire));
-            self.propose();
-            self.ask_to_read();
-            if let Some((metadata, _)) = &self.fetched {
-                self.member.restore(metadata);
-            }
-            if let Err(end) =
-                self.do_work().and_then(|()| self.shorten_log()).and_then(|()| self.hand_on(None))
-            {
-                return end;
-            }
-            if self.removed {
-                return End::Removed;
-            }
-            self.publish(self.member.status());
-            let wanted = self.member.snapshot_wanted();
-            if wanted.is_none()
-                && let Some((_, folder)) = self.fetched.take()
-            {
-                // The log had what was missing after all.
-                self.waiting_to_apply.push_back(Task::Discard(folder));
-            }
-            self.wanted.send_if_modified(|published| std::mem::replace(published, wanted) != wanted);
+            self.take(input);
         }
+        self.member.applied(self.applied.load(Acquire));
+        self.propose();
+        self.ask_to_read();
+        if let Some((metadata, _)) = &self.fetched {
+            self.member.restore(metadata);
+        }
+        self.do_work()?;
+        self.shorten_log()?;
+        self.hand_on(None)?;
+        if self.removed {
+            return Err(End::Removed);
+        }
+        self.publish(self.member.status());
+        let wanted = self.member.snapshot_wanted();
+        if wanted.is_none()
+            && let Some((_, folder)) = self.fetched.take()
+        {
+            // The log had what was missing after all.
+            self.waiting_to_apply.push_back(Task::Discard(folder));
+        }
+        self.wanted.send_if_modified(|published| std::mem::replace(published, wanted) != wanted);
+        Ok(())
     }
 
     fn take(&mut self, input: Input) {
@@ -167,8 +192,8 @@ impl<D: Disk, R> Host<D, R> {
             Input::Unreachable(id) => self.member.unreachable(id),
             Input::Propose(request) => self.proposals.push_back(request),
             Input::Change(change, id) => {
-                if let Err(error) = self.member.propose_member_change(&change, (self.id, id)) {
-                    self.desk.changes.answer(std::iter::once((id, Err(error.into()))));
+                if let Err(error) = self.member.propose_member_change(&change, (self.member.id(), id)) {
+                    self.desk.changes.answer(iter::once((id, Err(error.into()))));
                 }
             }
             Input::Read(waiter) => self.reads.push(waiter),
@@ -287,13 +312,13 @@ impl<D: Disk, R> Host<D, R> {
         for applied in committed.iter().filter_map(|entry| entry.membership.as_ref()) {
             tracing::info!(change = ?applied.change, done = applied.done, "membership change committed");
             self.set_membership(applied.membership.clone());
-            if applied.request.0 == self.id {
+            if applied.request.0 == self.member.id() {
                 let answer = if applied.done {
                     Ok(applied.membership.clone())
                 } else {
                     Err(ProposeError::ChangeRefused)
                 };
-                self.desk.changes.answer(std::iter::once((applied.request.1, answer)));
+                self.desk.changes.answer(iter::once((applied.request.1, answer)));
             }
         }
         let term = committed.last().map_or(self.committed_term, |last| last.term);
@@ -323,7 +348,7 @@ impl<D: Disk, R> Host<D, R> {
 
     fn set_membership(&mut self, membership: Membership) {
         self.outbox.set_members(&membership);
-        self.removed |= !membership.members.contains_key(&self.id);
+        self.removed |= !membership.members.contains_key(&self.member.id());
         self.membership.send_replace(membership);
     }
 
@@ -378,7 +403,9 @@ impl<D: Disk, R> Host<D, R> {
         }
         Ok(())
     }
+}
 
+impl<D: Disk, R, O> Host<D, R, O> {
     fn publish(&self, status: Status) {
         let leader = status.leader;
         self.status.send_if_modified(|published| {
@@ -394,8 +421,8 @@ impl<D: Disk, R> Host<D, R> {
     }
 }
 
-/// However the thread ends, nobody waits for it, and nobody takes it for a leader.
-impl<D: Disk, R> Drop for Host<D, R> {
+/// However it ends, nobody waits for it, and nobody takes it for a leader.
+impl<D: Disk, R, O> Drop for Host<D, R, O> {
     fn drop(&mut self) {
         // A statement of its own: what is borrowed must be given back before it is written.
         let last = self.status.borrow().clone();

@@ -22,12 +22,15 @@
 
 mod apply;
 mod config;
+mod engine;
 mod error;
 mod host;
 mod inbox;
 mod metrics;
 mod node;
 mod peers;
+#[doc(hidden)]
+pub mod sim;
 mod snapshot;
 mod state_machine;
 

@@ -1,7 +1,7 @@
 //! One member, running.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,8 +14,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes};
 use consensus_disk::{Batch, Disk, DiskError, Durability, Space};
 use consensus_raft::{
-    BOOTSTRAP_INDEX, Config, Member, MemberChange, Membership, Role, Status, limits::REQUEST_BYTES_MAX,
-    proposal::Request,
+    Config, Member, MemberChange, Membership, Role, Status, limits::REQUEST_BYTES_MAX, proposal::Request,
 };
 use consensus_rocks::{Kind, RocksDisk};
 use dwcp_core::Responder;
@@ -25,17 +24,17 @@ use tokio::{
 };
 
 use crate::{
-    NodeConfig, ProposeError, Start, StartError, StateCopy, StateMachine, StateMachineError,
-    apply::{self, Applier},
-    host::{Compaction, Host},
+    NodeConfig, ProposeError, Start, StartError, StateCopy, StateMachine, StateMachineError, apply,
+    engine::{Engine, catch_up_with_log},
+    host::Compaction,
     inbox::{Desk, INBOX, Input},
     metrics::{self, Metrics},
-    peers::{Network, Outbox},
+    peers::{Network, PeerLines},
     snapshot::{self, Fetcher},
 };
 
 /// The one group of a node. Several may come later: it is in every message and key.
-const GROUP: u64 = 1;
+pub const GROUP: u64 = 1;
 /// Log, state, and whose they are.
 const SPACES: u8 = 3;
 const IDENTITY: Space = Space(2);
@@ -135,72 +134,35 @@ impl<R: Send + 'static> Node<R> {
                 seed: seed(config.id),
             },
         )?;
-        catch_up_with_log(&mut machine, &member.status(), &config)?;
+        let begin = member.status().first - 1;
+        let left_over = snapshot::left_over(&config.snapshot_dir, begin);
+        let left_over = left_over.map_err(StartError::folder(&config.snapshot_dir))?;
+        catch_up_with_log(&mut machine, begin, left_over)?;
         let (inbox, inputs) = mpsc::channel(INBOX);
         let (questions, asked) = mpsc::channel(QUESTIONS);
-        let (status_sender, status) = watch::channel(member.status());
         let (membership_sender, membership) = watch::channel(member.membership().clone());
         let network = Network::listen(&config, inbox.clone(), questions, membership.clone()).await?;
-        let (wanted_sender, wanted) = watch::channel(None);
+        let outbox = PeerLines::new(Arc::clone(&network), member.membership());
+        let compaction = Compaction::new(
+            config.snapshots.entries,
+            ticks(config.snapshots.interval) as u64,
+            inbox.downgrade(),
+        );
+        let Engine { host, applier, tasks, jobs } =
+            Engine::new(member, disk, machine, outbox, membership_sender, compaction);
+        let (desk, status) = (Arc::clone(&host.desk), host.status.subscribe());
+        let metrics = host.metrics.clone();
         let fetcher = Fetcher {
             network: Arc::clone(&network),
             folder: config.snapshot_dir.clone(),
             inbox: inbox.clone(),
-            wanted,
+            wanted: host.wanted.subscribe(),
             membership: membership.clone(),
             status: status.clone(),
         };
         tokio::spawn(fetcher.run());
-        let desk = Arc::new(Desk::default());
-        let applied = Arc::new(AtomicU64::new(machine.applied()));
-        let (to_apply, tasks) = std::sync::mpsc::sync_channel(apply::QUEUE);
-        let metrics = Metrics::new();
-        let outbox = Outbox::new(Arc::clone(&network), member.membership());
-        let host = Host {
-            member,
-            disk,
-            desk: Arc::clone(&desk),
-            id: config.id,
-            outbox,
-            to_apply,
-            applied: Arc::clone(&applied),
-            status: status_sender,
-            membership: membership_sender,
-            ticks: 0,
-            proposals: VecDeque::new(),
-            reads: Vec::new(),
-            asked: BTreeMap::new(),
-            asked_as: BTreeMap::new(),
-            next_read: 0,
-            proposed: VecDeque::new(),
-            committed_term: 0,
-            waiting_to_apply: VecDeque::new(),
-            compaction: Compaction {
-                entries: config.snapshots.entries,
-                interval_ticks: ticks(config.snapshots.interval) as u64,
-                last: 0,
-                saving: false,
-                saved: None,
-                inbox: inbox.downgrade(),
-            },
-            wanted: wanted_sender,
-            fetched: None,
-            removed: false,
-            metrics: metrics.clone(),
-        };
-        let (jobs, work) = std::sync::mpsc::sync_channel(apply::JOBS);
-        let desk_of_applier = Arc::clone(&desk);
-        let applier = Applier {
-            id: config.id,
-            machine,
-            desk: desk_of_applier,
-            applied,
-            readers: BTreeMap::new(),
-            jobs,
-            metrics: metrics.clone(),
-        };
         let threads = vec![
-            thread::Builder::new().name("snapshot".to_owned()).spawn(move || apply::run_jobs(&work))?,
+            thread::Builder::new().name("snapshot".to_owned()).spawn(move || apply::run_jobs(&jobs))?,
             thread::Builder::new().name("apply".to_owned()).spawn(move || applier.run(&tasks))?,
             thread::Builder::new().name("raft".to_owned()).spawn(move || host.run(inputs))?,
         ];
@@ -440,29 +402,6 @@ fn open_log(config: &NodeConfig) -> Result<RocksDisk, StartError> {
     let disk = RocksDisk::open(&config.log_dir, Kind::Log, SPACES)?;
     identify(&disk, config)?;
     Ok(disk)
-}
-
-/// Ends what a stop has interrupted: the log goes on from a snapshot that the state machine has not taken yet.
-fn catch_up_with_log(
-    machine: &mut impl StateMachine,
-    status: &Status,
-    config: &NodeConfig,
-) -> Result<(), StartError> {
-    let begin = status.first - 1;
-    let left_over = snapshot::left_over(&config.snapshot_dir, begin);
-    let left_over = left_over.map_err(StartError::folder(&config.snapshot_dir))?;
-    if machine.applied() < begin && begin > BOOTSTRAP_INDEX {
-        let applied = machine.applied();
-        let copy = left_over.ok_or(StartError::StateBehindLog { begin, applied })?;
-        machine.restore(&snapshot::state(&copy)).map_err(StartError::Restore)?;
-        let applied = machine.applied();
-        if applied != begin {
-            return Err(StartError::StateBehindLog { begin, applied });
-        }
-        // If it stays, the next start removes it.
-        let _ = std::fs::remove_dir_all(copy);
-    }
-    Ok(())
 }
 
 /// Whose log is in a folder: cluster and member. `None`: there is no log.

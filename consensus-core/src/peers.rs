@@ -4,11 +4,15 @@
 //! length before content; heartbeats, votes and reads as control messages, which overtake whatever the stream carries.
 //! Nothing is waited for: what does not go out now, Raft repeats.
 //!
+//! A member that lags may be led by one of which its log does not know yet. It cannot connect to that one, so it answers on the
+//! connection that the other has made.
+//!
 //! Snapshots go over connections of their own, so that they are in nobody's way; who connects says by its name what it wants.
 
 use std::{
     collections::HashMap,
     future::poll_fn,
+    mem,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
@@ -26,7 +30,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
 };
 
-use crate::{NodeConfig, StartError, inbox::Input, node::PeerQuestion, snapshot::Outgoing};
+use crate::{NodeConfig, StartError, host::Outbox, inbox::Input, node::PeerQuestion, snapshot::Outgoing};
 
 /// Encoded entries that wait for one peer; with more, messages to it are lost.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
@@ -40,6 +44,8 @@ const INTRODUCTION: Duration = Duration::from_secs(5);
 /// What a control message is: first byte.
 const RAFT: u8 = 0;
 const QUESTION: u8 = 1;
+/// Members whose connections are kept to answer on.
+const CALLERS_MAX: usize = 64;
 /// Links of a connection for a snapshot, at most. Messages need one.
 const SNAPSHOT_LINKS: u16 = 16;
 
@@ -94,7 +100,7 @@ impl Caller {
 }
 
 /// Where messages of the raft thread go.
-pub(crate) struct Outbox {
+pub(crate) struct PeerLines {
     shared: Arc<Network>,
     peers: HashMap<u64, Peer>,
 }
@@ -138,6 +144,8 @@ pub(crate) struct Network {
     runtime: tokio::runtime::Handle,
     /// Connections to peers, for questions.
     connections: std::sync::Mutex<HashMap<u64, Connection>>,
+    /// Connections that members have made, to answer those that are not known here.
+    callers: Mutex<HashMap<u64, Connection>>,
 }
 
 impl Network {
@@ -166,6 +174,7 @@ impl Network {
             questions,
             runtime: tokio::runtime::Handle::current(),
             connections: std::sync::Mutex::default(),
+            callers: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&network).accept());
         Ok(network)
@@ -200,6 +209,7 @@ impl Network {
         while let Some(connection) = self.endpoint.accept().await {
             match Caller::parse(&connection.peer().node_id) {
                 Some(Caller::Member(cluster, from)) if cluster == self.cluster => {
+                    self.remember_caller(from, connection.clone());
                     tokio::spawn(Arc::clone(&self).receive_messages(connection.clone(), from));
                     tokio::spawn(Arc::clone(&self).receive_streams(connection, from));
                 }
@@ -215,6 +225,36 @@ impl Network {
                     connection.close(1, &format!("this is cluster {:016x}", self.cluster));
                 }
             }
+        }
+    }
+
+    fn callers(&self) -> MutexGuard<'_, HashMap<u64, Connection>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the newest connection of each member until that closes.
+    fn remember_caller(self: &Arc<Self>, from: u64, connection: Connection) {
+        let mut callers = self.callers();
+        if callers.len() >= CALLERS_MAX && !callers.contains_key(&from) {
+            return;
+        }
+        callers.insert(from, connection.clone());
+        let network = Arc::clone(self);
+        tokio::spawn(async move {
+            connection.closed().await;
+            let mut callers = network.callers();
+            if callers.get(&from).is_some_and(|kept| kept.peer().addr == connection.peer().addr) {
+                callers.remove(&from);
+            }
+        });
+    }
+
+    /// Answers a member that is not known here. What does not go out is lost, and Raft repeats it.
+    fn answer_caller(&self, to: u64, messages: Vec<Message>) {
+        let Some(connection) = self.callers().get(&to).cloned() else { return };
+        let mut context = Context::from_waker(Waker::noop());
+        for message in messages {
+            send_control(&connection.messages(), &message, &mut context);
         }
     }
 
@@ -347,6 +387,8 @@ impl Network {
                 *line.lock() = Some(open);
                 tokio::select! {
                     () = line.send_backlogs() => {}
+                    // What comes back is of a member that does not know this one.
+                    () = Arc::clone(&self).receive_messages(connection.clone(), id) => {}
                     _ = connection.closed() => {}
                 }
                 *line.lock() = None;
@@ -444,7 +486,7 @@ impl Line {
         let mut all = true;
         for message in messages {
             all &= match message.class() {
-                Class::Control => open.send_control(&message, &mut context),
+                Class::Control => send_control(&open.messages, &message, &mut context),
                 _ => open.add(&message),
             };
         }
@@ -458,16 +500,16 @@ impl Line {
     }
 }
 
-impl OpenLine {
-    /// Small, and urgent: it goes out now or never.
-    fn send_control(&self, message: &Message, context: &mut Context<'_>) -> bool {
-        let mut payload = BytesMut::with_capacity(128);
-        payload.put_u8(RAFT);
-        message.encode(&mut payload);
-        let sending = pin!(self.messages.send(Priority::Control, payload.freeze()));
-        matches!(sending.poll(context), Poll::Ready(Ok(())))
-    }
+/// Small, and urgent: it goes out now or never.
+fn send_control(messages: &Messages, message: &Message, context: &mut Context<'_>) -> bool {
+    let mut payload = BytesMut::with_capacity(128);
+    payload.put_u8(RAFT);
+    message.encode(&mut payload);
+    let sending = pin!(messages.send(Priority::Control, payload.freeze()));
+    matches!(sending.poll(context), Poll::Ready(Ok(())))
+}
 
+impl OpenLine {
     /// Puts a message behind its length at the end of what is to be sent.
     fn add(&mut self, message: &Message) -> bool {
         let start = self.backlog.len();
@@ -492,15 +534,17 @@ impl OpenLine {
     }
 }
 
-impl Outbox {
+impl PeerLines {
     pub(crate) fn new(shared: Arc<Network>, membership: &Membership) -> Self {
-        let mut outbox = Self { shared, peers: HashMap::new() };
-        outbox.set_members(membership);
-        outbox
+        let mut lines = Self { shared, peers: HashMap::new() };
+        lines.set_members(membership);
+        lines
     }
+}
 
+impl Outbox for PeerLines {
     /// Starts and ends tasks so that there is one for each other member.
-    pub(crate) fn set_members(&mut self, membership: &Membership) {
+    fn set_members(&mut self, membership: &Membership) {
         let own = self.shared.id;
         self.peers.retain(|id, peer| {
             let stays = membership.members.get(id).is_some_and(|info| info.peer_urls == peer.info.peer_urls);
@@ -519,20 +563,23 @@ impl Outbox {
         }
     }
 
-    /// Sends what there is room for; whom something was for that did not go out.
-    pub(crate) fn send(&mut self, messages: Vec<Message>) -> Vec<u64> {
+    fn send(&mut self, messages: Vec<Message>) -> Vec<u64> {
         let mut by_peer: HashMap<u64, Vec<Message>> = HashMap::new();
         for message in messages {
             by_peer.entry(message.to()).or_default().push(message);
         }
-        by_peer.retain(|to, messages| {
-            self.peers.get(to).is_some_and(|peer| !peer.line.send(messages.drain(..)))
+        by_peer.retain(|to, messages| match self.peers.get(to) {
+            Some(peer) => !peer.line.send(messages.drain(..)),
+            None => {
+                self.shared.answer_caller(*to, mem::take(messages));
+                false
+            }
         });
         by_peer.into_keys().collect()
     }
 }
 
-impl Drop for Outbox {
+impl Drop for PeerLines {
     fn drop(&mut self) {
         self.peers.values().for_each(|peer| peer.task.abort());
     }

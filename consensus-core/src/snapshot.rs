@@ -76,9 +76,7 @@ impl StateCopy {
 
 impl Drop for StateCopy {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(folder = %self.folder.display(), %error, "a copy of the state cannot be removed");
-        }
+        remove(&self.folder);
     }
 }
 
@@ -102,6 +100,13 @@ fn complete(copy: &Path, description: &SnapshotMetadata) -> io::Result<()> {
         File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Removes what is left of a copy. If it stays, the next start removes it.
+pub(crate) fn remove(copy: &Path) {
+    if let Err(error) = fs::remove_dir_all(copy) {
+        tracing::warn!(folder = %copy.display(), %error, "a copy of the state cannot be removed");
+    }
 }
 
 /// A complete copy of everything up to `index` that was fetched before the last stop, if there is one. All else is removed.

@@ -58,6 +58,13 @@ impl MemoryDisk {
         state.visible = state.synced.clone();
     }
 
+    /// Another one with what is visible now, all of it synced.
+    pub fn copy(&self) -> Self {
+        let visible = self.state.read().unwrap_or_else(PoisonError::into_inner).visible.clone();
+        let state = State { synced: visible.clone(), visible, unsynced: Vec::new() };
+        Self { state: RwLock::new(state) }
+    }
+
     /// Batches that a crash may take.
     pub fn unsynced(&self) -> usize {
         self.state.read().unwrap_or_else(PoisonError::into_inner).unsynced.len()

@@ -189,3 +189,36 @@ async fn a_copied_folder_is_refused() {
     let refused = identity.unwrap_err().to_string();
     assert!(refused.contains("was it copied?"), "{refused}");
 }
+
+/// Whoever was away while a member was added does not know it, and is led by it nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_follows_a_leader_that_it_does_not_know() {
+    let mut cluster = Cluster::start(3).await;
+    all_are_named(&cluster).await;
+    let leader = cluster.leader().await;
+    let away = (leader + 1) % 3;
+    cluster.stop(away).await;
+    let at = free_ports(1).await[0];
+    let mut changes = members(&cluster, leader).await;
+    let add = MemberAddRequest { peer_ur_ls: vec![format!("http://{at}")], is_learner: true };
+    let added = changes.member_add(add).await.unwrap().into_inner().member.unwrap();
+    let new = cluster.join("m3", at).await.unwrap();
+    let promote = MemberPromoteRequest { id: added.id };
+    while let Err(status) = changes.member_promote(promote).await {
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while cluster.leader().await != new {
+        let old = cluster.members[cluster.leader().await].as_ref().unwrap();
+        old.server.node().transfer_leader(added.id, Duration::from_secs(5)).await.unwrap();
+    }
+    write(&cluster, new, 0..3).await;
+
+    cluster.restart(away).await;
+    let node = cluster.members[away].as_ref().unwrap().server.node().clone();
+    let last = cluster.members[new].as_ref().unwrap().server.node().status().last;
+    let caught_up = async { node.watch_status().wait_for(|status| status.applied >= last).await.map(drop) };
+    tokio::time::timeout(Duration::from_secs(20), caught_up).await.expect("it catches up").unwrap();
+    assert_eq!(cluster.leader().await, new, "the leader is the one that it did not know");
+    assert!(node.membership().members.contains_key(&added.id));
+}

@@ -25,7 +25,8 @@
 //!    [`Work::restored`], replace the state machine by it; if the process ends before that is done, do it at the next start,
 //!    before [`Member::open`]: the state machine must not be behind the beginning of the log.
 //! 9. Shorten the log with [`Member::compact`], up to what the state machine has even after a crash.
-//! 10. Messages may be lost, doubled and reordered; say so of those that surely were, with [`Member::unreachable`].
+//! 10. Messages may be lost and reordered; say so of those that surely were lost, with [`Member::unreachable`]. All but
+//!     requests on their way to the leader ([`Message::is_proposal`]) may come twice: a request that does is done twice.
 //!
 //! Deliberately not here: the network, the state machine, threads, and time.
 

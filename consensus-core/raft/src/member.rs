@@ -205,6 +205,11 @@ impl<D: Disk> Member<D> {
         Ok(member)
     }
 
+    /// Which member it is.
+    pub fn id(&self) -> u64 {
+        self.config.id
+    }
+
     /// Time passes: to be called at even intervals.
     pub fn tick(&mut self) {
         self.ticks += 1;

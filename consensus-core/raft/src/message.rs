@@ -65,6 +65,11 @@ impl Message {
         self.raw.term
     }
 
+    /// Whether it carries requests to the leader. It must not be delivered twice.
+    pub fn is_proposal(&self) -> bool {
+        self.raw.get_msg_type() == MessageType::MsgPropose
+    }
+
     /// How urgent it is.
     pub fn class(&self) -> Class {
         match self.raw.get_msg_type() {

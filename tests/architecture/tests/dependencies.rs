@@ -59,6 +59,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
     ("chaos", &["consensus-proto", "dwcp-lab", "linearizability"]),
+    (
+        "sim",
+        &[
+            "consensus-core",
+            "consensus-disk",
+            "consensus-proto",
+            "consensus-raft",
+            "consensus-store",
+            "linearizability",
+        ],
+    ),
     ("architecture", &[]),
 ];
 

@@ -43,7 +43,8 @@ impl<D: Disk> Member<D> {
                         return impossible("entries that do not follow each other");
                     }
                     previous = (entry.index, entry.term);
-                    if entry.index <= log.committed
+                    // Of what its log has forgotten, raft-rs says that the term is 0.
+                    if (log.first_index()..=log.committed).contains(&entry.index)
                         && log.term(entry.index).is_ok_and(|term| term != entry.term)
                     {
                         return impossible("another entry where one is committed");

@@ -1,0 +1,96 @@
+//! What a seed draws before its run begins: how many members, and which kinds of trouble.
+//!
+//! Not every run has every kind (Groce et al., "Swarm Testing", 2012): one that never lets a write get through finds nothing
+//! else.
+
+use crate::random::Random;
+
+/// A mistake that is made on purpose in one of the simulator's own seams. The checks must find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// The network acknowledges entries that it has lost: the leader commits without a quorum.
+    AcknowledgedByNobody,
+    /// A crash takes votes that were promised to be on the disk.
+    VoteForgotten,
+    /// Who believes to lead reads without asking the others.
+    ReadWithoutAsking,
+    /// The disk of the log says that it has synced, and has not.
+    SyncDropped,
+    /// A copy of the state says that it has its last entries, and has not.
+    SnapshotWithoutEnd,
+    /// The state machine applies what it applies first after a start twice.
+    AppliedTwice,
+}
+
+impl Mistake {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::AcknowledgedByNobody,
+        Self::VoteForgotten,
+        Self::ReadWithoutAsking,
+        Self::SyncDropped,
+        Self::SnapshotWithoutEnd,
+        Self::AppliedTwice,
+    ];
+}
+
+/// The kinds and rates of one run. Rates are in a thousand; 0 is never.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Steps with faults.
+    pub(crate) rough_steps: u64,
+    pub(crate) voters: u64,
+    pub(crate) clients: u64,
+    pub(crate) watchers: u64,
+    /// Of a message.
+    pub(crate) loss: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) delays: u64,
+    /// Of a step.
+    pub(crate) partitions: u64,
+    /// Of a member's step.
+    pub(crate) crashes: u64,
+    pub(crate) pauses: u64,
+    pub(crate) disk_failures: u64,
+    /// Of a step.
+    pub(crate) transfers: u64,
+    pub(crate) changes: u64,
+    pub(crate) compactions: u64,
+    /// Clocks run this much too fast or too slow at most, in a thousand.
+    pub(crate) skew: u64,
+    /// One member's log is damaged while it is down.
+    pub(crate) rot: bool,
+    pub(crate) snapshot_entries: u64,
+    pub(crate) snapshot_interval_ticks: u64,
+}
+
+impl Plan {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let mut maybe = |rate: u64| if random.below(3) < 2 { random.between(1, rate) } else { 0 };
+        let (loss, duplicates, delays) = (maybe(150), maybe(100), maybe(200));
+        let (partitions, crashes, pauses, disk_failures) = (maybe(30), maybe(8), maybe(8), maybe(10));
+        let (transfers, changes, compactions, skew) = (maybe(15), maybe(25), maybe(10), maybe(250));
+        // Who loses a member for ever must not lose others to an operator.
+        let rot = changes == 0 && crashes > 0 && random.one_in(2);
+        Self {
+            rough_steps: [400, 500, 600, 1500][random.below(4) as usize],
+            voters: [3, 3, 3, 5, 5, 7][random.below(6) as usize],
+            clients: random.between(2, 5),
+            watchers: random.between(1, 3),
+            loss,
+            duplicates,
+            delays,
+            partitions,
+            crashes,
+            pauses,
+            disk_failures,
+            transfers,
+            changes,
+            compactions,
+            skew,
+            rot,
+            snapshot_entries: random.between(4, 40),
+            snapshot_interval_ticks: random.between(50, 1000),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Checks that find nothing would be worth nothing: mistakes that are made on purpose are found.
+
+use sim::{Mistake, Violation, run};
+
+/// Seeds within which each has to be found.
+const SEEDS: u64 = 1000;
+
+/// Whether a violation is what the mistake is about. That nothing works any more is seen soon, and not the point.
+fn fits(mistake: Mistake, violation: &Violation) -> bool {
+    match mistake {
+        Mistake::ReadWithoutAsking => matches!(violation, Violation::NotLinearizable { .. }),
+        Mistake::VoteForgotten => matches!(violation, Violation::TwoLeaders { .. }),
+        _ => !matches!(violation, Violation::NotLive { .. }),
+    }
+}
+
+#[test]
+fn each_mistake_is_found() {
+    for mistake in Mistake::ALL {
+        let violations = (0..SEEDS).filter_map(|seed| Some((seed, run(seed, Some(mistake), false).err()?)));
+        let found = violations.into_iter().find(|(_, violation)| fits(mistake, violation));
+        let (seed, violation) = found.unwrap_or_else(|| panic!("{SEEDS} seeds do not find {mistake:?}"));
+        println!("{mistake:?}: seed {seed}: {violation}");
+    }
+}
