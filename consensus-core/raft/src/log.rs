@@ -19,7 +19,7 @@ use raft::{
 
 use crate::{
     codec::{self, DecodeError},
-    limits::CACHE_BYTES,
+    limits::{CACHE_BYTES, INDEX_MAX, TERM_MAX},
     membership::{MemberInfo, Membership},
     snapshot::SnapshotMetadata,
 };
@@ -165,7 +165,7 @@ impl<D: Disk> Log<D> {
         let Some(begin) = read(BEGIN)? else { return Ok(None) };
         let begin = (|| {
             let mut reader = codec::unseal(begin, "begin of the log")?;
-            let begin = Position { index: reader.u64()?, term: reader.u64()? };
+            let begin = Position { index: reader.position(INDEX_MAX)?, term: reader.position(TERM_MAX)? };
             reader.end().map(|()| begin)
         })()
         .map_err(damaged("begin of the log"))?;
@@ -173,7 +173,9 @@ impl<D: Disk> Log<D> {
         let hard_state = (|| {
             let mut reader = codec::unseal(hard_state, "hard state")?;
             let mut state = HardState::default();
-            (state.term, state.vote, state.commit) = (reader.u64()?, reader.u64()?, reader.u64()?);
+            state.term = reader.position(TERM_MAX)?;
+            state.vote = reader.u64()?;
+            state.commit = reader.position(INDEX_MAX)?;
             reader.end().map(|()| state)
         })()
         .map_err(damaged("hard state"))?;
