@@ -35,6 +35,9 @@ const STATE: &[u8] = b"state";
 /// Longest time to live of a lease in seconds, as in etcd: 9,000,000,000, some 285 years.
 const LEASE_TTL_MAX: i64 = 9_000_000_000;
 
+/// Largest revision of a store that is not damaged. There is room above it for whoever asks for the next one.
+const REVISION_MAX: i64 = 1 << 62;
+
 /// What readers may rely on: everything up to `current` is on the disk.
 #[derive(Debug)]
 pub(crate) struct Published<D> {
@@ -359,15 +362,16 @@ struct State {
 
 impl State {
     fn read(disk: &dyn Disk) -> Result<Self, StoreError> {
-        match disk.get(META, STATE)? {
-            None => Ok(Self { applied: 0, revision: 1, compacted: 0 }),
-            Some(mut state) if state.len() == 24 => Ok(Self {
-                applied: state.get_u64_le(),
-                revision: state.get_i64_le(),
-                compacted: state.get_i64_le(),
-            }),
-            Some(_) => Err(StoreError::Damaged { what: "state of the store" }),
+        let Some(mut stored) = disk.get(META, STATE)? else {
+            return Ok(Self { applied: 0, revision: 1, compacted: 0 });
+        };
+        let damaged = StoreError::Damaged { what: "state of the store" };
+        if stored.len() != 24 {
+            return Err(damaged);
         }
+        let (applied, revision, compacted) = (stored.get_u64_le(), stored.get_i64_le(), stored.get_i64_le());
+        let makes_sense = (1..=REVISION_MAX).contains(&revision) && (0..=revision).contains(&compacted);
+        if makes_sense { Ok(Self { applied, revision, compacted }) } else { Err(damaged) }
     }
 
     fn put(&self, batch: &mut Batch) {
@@ -384,13 +388,18 @@ pub fn applied_on(disk: &dyn Disk) -> Result<u64, StoreError> {
     Ok(State::read(disk)?.applied)
 }
 
+/// The time to live of a lease, as stored.
+pub(crate) fn decode_ttl(stored: &[u8]) -> Result<i64, StoreError> {
+    let ttl = stored.try_into().map(i64::from_le_bytes).ok();
+    ttl.filter(|ttl| (1..=LEASE_TTL_MAX).contains(ttl)).ok_or(StoreError::Damaged { what: "lease" })
+}
+
 fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {
     let mut leases: BTreeMap<i64, Lease> = BTreeMap::new();
     let mut failed = None;
-    disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| match (key.try_into(), ttl.try_into()) {
+    disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| match (key.try_into(), decode_ttl(ttl)) {
         (Ok(id), Ok(ttl)) => {
-            let lease = Lease { ttl: i64::from_le_bytes(ttl), keys: BTreeSet::new() };
-            leases.insert(u64::from_be_bytes(id) as i64, lease);
+            leases.insert(u64::from_be_bytes(id) as i64, Lease { ttl, keys: BTreeSet::new() });
             ControlFlow::Continue(())
         }
         _ => {

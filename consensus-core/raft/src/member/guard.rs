@@ -114,3 +114,6 @@ impl<D: Disk> Member<D> {
         Ok(Some(message))
     }
 }
+
+#[cfg(test)]
+mod tests;
