@@ -7,7 +7,8 @@ use bytes::Bytes;
 use consensus_disk::{Batch, Disk as _, Durability, MemoryDisk, Space};
 use consensus_proto::{
     etcdserverpb::{
-        CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest,
+        CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+        RangeRequest,
     },
     internal::{InternalRequest, internal_request::Request},
 };

@@ -397,16 +397,22 @@ pub(crate) fn decode_ttl(stored: &[u8]) -> Result<i64, StoreError> {
 fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {
     let mut leases: BTreeMap<i64, Lease> = BTreeMap::new();
     let mut failed = None;
-    disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| match (key.try_into(), decode_ttl(ttl)) {
-        (Ok(id), Ok(ttl)) => {
-            leases.insert(u64::from_be_bytes(id) as i64, Lease { ttl, keys: BTreeSet::new() });
-            ControlFlow::Continue(())
-        }
-        _ => {
-            failed = Some(StoreError::Damaged { what: "lease" });
-            ControlFlow::Break(())
-        }
-    })?;
+    disk.scan(
+        LEASES,
+        &[],
+        None,
+        Order::Ascending,
+        &mut |key, ttl| match (key.try_into(), decode_ttl(ttl)) {
+            (Ok(id), Ok(ttl)) => {
+                leases.insert(u64::from_be_bytes(id) as i64, Lease { ttl, keys: BTreeSet::new() });
+                ControlFlow::Continue(())
+            }
+            _ => {
+                failed = Some(StoreError::Damaged { what: "lease" });
+                ControlFlow::Break(())
+            }
+        },
+    )?;
     disk.scan(LEASE_KEYS, &[], None, Order::Ascending, &mut |attachment, _| {
         let attached = keys::split_attachment_key(attachment).and_then(|(id, key)| {
             let lease = leases.get_mut(&id).ok_or(StoreError::Damaged { what: "attachment to a lease" })?;

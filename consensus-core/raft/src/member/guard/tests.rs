@@ -7,8 +7,7 @@ use raft::eraftpb::{ConfState, Message as Raw, MessageType};
 
 use crate::{
     Config, Member, MemberChange, MemberInfo, Membership, MembershipApplied, Message, Role, SnapshotMetadata,
-    StepError, bootstrap,
-    codec::DecodeError,
+    StepError, bootstrap, codec::DecodeError,
 };
 
 /// Member 1 of three, whose peers are played by hand.
@@ -23,7 +22,8 @@ fn of_three() -> Membership {
 
 fn open(disk: &Arc<MemoryDisk>) -> Member<MemoryDisk> {
     let (election_ticks, heartbeat_ticks) = (10, 2);
-    let config = Config { group: 1, id: 1, election_ticks, heartbeat_ticks, applied: 0, priority: 0, seed: 1 };
+    let config =
+        Config { group: 1, id: 1, election_ticks, heartbeat_ticks, applied: 0, priority: 0, seed: 1 };
     Member::open(Arc::clone(disk), config).unwrap()
 }
 
