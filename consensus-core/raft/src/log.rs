@@ -173,8 +173,7 @@ impl<D: Disk> Log<D> {
         let hard_state = (|| {
             let mut reader = codec::unseal(hard_state, "hard state")?;
             let mut state = HardState::default();
-            state.term = reader.position(TERM_MAX)?;
-            state.vote = reader.u64()?;
+            (state.term, state.vote) = (reader.position(TERM_MAX)?, reader.u64()?);
             state.commit = reader.position(INDEX_MAX)?;
             reader.end().map(|()| state)
         })()

@@ -4,6 +4,7 @@
 //! encodings and the same with a byte changed, and conversations with a member.
 
 #![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
+#![allow(clippy::duplicate_mod)] // each body is a crate of its own in `fuzz`, and brings its reader of input along
 
 use std::{
     collections::{BTreeMap, VecDeque},

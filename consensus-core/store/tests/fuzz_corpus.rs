@@ -5,6 +5,7 @@
 //! requests and records, and the same with a byte changed.
 
 #![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
+#![allow(clippy::duplicate_mod)] // each body is a crate of its own in `fuzz`, and brings its reader of input along
 
 use std::{fs, path::PathBuf};
 
