@@ -42,6 +42,12 @@ pub enum DecodeError {
         /// The bound.
         max: u64,
     },
+    /// Values that cannot be true together.
+    #[error("{what}: its parts contradict each other")]
+    Contradiction {
+        /// What was read.
+        what: &'static str,
+    },
     /// Bytes after the end.
     #[error("{what}: {left} bytes too many")]
     Trailing {
@@ -117,6 +123,14 @@ impl Reader {
             return Err(DecodeError::Truncated { what: self.what, needed, left: self.bytes.len() });
         }
         Ok(count)
+    }
+
+    /// A term or an index, which are far below the largest number.
+    pub(crate) fn position(&mut self, max: u64) -> Result<u64, DecodeError> {
+        match self.u64()? {
+            value if value > max => Err(DecodeError::TooMany { what: self.what, value, max }),
+            value => Ok(value),
+        }
     }
 
     pub(crate) fn flag(&mut self) -> Result<bool, DecodeError> {

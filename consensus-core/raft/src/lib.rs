@@ -32,6 +32,8 @@
 
 pub mod codec;
 mod conf_change;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 mod log;
 mod logger;

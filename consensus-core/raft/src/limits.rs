@@ -17,5 +17,10 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 pub const COMMITTED_BYTES: u64 = 4 << 20;
 /// Recent entries kept in memory, in bytes. Older ones are read from the disk, for members that are behind.
 pub const CACHE_BYTES: usize = 8 << 20;
+/// Largest term of a message or a log: one above it would not be far from the end of the numbers, where no election can go on,
+/// and no honest member ever gets there.
+pub const TERM_MAX: u64 = 1 << 62;
+/// Largest index of a log, for the same reason.
+pub const INDEX_MAX: u64 = 1 << 62;
 /// Bytes of the log that are kept for members that are behind, at most about.
 pub const LOG_BYTES_MAX: u64 = 2 << 30;

@@ -20,7 +20,7 @@ use raft::{
 use crate::{
     OpenError,
     codec::{self, DecodeError},
-    limits::CACHE_BYTES,
+    limits::{CACHE_BYTES, INDEX_MAX, TERM_MAX},
     membership::{MemberInfo, Membership},
     snapshot::SnapshotMetadata,
 };
@@ -180,7 +180,7 @@ impl<D: Disk> Log<D> {
         let Some(begin) = read(BEGIN)? else { return Ok(None) };
         let begin = (|| {
             let mut reader = codec::unseal(begin, "begin of the log")?;
-            let begin = Position { index: reader.u64()?, term: reader.u64()? };
+            let begin = Position { index: reader.position(INDEX_MAX)?, term: reader.position(TERM_MAX)? };
             reader.end().map(|()| begin)
         })()
         .map_err(damaged("begin of the log"))?;
@@ -188,7 +188,8 @@ impl<D: Disk> Log<D> {
         let hard_state = (|| {
             let mut reader = codec::unseal(hard_state, "hard state")?;
             let mut state = HardState::default();
-            (state.term, state.vote, state.commit) = (reader.u64()?, reader.u64()?, reader.u64()?);
+            (state.term, state.vote) = (reader.position(TERM_MAX)?, reader.u64()?);
+            state.commit = reader.position(INDEX_MAX)?;
             reader.end().map(|()| state)
         })()
         .map_err(damaged("hard state"))?;

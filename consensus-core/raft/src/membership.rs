@@ -1,11 +1,14 @@
 //! Who the members are: ids and roles as Raft needs them, names and addresses as people and peers do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 
-use crate::codec::{self, DecodeError, MEMBERS_MAX, Reader};
+use crate::{
+    codec::{self, DecodeError, MEMBERS_MAX, Reader},
+    limits::INDEX_MAX,
+};
 
 /// Where the log of a new group begins: not at nothing, so that whoever joins later begins with a snapshot. The state
 /// machine of before it is the empty one.
@@ -115,6 +118,9 @@ impl MemberChange {
 
     /// What raft-rs has to know of it: who has a vote and who gets the log.
     pub(crate) fn conf_change(&self) -> Option<ConfChangeV2> {
+        if self.id() == raft::INVALID_ID {
+            return None; // whoever asks for it is told that it was not done
+        }
         let kind = match self {
             Self::Add { learner: true, .. } => ConfChangeType::AddLearnerNode,
             Self::Add { .. } | Self::Promote { .. } => ConfChangeType::AddNode,
@@ -206,6 +212,11 @@ impl Membership {
         self.conf.get_voters().contains(&id) || self.conf.get_voters_outgoing().contains(&id)
     }
 
+    /// Whether a member receives the log, with or without a vote.
+    pub(crate) fn has_role(&self, id: u64) -> bool {
+        self.is_voter(id) || self.conf.get_learners().contains(&id)
+    }
+
     /// Whether a member receives the log without a vote.
     pub fn is_learner(&self, id: u64) -> bool {
         !self.is_voter(id) && self.members.contains_key(&id)
@@ -220,7 +231,9 @@ impl Membership {
     pub fn allows(&self, change: &MemberChange) -> bool {
         let known = self.members.contains_key(&change.id());
         match change {
-            MemberChange::Add { .. } => !known && self.members.len() < MEMBERS_MAX,
+            MemberChange::Add { id, .. } => {
+                !known && *id != raft::INVALID_ID && self.members.len() < MEMBERS_MAX
+            }
             MemberChange::Promote { id } => known && self.is_learner(*id),
             MemberChange::Remove { .. } => known && !(self.voters() == 1 && self.is_voter(change.id())),
             MemberChange::Move { .. } | MemberChange::Publish { .. } => known,
@@ -263,13 +276,34 @@ impl Membership {
     }
 
     pub(crate) fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let index = reader.u64()?;
+        let index = reader.position(INDEX_MAX)?;
         let conf = reader.conf_state()?;
         let count = reader.count(20, MEMBERS_MAX)?;
         let mut members = BTreeMap::new();
         for _ in 0..count {
             members.insert(reader.u64()?, MemberInfo::read(reader)?);
         }
-        Ok(Self { index, conf, members })
+        let membership = Self { index, conf, members };
+        match membership.makes_sense() && membership.members.len() == count {
+            true => Ok(membership),
+            false => Err(DecodeError::Contradiction { what: "membership" }),
+        }
+    }
+
+    /// Whether everyone has one role, as after changes that were made one at a time; or nobody has one, before one joins.
+    /// raft-rs panics on anything else.
+    fn makes_sense(&self) -> bool {
+        let (voters, learners) = (self.conf.get_voters(), self.conf.get_learners());
+        let joint = !self.conf.get_voters_outgoing().is_empty()
+            || !self.conf.get_learners_next().is_empty()
+            || self.conf.get_auto_leave();
+        let ids: BTreeSet<u64> = voters.iter().chain(learners).copied().collect();
+        let once = ids.len() == voters.len() + learners.len();
+        let nobody = ids.is_empty();
+        !joint
+            && once
+            && nobody == voters.is_empty()
+            && !self.members.contains_key(&raft::INVALID_ID)
+            && (nobody || ids.iter().eq(self.members.keys()))
     }
 }

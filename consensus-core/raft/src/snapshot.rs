@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
     codec::{self, DecodeError},
+    limits::{INDEX_MAX, TERM_MAX},
     membership::Membership,
 };
 
@@ -37,7 +38,7 @@ impl SnapshotMetadata {
     /// Reads what [`encode`](Self::encode) wrote.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = codec::unseal(bytes, WHAT)?;
-        let (index, term) = (reader.u64()?, reader.u64()?);
+        let (index, term) = (reader.position(INDEX_MAX)?, reader.position(TERM_MAX)?);
         let membership = Membership::read(&mut reader)?;
         reader.end()?;
         if membership.index > index {

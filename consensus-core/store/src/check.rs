@@ -1,6 +1,9 @@
 //! What a request must satisfy before it is proposed. The same rules and texts as etcd's.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use bytes::Bytes;
 use consensus_proto::etcdserverpb::{
@@ -99,36 +102,41 @@ pub fn is_serializable(request: &TxnRequest) -> bool {
 #[derive(Default)]
 struct Writes {
     puts: BTreeSet<Bytes>,
-    deletes: Vec<(Bytes, Bytes)>,
+    deletes: Spans,
+}
+
+impl Writes {
+    /// Whether one puts what the other puts or deletes.
+    fn meets(&self, inner: &Self) -> bool {
+        inner.puts.iter().any(|key| self.puts.contains(key) || self.deletes.contains(key))
+            || inner.deletes.meets(&self.puts)
+    }
 }
 
 /// A key may be put once in a branch, and not be deleted there as well: its version at the end would depend on what
-/// nobody asked for. The branches of a nested transaction exclude each other.
+/// nobody asked for. The branches of a nested transaction exclude each other. A request has room for some hundred
+/// thousand operations, so each is looked up, not compared with every other.
 fn writes(ops: &[RequestOp]) -> Result<Writes, StoreError> {
     let mut all = Writes::default();
     for op in ops {
         if let Some(Request::RequestDeleteRange(request)) = &op.request {
-            all.deletes.push((request.key.clone(), request.range_end.clone()));
+            all.deletes.insert(&request.key, &request.range_end);
         }
     }
     for op in ops {
         let Some(Request::RequestTxn(request)) = &op.request else { continue };
         let branches = [writes(&request.success)?, writes(&request.failure)?];
-        for inner in &branches {
-            if all.puts.iter().any(|key| inner.puts.contains(key) || deleted(key, &inner.deletes))
-                || inner.puts.iter().any(|key| deleted(key, &all.deletes))
-            {
-                return Err(StoreError::DuplicateKey);
-            }
+        if branches.iter().any(|inner| all.meets(inner)) {
+            return Err(StoreError::DuplicateKey);
         }
         for inner in branches {
             all.puts.extend(inner.puts);
-            all.deletes.extend(inner.deletes);
+            inner.deletes.0.into_iter().for_each(|(start, end)| all.deletes.unite(start, end));
         }
     }
     for op in ops {
         if let Some(Request::RequestPut(request)) = &op.request
-            && (deleted(&request.key, &all.deletes) || !all.puts.insert(request.key.clone()))
+            && (all.deletes.contains(&request.key) || !all.puts.insert(request.key.clone()))
         {
             return Err(StoreError::DuplicateKey);
         }
@@ -136,6 +144,48 @@ fn writes(ops: &[RequestOp]) -> Result<Writes, StoreError> {
     Ok(all)
 }
 
-fn deleted(key: &[u8], deletes: &[(Bytes, Bytes)]) -> bool {
-    deletes.iter().any(|(start, end)| KeyRange::new(start, end).contains(key))
+/// Sets of keys: spans that do not touch each other, by their first key, with the key after their last; `None`: no end.
+#[derive(Default)]
+struct Spans(BTreeMap<Bytes, Option<Bytes>>);
+
+impl Spans {
+    fn insert(&mut self, key: &Bytes, range_end: &Bytes) {
+        match KeyRange::new(key, range_end) {
+            KeyRange::One(key) => self.unite(key.to_vec().into(), Some([key, &[0]].concat().into())),
+            KeyRange::Span(_, None) => self.unite(key.clone(), None),
+            KeyRange::Span(start, Some(end)) if start < end => {
+                self.unite(key.clone(), Some(range_end.clone()))
+            }
+            KeyRange::Span(..) => {}
+        }
+    }
+
+    /// Adds a span; those that it touches become one with it.
+    fn unite(&mut self, mut start: Bytes, mut end: Option<Bytes>) {
+        let later = |a: Option<Bytes>, b: Option<Bytes>| a.zip(b).map(|(a, b)| a.max(b));
+        if let Some((before, before_end)) = self.0.range::<Bytes, _>(..=&start).next_back()
+            && before_end.as_ref().is_none_or(|end| *end >= start)
+        {
+            (start, end) = (before.clone(), later(end, before_end.clone()));
+        }
+        while let Some((next, next_end)) = self.0.range::<Bytes, _>(&start..).next()
+            && end.as_ref().is_none_or(|end| next <= end)
+        {
+            let next = next.clone();
+            end = later(end, next_end.clone());
+            self.0.remove(&next);
+        }
+        self.0.insert(start, end);
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        let before = self.0.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
+        before.is_some_and(|(_, end)| end.as_ref().is_none_or(|end| key < end))
+    }
+
+    fn meets(&self, keys: &BTreeSet<Bytes>) -> bool {
+        self.0.iter().any(|(start, end)| {
+            keys.range::<Bytes, _>(start..).next().is_some_and(|key| end.as_ref().is_none_or(|end| key < end))
+        })
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     StoreError,
     auth::PolicyRecords,
     keys::{self, HISTORY, LEASE_KEYS, LEASES, VERSIONS},
-    store::State,
+    store::{LEASE_TTL_MAX, State},
     version::Version,
     view::View,
 };
@@ -190,7 +190,7 @@ impl<'a> Import<'a> {
 
     /// A lease, with its time to live in seconds.
     pub fn lease(&mut self, id: i64, ttl: i64) -> Result<(), StoreError> {
-        if id == 0 || ttl < 1 {
+        if id == 0 || !(1..=LEASE_TTL_MAX).contains(&ttl) {
             return Err(StoreError::Invalid("a lease that makes no sense"));
         }
         self.writes.batch.put(LEASES, keys::lease_key(id), ttl.to_le_bytes());

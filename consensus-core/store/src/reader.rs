@@ -23,7 +23,7 @@ use crate::{
     auth::{AuthEpoch, Policy},
     keys::{self, HISTORY, LEASE_KEYS, LEASES},
     range,
-    store::{Changes, Published, Store},
+    store::{Changes, Published, Store, decode_ttl},
     txn,
     view::{KeyRange, View},
     watch::WatchRange,
@@ -215,8 +215,8 @@ impl<D: Disk> Reader<D> {
         let mut leases = Vec::new();
         let mut damaged = false;
         self.disk().scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| {
-            match (key.try_into(), ttl.try_into()) {
-                (Ok(id), Ok(ttl)) => leases.push((u64::from_be_bytes(id) as i64, i64::from_le_bytes(ttl))),
+            match (key.try_into(), decode_ttl(ttl)) {
+                (Ok(id), Ok(ttl)) => leases.push((u64::from_be_bytes(id) as i64, ttl)),
                 _ => damaged = true,
             }
             ControlFlow::Continue(())
@@ -226,9 +226,8 @@ impl<D: Disk> Reader<D> {
 
     /// The time to live of a lease in seconds.
     pub fn lease_ttl(&self, id: i64) -> Result<Option<i64>, StoreError> {
-        let Some(ttl) = self.disk().get(LEASES, &keys::lease_key(id))? else { return Ok(None) };
-        let ttl = ttl[..].try_into().map_err(|_| StoreError::Damaged { what: "lease" })?;
-        Ok(Some(i64::from_le_bytes(ttl)))
+        let stored = self.disk().get(LEASES, &keys::lease_key(id))?;
+        stored.map(|ttl| decode_ttl(&ttl)).transpose()
     }
 
     /// The keys that a lease keeps.

@@ -34,7 +34,10 @@ use crate::{
 
 const STATE: &[u8] = b"state";
 /// Longest time to live of a lease in seconds, as in etcd: 9,000,000,000, some 285 years.
-const LEASE_TTL_MAX: i64 = 9_000_000_000;
+pub(crate) const LEASE_TTL_MAX: i64 = 9_000_000_000;
+
+/// Largest revision of a store that is not damaged. There is room above it for whoever asks for the next one.
+const REVISION_MAX: i64 = 1 << 62;
 
 /// What readers may rely on: everything up to `current` is on the disk.
 #[derive(Debug)]
@@ -402,15 +405,16 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn read(disk: &dyn Disk) -> Result<Self, StoreError> {
-        match disk.get(META, STATE)? {
-            None => Ok(Self { applied: 0, revision: 1, compacted: 0 }),
-            Some(mut state) if state.len() == 24 => Ok(Self {
-                applied: state.get_u64_le(),
-                revision: state.get_i64_le(),
-                compacted: state.get_i64_le(),
-            }),
-            Some(_) => Err(StoreError::Damaged { what: "state of the store" }),
+        let Some(mut stored) = disk.get(META, STATE)? else {
+            return Ok(Self { applied: 0, revision: 1, compacted: 0 });
+        };
+        let damaged = StoreError::Damaged { what: "state of the store" };
+        if stored.len() != 24 {
+            return Err(damaged);
         }
+        let (applied, revision, compacted) = (stored.get_u64_le(), stored.get_i64_le(), stored.get_i64_le());
+        let makes_sense = (1..=REVISION_MAX).contains(&revision) && (0..=revision).contains(&compacted);
+        if makes_sense { Ok(Self { applied, revision, compacted }) } else { Err(damaged) }
     }
 
     pub(crate) fn put(&self, batch: &mut Batch) {
@@ -422,20 +426,31 @@ impl State {
     }
 }
 
+/// The time to live of a lease, as stored.
+pub(crate) fn decode_ttl(stored: &[u8]) -> Result<i64, StoreError> {
+    let ttl = stored.try_into().map(i64::from_le_bytes).ok();
+    ttl.filter(|ttl| (1..=LEASE_TTL_MAX).contains(ttl)).ok_or(StoreError::Damaged { what: "lease" })
+}
+
 pub(crate) fn read_leases(disk: &dyn Disk) -> Result<BTreeMap<i64, Lease>, StoreError> {
     let mut leases: BTreeMap<i64, Lease> = BTreeMap::new();
     let mut failed = None;
-    disk.scan(LEASES, &[], None, Order::Ascending, &mut |key, ttl| match (key.try_into(), ttl.try_into()) {
-        (Ok(id), Ok(ttl)) => {
-            let lease = Lease { ttl: i64::from_le_bytes(ttl), keys: BTreeSet::new() };
-            leases.insert(u64::from_be_bytes(id) as i64, lease);
-            ControlFlow::Continue(())
-        }
-        _ => {
-            failed = Some(StoreError::Damaged { what: "lease" });
-            ControlFlow::Break(())
-        }
-    })?;
+    disk.scan(
+        LEASES,
+        &[],
+        None,
+        Order::Ascending,
+        &mut |key, ttl| match (key.try_into(), decode_ttl(ttl)) {
+            (Ok(id), Ok(ttl)) => {
+                leases.insert(u64::from_be_bytes(id) as i64, Lease { ttl, keys: BTreeSet::new() });
+                ControlFlow::Continue(())
+            }
+            _ => {
+                failed = Some(StoreError::Damaged { what: "lease" });
+                ControlFlow::Break(())
+            }
+        },
+    )?;
     disk.scan(LEASE_KEYS, &[], None, Order::Ascending, &mut |attachment, _| {
         let attached = keys::split_attachment_key(attachment).and_then(|(id, key)| {
             let lease = leases.get_mut(&id).ok_or(StoreError::Damaged { what: "attachment to a lease" })?;

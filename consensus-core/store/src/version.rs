@@ -17,6 +17,8 @@ pub(crate) struct Version {
 }
 
 const HEAD: usize = 24;
+/// Puts of one key that are not damage; the next one has to be a number too.
+const VERSION_MAX: i64 = i64::MAX - 1;
 
 impl Version {
     pub(crate) fn deleted_at(revision: i64) -> Self {
@@ -38,16 +40,18 @@ impl Version {
     }
 
     pub(crate) fn decode(mut stored: &[u8], mod_revision: i64, with_value: bool) -> Result<Self, StoreError> {
+        let damaged = StoreError::Damaged { what: "version of a key" };
         if stored.len() < HEAD {
-            return Err(StoreError::Damaged { what: "version of a key" });
+            return Err(damaged);
         }
-        Ok(Self {
+        let decoded = Self {
             create_revision: stored.get_i64_le(),
             mod_revision,
             version: stored.get_i64_le(),
             lease: stored.get_i64_le(),
             value: if with_value { Bytes::copy_from_slice(stored) } else { Bytes::new() },
-        })
+        };
+        if (0..=VERSION_MAX).contains(&decoded.version) { Ok(decoded) } else { Err(damaged) }
     }
 
     pub(crate) fn key_value(&self, key: Bytes) -> KeyValue {

@@ -10,6 +10,7 @@ use raft::{
 };
 
 use super::{Member, StepError};
+use crate::limits::{INDEX_MAX, TERM_MAX};
 
 impl<D: Disk> Member<D> {
     /// The message, changed where it has to be; `None`: it is stale and says nothing.
@@ -26,6 +27,9 @@ impl<D: Disk> Member<D> {
         if passed_on != (message.term == 0) {
             return impossible("a term where there is none, or none where there is one");
         }
+        if message.term > TERM_MAX {
+            return impossible("a term that no election gets to");
+        }
         if message.term < raft.term && !passed_on {
             return Ok(Some(message)); // of an old term: it is answered, and has no effect
         }
@@ -33,6 +37,9 @@ impl<D: Disk> Member<D> {
             MessageType::MsgAppend => {
                 if message.log_term == 0 {
                     return impossible("entries that follow nothing");
+                }
+                if message.index > INDEX_MAX {
+                    return impossible("an index that no log gets to");
                 }
                 let mut previous = (message.index, message.log_term);
                 for entry in message.get_entries() {
@@ -56,6 +63,16 @@ impl<D: Disk> Member<D> {
             }
             MessageType::MsgSnapshot if message.get_snapshot().get_metadata().term > message.term => {
                 return impossible("a snapshot from the future");
+            }
+            MessageType::MsgSnapshot => {
+                // Of what is committed, raft-rs looks at nothing but whether it is older.
+                let position = message.get_snapshot().get_metadata();
+                if position.term == 0 {
+                    return impossible("a snapshot of nothing"); // raft-rs takes it for the end of any log
+                }
+                if position.index == log.committed && !log.match_term(position.index, position.term) {
+                    return impossible("a snapshot of something else than what is committed");
+                }
             }
             // raft-rs would pass it on again, to a leader of whom its sender has not heard.
             MessageType::MsgPropose if raft.state != StateRole::Leader => return Ok(None),
@@ -98,3 +115,6 @@ impl<D: Disk> Member<D> {
         Ok(Some(message))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,8 +31,9 @@ impl<D: Disk> Member<D> {
     /// of no use. Otherwise the next step says so in [`Work::restored`](super::Work::restored).
     pub fn restore(&mut self, metadata: &SnapshotMetadata) -> bool {
         let raft = &self.raw.raft;
-        let known = metadata.membership.members.contains_key(&self.config.id);
-        let of_use = metadata.index > raft.raft_log.committed && metadata.term <= raft.term && known;
+        let known = metadata.membership.has_role(self.config.id);
+        let of_use =
+            metadata.index > raft.raft_log.committed && (1..=raft.term).contains(&metadata.term) && known;
         if !of_use || raft.state != StateRole::Follower || raft.leader_id == raft::INVALID_ID {
             return false;
         }

@@ -1,0 +1,215 @@
+//! Replays the fuzz corpora that are kept in git through the same bodies that the fuzz targets run, and random bytes as well.
+//!
+//! `DWCP_WRITE_CORPUS=1 cargo test --release -p consensus-raft --test fuzz_corpus` writes the `seed-*` files again: real
+//! encodings and the same with a byte changed, and conversations with a member.
+
+#![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
+#![allow(clippy::duplicate_mod)] // each body is a crate of its own in `fuzz`, and brings its reader of input along
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use bytes::BytesMut;
+use consensus_disk::{Disk as _, Durability, MemoryDisk};
+use consensus_raft::{
+    Config, Member, MemberInfo, Membership, Message, SnapshotMetadata, bootstrap, proposal::Request,
+};
+use proptest::prelude::*;
+
+#[path = "../../../fuzz/bodies/consensus_codec.rs"]
+mod codec;
+#[path = "../../../fuzz/bodies/consensus_member.rs"]
+mod member;
+
+fn corpus(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
+}
+
+fn replay(target: &str, seeds: Vec<Vec<u8>>, body: fn(&[u8])) {
+    let corpus = corpus(target);
+    if std::env::var_os("DWCP_WRITE_CORPUS").is_some() {
+        fs::create_dir_all(&corpus).expect("create the corpus folder");
+        for (number, seed) in seeds.into_iter().enumerate() {
+            fs::write(corpus.join(format!("seed-{number:02}")), seed).expect("write a seed");
+        }
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(corpus).expect("the corpus is in git") {
+        let path = entry.expect("a file").path();
+        println!("{}", path.display());
+        body(&fs::read(path).expect("a readable file"));
+        count += 1;
+    }
+    assert!(count >= 20, "{count} inputs");
+}
+
+#[test]
+fn consensus_codec_corpus() {
+    replay("consensus_codec", codec_seeds(), codec::run);
+}
+
+#[test]
+fn consensus_member_corpus() {
+    replay("consensus_member", member_seeds(), member::run);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_member_bears_whatever_peers_say(data in prop::collection::vec(any::<u8>(), 0..2000)) {
+        member::run(&data);
+    }
+
+    #[test]
+    fn any_records_open_or_are_refused(data in prop::collection::vec(any::<u8>(), 0..300)) {
+        codec::run(&[&[6], &data[..]].concat());
+    }
+}
+
+/// A corpus of rubbish would find nothing.
+#[test]
+fn the_seeds_are_real() {
+    for seed in codec_valid() {
+        let bytes = bytes::Bytes::copy_from_slice(&seed[1..]);
+        let sealed = codec::seal(&bytes);
+        let read = match seed[0] {
+            0 => Message::decode(bytes).map(drop),
+            1 => consensus_raft::proposal::decode(bytes).map(drop),
+            2 => Membership::decode(sealed).map(drop),
+            3 => SnapshotMetadata::decode(sealed).map(drop),
+            4 => consensus_raft::fuzzing::conf_change(&bytes).map(drop),
+            _ => consensus_raft::fuzzing::member_change(bytes).map(drop),
+        };
+        assert_eq!(read, Ok(()), "{seed:?}");
+    }
+}
+
+/// Each for its reader, which is the first byte.
+fn codec_valid() -> Vec<Vec<u8>> {
+    let of = |reader: u8, bytes: &[u8]| [&[reader], bytes].concat();
+    let mut seeds: Vec<_> = conversation().iter().map(|message| of(0, message)).collect();
+    let request = [&[1_u8; 16][..], &3_u32.to_le_bytes(), b"put"].concat();
+    seeds.push(of(1, &[&2_u32.to_le_bytes()[..], &request, &request].concat()));
+    let info = |n: u64| MemberInfo {
+        name: format!("member-{n}"),
+        peer_urls: vec![format!("dwcp://10.0.0.{n}:9090")],
+        client_urls: Vec::new(),
+    };
+    let membership = Membership::of_voters((1..=3).map(|id| (id, info(id))).collect());
+    seeds.push(of(2, &membership.encode()[4..]));
+    seeds.push(of(3, &SnapshotMetadata { index: 9, term: 2, membership }.encode()[4..]));
+    for change in [&[0x12, 2, 0x10, 4][..], &[0x08, 2, 0x12, 4, 0x08, 1, 0x10, 2, 0x12, 4, 0x08, 2, 0x10, 3]]
+    {
+        seeds.push(of(4, change));
+    }
+    for (kind, after) in [(0_u8, &[0; 12][..]), (1, &[0; 12]), (2, &[]), (3, &[]), (4, &[0; 4]), (5, &[0; 8])]
+    {
+        seeds.push(of(5, &[&[7; 16][..], &[kind], &4_u64.to_le_bytes(), after].concat()));
+    }
+    seeds
+}
+
+fn codec_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = codec_valid();
+    for (number, seed) in codec_valid().into_iter().enumerate() {
+        let at = 1 + (number * 37) % (seed.len() - 1);
+        let mut changed = seed;
+        changed[at] ^= 1 << (number % 8);
+        seeds.push(changed);
+    }
+    // Entries 2 and 3 of a log, a gap, and terms that fall.
+    let entry = |index: u8, term: u8| {
+        let numbers = [u64::from(term).to_le_bytes(), u64::from(index).to_le_bytes()].concat();
+        let content = [&[0][..], &numbers, &[0; 8]].concat();
+        [&[0, 1, 0, index, content.len() as u8][..], &content].concat()
+    };
+    for log in
+        [vec![entry(2, 1), entry(3, 2)], vec![entry(2, 1), entry(4, 1)], vec![entry(2, 9), entry(3, 1)]]
+    {
+        seeds.push([&[6], &log.concat()[..]].concat());
+    }
+    seeds
+}
+
+/// What two of three members say until one leads, has something committed, and leads no more.
+fn conversation() -> Vec<Vec<u8>> {
+    let members: BTreeMap<_, _> = (1..=3).map(|id| (id, MemberInfo::default())).collect();
+    let mut pair = [1, 2].map(|id| {
+        let disk = Arc::new(MemoryDisk::default());
+        let batch = bootstrap(1, &Membership::of_voters(members.clone()));
+        disk.write(batch, Durability::Synced).expect("memory");
+        let (election_ticks, heartbeat_ticks) = (10, 2);
+        let config = Config {
+            group: 1,
+            id,
+            election_ticks,
+            heartbeat_ticks,
+            applied: 0,
+            priority: 0,
+            entries_per_message_max: 1000,
+            seed: id,
+        };
+        (Member::open(Arc::clone(&disk), config).expect("a new disk"), disk)
+    });
+    pair[0].0.campaign();
+    let mut said: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+    for round in 0..60 {
+        match round {
+            20 => {
+                let request = Request { origin: 1, id: 1, payload: "put".into() };
+                pair[0].0.propose(&mut VecDeque::from([request])).expect("it leads");
+            }
+            25 => pair[1].0.read_index(1),
+            30 => pair[0].0.tick(),
+            31 => pair[0].0.tick(),
+            40 => pair[0].0.transfer_leader(2),
+            _ => {}
+        }
+        let mut messages = Vec::new();
+        for (member, disk) in &mut pair {
+            while let Some(work) = member.work() {
+                disk.write(work.batch, work.durability).expect("memory");
+                messages.extend(work.messages.into_iter().chain(work.messages_after));
+                messages.extend(member.written());
+            }
+        }
+        for message in messages {
+            let mut bytes = BytesMut::new();
+            message.encode(&mut bytes);
+            said.insert(bytes[1], bytes.to_vec());
+            if let Some((member, _)) = pair.get_mut(message.to() as usize - 1) {
+                let _ = member.step(message);
+            }
+        }
+    }
+    assert!(said.len() >= 10, "types of messages: {:?}", said.keys());
+    said.into_values().collect()
+}
+
+/// Operations of the body by their numbers: 9 works, 13 wins an election, 14 is acknowledged, 15 proposes, 16 changes the
+/// membership, 17 reads, 19 hands leadership over, 21 compacts, 22 restores, 23 crashes; below 8 a peer says something.
+fn member_seeds() -> Vec<Vec<u8>> {
+    let (elect, work, acknowledge): (&[u8], &[u8], &[u8]) = (&[13], &[9, 0], &[14, 0]);
+    let propose: &[u8] = &[15, 2, b'h', b'i'];
+    let committed = [propose, work, acknowledge, work].concat();
+    let add = [&[16, 4, 0, 0][..], work, acknowledge, work].concat();
+    let remove = |id| [&[16, id, 2][..], work, acknowledge, work].concat();
+    let crash: &[u8] = &[23, 0, 0];
+    vec![
+        [elect, &committed, &committed].concat(),
+        [elect, &committed, crash, elect, &committed].concat(),
+        [elect, &add, &committed, crash].concat(),
+        [elect, &remove(3), &committed, &remove(2), &committed].concat(),
+        [elect, &remove(1), work, elect].concat(),
+        [elect, &[17], work, &[7, 7], work].concat(),
+        [elect, &committed, &[19, 1], work, acknowledge, work].concat(),
+        [elect, &committed, &committed, &[21, 0], &committed, crash].concat(),
+        [elect, &[8, 39], work, elect, work].concat(),
+        [&[22, 0, 0x49, 0x49, 0x49, 0, 3, 0, 0, 0, 0][..], work].concat(),
+    ]
+}
