@@ -61,6 +61,7 @@ bench: programs
 ## The consensus store beside etcd: three members each, the same disk and clients. BENCH takes flags of consensus-bench.
 bench-consensus: programs
 	$(BIN)/consensus-bench --folder $(TARGET) $(BENCH)
+	$(BIN)/consensus-embedded --folder $(TARGET)
 
 ## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can
 ## be measured one at a time; the next `make bench` puts them into docs/benchmarks.md.

@@ -15,6 +15,7 @@ use consensus_raft::{Committed, proposal::Request};
 use crate::{
     ProposeError, StateMachine, StateMachineError,
     inbox::{Desk, Waiter},
+    metrics::Metrics,
     snapshot,
     state_machine::Job,
 };
@@ -59,6 +60,7 @@ pub(crate) struct Applier<S: StateMachine> {
     /// Readers that wait for more than is applied, by index.
     pub(crate) readers: BTreeMap<u64, Vec<Waiter<()>>>,
     pub(crate) jobs: mpsc::SyncSender<(Job, Done)>,
+    pub(crate) metrics: Metrics,
 }
 
 impl<S: StateMachine> Applier<S> {
@@ -109,7 +111,9 @@ impl<S: StateMachine> Applier<S> {
             .flat_map(|entry| entry.requests)
             .collect();
         if last > known {
+            let began = std::time::Instant::now();
             let responses = self.machine.apply(last, &requests)?;
+            self.metrics.applied(began);
             assert_eq!(responses.len(), requests.len(), "a state machine answers each request");
             let own = requests.iter().zip(responses).filter(|(request, _)| request.origin == self.id);
             self.desk.requests.answer(own.map(|(request, response)| (request.id, Ok(response))));

@@ -32,6 +32,10 @@ pub struct NodeConfig {
     pub tls: Option<Arc<dwcp_core::TlsConfig>>,
     /// Allows plaintext on other addresses than loopback.
     pub allow_plaintext: bool,
+    /// Entries of one message to a peer at most, whatever else bounds them.
+    pub entries_per_message_max: usize,
+    /// False: writes of the log are not synced, and a power cut loses what was acknowledged.
+    pub sync_writes: bool,
 }
 
 /// How a member without a log begins.
@@ -93,6 +97,8 @@ impl NodeConfig {
             timing: Timing::default(),
             tls: None,
             allow_plaintext: false,
+            entries_per_message_max: 1000,
+            sync_writes: true,
         }
     }
 }

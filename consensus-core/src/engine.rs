@@ -18,6 +18,7 @@ use crate::{
     apply::{self, Applier, Done, Task},
     host::{Compaction, Host, Outbox},
     inbox::Desk,
+    metrics::Metrics,
     snapshot,
     state_machine::Job,
 };
@@ -44,6 +45,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
     ) -> Self {
         let desk = Arc::new(Desk::default());
         let applied = Arc::new(AtomicU64::new(machine.applied()));
+        let metrics = Metrics::new();
         let (to_apply, tasks) = mpsc::sync_channel(apply::QUEUE);
         let (to_jobs, jobs) = mpsc::sync_channel(apply::JOBS);
         let applier = Applier {
@@ -53,6 +55,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             applied: Arc::clone(&applied),
             readers: BTreeMap::new(),
             jobs: to_jobs,
+            metrics: metrics.clone(),
         };
         let host = Host {
             status: watch::Sender::new(member.status()),
@@ -76,6 +79,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             wanted: watch::Sender::new(None),
             fetched: None,
             removed: false,
+            metrics,
         };
         Self { host, applier, tasks, jobs }
     }

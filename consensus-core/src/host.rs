@@ -22,6 +22,7 @@ use crate::{
     ProposeError, StateMachineError,
     apply::Task,
     inbox::{Desk, Input, Waiter},
+    metrics::Metrics,
 };
 
 /// Inputs taken before the member is asked what to do: all of their requests share a write.
@@ -73,6 +74,7 @@ pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) fetched: Option<(SnapshotMetadata, PathBuf)>,
     /// It is a member no more.
     pub(crate) removed: bool,
+    pub(crate) metrics: Metrics,
 }
 
 /// When the log gets shorter.
@@ -204,6 +206,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             Input::Saved(index) => {
                 self.compaction.saving = false;
                 self.compaction.saved = index;
+                self.metrics.state_saved(index);
             }
             Input::Copy(folder, reply) => {
                 let done = Box::new(move |copied| drop(reply.send(copied)));
@@ -280,7 +283,9 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         while let Some(work) = self.member.work() {
             let mut lost = self.outbox.send(work.messages);
             if !work.batch.is_empty() {
+                let began = std::time::Instant::now();
                 self.disk.write(work.batch, work.durability).map_err(End::Disk)?;
+                self.metrics.written(began, work.durability);
             }
             lost.extend(self.outbox.send(work.messages_after));
             let messages = self.member.written();
@@ -407,6 +412,7 @@ impl<D: Disk, R, O> Host<D, R, O> {
             let led_before = published.leader;
             let news = *published != status;
             if led_before != leader {
+                self.metrics.leader_changed(leader);
                 tracing::info!(leader = leader.map(|id| format!("{id:x}")), term = status.term, "leader");
             }
             *published = status;

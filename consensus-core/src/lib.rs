@@ -26,6 +26,7 @@ mod engine;
 mod error;
 mod host;
 mod inbox;
+mod metrics;
 mod node;
 mod peers;
 #[doc(hidden)]
@@ -35,10 +36,12 @@ mod state_machine;
 
 pub use config::{NodeConfig, Snapshots, Start, Timing};
 pub use consensus_raft::{
-    BOOTSTRAP_INDEX, MemberChange, MemberInfo, Membership, Role, Status, proposal::Request,
+    BOOTSTRAP_INDEX, MemberChange, MemberInfo, Membership, Role, Status, limits::REQUEST_BYTES_MAX,
+    proposal::Request,
 };
 pub use dwcp_core::{ConfigError, TlsConfig};
 pub use error::{ProposeError, StartError};
+pub use metrics::describe as describe_metrics;
 pub use node::{Node, PeerQuestion, log_owner, prepare};
 pub use peers::{FoundCluster, find_cluster};
 pub use snapshot::StateCopy;

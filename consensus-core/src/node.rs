@@ -25,6 +25,7 @@ use crate::{
     engine::{Engine, catch_up_with_log},
     host::Compaction,
     inbox::{Desk, INBOX, Input},
+    metrics::{self, Metrics},
     peers::{Network, PeerLines},
     snapshot::{self, Fetcher},
 };
@@ -67,6 +68,7 @@ struct Shared<R> {
     membership: watch::Receiver<Membership>,
     network: Arc<Network>,
     snapshot_dir: PathBuf,
+    metrics: Metrics,
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
@@ -101,7 +103,8 @@ impl<R: Send + 'static> Node<R> {
     where
         S: StateMachine<Response = R>,
     {
-        let disk = Arc::new(open_log(&config)?);
+        let disk = open_log(&config)?;
+        let disk = Arc::new(if config.sync_writes { disk } else { disk.without_sync() });
         if config.force_new_cluster {
             tracing::warn!("a new cluster of this member alone: what only the others had is lost");
             let applied = machine.applied();
@@ -121,6 +124,7 @@ impl<R: Send + 'static> Node<R> {
                 heartbeat_ticks: TICKS_PER_HEARTBEAT as usize,
                 applied: machine.applied(),
                 priority: 0,
+                entries_per_message_max: config.entries_per_message_max,
                 seed: seed(config.id),
             },
         )?;
@@ -140,7 +144,7 @@ impl<R: Send + 'static> Node<R> {
         );
         let Engine { host, applier, tasks, jobs } =
             Engine::new(member, disk, machine, outbox, membership_sender, compaction);
-        let (desk, status) = (Arc::clone(&host.desk), host.status.subscribe());
+        let (desk, status, metrics) = (Arc::clone(&host.desk), host.status.subscribe(), host.metrics.clone());
         let fetcher = Fetcher {
             network: Arc::clone(&network),
             folder: config.snapshot_dir.clone(),
@@ -155,6 +159,9 @@ impl<R: Send + 'static> Node<R> {
             thread::Builder::new().name("apply".to_owned()).spawn(move || applier.run(&tasks))?,
             thread::Builder::new().name("raft".to_owned()).spawn(move || host.run(inputs))?,
         ];
+        let waiting = Arc::downgrade(&desk);
+        let pending = move || waiting.upgrade().map(|desk| desk.requests.len());
+        tokio::spawn(metrics::keep_gauges(status.clone(), membership.clone(), pending));
         tokio::spawn(tick(config.timing.heartbeat / TICKS_PER_HEARTBEAT, inbox.clone()));
         let shared = Shared {
             cluster: config.cluster,
@@ -167,6 +174,7 @@ impl<R: Send + 'static> Node<R> {
             membership,
             network,
             snapshot_dir: config.snapshot_dir,
+            metrics,
             threads: std::sync::Mutex::new(threads),
         };
         Ok((Self { shared: Arc::new(shared) }, asked))
@@ -202,6 +210,11 @@ impl<R: Send + 'static> Node<R> {
         self.shared.membership.borrow().clone()
     }
 
+    /// The same, for whoever waits for a change.
+    pub fn watch_membership(&self) -> watch::Receiver<Membership> {
+        self.shared.membership.clone()
+    }
+
     /// Whether this member leads, as far as it knows.
     pub fn is_leader(&self) -> bool {
         self.shared.status.borrow().role == Role::Leader
@@ -231,8 +244,11 @@ impl<R: Send + 'static> Node<R> {
         let id = self.next();
         let answer = self.shared.desk.requests.add(id);
         let _forget = Forget(&self.shared.desk.requests, id);
+        let began = std::time::Instant::now();
         self.push(Input::Propose(Request { origin: self.shared.id, id, payload }))?;
-        wait(answer, deadline).await
+        let answer = wait(answer, deadline).await?;
+        self.shared.metrics.committed(began);
+        Ok(answer)
     }
 
     /// Has a change of the membership committed. Waits for at most `deadline`.
@@ -268,6 +284,11 @@ impl<R: Send + 'static> Node<R> {
             let moved = status.wait_for(|status| status.leader.is_some_and(|leader| leader != own));
             let _ = tokio::time::timeout(deadline, moved).await;
         }
+    }
+
+    /// New connections with peers use these certificates from now on; those that exist keep what they have.
+    pub fn reload_tls(&self, tls: Arc<dwcp_core::TlsConfig>) {
+        self.shared.network.reload_tls(tls);
     }
 
     /// Waits until the member has stopped, by itself or because it was told to.

@@ -184,6 +184,10 @@ impl Network {
         self.endpoint.local_addr()
     }
 
+    pub(crate) fn reload_tls(&self, tls: Arc<dwcp_core::TlsConfig>) {
+        self.endpoint.reload_tls(tls);
+    }
+
     pub(crate) async fn shutdown(&self, timeout: Duration) {
         tokio::join!(self.endpoint.shutdown(timeout), self.bulk.shutdown(timeout));
     }

@@ -36,6 +36,7 @@ pub struct Settings {
     pub id: u64,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
+    pub entries_per_message_max: usize,
     /// Another one at each start.
     pub seed: u64,
     pub snapshot_entries: u64,
@@ -81,6 +82,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
             heartbeat_ticks: settings.heartbeat_ticks,
             applied: machine.applied(),
             priority: 0,
+            entries_per_message_max: settings.entries_per_message_max,
             seed: settings.seed,
         };
         let member = Member::open(Arc::clone(&disk), config)?;

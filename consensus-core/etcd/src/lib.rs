@@ -8,7 +8,9 @@
 mod auth;
 mod bootstrap;
 mod cluster;
+mod drain;
 mod election;
+mod http;
 mod identity;
 mod jwt;
 mod kv;
@@ -26,6 +28,7 @@ mod token;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
+pub use http::{MetricsText, version_json};
 pub use jwt::{Jwt, TokenOptionError};
 pub use restore::{Restore, RestoreError, Restored};
 pub use server::{AuthConfig, Server, ServerConfig, ServerError, TokenKind};

@@ -55,7 +55,7 @@ impl Server {
     async fn look_for_room(&self) {
         let shared = &self.shared;
         let (config, room) = (&shared.config, &shared.room);
-        room.over_quota.store(shared.reader.disk().bytes() >= config.quota_bytes, Relaxed);
+        self.look_at_quota();
         // A file system that does not say has room.
         let free = free(&config.data_dir).unwrap_or(u64::MAX);
         let full = free < config.reserve_bytes;
@@ -70,6 +70,13 @@ impl Server {
         }
     }
 
+    fn look_at_quota(&self) -> bool {
+        let shared = &self.shared;
+        let over = shared.reader.disk().bytes() >= shared.config.quota_bytes;
+        shared.room.over_quota.store(over, Relaxed);
+        over
+    }
+
     async fn set_alarm(&self, action: AlarmAction) -> Result<(), Status> {
         let request = AlarmRequest {
             action: action.into(),
@@ -82,7 +89,9 @@ impl Server {
     /// Refuses what needs room if there is none, and tells all members.
     pub(crate) async fn check_room(&self) -> Result<(), Status> {
         let room = &self.shared.room;
-        if !room.over_quota.load(Relaxed) && !room.disk_full.load(Relaxed) {
+        // There may be room since the last look.
+        let over_quota = room.over_quota.load(Relaxed) && self.look_at_quota();
+        if !over_quota && !room.disk_full.load(Relaxed) {
             return Ok(());
         }
         self.set_alarm(AlarmAction::Activate).await?;

@@ -1,6 +1,10 @@
 //! A member that serves etcd's clients.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use consensus_core::{MemberChange, Node, NodeConfig, ProposeError, StartError};
 use consensus_disk::DiskError;
@@ -17,13 +21,19 @@ use consensus_rocks::{Home, RocksDisk};
 use consensus_store::{Caller, Reader, Response, Store, StoreError};
 use prost::Message as _;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{Semaphore, watch},
 };
-use tonic::{Status, transport::server::TcpIncoming};
+use tokio_stream::Stream;
+use tonic::{
+    Status,
+    service::Routes,
+    transport::server::{Connected, TcpIncoming},
+};
 
 use crate::{
-    Jwt, TokenOptionError, auth, lease,
+    Jwt, MetricsText, TokenOptionError, auth, lease,
     machine::{Machine, News},
     room::{self, Room},
     snapshot, status,
@@ -106,6 +116,12 @@ pub struct ServerConfig {
     pub reserve_bytes: u64,
     /// How clients are recognized.
     pub auth: AuthConfig,
+    /// Silence of a client after which it is asked whether it is there.
+    pub keepalive_interval: Duration,
+    /// For its answer.
+    pub keepalive_timeout: Duration,
+    /// What `/metrics` on the port of clients says; `None`: it is not there.
+    pub metrics: Option<MetricsText>,
 }
 
 impl ServerConfig {
@@ -121,6 +137,9 @@ impl ServerConfig {
             quota_bytes: 2 << 30,
             reserve_bytes: 128 << 20,
             auth: AuthConfig::default(),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(20),
+            metrics: None,
         }
     }
 }
@@ -176,6 +195,8 @@ pub(crate) struct Shared {
     pub(crate) hashes: Arc<Semaphore>,
     /// True once the server stops: whoever works for it ends.
     pub(crate) closing: watch::Sender<bool>,
+    /// No new writes are taken.
+    pub(crate) draining: AtomicBool,
 }
 
 impl Server {
@@ -203,6 +224,7 @@ impl Server {
             request_timeout,
             hashes: Arc::new(Semaphore::new(auth::HASHES_AT_ONCE)),
             closing,
+            draining: AtomicBool::new(false),
         };
         let server = Self { shared: Arc::new(shared) };
         tokio::spawn(close_with_node(server.clone()));
@@ -218,26 +240,64 @@ impl Server {
         &self.shared.node
     }
 
-    /// Answers clients until `shutdown` is done.
+    /// The newest revision that this member has.
+    pub fn revision(&self) -> i64 {
+        self.shared.reader.revision()
+    }
+
+    /// Answers clients that connect to an address, in plaintext, until `shutdown` is done.
     pub async fn serve(
         &self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServerError> {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.serve_incoming(incoming, shutdown).await
+    }
+
+    /// Answers clients on connections that someone else made, with TLS for instance, until `shutdown` is done. HTTP/2 for
+    /// gRPC, and HTTP/1.1 as well for `/health` and its like.
+    pub async fn serve_incoming<I, E>(
+        &self,
+        incoming: impl Stream<Item = Result<I, E>>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServerError>
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut routes = self.routes().await?;
+        let router = std::mem::take(routes.axum_router_mut());
+        *routes.axum_router_mut() = self.add_http(router);
+        let config = &self.shared.config;
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(config.keepalive_interval))
+            .http2_keepalive_timeout(Some(config.keepalive_timeout))
+            .max_concurrent_streams(u32::MAX)
+            .accept_http1(true)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, async {
+                tokio::select! {
+                    () = shutdown => self.close(),
+                    () = self.closing() => {}
+                }
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// All gRPC services.
+    async fn routes(&self) -> Result<Routes, ServerError> {
         let size_max = self.shared.config.request_bytes_max + REQUEST_OVERHEAD;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(consensus_proto::DESCRIPTORS)
             .build_v1()?;
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(10)))
-            .max_concurrent_streams(u32::MAX)
-            .add_service(
-                KvServer::new(self.clone())
-                    .max_decoding_message_size(size_max)
-                    .max_encoding_message_size(usize::MAX),
-            )
+        let kv = KvServer::new(self.clone())
+            .max_decoding_message_size(size_max)
+            .max_encoding_message_size(usize::MAX);
+        Ok(Routes::new(kv)
             .add_service(WatchServer::new(self.clone()).max_encoding_message_size(usize::MAX))
             .add_service(AuthServer::new(self.clone()))
             .add_service(LeaseServer::new(self.clone()))
@@ -246,15 +306,7 @@ impl Server {
             .add_service(LockServer::new(self.clone()))
             .add_service(ElectionServer::new(self.clone()))
             .add_service(health_service)
-            .add_service(reflection)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
-                tokio::select! {
-                    () = shutdown => self.close(),
-                    () = self.closing() => {}
-                }
-            })
-            .await?;
-        Ok(())
+            .add_service(reflection))
     }
 
     fn close(&self) {
@@ -291,6 +343,9 @@ impl Server {
         caller: &Caller,
         request: internal_request::Request,
     ) -> Result<Result<Response, StoreError>, Status> {
+        if self.is_draining() {
+            return Err(status::draining());
+        }
         let payload = InternalRequest { header: caller.header(), request: Some(request) }.encode_to_vec();
         if payload.len() > self.shared.config.request_bytes_max {
             return Err(status::request_too_large());

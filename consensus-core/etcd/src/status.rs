@@ -60,6 +60,12 @@ pub(crate) fn propose(error: ProposeError) -> Status {
     }
 }
 
+/// The one text that makes etcd's Go clients send a write again, elsewhere: for them it says that nothing was sent, which is as
+/// good as that nothing was taken.
+pub(crate) fn draining() -> Status {
+    Status::unavailable("there is no connection available")
+}
+
 pub(crate) fn member_not_found() -> Status {
     Status::not_found("etcdserver: member not found")
 }

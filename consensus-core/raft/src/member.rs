@@ -3,6 +3,7 @@
 
 mod guard;
 mod snapshot;
+mod split;
 mod work;
 
 use std::{
@@ -42,6 +43,8 @@ pub struct Config {
     pub applied: u64,
     /// Members of higher priority are elected if they can be.
     pub priority: i64,
+    /// Entries of one message at most.
+    pub entries_per_message_max: usize,
     /// For the election timeouts, and to tell the reads of this run from those of others: another one at each start.
     pub seed: u64,
 }

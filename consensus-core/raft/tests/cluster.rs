@@ -139,6 +139,8 @@ impl World {
             heartbeat_ticks: 2,
             applied: self.durable[n],
             priority: 0,
+            // Few, so that appends are often several messages.
+            entries_per_message_max: 3,
             seed: self.random.next(),
         };
         Member::open(Arc::clone(&self.disks[n]), config).unwrap()

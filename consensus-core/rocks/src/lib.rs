@@ -49,6 +49,7 @@ pub struct RocksDisk {
     db: DB,
     kind: Kind,
     names: Vec<String>,
+    syncs: bool,
     /// After the database: it is dropped when that is closed.
     discarded: Discarded,
 }
@@ -126,7 +127,18 @@ impl RocksDisk {
 
     fn new(db: DB, path: &Path, kind: Kind, spaces: u8) -> Self {
         let names = (0..spaces).map(name).collect();
-        Self { db, kind, names, discarded: Discarded { path: path.to_owned(), yes: AtomicBool::new(false) } }
+        Self {
+            db,
+            kind,
+            names,
+            syncs: true,
+            discarded: Discarded { path: path.to_owned(), yes: AtomicBool::new(false) },
+        }
+    }
+
+    /// From now on no write is synced, whatever it asks for: a power cut loses the last ones.
+    pub fn without_sync(self) -> Self {
+        Self { syncs: false, ..self }
     }
 
     fn family(&self, space: Space) -> &ColumnFamily {
@@ -248,7 +260,7 @@ impl Disk for RocksDisk {
         }
         let mut options = WriteOptions::default();
         match self.kind {
-            Kind::Log => options.set_sync(durability == Durability::Synced),
+            Kind::Log => options.set_sync(self.syncs && durability == Durability::Synced),
             Kind::Data => options.disable_wal(true),
         }
         self.db.write_opt(writes, &options).map_err(|error| failed("write", &error))?;

@@ -5,7 +5,9 @@
 //! | `/metrics` | Prometheus text format: everything that went through the `metrics` facade |
 //! | `/healthz` | 200 while the process runs |
 //! | `/ready` | 200 while it takes on work, 503 otherwise |
+//! | `/startup` | 200 once it has begun, 503 before |
 //! | `/status` | JSON; of a process with a DWCP endpoint, [`TransportStatus`] |
+//! | others | what [`Observed::page`] gives |
 //!
 //! It is there to be read: GET and HEAD, nothing changes anything. There is no encryption and no login, so it listens
 //! on loopback unless told otherwise. Everything is bounded: connections, their time, the size of a request.
@@ -21,7 +23,7 @@ mod status;
 pub use client::{FetchError, RESPONSE_BYTES_MAX, fetch};
 pub use error::AdminError;
 pub use metrics::Metrics;
-pub use server::{Listener, Observed, Server};
+pub use server::{Listener, Observed, Page, Server};
 pub use status::{ConnectionStatus, LinkStatus, PeerStatus, TransportStatus};
 
 /// The port by custom.

@@ -32,7 +32,16 @@ impl Metrics {
     /// `describe` tells what the metrics mean and touches those that are always there. It is called again and again:
     /// what nobody touches is forgotten.
     pub fn install(describe: fn()) -> Result<Self, AdminError> {
-        let builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::ALL, Some(IDLE_TIMEOUT));
+        Self::install_with(Some(IDLE_TIMEOUT), describe)
+    }
+
+    /// The same, and nothing is ever forgotten: for programs that look their metrics up once, whose peers are few.
+    pub fn install_for_good(describe: fn()) -> Result<Self, AdminError> {
+        Self::install_with(None, describe)
+    }
+
+    fn install_with(idle_timeout: Option<Duration>, describe: fn()) -> Result<Self, AdminError> {
+        let builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::ALL, idle_timeout);
         let builder = builder.set_buckets(&SECONDS).expect("there are buckets");
         let handle = builder.install_recorder().map_err(|_| AdminError::RecorderTaken)?;
         describe();
@@ -44,6 +53,12 @@ impl Metrics {
     /// The text.
     pub(crate) fn render(&self) -> String {
         self.handle.render()
+    }
+
+    /// Gives the text, for whoever serves it elsewhere too.
+    pub fn renderer(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let handle = self.handle.clone();
+        move || handle.render()
     }
 }
 

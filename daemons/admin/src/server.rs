@@ -42,8 +42,27 @@ pub trait Observed: Send + Sync + 'static {
     /// Whether work is taken on.
     fn is_ready(&self) -> bool;
 
+    /// Whether it has begun. What takes long at a start is not to be taken for a hang.
+    fn is_started(&self) -> bool {
+        true
+    }
+
     /// How things are. Called for each request: the answer's size is for the implementation to bound.
     fn status(&self) -> Self::Status;
+
+    /// What another path says; `None`: there is none like it.
+    fn page(&self, _path: &str) -> impl Future<Output = Option<Page>> + Send {
+        std::future::ready(None)
+    }
+}
+
+/// An answer in JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// 200, or 503.
+    pub ok: bool,
+    /// The body.
+    pub json: String,
 }
 
 /// An address that is held, and not served yet.
@@ -114,7 +133,7 @@ async fn accept<O: Observed>(listener: TcpListener, site: Arc<Site<O>>) {
 
 /// One request, its answer, and the end.
 async fn answer<O: Observed>(socket: TcpStream, site: Arc<Site<O>>) {
-    let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(site.response(&request))));
+    let service = service_fn(|request| async { Ok::<_, Infallible>(site.response(request).await) });
     let mut http = http1::Builder::new();
     http.keep_alive(false).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
     let connection = http.serve_connection(TokioIo::new(socket), service);
@@ -124,7 +143,7 @@ async fn answer<O: Observed>(socket: TcpStream, site: Arc<Site<O>>) {
 }
 
 impl<O: Observed> Site<O> {
-    fn response(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn response(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -142,7 +161,15 @@ impl<O: Observed> Site<O> {
                     response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "no status\n")
                 }
             },
-            _ => response(StatusCode::NOT_FOUND, TEXT, "/metrics, /healthz, /ready, /status\n"),
+            "/startup" if self.observed.is_started() => response(StatusCode::OK, TEXT, "started\n"),
+            "/startup" => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "starting\n"),
+            path => match self.observed.page(path).await {
+                Some(Page { ok: true, json }) => response(StatusCode::OK, JSON, json),
+                Some(Page { ok: false, json }) => response(StatusCode::SERVICE_UNAVAILABLE, JSON, json),
+                None => {
+                    response(StatusCode::NOT_FOUND, TEXT, "/metrics, /healthz, /ready, /startup, /status\n")
+                }
+            },
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use metrics::{counter, describe_counter, gauge, histogram};
-use novacron_admin::{AdminError, FetchError, Listener, Metrics, Observed, RESPONSE_BYTES_MAX, fetch};
+use novacron_admin::{AdminError, FetchError, Listener, Metrics, Observed, Page, RESPONSE_BYTES_MAX, fetch};
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
@@ -26,8 +26,16 @@ impl Observed for Process {
         self.0.load(Ordering::Relaxed)
     }
 
+    fn is_started(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn status(&self) -> Self::Status {
         vec!["well"]
+    }
+
+    async fn page(&self, path: &str) -> Option<Page> {
+        (path == "/own").then(|| Page { ok: self.is_ready(), json: "{}".to_owned() })
     }
 }
 
@@ -80,9 +88,16 @@ async fn it_answers_what_it_knows_and_refuses_the_rest() {
     assert_eq!(fetch(&address.to_string(), "/status").await.unwrap(), "[\"well\"]");
     assert_eq!(fetch(&address.to_string(), "/healthz").await.unwrap(), "ok\n");
     assert_eq!(fetch(&address.to_string(), "/ready").await.unwrap(), "ready\n");
+    assert_eq!(fetch(&address.to_string(), "/startup").await.unwrap(), "started\n");
+    assert_eq!(fetch(&address.to_string(), "/own").await.unwrap(), "{}");
     ready.store(false, Ordering::Relaxed);
-    let error = fetch(&address.to_string(), "/ready").await.unwrap_err();
-    assert!(matches!(&error, FetchError::Status { status, .. } if status.as_u16() == 503), "{error}");
+    for path in ["/ready", "/startup", "/own"] {
+        let error = fetch(&address.to_string(), path).await.unwrap_err();
+        assert!(
+            matches!(&error, FetchError::Status { status, .. } if status.as_u16() == 503),
+            "{path}: {error}"
+        );
+    }
     assert_eq!(fetch(&address.to_string(), "/healthz").await.unwrap(), "ok\n", "alive all the same");
 
     for (request, expected) in [

@@ -15,6 +15,7 @@ mod member;
 mod output;
 mod quorum;
 mod range;
+mod restore;
 mod snapshot;
 mod txn;
 mod txn_text;

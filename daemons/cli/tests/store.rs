@@ -1,6 +1,4 @@
 //! `novacron kv`, `lease`, `member` and `cluster` against our members and against Debian's etcd, which have to answer alike.
-//!
-//! What our server does not offer yet is tried against etcd only.
 
 mod support;
 
@@ -10,8 +8,8 @@ use serde_json::Value;
 use support::{
     Process, errors, novacron,
     store::{
-        Etcd, Following, Members, etcdctl, fails, free_ports, is_installed, json, ok, run, run_with, store,
-        until_ok, up,
+        Etcd, Following, Members, etcdctl, fails, free_ports, is_installed, json, ok, run, run_with, servers,
+        store, until_ok, up,
     },
     wait_until,
 };
@@ -370,8 +368,12 @@ fn until_led(endpoints: &str) -> Vec<Value> {
 }
 
 #[test]
-fn members_of_etcd_come_and_go() {
-    let Some(etcd) = Etcd::start() else { return };
+fn members_come_and_go() {
+    servers().iter().for_each(|server| members_come_and_go_of(server));
+}
+
+fn members_come_and_go_of(server: &Path) {
+    let etcd = Etcd::start_with(server, "http", free_ports(1)[0], &[]);
     let peer_port = free_ports(1)[0];
     let peer_url = format!("http://127.0.0.1:{peer_port}");
     // Until the only member has been there for five seconds, etcd takes no other.
@@ -381,7 +383,7 @@ fn members_of_etcd_come_and_go() {
     let args: Vec<_> =
         lines.flat_map(|line| line.split_once(' ').map(|(flag, value)| [flag, value])).flatten().collect();
     assert!(args.contains(&"--initial-cluster-state"), "{added}");
-    let second = Etcd::start_with("http", peer_port, &args);
+    let second = Etcd::start_with(server, "http", peer_port, &args);
     let both = format!("{},{}", etcd.endpoint, second.endpoint);
     until_ok(&etcd.endpoint, &["member", "promote", &id]);
     let members = json(&etcd.endpoint, &["member", "list"]);
@@ -405,8 +407,12 @@ fn members_of_etcd_come_and_go() {
 }
 
 #[test]
-fn snapshots_of_etcd_are_whole_or_not_there() {
-    let Some(etcd) = Etcd::start() else { return };
+fn snapshots_are_whole_or_not_there() {
+    servers().iter().for_each(|server| snapshots_are_whole_or_not_there_of(server));
+}
+
+fn snapshots_are_whole_or_not_there_of(server: &Path) {
+    let etcd = Etcd::start_with(server, "http", free_ports(1)[0], &[]);
     ok(&etcd.endpoint, &["kv", "put", "a", &"x".repeat(100_000)]);
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("snapshot");
@@ -449,11 +455,38 @@ fn snapshots_of_etcd_are_whole_or_not_there() {
 }
 
 #[test]
-fn a_full_etcd_is_told_of_and_its_alarm_disarmed() {
-    if !is_installed("etcd") {
-        return;
-    }
-    let etcd = Etcd::start_with("http", free_ports(1)[0], &["--quota-backend-bytes", "200000"]);
+fn a_snapshot_of_either_store_becomes_a_new_cluster_of_ours() {
+    let Some(mut members) = Members::start() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("snapshot");
+    let path = file.to_str().expect("text");
+    ok(&members.endpoints(), &["kv", "put", "a", "ours"]);
+    ok(&members.endpoints(), &["cluster", "snapshot", "save", path]);
+    ok(&members.endpoints(), &["kv", "put", "a", "later"]);
+    members.restore(path);
+    assert_eq!(until_ok(&members.endpoints(), &["kv", "get", "a"]), "ours\n");
+
+    let Some(etcd) = Etcd::start() else { return };
+    ok(&etcd.endpoint, &["kv", "put", "a", "theirs"]);
+    ok(&etcd.endpoint, &["cluster", "snapshot", "save", path]);
+    members.restore(path);
+    assert_eq!(until_ok(&members.endpoints(), &["kv", "get", "a"]), "theirs\n");
+
+    let mut damaged = fs::read(&file).expect("readable");
+    damaged[5000] ^= 1;
+    fs::write(&file, damaged).expect("written");
+    let new = folder.path().join("new");
+    fails("", &["cluster", "snapshot", "restore", path, "--data-dir", new.to_str().expect("text")], 5);
+    assert!(!new.exists());
+}
+
+#[test]
+fn a_full_store_is_told_of_and_its_alarm_disarmed() {
+    servers().iter().for_each(|server| a_full_store_of(server));
+}
+
+fn a_full_store_of(server: &Path) {
+    let etcd = Etcd::start_with(server, "http", free_ports(1)[0], &["--quota-backend-bytes", "200000"]);
     let value = "x".repeat(50_000);
     let full = || run(&etcd.endpoint, &["kv", "put", "a", &value]).status.code() != Some(0);
     wait_until("it is full", full);
@@ -482,10 +515,13 @@ fn a_full_etcd_is_told_of_and_its_alarm_disarmed() {
 }
 
 #[test]
-fn etcd_is_talked_to_over_tls_by_users_who_log_in() {
-    if !is_installed("etcd") || !is_installed("etcdctl") {
-        return;
+fn stores_are_talked_to_over_tls_by_users_who_log_in() {
+    if is_installed("etcdctl") {
+        servers().iter().for_each(|server| users_log_in_to(server));
     }
+}
+
+fn users_log_in_to(server_program: &Path) {
     let folder = tempfile::tempdir().expect("a folder");
     let nodes = ["certs", "--node", "server", "--node", "client", "--san", "127.0.0.1", "--out"];
     assert!(novacron().args(nodes).arg(folder.path()).status().expect("it runs").success());
@@ -494,7 +530,7 @@ fn etcd_is_talked_to_over_tls_by_users_who_log_in() {
     let server =
         ["--cert-file", &path("server.pem"), "--key-file", &path("server.key"), "--trusted-ca-file", &ca];
     let args = [&server[..], &["--client-cert-auth"]].concat();
-    let etcd = Etcd::start_with("https", free_ports(1)[0], &args);
+    let etcd = Etcd::start_with(server_program, "https", free_ports(1)[0], &args);
     let tls = ["--cacert", &ca, "--cert", &cert, "--key", &key];
     let url = format!("https://{}", etcd.endpoint);
     fn joined<'a>(parts: [&[&'a str]; 3]) -> Vec<&'a str> {

@@ -1,74 +1,129 @@
-//! One member from its start to a signal.
+//! One member from its start to its end: what is opened in which order, and how it drains.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use consensus_etcd::Server;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
+use anyhow::{Context as _, Result, bail};
+use consensus_core::Membership;
+use consensus_etcd::{InitialCluster, MetricsText, Server, ServerConfig, ServerError};
+use novacron_admin::Metrics;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+
+use crate::{
+    clients::Listeners,
+    lock::DataLock,
+    observe::{self, Process},
+    plan::Plan,
+    signals::Signals,
+    tls::Current,
 };
 
-use crate::args::Settings;
-
-/// For another member to take over.
-const HAND_OVER: Duration = Duration::from_secs(2);
-/// For answers that are on their way when everything else has stopped.
+/// For answers that are on their way when everything else has stopped, and for clients that keep their connections.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// For closing the disks.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
-/// Runs a member until SIGTERM or SIGINT.
-pub(crate) async fn run(settings: Settings) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("sigaction")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("sigaction")?;
-    let listener = TcpListener::bind(settings.listen_clients)
-        .await
-        .with_context(|| format!("listening for clients on {}", settings.listen_clients))?;
-    let mut config = settings.server;
-    let node = &mut config.node;
-    let (tls, plaintext) = (node.tls.as_ref(), node.allow_plaintext);
-    let identity =
-        settings.cluster.identity(&node.log_dir, &config.name, settings.joins, tls, plaintext).await?;
-    (node.cluster, node.id, node.start) = (identity.cluster, identity.id, identity.start);
-    let server = Server::start(config).await?;
-    let id = server.node().id();
+/// How a member that was told to end has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Drained,
+    /// At a second signal, or because it took too long.
+    CutShort,
+}
+
+/// Runs a member until a signal.
+pub(crate) async fn run(mut plan: Plan) -> Result<Ended> {
+    let mut signals = Signals::listen()?;
+    let _lock = DataLock::take(&plan.data_dir)?;
+    let metrics = Metrics::install_for_good(observe::describe_metrics)?;
+    plan.server.metrics = Some(MetricsText::new(metrics.renderer()));
+    let process = Process::new(&plan.server.name);
+    let listeners = Listeners::bind(&plan.clients).await?;
+    // From here on it is alive; it has started, and is ready, later.
+    let _observing = process.serve(&plan, metrics).await?;
+    let server = tokio::select! {
+        started = start(plan.server, plan.cluster, plan.joins) => started?,
+        () = signals.drain() => return Ok(Ended::CutShort),
+    };
     tracing::info!(
-        member = format!("{id:x}"),
+        member = format!("{:x}", server.node().id()),
         cluster = format!("{:x}", server.node().cluster()),
         "member started"
     );
-
-    // etcd's line: what waits for etcd waits for it.
-    let mut status = server.node().watch_status();
-    let announce = tokio::spawn(async move {
-        if status.wait_for(|status| status.leader.is_some()).await.is_ok() {
-            tracing::info!("ready to serve client requests");
-        }
-    });
-    let mut failed = false;
-    let mut signalled = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    let served = server.serve(listener, std::future::pending());
-    let mut served = std::pin::pin!(served);
-    tokio::select! {
-        ended = &mut served => ended?,
-        () = server.node().stopped() => failed = true,
-        () = signalled() => {
-            // Another takes over first, so nobody waits for an election.
-            server.node().hand_over(HAND_OVER).await;
-            server.stop().await;
-            // Clients that keep their connections are not waited for much longer; nor is anything at another signal.
-            tokio::select! {
-                ended = tokio::time::timeout(LAST_ANSWERS, &mut served) => ended.unwrap_or(Ok(()))?,
-                () = signalled() => {}
+    process.started(server.clone());
+    let mut background = JoinSet::new();
+    background.spawn(announce(server.clone()));
+    let current = plan.client_tls.map(Current::new);
+    let (stop, stopping) = watch::channel(false);
+    let serving = listeners.serve(&server, current.as_ref(), &stopping);
+    background.spawn({
+        let server = server.clone();
+        async move {
+            if let Err(error) = plan.certificates.keep_fresh(current, server).await {
+                tracing::error!("certificates are not read again: {error:#}");
             }
         }
+    });
+    let ended = work(&server, serving, &stop, &mut signals, plan.drain_timeout).await;
+    drop(background);
+    if tokio::time::timeout(CLOSE_MAX, server.stop()).await.is_err() {
+        tracing::error!("the member did not stop within {CLOSE_MAX:?}");
     }
-    announce.abort();
-    server.stop().await;
-    anyhow::ensure!(!failed, "the member cannot go on: the log says why");
-    Ok(())
+    ended
+}
+
+/// Finds out who the member is, and starts it.
+async fn start(mut config: ServerConfig, cluster: InitialCluster, joins: bool) -> Result<Server> {
+    let node = &mut config.node;
+    let tls = node.tls.as_ref();
+    let identity = cluster.identity(&node.log_dir, &config.name, joins, tls, node.allow_plaintext).await?;
+    (node.cluster, node.id, node.start) = (identity.cluster, identity.id, identity.start);
+    Ok(Server::start(config).await?)
+}
+
+/// etcd's line: what waits for etcd waits for it. By then a leader is known, and the others know this member's name.
+async fn announce(server: Server) {
+    let node = server.node();
+    let (mut status, mut membership) = (node.watch_status(), node.watch_membership());
+    let id = node.id();
+    let led = async { status.wait_for(|status| status.leader.is_some()).await.is_ok() };
+    if !led.await {
+        return;
+    }
+    let named = |membership: &Membership| membership.members.get(&id).is_some_and(|own| !own.name.is_empty());
+    if membership.wait_for(named).await.is_ok() {
+        tracing::info!("ready to serve client requests");
+    }
+}
+
+async fn work(
+    server: &Server,
+    mut serving: JoinSet<Result<(), ServerError>>,
+    stop: &watch::Sender<bool>,
+    signals: &mut Signals,
+    drain_timeout: Duration,
+) -> Result<Ended> {
+    tokio::select! {
+        () = server.node().stopped() => bail!("the member cannot go on: the log says why"),
+        Some(served) = serving.join_next() => {
+            served.context("serving clients")??;
+            bail!("clients are not served any more");
+        }
+        () = signals.drain() => {}
+    }
+    tracing::info!("draining");
+    let deadline = Instant::now() + drain_timeout;
+    let drained = async {
+        let drained = tokio::time::timeout_at(deadline, server.drain()).await.is_ok();
+        stop.send_replace(true);
+        let last = (Instant::now() + LAST_ANSWERS).min(deadline);
+        let answered = async { while serving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout_at(last, answered).await;
+        drained
+    };
+    let drained = tokio::select! {
+        drained = drained => drained,
+        () = signals.stop_now() => false,
+    };
+    tracing::info!(drained, "the member ends");
+    Ok(if drained { Ended::Drained } else { Ended::CutShort })
 }

@@ -1,58 +1,26 @@
-//! The table of settings: name, how it is read, how it is printed.
+//! The table of settings of a process with a DWCP endpoint: name, how it is read, how it is printed.
 
 use std::path::PathBuf;
 
 use dwcp_core::{CompressionAlgorithm, CompressionLevel, Zerocopy};
 
 use crate::{
-    Settings, TlsFiles,
+    Key, Settings, TlsFiles,
     value::{
         DURATION, SIZE, duration, parsed, print_duration, print_size, print_unless, printed, size, unless,
     },
 };
 
-/// One setting.
-pub(crate) struct Key {
-    /// Full name, sections separated by dots.
-    pub(crate) name: &'static str,
-    /// What may be written.
-    pub(crate) expected: &'static str,
-    /// A sequence in YAML, comma-separated elsewhere.
-    pub(crate) is_list: bool,
-    /// Reads a value into the settings; `None` if it does not fit.
-    pub(crate) set: fn(&mut Settings, &str) -> Option<()>,
-    /// The value as it is written.
-    pub(crate) get: fn(&Settings) -> String,
-}
-
 /// What `tls.allow` takes.
 pub(crate) const ALLOW: &str = "DNS names, *.suffix, URIs, URIs ending in /*, or IP addresses";
-
-/// The key of this name.
-pub(crate) fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
-
-/// The most similar name, if one is similar enough to have been meant.
-pub(crate) fn nearest(name: &str) -> Option<&'static str> {
-    const SIMILAR: f64 = 0.6;
-    let last = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
-    let similarity = |key: &Key| {
-        // Someone may know the setting and not its section.
-        let whole = strsim::normalized_damerau_levenshtein(name, key.name);
-        whole.max(0.9 * strsim::normalized_damerau_levenshtein(name, last(key.name)))
-    };
-    let best = KEYS.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
-    (similarity(best) >= SIMILAR).then_some(best.name)
-}
 
 /// `key!(name, expected, |settings, text| place = value?, |settings| text)`
 macro_rules! key {
     ($name:literal, $expected:expr, $set:expr, $get:expr) => {
-        Key { name: $name, expected: $expected, is_list: false, set: $set, get: $get }
+        Key::<Settings>::one($name, $expected, $set, $get)
     };
     (list $name:literal, $expected:expr, $set:expr, $get:expr) => {
-        Key { name: $name, expected: $expected, is_list: true, set: $set, get: $get }
+        Key::<Settings>::list($name, $expected, $set, $get)
     };
 }
 
@@ -68,7 +36,7 @@ macro_rules! set {
 }
 
 /// Every setting, in the order in which they are printed.
-pub(crate) const KEYS: &[Key] = &[
+pub(crate) static KEYS: &[Key<Settings>] = &[
     key!("node_id", "1..=255 bytes", set!(endpoint.node_id, parsed), |s| s.endpoint.node_id.clone()),
     key!("region", "1..=255 bytes, or empty", set!(endpoint.region, |t| unless(t, "", parsed)), |s| {
         print_unless(s.endpoint.region.clone(), "", printed)

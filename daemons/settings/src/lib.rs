@@ -1,8 +1,9 @@
 //! Settings of the NovaCron daemons: YAML file, then environment, then flags, over the defaults.
 //!
-//! Owns: names, units and printing of the settings, the order of the sources, and errors that name the key and where
-//! it stands. Ranges of the transport's settings are `dwcp-core`'s own. Reads no file, no environment and no
-//! certificates itself: text and variables are arguments, so the whole crate is a function.
+//! Owns: units and printing of settings, the order of the sources, and errors that name the key and where it stands
+//! ([`Sources`], for the settings of any program); and, made of that, the settings of a process with a DWCP endpoint
+//! ([`Layers`]), whose ranges are `dwcp-core`'s own. Reads no file, no environment and no certificates itself: text and
+//! variables are arguments, so the whole crate is a function.
 //!
 //! The schema is closed: an unknown key is an error. An unknown `NOVACRON_*` variable is only reported, because
 //! Kubernetes puts variables of that form into pods for every service called `novacron-*`.
@@ -22,7 +23,8 @@ mod error;
 mod keys;
 mod layers;
 mod print;
-mod value;
+mod sources;
+pub mod value;
 mod yaml;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -31,6 +33,7 @@ use dwcp_core::EndpointConfig;
 
 pub use error::{Origin, SettingsError};
 pub use layers::Layers;
+pub use sources::{Key, Sources};
 pub use value::{DURATION, SIZE, duration, size};
 
 /// Everything that can be set.
@@ -75,12 +78,12 @@ pub struct TlsFiles {
 impl Settings {
     /// Every setting as YAML; parsed again, it gives the same settings.
     pub fn to_yaml(&self) -> String {
-        print::yaml(self, |_| None)
+        print::yaml(keys::KEYS, self, |_| None)
     }
 
     /// The same, with where each value comes from as a comment behind it.
     pub fn to_yaml_with_origins(&self) -> String {
-        print::yaml(self, |key| Some(self.origin(key)))
+        print::yaml(keys::KEYS, self, |key| Some(self.origin(key)))
     }
 
     /// Where the value of a key comes from.

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::{Origin, Settings, keys::KEYS};
+use crate::{Key, Origin};
 
 /// Every setting, sections indented by two spaces, with a comment where there is an origin.
-pub(crate) fn yaml(settings: &Settings, origin: impl Fn(&str) -> Option<Origin>) -> String {
+pub(crate) fn yaml<S>(keys: &[Key<S>], settings: &S, origin: impl Fn(&str) -> Option<Origin>) -> String {
     let mut out = String::new();
     let mut open: Vec<&str> = Vec::new();
-    for key in KEYS {
+    for key in keys {
         let mut sections: Vec<&str> = key.name.split('.').collect();
         let name = sections.pop().unwrap_or(key.name);
         let same = open.iter().zip(&sections).take_while(|(a, b)| a == b).count();

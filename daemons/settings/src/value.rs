@@ -16,7 +16,7 @@ pub fn size(text: &str) -> Option<u64> {
 }
 
 /// The largest unit that divides it.
-pub(crate) fn print_size(bytes: u64) -> String {
+pub fn print_size(bytes: u64) -> String {
     print_with_unit(bytes, &SIZE_UNITS)
 }
 
@@ -26,26 +26,27 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// The largest unit that divides it.
-pub(crate) fn print_duration(duration: Duration) -> String {
+pub fn print_duration(duration: Duration) -> String {
     print_with_unit(duration.as_millis() as u64, &DURATION_UNITS)
 }
 
 /// `word` for `None`, anything else as `parse` reads it.
-pub(crate) fn unless<T>(text: &str, word: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+pub fn unless<T>(text: &str, word: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
     if text == word { Some(None) } else { parse(text).map(Some) }
 }
 
 /// The reverse of [`unless`].
-pub(crate) fn print_unless<T>(value: Option<T>, word: &str, print: impl Fn(T) -> String) -> String {
+pub fn print_unless<T>(value: Option<T>, word: &str, print: impl Fn(T) -> String) -> String {
     value.map_or_else(|| word.to_owned(), print)
 }
 
 /// Anything that Rust reads by itself.
-pub(crate) fn parsed<T: FromStr>(text: &str) -> Option<T> {
+pub fn parsed<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
 
-pub(crate) fn printed(value: impl Display) -> String {
+/// Anything as Rust prints it.
+pub fn printed(value: impl Display) -> String {
     value.to_string()
 }
 

@@ -36,7 +36,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "consensus-store",
         ],
     ),
-    ("novacron-consensus", &["consensus-core", "consensus-etcd"]),
+    (
+        "novacron-consensus",
+        &["consensus-core", "consensus-etcd", "dwcp-core", "novacron-admin", "novacron-settings"],
+    ),
     ("novacron-settings", &["dwcp-core"]),
     ("novacron-admin", &["dwcp-core"]),
     (

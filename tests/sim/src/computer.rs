@@ -111,6 +111,7 @@ impl Computer {
             id: self.id,
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: HEARTBEAT_TICKS,
+            entries_per_message_max: plan.entries_per_message_max,
             seed: random.next(),
             snapshot_entries: plan.snapshot_entries,
             snapshot_interval_ticks: plan.snapshot_interval_ticks,

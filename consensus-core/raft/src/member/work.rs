@@ -8,7 +8,7 @@ use raft::{
     eraftpb::{self, EntryType},
 };
 
-use super::{Member, skip};
+use super::{Member, skip, split};
 use crate::{
     membership::{MemberChange, Membership},
     message::Message,
@@ -144,7 +144,9 @@ impl<D: Disk> Member<D> {
     }
 
     fn address(&self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
-        messages.into_iter().map(|raw| Message { group: self.config.group, raw }).collect()
+        let messages =
+            messages.into_iter().flat_map(|raw| split::split(raw, self.config.entries_per_message_max));
+        messages.map(|raw| Message { group: self.config.group, raw }).collect()
     }
 
     fn commit(&mut self, mut entry: eraftpb::Entry, work: &mut Work) -> Committed {

@@ -1,4 +1,4 @@
-//! `novacron cluster snapshot save|verify`: a copy of a whole store in a file, and whether a file is one.
+//! `novacron cluster snapshot save|verify|restore`: a copy of a whole store in a file, and whether a file is one.
 //!
 //! A snapshot is the store's data file and, as its last 32 bytes, the SHA-256 of what is before them, as etcd sends it.
 //! Deliberately not here: what is in the data file.
@@ -24,6 +24,7 @@ use super::{
     client::Client,
     error::{Failure, StoreError},
     output::print,
+    restore::{self, RestoreArgs},
 };
 use crate::{
     exit::{self, Ended},
@@ -50,6 +51,10 @@ pub(super) enum SnapshotCommand {
         /// The file.
         file: PathBuf,
     },
+    /// Makes the data folder of a member of a new cluster out of a snapshot. No server is asked.
+    ///
+    /// Run it once for each member of the new cluster, with the same file; then start them.
+    Restore(RestoreArgs),
 }
 
 /// The hash of content whose last bytes are that hash.
@@ -93,6 +98,7 @@ pub(super) async fn run(client: &mut Client, command: &SnapshotCommand, json: bo
     let (file, hash, done) = match command {
         SnapshotCommand::Save { file } => (file, save(client, file).await?, "saved"),
         SnapshotCommand::Verify { file } => (file, verify(file)?, "whole"),
+        SnapshotCommand::Restore(args) => return restore::run(args, json),
     };
     let (name, Hash { sha256, bytes }) = (file.display(), hash);
     if json {

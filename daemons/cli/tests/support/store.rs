@@ -28,7 +28,13 @@ pub fn is_installed(program: &str) -> bool {
     there
 }
 
-/// A member of etcd, alone unless it joins others.
+/// The servers that are there: etcd's, and ours, which takes the same flags.
+pub fn servers() -> Vec<PathBuf> {
+    let etcd = is_installed("etcd").then(|| PathBuf::from("etcd"));
+    etcd.into_iter().chain(is_built().then(daemon)).collect()
+}
+
+/// A member of etcd, or one of ours, alone unless it joins others.
 pub struct Etcd {
     pub process: Process,
     pub endpoint: String,
@@ -38,15 +44,17 @@ pub struct Etcd {
 impl Etcd {
     /// None if it is not installed.
     pub fn start() -> Option<Self> {
-        is_installed("etcd").then(|| Self::start_with("http", free_ports(1)[0], &[]))
+        is_installed("etcd").then(|| Self::start_with(Path::new("etcd"), "http", free_ports(1)[0], &[]))
     }
 
-    pub fn start_with(scheme: &str, peer_port: u16, args: &[&str]) -> Self {
+    pub fn start_with(server: &Path, scheme: &str, peer_port: u16, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let client = free_ports(1)[0];
         let (url, peer_url) =
             (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer_port}"));
-        let mut command = Command::new("etcd");
+        let mut command = Command::new(server);
+        clean(&mut command);
+        command.env("RUST_LOG", "info");
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
         command.args(["--listen-peer-urls", &peer_url, "--logger", "zap"]);
         if !args.contains(&"--initial-cluster") {
@@ -56,7 +64,7 @@ impl Etcd {
         command.args(args).arg("--data-dir").arg(folder.path().join("data"));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command);
-        wait_for_ready(&mut process, "etcd");
+        wait_for_ready(&mut process, &server.display().to_string());
         Self { process, endpoint: format!("127.0.0.1:{client}"), folder }
     }
 }
@@ -88,8 +96,7 @@ pub struct Members {
 impl Members {
     /// None if the daemon has not been built: cargo builds it beside the command only in a run over the whole workspace.
     pub fn start() -> Option<Self> {
-        if !daemon().exists() {
-            eprintln!("SKIP: {} is not built (cargo build --workspace --bins)", daemon().display());
+        if !is_built() {
             return None;
         }
         let ports = free_ports(6).chunks(2).map(|pair| (pair[0], pair[1])).collect();
@@ -101,13 +108,39 @@ impl Members {
         Some(members)
     }
 
-    fn spawn(&self, n: usize) -> Process {
+    fn initial_cluster(&self) -> String {
         let peers = self.ports.iter().enumerate();
         let list: Vec<_> = peers.map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}")).collect();
+        list.join(",")
+    }
+
+    /// The members of a new cluster, out of a snapshot, in the place of these.
+    pub fn restore(&mut self, snapshot: &str) {
+        for (n, process) in self.processes.iter_mut().enumerate() {
+            process.take().expect("it runs").kill();
+            std::fs::remove_dir_all(self.folder.path().join(format!("m{n}"))).expect("removed");
+        }
+        let list = self.initial_cluster();
+        for n in 0..3 {
+            let name = format!("m{n}");
+            let folder = self.folder.path().join(&name);
+            let to =
+                ["--data-dir", folder.to_str().expect("text"), "--name", &name, "--initial-cluster", &list];
+            let args: Vec<_> = ["cluster", "snapshot", "restore", snapshot].into_iter().chain(to).collect();
+            ok("", &args);
+            fails("", &args, 1);
+        }
+        let mut started: Vec<_> = (0..3).map(|n| self.spawn(n)).collect();
+        started.iter_mut().for_each(|process| wait_for_ready(process, "novacron-consensus"));
+        self.processes = started.into_iter().map(Some).collect();
+    }
+
+    fn spawn(&self, n: usize) -> Process {
+        let list = self.initial_cluster();
         let (client, peer) = self.ports[n];
         let mut command = Command::new(daemon());
         clean(&mut command);
-        command.args(["--name", &format!("m{n}"), "--initial-cluster", &list.join(",")]);
+        command.args(["--name", &format!("m{n}"), "--initial-cluster", &list]);
         command.args(["--listen-client-urls", &format!("http://127.0.0.1:{client}")]);
         command.args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")]);
         command.arg("--data-dir").arg(self.folder.path().join(format!("m{n}")));
@@ -131,6 +164,14 @@ impl Members {
     pub fn endpoints(&self) -> String {
         (0..3).map(|n| self.endpoint(n)).collect::<Vec<_>>().join(",")
     }
+}
+
+fn is_built() -> bool {
+    let there = daemon().exists();
+    if !there {
+        eprintln!("SKIP: {} is not built (cargo build --workspace --bins)", daemon().display());
+    }
+    there
 }
 
 fn daemon() -> PathBuf {

@@ -1,0 +1,129 @@
+//! Certificates that change while the member runs: of clients' and of members' connections.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+use consensus_etcd::Server;
+use dwcp_core::security::TlsFiles;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
+};
+
+use crate::tls::{ClientFiles, Current};
+
+/// How often the files are looked at, beside SIGHUP.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// All files of this member.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    pub(crate) client: Option<ClientFiles>,
+    pub(crate) peer: Option<TlsFiles>,
+    watched: Watched,
+}
+
+impl Certificates {
+    /// What is in the files now is taken as known: to be made before they are loaded.
+    pub(crate) fn new(client: Option<ClientFiles>, peer: Option<TlsFiles>) -> Self {
+        let mut paths = client.as_ref().map(ClientFiles::paths).unwrap_or_default();
+        paths.extend(peer.iter().flat_map(|peer| [&peer.cert, &peer.key, &peer.ca]).cloned());
+        Self { client, peer, watched: Watched::new(paths) }
+    }
+
+    /// Keeps what new connections use like the files. A file that is no good is said, and what was before stays in force.
+    pub(crate) async fn keep_fresh(mut self, current: Option<Current>, server: Server) -> Result<()> {
+        let mut hangup = signal(SignalKind::hangup()).context("sigaction")?;
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let asked = tokio::select! {
+                _ = ticks.tick() => false,
+                _ = hangup.recv() => true,
+            };
+            // Files may be on a disk that hangs.
+            let (current, server) = (current.clone(), server.clone());
+            let looked = tokio::task::spawn_blocking(move || {
+                if self.watched.have_changed() || asked {
+                    self.reload(current.as_ref(), &server);
+                }
+                self
+            });
+            // An error: the runtime shuts down.
+            self = looked.await.context("looking at certificates")?;
+        }
+    }
+
+    fn reload(&self, current: Option<&Current>, server: &Server) {
+        if let (Some(files), Some(current)) = (&self.client, current) {
+            match files.load() {
+                Ok(config) => {
+                    current.replace(config);
+                    tracing::info!(cert = %files.cert.display(), "certificates for clients read again");
+                }
+                Err(error) => {
+                    tracing::error!("new certificates are no good, the old ones stay in force: {error:#}")
+                }
+            }
+        }
+        if let Some(files) = &self.peer {
+            match files.load() {
+                Ok(config) => {
+                    server.node().reload_tls(config.into());
+                    tracing::info!(cert = %files.cert.display(), "certificates for members read again");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "new certificates are no good, the old ones stay in force")
+                }
+            }
+        }
+    }
+}
+
+/// Files whose change is noticed by what is in them: they are small, and a replaced symbolic link, a copy or a touched file
+/// all come out right.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    paths: Vec<PathBuf>,
+    seen: Vec<Option<Vec<u8>>>,
+}
+
+impl Watched {
+    /// What is in the files now is taken as known.
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
+        let seen = contents(&paths);
+        Self { paths, seen }
+    }
+
+    /// Whether they are others than at the last look.
+    pub(crate) fn have_changed(&mut self) -> bool {
+        let now = contents(&self.paths);
+        std::mem::replace(&mut self.seen, now) != self.seen
+    }
+}
+
+fn contents(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
+    paths.iter().map(|path| std::fs::read(path).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_noticed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut watched = Watched::new(vec![path.clone()]);
+        assert!(!watched.have_changed());
+        for content in ["a", "b"] {
+            std::fs::write(&path, content).unwrap();
+            assert!(watched.have_changed());
+            assert!(!watched.have_changed());
+        }
+        std::fs::write(&path, "b").unwrap();
+        assert!(!watched.have_changed());
+        std::fs::remove_file(&path).unwrap();
+        assert!(watched.have_changed());
+    }
+}

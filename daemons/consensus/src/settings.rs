@@ -1,0 +1,348 @@
+//! What can be set: the table of keys and the defaults. Not here: what flags are called, and what settings mean together.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use novacron_settings::{
+    Key,
+    value::{
+        DURATION, SIZE, duration, parsed, print_duration, print_size, print_unless, printed, size, unless,
+    },
+};
+
+/// Everything that can be set. Empty texts and lists mean "not set".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) wal_dir: PathBuf,
+    pub(crate) listen_client_urls: Vec<String>,
+    pub(crate) advertise_client_urls: Vec<String>,
+    pub(crate) listen_peer_urls: Vec<String>,
+    pub(crate) initial_advertise_peer_urls: Vec<String>,
+    pub(crate) initial_cluster: Vec<String>,
+    pub(crate) initial_cluster_token: String,
+    pub(crate) initial_cluster_state: ClusterState,
+    /// The headless service of a StatefulSet, whose pods are the first members.
+    pub(crate) initial_cluster_from_headless: String,
+    pub(crate) replicas: u16,
+    pub(crate) client_tls: ClientTls,
+    pub(crate) peer_tls: PeerTls,
+    pub(crate) allow_plaintext: bool,
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    pub(crate) metrics_allow_plaintext: bool,
+    pub(crate) heartbeat: Duration,
+    pub(crate) election_timeout: Duration,
+    pub(crate) snapshot_interval: Duration,
+    pub(crate) snapshot_entries: u64,
+    pub(crate) entries_per_message_max: usize,
+    pub(crate) sync_writes: bool,
+    pub(crate) request_bytes_max: u64,
+    pub(crate) txn_ops_max: usize,
+    pub(crate) quota_bytes: u64,
+    pub(crate) auth_token: String,
+    pub(crate) auth_token_ttl: Duration,
+    pub(crate) bcrypt_cost: u32,
+    pub(crate) force_new_cluster: bool,
+    pub(crate) keepalive_interval: Duration,
+    pub(crate) keepalive_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_level: LogLevel,
+}
+
+/// Files for the port of clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientTls {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) ca: PathBuf,
+    pub(crate) client_cert_auth: bool,
+}
+
+/// Files for the connections between members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerTls {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) ca: PathBuf,
+    pub(crate) allow: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClusterState {
+    New,
+    Existing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// Where metrics are served if nobody says otherwise.
+pub(crate) const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            data_dir: PathBuf::new(),
+            wal_dir: PathBuf::new(),
+            listen_client_urls: vec!["http://127.0.0.1:2379".to_owned()],
+            advertise_client_urls: Vec::new(),
+            listen_peer_urls: vec!["http://127.0.0.1:9090".to_owned()],
+            initial_advertise_peer_urls: Vec::new(),
+            initial_cluster: Vec::new(),
+            initial_cluster_token: "etcd-cluster".to_owned(),
+            initial_cluster_state: ClusterState::New,
+            initial_cluster_from_headless: String::new(),
+            replicas: 3,
+            client_tls: ClientTls::default(),
+            peer_tls: PeerTls::default(),
+            allow_plaintext: false,
+            metrics_listen: Some(METRICS),
+            metrics_allow_plaintext: false,
+            heartbeat: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            snapshot_interval: Duration::from_secs(3600),
+            snapshot_entries: 10_000,
+            entries_per_message_max: 1000,
+            sync_writes: true,
+            request_bytes_max: 1536 << 10,
+            txn_ops_max: 128,
+            quota_bytes: QUOTA_BYTES,
+            auth_token: "simple".to_owned(),
+            auth_token_ttl: Duration::from_secs(300),
+            bcrypt_cost: 10,
+            force_new_cluster: false,
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(20),
+            drain_timeout: Duration::from_secs(30),
+            log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
+        }
+    }
+}
+
+const PATH: &str = "a path, or empty";
+const TEXT: &str = "a text that is not empty";
+const URLS: &str = "SCHEME://HOST:PORT, any number";
+const BOOL: &str = "true or false";
+
+/// `set!(place, read)`: assigns if there is a value.
+macro_rules! set {
+    ($($place:ident).+, $read:expr) => {
+        |s, text| {
+            let read: fn(&str) -> Option<_> = $read;
+            s.$($place).+ = read(text)?;
+            Some(())
+        }
+    };
+}
+
+/// `one!(name, expected, place, read, print)` and its like for common kinds.
+macro_rules! key {
+    ($name:literal, $expected:expr, $($place:ident).+, $read:expr, $print:expr) => {
+        Key::<Settings>::one($name, $expected, set!($($place).+, $read), |s| $print(&s.$($place).+))
+    };
+    (path $name:literal, $($place:ident).+) => {
+        key!($name, PATH, $($place).+, |t| Some(PathBuf::from(t)), |p: &PathBuf| p.display().to_string())
+    };
+    (bool $name:literal, $($place:ident).+) => {
+        key!($name, BOOL, $($place).+, parsed, |b: &bool| printed(b))
+    };
+    (time $name:literal, $expected:expr, $range:expr, $($place:ident).+) => {
+        key!($name, $expected, $($place).+, |t| within(t, $range), |d: &Duration| print_duration(*d))
+    };
+    (list $name:literal, $expected:expr, $($place:ident).+) => {
+        Key::<Settings>::list($name, $expected, set!($($place).+, items), |s| s.$($place).+.join(","))
+    };
+    (word $name:literal, $expected:expr, $($place:ident).+) => {
+        key!($name, $expected, $($place).+, word, |value| as_word(value))
+    };
+}
+
+/// Every setting, in the order in which they are printed.
+pub(crate) static KEYS: &[Key<Settings>] = &[
+    key!("name", TEXT, name, not_empty, |s: &String| s.clone()),
+    key!(path "data_dir", data_dir),
+    key!(path "wal_dir", wal_dir),
+    key!(list "listen_client_urls", URLS, listen_client_urls),
+    key!(list "advertise_client_urls", URLS, advertise_client_urls),
+    key!(list "listen_peer_urls", URLS, listen_peer_urls),
+    key!(list "initial_advertise_peer_urls", URLS, initial_advertise_peer_urls),
+    key!(list "initial_cluster", "NAME=URL, any number", initial_cluster),
+    key!("initial_cluster_token", TEXT, initial_cluster_token, not_empty, |s: &String| s.clone()),
+    key!(word "initial_cluster_state", "new or existing", initial_cluster_state),
+    key!(
+        "initial_cluster_from_headless",
+        "the name of a service, or empty",
+        initial_cluster_from_headless,
+        |t| Some(t.to_owned()),
+        |s: &String| s.clone()
+    ),
+    key!("replicas", "1..=64", replicas, |t| number(t, 1, 64), |n: &u16| printed(n)),
+    key!(path "client_tls.cert", client_tls.cert),
+    key!(path "client_tls.key", client_tls.key),
+    key!(path "client_tls.ca", client_tls.ca),
+    key!(bool "client_tls.client_cert_auth", client_tls.client_cert_auth),
+    key!(path "peer_tls.cert", peer_tls.cert),
+    key!(path "peer_tls.key", peer_tls.key),
+    key!(path "peer_tls.ca", peer_tls.ca),
+    key!(list "peer_tls.allow", ALLOW, peer_tls.allow),
+    key!(bool "allow_plaintext", allow_plaintext),
+    key!(
+        "metrics.listen",
+        "off, or ADDRESS:PORT",
+        metrics_listen,
+        |t| unless(t, "off", parsed),
+        |a: &Option<SocketAddr>| print_unless(*a, "off", printed)
+    ),
+    key!(bool "metrics.allow_plaintext", metrics_allow_plaintext),
+    key!(time "consensus.heartbeat", "10ms..=1m", (10, 60_000), heartbeat),
+    key!(time "consensus.election_timeout", "50ms..=10m", (50, 600_000), election_timeout),
+    key!(time "consensus.snapshot_interval", "1s..=720h", (1000, HOUR_MS * 24 * 30), snapshot_interval),
+    key!(
+        "consensus.snapshot_entries",
+        "10..=100000000",
+        snapshot_entries,
+        |t| number(t, 10, 100_000_000),
+        |n: &u64| printed(n)
+    ),
+    key!(
+        "consensus.entries_per_message_max",
+        "1..=100000",
+        entries_per_message_max,
+        |t| number(t, 1, 100_000),
+        |n: &usize| printed(n)
+    ),
+    key!(bool "consensus.sync_writes", sync_writes),
+    key!(
+        "max_request_bytes",
+        SIZE,
+        request_bytes_max,
+        |t| size(t).filter(|bytes| *bytes > 0 && *bytes <= REQUEST_BYTES_LIMIT),
+        |b: &u64| print_size(*b)
+    ),
+    key!("max_txn_ops", "1..=100000", txn_ops_max, |t| number(t, 1, 100_000), |n: &usize| printed(n)),
+    key!(
+        "quota_backend_bytes",
+        SIZE,
+        quota_bytes,
+        // As in etcd: 0 is what it is without this.
+        |t| size(t).map(|bytes| if bytes == 0 { QUOTA_BYTES } else { bytes }),
+        |b: &u64| print_size(*b)
+    ),
+    key!("auth.token", "simple, or jwt with its options", auth_token, not_empty, |s: &String| s.clone()),
+    key!(time "auth.token_ttl", "1s..=24h", (1000, HOUR_MS * 24), auth_token_ttl),
+    key!("auth.bcrypt_cost", "4..=31", bcrypt_cost, |t| number(t, 4, 31), |n: &u32| printed(n)),
+    key!(bool "force_new_cluster", force_new_cluster),
+    key!(time "grpc_keepalive.interval", DURATION, (1, HOUR_MS * 24), keepalive_interval),
+    key!(time "grpc_keepalive.timeout", DURATION, (1, HOUR_MS), keepalive_timeout),
+    key!(time "drain_timeout", DURATION, (1, HOUR_MS), drain_timeout),
+    key!(word "log.format", "text or json", log_format),
+    key!(word "log.level", "trace, debug, info, warn or error", log_level),
+];
+
+const QUOTA_BYTES: u64 = 2 << 30;
+const HOUR_MS: u64 = 3_600_000;
+/// No request may be longer, whatever is set.
+const REQUEST_BYTES_LIMIT: u64 = consensus_core::REQUEST_BYTES_MAX as u64;
+pub(crate) const ALLOW: &str = "DNS names, *.suffix, URIs, URIs ending in /*, or IP addresses";
+
+fn not_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn items(text: &str) -> Option<Vec<String>> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    Some(items.map(str::to_owned).collect())
+}
+
+fn within(text: &str, (min, max): (u64, u64)) -> Option<Duration> {
+    duration(text).filter(|time| (u128::from(min)..=u128::from(max)).contains(&time.as_millis()))
+}
+
+fn number<T: std::str::FromStr + PartialOrd>(text: &str, min: T, max: T) -> Option<T> {
+    parsed(text).filter(|number| (min..=max).contains(number))
+}
+
+fn word<T: ValueEnum>(text: &str) -> Option<T> {
+    T::from_str(text, false).ok()
+}
+
+pub(crate) fn as_word<T: ValueEnum>(value: &T) -> String {
+    value.to_possible_value().map(|word| word.get_name().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use novacron_settings::Sources;
+
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_read_again() {
+        let mut sources = Sources::new(KEYS, Settings::default());
+        for (key, value) in [
+            ("name", "a # \"name\""),
+            ("data_dir", "/a b"),
+            ("listen_client_urls", "http://127.0.0.1:1,https://[::1]:2"),
+            ("initial_cluster", "a=http://h:1,b=http://h:2"),
+            ("initial_cluster_state", "existing"),
+            ("client_tls.client_cert_auth", "true"),
+            ("peer_tls.allow", "*.example,b"),
+            ("metrics.listen", "off"),
+            ("consensus.heartbeat", "1s"),
+            ("consensus.sync_writes", "false"),
+            ("max_request_bytes", "2 MiB"),
+            ("log.level", "debug"),
+        ] {
+            sources.flag("--x", key, value).unwrap();
+        }
+        let printed = sources.to_yaml_with_origins();
+        let mut again = Sources::new(KEYS, Settings::default());
+        again.file("printed", &printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
+        assert_eq!(again.values, sources.values);
+        let defaults = Sources::new(KEYS, Settings::default()).to_yaml_with_origins();
+        let mut again = Sources::new(KEYS, Settings::default());
+        again.file("defaults", &defaults).unwrap_or_else(|error| panic!("{error}\n{defaults}"));
+        assert_eq!(again.values, Settings::default());
+    }
+
+    #[test]
+    fn ranges_hold() {
+        for (key, good, bad) in [
+            ("replicas", "64", "0"),
+            ("replicas", "1", "65"),
+            ("consensus.heartbeat", "10ms", "9ms"),
+            ("consensus.election_timeout", "10m", "11m"),
+            ("max_request_bytes", "1 MiB", "1 GiB"),
+            ("quota_backend_bytes", "0", "-1"),
+            ("max_txn_ops", "1", "0"),
+            ("name", "x", ""),
+            ("log.format", "json", "JSON"),
+            ("initial_cluster_state", "new", "old"),
+            ("metrics.listen", "[::1]:1", "localhost"),
+        ] {
+            let mut sources = Sources::new(KEYS, Settings::default());
+            sources.flag("--x", key, good).unwrap();
+            assert!(sources.flag("--x", key, bad).is_err(), "{key}: {bad}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The daemon as a process: TLS, what it tells over HTTP, signals, settings.
+
+mod config;
+mod drain;
+mod observe;
+mod pki;
+mod pods;
+mod process;
+mod tls;
