@@ -150,8 +150,7 @@ impl<R: Send + 'static> Node<R> {
         );
         let Engine { host, applier, tasks, jobs } =
             Engine::new(member, disk, machine, outbox, membership_sender, compaction);
-        let (desk, status) = (Arc::clone(&host.desk), host.status.subscribe());
-        let metrics = host.metrics.clone();
+        let (desk, status, metrics) = (Arc::clone(&host.desk), host.status.subscribe(), host.metrics.clone());
         let fetcher = Fetcher {
             network: Arc::clone(&network),
             folder: config.snapshot_dir.clone(),

@@ -35,7 +35,7 @@ impl Pair {
                 heartbeat_ticks: 2,
                 applied: 0,
                 priority: 0,
-                entries_per_message_max: 3,
+                entries_per_message_max: 1000,
                 seed: id,
             };
             members.insert(id, Member::open(Arc::clone(&disk), config).unwrap());

@@ -22,8 +22,6 @@ use crate::{
 };
 
 const ELECTION_TICKS: usize = 10;
-/// Few, so that appends are split.
-const ENTRIES_PER_MESSAGE: usize = 5;
 const HEARTBEAT_TICKS: usize = 2;
 /// Turns after which the applier has to do what waits: its queue has a bound at which the host waits for it.
 const TURNS_BEHIND_MAX: u64 = 8;
@@ -113,7 +111,7 @@ impl Computer {
             id: self.id,
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: HEARTBEAT_TICKS,
-            entries_per_message_max: ENTRIES_PER_MESSAGE,
+            entries_per_message_max: plan.entries_per_message_max,
             seed: random.next(),
             snapshot_entries: plan.snapshot_entries,
             snapshot_interval_ticks: plan.snapshot_interval_ticks,

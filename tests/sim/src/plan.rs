@@ -60,6 +60,7 @@ pub(crate) struct Plan {
     pub(crate) skew: u64,
     /// One member's log is damaged while it is down.
     pub(crate) rot: bool,
+    pub(crate) entries_per_message_max: usize,
     pub(crate) snapshot_entries: u64,
     pub(crate) snapshot_interval_ticks: u64,
 }
@@ -89,6 +90,7 @@ impl Plan {
             compactions,
             skew,
             rot,
+            entries_per_message_max: [1, 3, 1000][random.below(3) as usize],
             snapshot_entries: random.between(4, 40),
             snapshot_interval_ticks: random.between(50, 1000),
         }
