@@ -33,7 +33,8 @@ const QUESTIONS_AT_ONCE: usize = 256;
 /// Answers to one client that wait to be sent.
 const ANSWERS: usize = 16;
 
-/// Revokes leases whose time is over, while this member leads.
+/// Revokes leases whose time is over, while this member leads. A new leader gives all their full time as soon as it looks, so
+/// that none that is granted later lives longer than it was granted for.
 pub(crate) async fn expire(server: Server) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -43,7 +44,9 @@ pub(crate) async fn expire(server: Server) {
             () = server.closing() => return,
         }
         let shared = &server.shared;
-        if !shared.node.is_leader() || shared.news.lessor().expired_at(shared.news.now()).is_none() {
+        let status = shared.node.status();
+        let is_due = || shared.news.lessor().expired_at(shared.news.now()).is_some();
+        if status.role != Role::Leader || (shared.news.has_lessor_of(status.term) && !is_due()) {
             continue;
         }
         // Who only believes to lead must not end what the leader has renewed.
