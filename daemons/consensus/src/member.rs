@@ -79,10 +79,12 @@ async fn start(mut config: ServerConfig, cluster: InitialCluster, joins: bool) -
     Ok(Server::start(config).await?)
 }
 
-/// etcd's line: what waits for etcd waits for it.
+/// etcd's lines: what waits for etcd waits for them.
 async fn announce(server: Server) {
+    server.published().await;
     let mut status = server.node().watch_status();
     if status.wait_for(|status| status.leader.is_some()).await.is_ok() {
+        tracing::info!("enabled capabilities for version {}", consensus_etcd::API_VERSION);
         tracing::info!("ready to serve client requests");
     }
 }
