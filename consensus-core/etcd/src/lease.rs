@@ -178,6 +178,25 @@ impl Server {
         Ok(response)
     }
 
+    /// Grants a lease; for id 0, under one that nobody has chosen before.
+    pub(crate) async fn grant(
+        &self,
+        credential: &Credential,
+        mut request: LeaseGrantRequest,
+    ) -> Result<LeaseGrantResponse, Status> {
+        if request.id == 0 {
+            request.id = random_id()?;
+        }
+        self.check_room().await?;
+        let Answer::LeaseGrant(mut response) =
+            self.propose_as(credential, Internal::LeaseGrant(request)).await?
+        else {
+            return Err(mismatch());
+        };
+        response.header = self.header_now();
+        Ok(response)
+    }
+
     /// Asks the leader, which may be this member, until it answers or the time is over.
     pub(crate) async fn ask_leader<T: prost::Message + Default>(
         &self,
@@ -221,18 +240,7 @@ impl Lease for Server {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let credential = self.credential(&request);
-        let mut request = request.into_inner();
-        if request.id == 0 {
-            request.id = random_id()?;
-        }
-        self.check_room().await?;
-        let Answer::LeaseGrant(mut response) =
-            self.propose_as(&credential, Internal::LeaseGrant(request)).await?
-        else {
-            return Err(mismatch());
-        };
-        response.header = self.header_now();
-        Ok(Response::new(response))
+        Ok(Response::new(self.grant(&credential, request.into_inner()).await?))
     }
 
     async fn lease_revoke(
