@@ -18,7 +18,7 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-kube sim lint doc fuzz bench bench-consensus lab lab-course chaos deps programs
+.PHONY: run test test-kube sim lint doc fuzz bench bench-consensus lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -79,6 +79,10 @@ lab-course: programs
 ## Members of the store are killed, stopped and cut off, ROUNDS times; is what their clients saw linearizable?
 chaos: programs
 	$(BIN)/chaos --rounds $(ROUNDS) $(addprefix --seed ,$(SEED)) --evidence $(TARGET)/chaos
+
+## etcd's own end-to-end tests against our member: those in tests/etcd-e2e/pass.txt have to pass.
+etcd-e2e: programs
+	scripts/etcd-e2e.sh $(BIN)
 
 programs: deps
 	cargo build --release --locked --workspace --bins

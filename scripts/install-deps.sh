@@ -19,6 +19,7 @@ openssl openssl
 iperf3 iperf3
 rsync rsync
 etcdctl etcd-client
+protoc protobuf-compiler
 "
 
 packages=$(echo "$needed" | while read -r program package; do
@@ -28,6 +29,8 @@ done | sort -u | tr '\n' ' ')
 [ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"
 # RocksDB's bindings are made by libclang, which also needs its own headers.
 ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/llvm-*/lib/clang/*/include/stddef.h >/dev/null 2>&1 || packages="$packages libclang-dev"
+# protoc alone lacks the types that come with it.
+[ -e /usr/include/google/protobuf/descriptor.proto ] || packages="$packages libprotobuf-dev"
 
 if [ -n "$packages" ]; then
     root=

@@ -45,7 +45,6 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
     ) -> Self {
         let desk = Arc::new(Desk::default());
         let applied = Arc::new(AtomicU64::new(machine.applied()));
-        let metrics = Metrics::new();
         let (to_apply, tasks) = mpsc::sync_channel(apply::QUEUE);
         let (to_jobs, jobs) = mpsc::sync_channel(apply::JOBS);
         let metrics = Metrics::new();

@@ -82,7 +82,7 @@ impl Election for Server {
     ) -> Result<Response<CampaignResponse>, Status> {
         let credential = self.credential_of_stream(&request);
         let CampaignRequest { name, lease, value } = request.into_inner();
-        self.check_place(&name, lease)?;
+        let lease = self.place_lease(&credential, &name, lease).await?;
         let prefix = queue::prefix(&name);
         let place = self.enqueue(&credential, &prefix, lease, value).await?;
         let mut forget = Forget(Some((self.clone(), credential.clone(), place.key.clone())));

@@ -8,6 +8,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use consensus_proto::etcdserverpb::AlarmType;
 
 use crate::{maintenance::API_VERSION, server::Server};
 
@@ -42,16 +43,26 @@ impl Server {
         let reason = if self.is_draining() {
             "draining"
         } else if self.node().status().leader.is_none() {
-            "no leader"
+            "RAFT NO LEADER"
         } else if self.node().read_index(HEALTH_TIMEOUT).await.is_err() {
-            "no linearizable read in time"
-        } else if self.shared.reader.alarms().is_ok_and(|alarms| !alarms.is_empty()) {
-            "alarm"
+            "QGET ERROR:no linearizable read in time"
         } else {
-            ""
+            self.alarm_reason()
         };
         let healthy = reason.is_empty();
         (healthy, format!(r#"{{"health":"{healthy}","reason":"{reason}"}}"#))
+    }
+
+    /// etcd's words for an alarm that has been raised; empty: there is none.
+    fn alarm_reason(&self) -> &'static str {
+        let alarms = self.shared.reader.alarms().unwrap_or_default();
+        let is_raised = |kind| alarms.iter().any(|alarm| alarm.alarm() == kind);
+        match alarms[..] {
+            [] => "",
+            _ if is_raised(AlarmType::Nospace) => "ALARM NOSPACE",
+            _ if is_raised(AlarmType::Corrupt) => "ALARM CORRUPT",
+            _ => "ALARM UNKNOWN",
+        }
     }
 
     /// Adds the paths to those of gRPC.

@@ -13,9 +13,12 @@ use ring::{
     rand::SystemRandom,
     signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair, UnparsedPublicKey},
 };
-use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
-use x509_parser::{prelude::FromDer as _, x509::SubjectPublicKeyInfo};
+use x509_parser::{
+    prelude::{FromDer as _, X509Certificate},
+    x509::SubjectPublicKeyInfo,
+};
 
 /// As in etcd.
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
@@ -246,10 +249,7 @@ fn keys(
         None => None,
         Some((path, content)) => {
             let wrong = |reason| TokenOptionError::Key { path: path.to_owned(), reason };
-            let spki = SubjectPublicKeyInfoDer::from_pem_slice(&content)
-                .map_err(|_| wrong("no PUBLIC KEY in PEM format in it"))?;
-            let (_, spki) = SubjectPublicKeyInfo::from_der(&spki).map_err(|_| wrong("not a public key"))?;
-            let key = spki.subject_public_key.data.to_vec();
+            let key = public_key_in(&content).map_err(wrong)?;
             if signer.as_ref().is_some_and(|signer| public_key(signer) != key) {
                 return Err(wrong("it does not belong to the private key"));
             }
@@ -285,6 +285,18 @@ fn private_key(method: Method, path: &str, content: &[u8]) -> Result<Signer, Tok
         }
         (Method::Hmac(_), _) => Err(wrong("a secret has no format")),
     }
+}
+
+/// The key in a file: its own, or, as etcd takes it too, that of a certificate.
+fn public_key_in(content: &[u8]) -> Result<Vec<u8>, &'static str> {
+    if let Ok(certificate) = CertificateDer::from_pem_slice(content) {
+        let (_, certificate) = X509Certificate::from_der(&certificate).map_err(|_| "not a certificate")?;
+        return Ok(certificate.public_key().subject_public_key.data.to_vec());
+    }
+    let spki = SubjectPublicKeyInfoDer::from_pem_slice(content)
+        .map_err(|_| "no PUBLIC KEY or CERTIFICATE in PEM format in it")?;
+    let (_, spki) = SubjectPublicKeyInfo::from_der(&spki).map_err(|_| "not a public key")?;
+    Ok(spki.subject_public_key.data.to_vec())
 }
 
 fn public_key(signer: &Signer) -> Vec<u8> {
@@ -359,6 +371,20 @@ mod tests {
             let stranger = jwt(&format!("pub-key=p,sign-method={method}"), &[("p", &other)]).unwrap();
             assert_eq!(stranger.verify(&token, NOW), None);
         }
+    }
+
+    #[test]
+    fn a_certificate_is_a_public_key_too() {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["host".to_owned()]).unwrap();
+        let (private, certificate) = (pair.serialize_pem(), params.self_signed(&pair).unwrap().pem());
+        let files = [("private", &*private), ("certificate", &*certificate)];
+        let options = "priv-key=private,pub-key=certificate,sign-method=ES256";
+        let signer = jwt(options, &files).unwrap();
+        let reader = jwt("pub-key=certificate,sign-method=ES256", &files).unwrap();
+        assert!(reader.verify(&signer.sign("alice", 7, NOW).unwrap(), NOW).is_some());
+        let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        assert!(jwt(options, &[("private", &other), files[1]]).is_err(), "they do not belong together");
     }
 
     #[test]

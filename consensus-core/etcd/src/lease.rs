@@ -33,7 +33,8 @@ const QUESTIONS_AT_ONCE: usize = 256;
 /// Answers to one client that wait to be sent.
 const ANSWERS: usize = 16;
 
-/// Revokes leases whose time is over, while this member leads.
+/// Revokes leases whose time is over, while this member leads. A new leader gives all their full time as soon as it looks, so
+/// that none that is granted later lives longer than it was granted for.
 pub(crate) async fn expire(server: Server) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -43,7 +44,9 @@ pub(crate) async fn expire(server: Server) {
             () = server.closing() => return,
         }
         let shared = &server.shared;
-        if !shared.node.is_leader() || shared.news.lessor().expired_at(shared.news.now()).is_none() {
+        let status = shared.node.status();
+        let is_due = || shared.news.lessor().expired_at(shared.news.now()).is_some();
+        if status.role != Role::Leader || (shared.news.has_lessor_of(status.term) && !is_due()) {
             continue;
         }
         // Who only believes to lead must not end what the leader has renewed.
@@ -175,6 +178,25 @@ impl Server {
         Ok(response)
     }
 
+    /// Grants a lease; for id 0, under one that nobody has chosen before.
+    pub(crate) async fn grant(
+        &self,
+        credential: &Credential,
+        mut request: LeaseGrantRequest,
+    ) -> Result<LeaseGrantResponse, Status> {
+        if request.id == 0 {
+            request.id = random_id()?;
+        }
+        self.check_room().await?;
+        let Answer::LeaseGrant(mut response) =
+            self.propose_as(credential, Internal::LeaseGrant(request)).await?
+        else {
+            return Err(mismatch());
+        };
+        response.header = self.header_now();
+        Ok(response)
+    }
+
     /// Asks the leader, which may be this member, until it answers or the time is over.
     pub(crate) async fn ask_leader<T: prost::Message + Default>(
         &self,
@@ -218,18 +240,7 @@ impl Lease for Server {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let credential = self.credential(&request);
-        let mut request = request.into_inner();
-        if request.id == 0 {
-            request.id = random_id()?;
-        }
-        self.check_room().await?;
-        let Answer::LeaseGrant(mut response) =
-            self.propose_as(&credential, Internal::LeaseGrant(request)).await?
-        else {
-            return Err(mismatch());
-        };
-        response.header = self.header_now();
-        Ok(Response::new(response))
+        Ok(Response::new(self.grant(&credential, request.into_inner()).await?))
     }
 
     async fn lease_revoke(

@@ -30,5 +30,6 @@ mod watch;
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
 pub use http::{MetricsText, version_json};
 pub use jwt::{Jwt, TokenOptionError};
+pub use maintenance::API_VERSION;
 pub use restore::{Restore, RestoreError, Restored};
 pub use server::{AuthConfig, Server, ServerConfig, ServerError, TokenKind};

@@ -13,7 +13,7 @@ impl Lock for Server {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let credential = self.credential_of_stream(&request);
         let LockRequest { name, lease } = request.into_inner();
-        self.check_place(&name, lease)?;
+        let lease = self.place_lease(&credential, &name, lease).await?;
         let prefix = queue::prefix(&name);
         let place = self.enqueue(&credential, &prefix, lease, Bytes::new()).await?;
         let mut forget = Forget(Some((self.clone(), credential.clone(), place.key.clone())));

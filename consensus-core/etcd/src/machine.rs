@@ -70,6 +70,11 @@ impl News {
         lessor
     }
 
+    /// Whether leases have been given their full time since the leader of this term began to lead.
+    pub(crate) fn has_lessor_of(&self, term: u64) -> bool {
+        self.lessor_term.load(Relaxed) == term
+    }
+
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
     }

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use crate::{kv::mismatch, server::Server, status};
 
 /// The version of etcd's API that this is.
-pub(crate) const API_VERSION: &str = "3.5.0";
+pub const API_VERSION: &str = "3.5.0";
 
 fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!("etcdserver: {what} is not implemented yet"))

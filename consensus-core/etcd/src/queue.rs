@@ -3,7 +3,8 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use consensus_proto::{
     etcdserverpb::{
-        Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
+        Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader,
+        TxnRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},
         range_request::{SortOrder, SortTarget},
         request_op::Request as Op,
@@ -15,6 +16,9 @@ use consensus_store::WatchRange;
 use tonic::Status;
 
 use crate::{identity::Credential, kv::mismatch, server::Server, status, watch::Target};
+
+/// How long a place lasts that was asked for without a lease, as in etcd: nobody renews it.
+const PLACE_TTL_S: i64 = 60;
 
 /// A place in a queue.
 #[derive(Clone, Debug)]
@@ -167,15 +171,21 @@ impl Server {
         self.delete_range_as(credential, gone).await.map(|gone| gone.header)
     }
 
-    /// Refuses names and leases that a queue cannot have.
-    pub(crate) fn check_place(&self, name: &[u8], lease: i64) -> Result<(), Status> {
+    /// The lease of a place in the queue of this name: the one that was asked for, or one of its own if that is 0.
+    pub(crate) async fn place_lease(
+        &self,
+        credential: &Credential,
+        name: &[u8],
+        lease: i64,
+    ) -> Result<i64, Status> {
         if name.is_empty() {
             return Err(status::store(&consensus_store::StoreError::EmptyKey));
         }
-        if lease == 0 {
-            return Err(status::store(&consensus_store::StoreError::LeaseNotFound));
+        if lease != 0 {
+            return Ok(lease);
         }
-        Ok(())
+        let granted = self.grant(credential, LeaseGrantRequest { ttl: PLACE_TTL_S, id: 0 }).await?;
+        Ok(granted.id)
     }
 }
 

@@ -197,6 +197,8 @@ pub(crate) struct Shared {
     pub(crate) closing: watch::Sender<bool>,
     /// No new writes are taken.
     pub(crate) draining: AtomicBool,
+    /// The others know this member's name and where clients find it.
+    published: watch::Sender<bool>,
 }
 
 impl Server {
@@ -225,6 +227,7 @@ impl Server {
             hashes: Arc::new(Semaphore::new(auth::HASHES_AT_ONCE)),
             closing,
             draining: AtomicBool::new(false),
+            published: watch::Sender::new(false),
         };
         let server = Self { shared: Arc::new(shared) };
         tokio::spawn(close_with_node(server.clone()));
@@ -238,6 +241,12 @@ impl Server {
     /// The member.
     pub fn node(&self) -> &Node<Result<Response, StoreError>> {
         &self.shared.node
+    }
+
+    /// Waits until the members know this one's name and where clients find it.
+    pub async fn published(&self) {
+        // The sender is in here: it cannot be gone.
+        let _ = self.shared.published.subscribe().wait_for(|published| *published).await;
     }
 
     /// The newest revision that this member has.
@@ -368,7 +377,7 @@ impl Server {
     }
 }
 
-/// Tells the others this member's name and where clients find it.
+/// Tells the others this member's name and where clients find it. etcd says so in its log, and who starts it waits for that.
 async fn publish(server: Server) {
     let shared = &server.shared;
     let id = shared.node.id();
@@ -377,11 +386,14 @@ async fn publish(server: Server) {
         let membership = shared.node.membership();
         let known = membership.members.get(&id);
         if known.is_none_or(|known| known.name == *name && known.client_urls == *client_urls) {
+            tracing::info!(name, ?client_urls, "published the member to the cluster");
+            shared.published.send_replace(true);
             return;
         }
         let change = MemberChange::Publish { id, name: name.clone(), client_urls: client_urls.clone() };
         match shared.node.change_members(change, shared.request_timeout).await {
-            Ok(_) | Err(ProposeError::Stopped | ProposeError::ChangeRefused) => return,
+            Ok(_) => {}
+            Err(ProposeError::Stopped | ProposeError::ChangeRefused) => return,
             Err(_) => tokio::time::sleep(PUBLISH_RETRY).await,
         }
     }

@@ -299,7 +299,14 @@ async fn locks_go_from_one_to_the_next() {
     // Its holder's lease ends.
     leases.lease_revoke(LeaseRevokeRequest { id: 2 }).await.unwrap();
     assert_ne!(third.await.unwrap(), second);
-    assert_eq!(lock(0, 0).await.unwrap_err().message(), "etcdserver: requested lease not found");
+    assert_eq!(lock(0, 9).await.unwrap_err().message(), "etcdserver: requested lease not found");
+    // Without a lease it is held for as long as one that it is given.
+    leases.lease_revoke(LeaseRevokeRequest { id: 3 }).await.unwrap();
+    let key = lock(0, 0).await.unwrap();
+    let held = cluster.kv(0).await.range(RangeRequest { key, ..Default::default() }).await.unwrap();
+    let id = held.into_inner().kvs[0].lease;
+    let request = LeaseTimeToLiveRequest { id, keys: false };
+    assert_eq!(leases.lease_time_to_live(request).await.unwrap().into_inner().granted_ttl, 60);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

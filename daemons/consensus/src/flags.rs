@@ -163,6 +163,12 @@ pub(crate) static ETCD: &[Flag] = &[
         Sets("client_tls.client_cert_auth"),
         "Clients need a certificate of --trusted-ca-file",
     ),
+    flag(
+        "auto-tls",
+        BOOL,
+        Sets("client_tls.auto"),
+        "Without --cert-file, serves clients with a certificate that it signs itself at each start",
+    ),
     flag("peer-cert-file", "FILE", Sets("peer_tls.cert"), "Certificate for the other members (PEM)"),
     flag("peer-key-file", "FILE", Sets("peer_tls.key"), "Its private key (PEM)"),
     flag("peer-trusted-ca-file", "FILE", Sets("peer_tls.ca"), "Authority of all members' certificates (PEM)"),
@@ -191,6 +197,8 @@ pub(crate) static ETCD: &[Flag] = &[
     flag("backend-batch-limit", "N", Ignored(&[]), ""),
     flag("backend-bbolt-freelist-type", "TYPE", Ignored(&[]), ""),
     flag("cors", "LIST", Ignored(EMPTY), ""),
+    flag("experimental-corrupt-check-time", "TIME", Ignored(&["0"]), ""),
+    flag("experimental-initial-corrupt-check", BOOL, Ignored(FALSE), ""),
     flag("grpc-keepalive-min-time", "TIME", Ignored(&[]), ""),
     flag("host-whitelist", "LIST", Ignored(EMPTY), ""),
     flag("initial-election-tick-advance", BOOL, Ignored(&[]), ""),
@@ -199,12 +207,6 @@ pub(crate) static ETCD: &[Flag] = &[
     flag("max-wals", "N", Ignored(&[]), ""),
     flag("metrics", "KIND", Ignored(&["basic"]), ""),
     // What someone relies on who gives it.
-    flag(
-        "auto-tls",
-        BOOL,
-        Refused(FALSE, "certificates are not made here: --cert-file and --key-file name one"),
-        "",
-    ),
     flag(
         "peer-auto-tls",
         BOOL,

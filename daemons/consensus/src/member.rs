@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use consensus_core::Membership;
 use consensus_etcd::{InitialCluster, MetricsText, Server, ServerConfig, ServerError};
 use novacron_admin::Metrics;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -80,17 +79,12 @@ async fn start(mut config: ServerConfig, cluster: InitialCluster, joins: bool) -
     Ok(Server::start(config).await?)
 }
 
-/// etcd's line: what waits for etcd waits for it. By then a leader is known, and the others know this member's name.
+/// etcd's lines: what waits for etcd waits for them.
 async fn announce(server: Server) {
-    let node = server.node();
-    let (mut status, mut membership) = (node.watch_status(), node.watch_membership());
-    let id = node.id();
-    let led = async { status.wait_for(|status| status.leader.is_some()).await.is_ok() };
-    if !led.await {
-        return;
-    }
-    let named = |membership: &Membership| membership.members.get(&id).is_some_and(|own| !own.name.is_empty());
-    if membership.wait_for(named).await.is_ok() {
+    server.published().await;
+    let mut status = server.node().watch_status();
+    if status.wait_for(|status| status.leader.is_some()).await.is_ok() {
+        tracing::info!("enabled capabilities for version {}", consensus_etcd::API_VERSION);
         tracing::info!("ready to serve client requests");
     }
 }

@@ -2,6 +2,7 @@
 //! found here, before anything is opened.
 
 use std::{
+    collections::BTreeSet,
     net::{SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,7 +19,7 @@ use crate::{
     certificates::Certificates,
     headless,
     settings::{ClusterState, METRICS, Settings},
-    tls::ClientFiles,
+    tls::{self, ClientFiles},
 };
 
 /// The election timeout has to be so many heartbeats at least.
@@ -65,7 +66,8 @@ pub(crate) fn plan(sources: &Sources<Settings>) -> Result<Plan> {
     if !settings.initial_cluster_from_headless.is_empty() {
         joins |= fill_in_headless(&mut settings, sources)?;
     }
-    let clients = client_listens(&settings, client_tls.is_some())
+    let makes_certificate = settings.client_tls.auto && client_tls.is_none();
+    let clients = client_listens(&settings, client_tls.is_some() || makes_certificate)
         .with_context(|| format!("{}: listen_client_urls", sources.origin("listen_client_urls")))?;
     let listen_peers = peer_listen(&settings)
         .with_context(|| format!("{}: listen_peer_urls", sources.origin("listen_peer_urls")))?;
@@ -98,6 +100,9 @@ pub(crate) fn plan(sources: &Sources<Settings>) -> Result<Plan> {
     };
     plan.server.auth.token = token;
     plan.load_certificates()?;
+    if makes_certificate {
+        plan.client_tls = Some(tls::self_signed(client_hosts(&settings)).context("client_tls.auto")?);
+    }
     Ok(plan)
 }
 
@@ -243,6 +248,15 @@ fn client_listens(settings: &Settings, has_certificate: bool) -> Result<Vec<Clie
     }
     ensure!(!listens.is_empty(), "at least one URL is needed");
     Ok(listens)
+}
+
+/// What clients may call this member.
+fn client_hosts(settings: &Settings) -> Vec<String> {
+    let urls = settings.listen_client_urls.iter().chain(&settings.advertise_client_urls);
+    let authorities = urls.filter_map(|url| authority(url).ok());
+    let hosts = authorities.filter_map(|authority| Some(authority.rsplit_once(':')?.0));
+    let hosts: BTreeSet<_> = hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).collect();
+    hosts.into_iter().collect()
 }
 
 fn peer_listen(settings: &Settings) -> Result<SocketAddr> {

@@ -62,6 +62,8 @@ pub(crate) struct ClientTls {
     pub(crate) key: PathBuf,
     pub(crate) ca: PathBuf,
     pub(crate) client_cert_auth: bool,
+    /// Makes a certificate if `cert` is not set.
+    pub(crate) auto: bool,
 }
 
 /// Files for the connections between members.
@@ -201,6 +203,7 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
     key!(path "client_tls.key", client_tls.key),
     key!(path "client_tls.ca", client_tls.ca),
     key!(bool "client_tls.client_cert_auth", client_tls.client_cert_auth),
+    key!(bool "client_tls.auto", client_tls.auto),
     key!(path "peer_tls.cert", peer_tls.cert),
     key!(path "peer_tls.key", peer_tls.key),
     key!(path "peer_tls.ca", peer_tls.ca),

@@ -215,15 +215,15 @@ mod tests {
             ("--cors=*", 1),
             ("--auto-compaction-retention=1h", 1),
             ("--logger=zap", 0),
-            ("--auto-tls=false", 0),
+            ("--auto-tls", 0),
+            ("--experimental-initial-corrupt-check", 1),
             ("--force-new-cluster=false", 0),
         ] {
             let found = loaded(&[arg], &[]).unwrap().warnings;
             assert_eq!(found.len(), warnings, "{arg}: {found:?}");
         }
         for arg in [
-            "--auto-tls",
-            "--peer-auto-tls=true",
+            "--peer-auto-tls",
             "--client-crl-file=x",
             "--discovery=http://x",
             "--config-file=etcd.yaml",
@@ -233,7 +233,7 @@ mod tests {
             let flag = arg.split('=').next().unwrap();
             assert!(error.starts_with(&format!("flag {flag}: ")), "{arg}: {error}");
         }
-        assert!(loaded(&[], &[("ETCD_AUTO_TLS", "true")]).is_err());
+        assert!(loaded(&[], &[("ETCD_PEER_AUTO_TLS", "true")]).is_err());
         for flag in ETCD {
             let variable = flag.variable();
             // Whatever becomes of the value: the name is known.

@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tokio_rustls::rustls::{
-    RootCertStore, ServerConfig,
+    ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier,
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
@@ -29,13 +29,10 @@ pub(crate) struct ClientFiles {
 impl ClientFiles {
     /// Reads and checks the files.
     pub(crate) fn load(&self) -> Result<Arc<ServerConfig>> {
-        let provider = Arc::new(ring::default_provider());
         let chain = certificates(&self.cert)?;
         let key = PrivateKeyDer::from_pem_file(&self.key)
             .with_context(|| format!("the key in {}", self.key.display()))?;
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .context("TLS versions")?;
+        let builder = builder()?;
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
@@ -43,6 +40,7 @@ impl ClientFiles {
                 for anchor in certificates(path)? {
                     roots.add(anchor).with_context(|| format!("the authority in {}", path.display()))?;
                 }
+                let provider = Arc::clone(builder.crypto_provider());
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
                 builder.with_client_cert_verifier(verifier.context("the authority of clients")?)
             }
@@ -57,6 +55,23 @@ impl ClientFiles {
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         [&self.cert, &self.key].into_iter().chain(&self.client_ca).cloned().collect()
     }
+}
+
+fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>> {
+    let provider = Arc::new(ring::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .context("TLS versions")
+}
+
+/// A certificate for these hosts that only this process has signed. It encrypts; who is at the other end, no client can tell.
+pub(crate) fn self_signed(hosts: Vec<String>) -> Result<Arc<ServerConfig>> {
+    let made = rcgen::generate_simple_self_signed(hosts).context("making a certificate")?;
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let builder = builder()?.with_no_client_auth();
+    let mut config = builder.with_single_cert(vec![made.cert.der().clone()], key.into())?;
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    Ok(Arc::new(config))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -1,5 +1,6 @@
-//! The daemon as a process: TLS, what it tells over HTTP, signals, settings.
+//! The daemon as a process: TLS, what it tells over HTTP, signals, settings, judges from outside.
 
+mod clients;
 mod config;
 mod drain;
 mod observe;

@@ -22,8 +22,16 @@ fn of_three() -> Membership {
 
 fn open(disk: &Arc<MemoryDisk>) -> Member<MemoryDisk> {
     let (election_ticks, heartbeat_ticks) = (10, 2);
-    let config =
-        Config { group: 1, id: 1, election_ticks, heartbeat_ticks, applied: 0, priority: 0, seed: 1 };
+    let config = Config {
+        group: 1,
+        id: 1,
+        election_ticks,
+        heartbeat_ticks,
+        applied: 0,
+        priority: 0,
+        entries_per_message_max: 1000,
+        seed: 1,
+    };
     Member::open(Arc::clone(disk), config).unwrap()
 }
 
