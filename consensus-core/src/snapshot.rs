@@ -51,9 +51,7 @@ impl StateCopy {
         snapshot_dir: &Path,
         inbox: &mpsc::Sender<Input>,
     ) -> Result<Self, StateMachineError> {
-        let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
-        let token = u64::from_le_bytes(bytes);
+        let token = getrandom::u64().map_err(|error| error.to_string())?;
         let folder = outgoing(snapshot_dir).join(format!("{token:016x}"));
         tokio::fs::create_dir_all(&folder).await?;
         let mut copy = Self { folder, index: 0, token };

@@ -34,11 +34,9 @@ fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// A number that names a new member, and nobody before it.
-fn new_id() -> Result<u64, Status> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| Status::internal(format!("no random numbers: {error}")))?;
-    Ok(u64::from_le_bytes(bytes).max(1))
+/// A number that nobody has chosen before.
+pub(crate) fn random() -> Result<u64, Status> {
+    getrandom::u64().map_err(|error| Status::internal(format!("no random numbers: {error}")))
 }
 
 fn check_urls(urls: &[String]) -> Result<(), Status> {
@@ -144,7 +142,7 @@ impl Cluster for Server {
         } else if membership.members.keys().filter(|id| membership.is_learner(**id)).count() >= LEARNERS_MAX {
             return Err(Status::failed_precondition("etcdserver: too many learner members in cluster"));
         }
-        let id = new_id()?;
+        let id = random()?.max(1); // 0 names nobody
         let info = MemberInfo { peer_urls: peer_urls.clone(), ..MemberInfo::default() };
         let members = self.change_members(MemberChange::Add { id, info, learner }).await?;
         let member = Member { id, peer_ur_ls: peer_urls, is_learner: learner, ..Member::default() };

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{identity::Credential, kv::mismatch, server::Server, status};
+use crate::{cluster::random, identity::Credential, kv::mismatch, server::Server, status};
 
 /// How often the leader looks for leases whose time is over.
 const LOOK: Duration = Duration::from_millis(200);
@@ -228,9 +228,7 @@ impl Server {
 
 /// A positive number that nobody has chosen before.
 fn random_id() -> Result<i64, Status> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| Status::internal(format!("no random numbers: {error}")))?;
-    Ok((i64::from_le_bytes(bytes) & i64::MAX).max(1))
+    Ok((random()?.cast_signed() & i64::MAX).max(1))
 }
 
 #[tonic::async_trait]

@@ -110,10 +110,15 @@ impl Restore {
         if self.data_dir.exists() {
             return Err(RestoreError::Exists { folder: self.data_dir.clone() });
         }
-        let part = self.data_dir.with_extension("restoring");
+        let mut part = self.data_dir.clone().into_os_string();
+        part.push(".restoring");
+        let part = PathBuf::from(part);
         let _ = fs::remove_dir_all(&part); // of an attempt that was cut off
         let made = self.make(&part, member).and_then(|restored| {
             fs::rename(&part, &self.data_dir).map_err(failed(&self.data_dir))?;
+            let parent = self.data_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed(parent))?;
             Ok(restored)
         });
         if made.is_err() {

@@ -224,7 +224,10 @@ impl<D: Disk> Member<D> {
             return Err(StepError::Misrouted { to: message.to(), group: message.group });
         }
         let Some(raw) = self.guard(message.raw)? else { return Ok(()) };
-        self.heard.insert(raw.from, self.ticks);
+        // Only of members: a peer may call itself whatever it likes.
+        if self.raw.raft.prs().get(raw.from).is_some() {
+            self.heard.insert(raw.from, self.ticks);
+        }
         let raw = self.hold_back(raw);
         let stepped = self.raw.step(raw);
         self.draw_timeout();

@@ -83,10 +83,10 @@ impl Outgoing {
         let source = Source::Path { path: copy.files.state(), dest: RelPath::new(*b"state")? };
         let mut config = SenderConfig::new(vec![source]);
         config.checksum = true;
-        let sent =
-            Sender::new(config)?.run(&Throttled::new(connection.clone(), self.bytes_per_second)).await?;
+        let sent = Sender::new(config)?.run(&Throttled::new(connection.clone(), self.bytes_per_second)).await;
+        // Above all if it was cut off: whoever comes back goes on with the same copy, and nobody else keeps it for ever.
         self.keep_for_a_while(&copy).await;
-        match sent.failures.first() {
+        match sent?.failures.first() {
             None => Ok(()),
             Some(failed) => Err(format!("{}: {}", failed.path.as_path().display(), failed.failure).into()),
         }
