@@ -4,7 +4,7 @@
 
 use std::{
     fmt::Write as _,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id},
+    subscriber::DefaultGuard,
 };
 use tracing_subscriber::{
     Layer, layer,
@@ -79,6 +80,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
 }
 
 impl Lines {
+    /// What this thread's driver says from here on, until the guard goes.
+    fn of_this_thread() -> (Self, DefaultGuard) {
+        // Whether anybody listens to an event is asked once for the whole process, and with a single subscriber only of
+        // the thread that meets the event first. A second one that takes everything keeps the other tests' threads,
+        // which have none, from answering "nobody".
+        static EVERYWHERE: Once = Once::new();
+        EVERYWHERE
+            .call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap());
+        let lines = Self::default();
+        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+        (lines, guard)
+    }
+
     fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
@@ -101,8 +115,7 @@ impl Lines {
 
 #[tokio::test]
 async fn events_lie_in_the_span_of_their_connection_and_link() {
-    let lines = Lines::default();
-    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let (lines, _guard) = Lines::of_this_thread();
     let (server, addr) = listen(config("here", 2)).await;
     let proxy = Proxy::start(addr).await;
     let (a, b) = connect(&server, proxy.addr, config("there", 2)).await;
@@ -133,8 +146,7 @@ async fn events_lie_in_the_span_of_their_connection_and_link() {
 
 #[tokio::test]
 async fn a_handshake_has_a_span_below_the_accepting_one() {
-    let lines = Lines::default();
-    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let (lines, _guard) = Lines::of_this_thread();
     let (_server, addr) = listen(config("here", 1)).await;
     let mut socket = TcpStream::connect(addr).await.unwrap();
     let from = format!("addr={}", socket.local_addr().unwrap());
