@@ -18,7 +18,7 @@ use novacron_settings::{MetricsSettings, Sources};
 use crate::{
     certificates::Certificates,
     headless,
-    settings::{ClusterState, METRICS, Settings},
+    settings::{ClusterState, METRICS, Reads, Settings},
     tls::{self, ClientFiles},
 };
 
@@ -153,6 +153,10 @@ fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> Ser
     node.snapshots.entries = settings.snapshot_entries;
     node.snapshots.interval = settings.snapshot_interval;
     node.timing = Timing { heartbeat: settings.heartbeat, election_timeout: settings.election_timeout };
+    node.reads = match settings.reads {
+        Reads::Confirmed => consensus_core::Reads::Confirmed,
+        Reads::Lease => consensus_core::Reads::Lease,
+    };
     node.allow_plaintext = settings.allow_plaintext;
     node.entries_per_message_max = settings.entries_per_message_max;
     node.sync_writes = settings.sync_writes;

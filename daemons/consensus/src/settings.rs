@@ -37,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) metrics_allow_plaintext: bool,
     pub(crate) heartbeat: Duration,
     pub(crate) election_timeout: Duration,
+    pub(crate) reads: Reads,
     pub(crate) snapshot_interval: Duration,
     pub(crate) snapshot_entries: u64,
     pub(crate) entries_per_message_max: usize,
@@ -81,6 +82,14 @@ pub(crate) enum ClusterState {
     Existing,
 }
 
+/// How a leader answers linearizable reads: after a round to a quorum, or from a lease, which rests on clocks
+/// (`consensus_core::Reads`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reads {
+    Confirmed,
+    Lease,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
@@ -121,6 +130,7 @@ impl Default for Settings {
             metrics_allow_plaintext: false,
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
+            reads: Reads::Confirmed,
             snapshot_interval: Duration::from_secs(3600),
             snapshot_entries: 10_000,
             entries_per_message_max: 1000,
@@ -219,6 +229,7 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
     key!(bool "metrics.allow_plaintext", metrics_allow_plaintext),
     key!(time "consensus.heartbeat", "10ms..=1m", (10, 60_000), heartbeat),
     key!(time "consensus.election_timeout", "50ms..=10m", (50, 600_000), election_timeout),
+    key!(word "consensus.reads", "confirmed or lease", reads),
     key!(time "consensus.snapshot_interval", "1s..=720h", (1000, HOUR_MS * 24 * 30), snapshot_interval),
     key!(
         "consensus.snapshot_entries",
@@ -312,6 +323,7 @@ mod tests {
             ("peer_tls.allow", "*.example,b"),
             ("metrics.listen", "off"),
             ("consensus.heartbeat", "1s"),
+            ("consensus.reads", "lease"),
             ("consensus.sync_writes", "false"),
             ("max_request_bytes", "2 MiB"),
             ("log.level", "debug"),
@@ -335,6 +347,7 @@ mod tests {
             ("replicas", "1", "65"),
             ("consensus.heartbeat", "10ms", "9ms"),
             ("consensus.election_timeout", "10m", "11m"),
+            ("consensus.reads", "lease", "stale"),
             ("max_request_bytes", "1 MiB", "1 GiB"),
             ("quota_backend_bytes", "0", "-1"),
             ("max_txn_ops", "1", "0"),
