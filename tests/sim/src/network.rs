@@ -70,7 +70,7 @@ impl Network {
         let (Some(one), Some(pair)) = (self.random.pick(ids), self.random.pick(&pairs)) else {
             return "alone";
         };
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 => {
                 self.cut.extend(pairs.iter().filter(|(a, b)| *a == one || *b == one));
                 "one is cut off"
@@ -89,6 +89,10 @@ impl Network {
                 "two sides"
             }
             4 => {
+                self.cut.extend([pair, (pair.1, pair.0)]);
+                "two do not hear each other"
+            }
+            5 => {
                 let place = |id: u64| ids.iter().position(|other| *other == id).unwrap_or(0);
                 let near = |a: u64, b: u64| [1, ids.len() - 1].contains(&place(a).abs_diff(place(b)));
                 self.cut.extend(pairs.iter().filter(|(a, b)| !near(*a, *b)));

@@ -26,6 +26,8 @@ const CALM_MAX: u64 = 800;
 /// Steps that a crashed machine is down, or a process that waits is paused, at most.
 const DOWN_MAX: u64 = 80;
 const PAUSE_MAX: u64 = 40;
+/// A machine that is down for a moment only.
+const QUICK_RESTART: u64 = 3;
 
 pub(crate) struct World {
     seed: u64,
@@ -53,7 +55,7 @@ impl World {
         let computers = (1..=plan.voters)
             .map(|id| (id, Computer::new(id, bootstrap(GROUP, &membership), &plan, mistake, &mut random)));
         let computers = computers.collect();
-        let clients = Clients::new(seed, plan.clients, plan.rough_steps, mistake);
+        let clients = Clients::new(seed, &plan, mistake);
         let watchers = (0..plan.watchers)
             .map(|n| Watcher::new(watcher::range(&clients.keys, (n > 0).then_some(n as u8))))
             .collect();
@@ -100,6 +102,7 @@ impl World {
     fn step(&mut self, rough: bool) -> Result<(), Violation> {
         self.now += 1;
         self.network.borrow_mut().now = self.now;
+        self.computers.values_mut().for_each(|computer| computer.elapse(self.now));
         if rough {
             self.strike();
         }
@@ -153,7 +156,9 @@ impl World {
         // A process that is killed leaves everything that it wrote.
         let power_lost = power_lost && !self.random.one_in(4);
         computer.crash(power_lost, &mut self.random);
-        computer.down_until = self.now + self.random.below(DOWN_MAX);
+        // Whoever is back in no time may meet those to whom it has promised something.
+        let quick = self.plan.leases && self.random.one_in(2);
+        computer.down_until = self.now + self.random.below(if quick { QUICK_RESTART } else { DOWN_MAX });
         self.fetches.forget(id);
         self.network.borrow_mut().close(id);
         self.report.crashes += 1;
@@ -324,6 +329,7 @@ impl World {
         report.events_watched = self.watchers.iter().map(|watcher| watcher.events).sum();
         report.answered = self.clients.answered;
         report.unanswered = self.clients.unanswered;
+        report.lease_reads = self.clients.at_once;
         report.serializable_reads = self.clients.serializable;
         let certain = self.clients.check()?;
         report.uncertain = u64::from(!certain);

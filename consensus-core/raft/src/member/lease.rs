@@ -153,3 +153,6 @@ impl<D: Disk> Member<D> {
 fn length(promise: Duration) -> Duration {
     promise / 10 * 9
 }
+
+#[cfg(test)]
+mod tests;

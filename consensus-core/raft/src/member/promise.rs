@@ -81,7 +81,9 @@ impl<D: Disk> Member<D> {
         if message.get_msg_type() != MessageType::MsgHeartbeat || message.term < self.raw.raft.term {
             return;
         }
-        let Some(asked) = Context::decode(&message.context).and_then(|context| context.promise) else { return };
+        let Some(asked) = Context::decode(&message.context).and_then(|context| context.promise) else {
+            return;
+        };
         self.promise.given_to = Some((message.from, message.term));
         let until = self.now + asked.min(PROMISE_MAX);
         if let Until::Time(before) = self.promise.until {
