@@ -8,6 +8,7 @@
 //!
 //! Deliberately not here: DWCP, gRPC, RocksDB and threads. `tests/chaos` has those, and cannot repeat a run.
 
+mod ambush;
 mod checks;
 mod client;
 mod computer;

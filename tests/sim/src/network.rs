@@ -89,7 +89,7 @@ impl Network {
                 "two sides"
             }
             4 => {
-                self.cut.extend([pair, (pair.1, pair.0)]);
+                self.part(pair.0, pair.1);
                 "two do not hear each other"
             }
             5 => {
@@ -103,6 +103,11 @@ impl Network {
                 "slow links"
             }
         }
+    }
+
+    /// Two do not reach each other any more.
+    pub(crate) fn part(&mut self, a: u64, b: u64) {
+        self.cut.extend([(a, b), (b, a)]);
     }
 
     /// Nothing is cut or slow any more.

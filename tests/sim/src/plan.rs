@@ -76,6 +76,8 @@ pub(crate) struct Plan {
     /// Most members read from leases when they lead.
     pub(crate) leases: bool,
     pub(crate) election_ticks: usize,
+    /// Of a step: somebody begins what `ambush.rs` says.
+    pub(crate) ambushes: u64,
     /// One member's log is damaged while it is down.
     pub(crate) rot: bool,
     pub(crate) entries_per_message_max: usize,
@@ -91,6 +93,7 @@ impl Plan {
         let (transfers, changes, compactions, skew) = (maybe(15), maybe(25), maybe(10), maybe(250));
         // Who loses a member for ever must not lose others to an operator.
         let leases = random.one_in(2);
+        let ambushes = if leases { 2 * random.below(8) } else { 0 };
         let rot = changes == 0 && crashes > 0 && random.one_in(2);
         Self {
             rough_steps: [400, 500, 600, 1500][random.below(4) as usize],
@@ -109,8 +112,9 @@ impl Plan {
             compactions,
             skew: if leases { skew.min(SKEW_WITH_LEASES) } else { skew },
             leases,
+            ambushes,
             // There has to be time for something to go wrong in a lease.
-            election_ticks: if leases { [10, 25][random.below(2) as usize] } else { 10 },
+            election_ticks: if leases { [10, 25, 40][random.below(3) as usize] } else { 10 },
             rot,
             entries_per_message_max: [1, 3, 1000][random.below(3) as usize],
             snapshot_entries: random.between(4, 40),

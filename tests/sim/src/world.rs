@@ -7,6 +7,7 @@ use consensus_raft::{MemberInfo, Membership, Role, bootstrap};
 
 use crate::{
     Mistake, Report,
+    ambush::{Ambush, Blow},
     checks::{Checks, Violation},
     client::Clients,
     computer::{Computer, Gone},
@@ -40,6 +41,7 @@ pub(crate) struct World {
     clients: Clients,
     watchers: Vec<Watcher>,
     operator: Operator,
+    ambush: Ambush,
     checks: Checks,
     trace: Trace,
     report: Report,
@@ -73,6 +75,7 @@ impl World {
             clients,
             watchers,
             operator: Operator::new(seed, mistake),
+            ambush: Ambush::new(seed),
             checks: Checks::default(),
             trace: Trace::new(seed, printed),
             report: Report::default(),
@@ -133,18 +136,37 @@ impl World {
             };
             self.trace.note(self.now, 0, what, 0);
         }
+        self.ambush(&ids);
         for id in ids {
             if self.random.per_mille(self.plan.crashes) {
                 self.crash(id, true, "crashes");
             }
             let computer = self.computers.get_mut(&id).expect("machines stay");
             if self.random.per_mille(self.plan.pauses) {
-                computer.paused_until = self.now + self.random.below(PAUSE_MAX);
+                let election = self.plan.election_ticks as u64;
+                computer.paused_until = self.now + self.random.below(PAUSE_MAX.max(4 * election));
                 self.trace.note(self.now, id, "pauses until", computer.paused_until);
             }
             if self.random.per_mille(self.plan.disk_failures) && computer.member.is_some() {
                 computer.arm(&mut self.random);
             }
+        }
+    }
+
+    fn ambush(&mut self, ids: &[u64]) {
+        let leader = self.leader().map(|computer| computer.id);
+        let Some(blow) = self.ambush.next(self.now, &self.plan, leader, ids) else { return };
+        self.trace.note(self.now, 0, blow.name(), leader.unwrap_or_default());
+        match blow {
+            Blow::Part(a, b) => self.network.borrow_mut().part(a, b),
+            Blow::Fall { leader, rival } => {
+                ids.iter().for_each(|id| self.network.borrow_mut().part(leader, *id));
+                for id in ids.iter().filter(|id| ![leader, rival].contains(id)) {
+                    self.crash(*id, false, "is killed");
+                    self.computers.get_mut(id).expect("machines stay").down_until = self.now + 1;
+                }
+            }
+            Blow::Mend => self.network.borrow_mut().mend(),
         }
     }
 
