@@ -3,9 +3,14 @@
 
 use crate::{plan::Plan, random::Random};
 
+/// Steps until everybody has what was written.
+const QUIET: u64 = 12;
+
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blow {
+    /// Nobody writes any more, or the rival would lack entries when its time has come.
+    Hush,
     /// A rival does not hear the leader any more, nor the leader the rival.
     Part(u64, u64),
     /// Nobody hears the leader any more, and all others but the rival are restarted.
@@ -17,6 +22,7 @@ pub(crate) enum Blow {
 impl Blow {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Hush => "nobody writes",
             Self::Part(..) => "a rival does not hear the leader",
             Self::Fall { .. } => "nobody hears the leader, the others restart",
             Self::Mend => "the leader is heard again",
@@ -45,13 +51,17 @@ impl Ambush {
             let leader = leader?;
             let others: Vec<u64> = ids.iter().copied().filter(|id| *id != leader).collect();
             let rival = self.random.pick(&others)?;
-            let fall = now + self.random.between(election, 2 * election);
-            self.next = Some((fall, Blow::Fall { leader, rival }));
-            return Some(Blow::Part(leader, rival));
+            self.next = Some((now + QUIET, Blow::Part(leader, rival)));
+            return Some(Blow::Hush);
         };
-        if let Blow::Fall { .. } = blow {
-            self.next = Some((now + 2 * election, Blow::Mend));
-        }
+        self.next = match blow {
+            Blow::Part(leader, rival) => {
+                let fall = now + self.random.between(election, 2 * election);
+                Some((fall, Blow::Fall { leader, rival }))
+            }
+            Blow::Fall { .. } => Some((now + 2 * election, Blow::Mend)),
+            Blow::Hush | Blow::Mend => None,
+        };
         Some(blow)
     }
 }

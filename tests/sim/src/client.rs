@@ -79,6 +79,8 @@ pub(crate) struct Clients {
     idle: u64,
     /// Of runs with leases: one of so many operations is a read at a member that believes to lead; 0: none is chosen so.
     leader_reads: u64,
+    /// All only read, at such members.
+    pub(crate) hushed: bool,
     calm: bool,
     history: History<u8, Input<u64>, Output<u64>>,
     /// Operations that did surely not happen.
@@ -116,6 +118,7 @@ impl Clients {
             clients: (0..plan.clients).map(client).collect(),
             idle: 2 * plan.rough_steps * plan.clients / operations,
             leader_reads: if plan.leases { 2 } else { 0 },
+            hushed: false,
             calm: false,
             history: History::default(),
             refused: Vec::new(),
@@ -132,7 +135,7 @@ impl Clients {
 
     /// The faults have ended: from now on it is counted what gets done.
     pub(crate) fn calm(&mut self) {
-        self.calm = true;
+        (self.calm, self.hushed) = (true, false);
         for client in &mut self.clients {
             (client.done, client.idle_until) = (0, 0);
         }
@@ -291,7 +294,8 @@ impl Clients {
     ) -> Result<(), Violation> {
         let before = self.clients[n].at;
         let is_up = computers.get(&before).is_some_and(|computer| computer.member.is_some());
-        let from_leader = !self.calm && self.leader_reads > 0 && self.random.one_in(self.leader_reads);
+        let chosen = self.leader_reads > 0 && self.random.one_in(self.leader_reads);
+        let from_leader = self.hushed || !self.calm && chosen;
         let stays = is_up && !self.random.one_in(4);
         let at = match (from_leader, stays) {
             (true, _) => self.random.pick(&leaders(computers)),

@@ -63,7 +63,8 @@ pub(crate) struct Computer {
     leases: bool,
     /// How long one lasts.
     lease_length: Duration,
-    /// The clock has gone on by a day since the last start, for a mistake.
+    /// It was told the time since the last start; and then its clock has gone on by a day, for a mistake.
+    ticked: bool,
     jumped: bool,
     /// What readers take for the end of its lease, if they make a mistake.
     believed: Believed,
@@ -112,6 +113,7 @@ impl Computer {
             clock: Arc::new(AtomicU64::new(random.below(DAY))),
             leases: plan.leases && !random.one_in(4),
             lease_length: Duration::from_millis(plan.election_ticks as u64) / 10 * 9,
+            ticked: false,
             jumped: false,
             believed: Believed::default(),
             turns_behind: 0,
@@ -134,7 +136,7 @@ impl Computer {
     ) -> Result<(), Violation> {
         self.starts += 1;
         (self.last, self.turns_behind) = (None, 0);
-        (self.believed, self.jumped) = (Believed::default(), false);
+        (self.believed, self.ticked, self.jumped) = (Believed::default(), false, false);
         let clock = Arc::clone(&self.clock);
         let machine =
             Machine::open(Arc::clone(&self.files), self.mistake).map_err(|error| self.stopped(error))?;
@@ -213,6 +215,7 @@ impl Computer {
             self.phase -= 1000;
             if let Some(member) = &self.member {
                 member.tick();
+                self.ticked = true;
             }
         }
     }
@@ -250,7 +253,7 @@ impl Computer {
                 self.believed.end = end.map(|_| time + self.lease_length);
             }
             Some(Mistake::LeaseKeptInTransfer) => self.believed.end = self.believed.end.max(end),
-            Some(Mistake::PromiseForgotten) if !self.jumped => {
+            Some(Mistake::PromiseForgotten) if self.ticked && !self.jumped => {
                 self.jumped = true;
                 self.clock.fetch_add(DAY, Relaxed);
             }

@@ -157,7 +157,9 @@ impl World {
         let leader = self.leader().map(|computer| computer.id);
         let Some(blow) = self.ambush.next(self.now, &self.plan, leader, ids) else { return };
         self.trace.note(self.now, 0, blow.name(), leader.unwrap_or_default());
+        self.clients.hushed = matches!(blow, Blow::Hush | Blow::Part(..));
         match blow {
+            Blow::Hush => {}
             Blow::Part(a, b) => self.network.borrow_mut().part(a, b),
             Blow::Fall { leader, rival } => {
                 ids.iter().for_each(|id| self.network.borrow_mut().part(leader, *id));
