@@ -303,7 +303,9 @@ impl Clients {
             _ => self.random.pick(&endpoints(computers)),
         };
         let Some(at) = at else { return Ok(()) };
-        self.clients[n].at = at;
+        if !from_leader {
+            self.clients[n].at = at;
+        }
         let computer = &computers[&at];
         let Some(member) = &computer.member else { return Ok(()) };
         let key = self.random.below(KEYS.into()) as u8;

@@ -203,6 +203,12 @@ impl Computer {
         Duration::from_micros(self.clock.load(Relaxed))
     }
 
+    /// The term of its lease, if that is not over.
+    pub(crate) fn lease(&self) -> Option<u64> {
+        let member = self.member.as_ref()?;
+        member.lease_end().filter(|end| self.time() < *end).map(|_| member.status().term)
+    }
+
     /// Whether a reader that makes a mistake about leases takes its member for one that has a lease.
     pub(crate) fn believed_to_lead(&self) -> bool {
         self.believed.end.is_some_and(|end| self.time() < end)

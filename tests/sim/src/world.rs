@@ -120,7 +120,20 @@ impl World {
             self.work(id, rough)?;
             self.fetches.step(id, self.now, &self.computers, &self.network.borrow());
         }
+        self.check_leases()?;
         self.watch()
+    }
+
+    /// Nobody is elected while a leader of before has a lease.
+    fn check_leases(&self) -> Result<(), Violation> {
+        let Some(leader) = self.leader().and_then(|computer| computer.member.as_ref()) else { return Ok(()) };
+        let later = leader.status().term;
+        let mut leases =
+            self.computers.values().filter_map(|computer| Some((computer.id, computer.lease()?)));
+        match leases.find(|(_, term)| *term < later) {
+            Some((member, term)) => Err(Violation::LeaseBroken { member, term, later }),
+            None => Ok(()),
+        }
     }
 
     /// Faults that strike from outside.
