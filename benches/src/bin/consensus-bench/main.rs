@@ -15,6 +15,9 @@ use crate::{
     report::Results,
 };
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Measures the consensus store beside etcd.
 #[derive(Parser, Debug)]
 #[command(version)]
