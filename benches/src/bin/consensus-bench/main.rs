@@ -3,6 +3,7 @@
 mod cluster;
 mod load;
 mod report;
+mod unary;
 
 use std::{path::PathBuf, time::Duration};
 
