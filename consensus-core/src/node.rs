@@ -40,12 +40,12 @@ const SPACES: u8 = 3;
 const IDENTITY: Space = Space(2);
 /// Heartbeats are this many ticks apart, which is also how finely elections are timed.
 const TICKS_PER_HEARTBEAT: u32 = 10;
+/// What is still acknowledged to peers when a node stops.
+const GOODBYE: Duration = Duration::from_millis(200);
 /// Questions of peers that wait for an answer.
 const QUESTIONS: usize = 1024;
 /// On top of the time after which a transfer of leadership is given up.
 const RETRY_TRANSFER: Duration = Duration::from_millis(50);
-/// What is still acknowledged to peers when a node stops.
-const GOODBYE: Duration = Duration::from_millis(200);
 
 /// A question of a peer, for whoever embeds the node.
 #[derive(Debug)]
