@@ -42,12 +42,12 @@ const SPACES: u8 = 3;
 const IDENTITY: Space = Space(2);
 /// Heartbeats are this many ticks apart, which is also how finely elections are timed.
 const TICKS_PER_HEARTBEAT: u32 = 10;
+/// What is still acknowledged to peers when a node stops.
+const GOODBYE: Duration = Duration::from_millis(200);
 /// Questions of peers that wait for an answer.
 const QUESTIONS: usize = 1024;
 /// On top of the time after which a transfer of leadership is given up.
 const RETRY_TRANSFER: Duration = Duration::from_millis(50);
-/// What is still acknowledged to peers when a node stops.
-const GOODBYE: Duration = Duration::from_millis(200);
 
 /// A question of a peer, for whoever embeds the node.
 #[derive(Debug)]
@@ -337,8 +337,9 @@ impl<R: Send + 'static> Node<R> {
 
     /// Waits until the member has stopped, by itself or because it was told to.
     pub async fn stopped(&self) {
-        let mut status = self.watch_status();
-        while status.changed().await.is_ok() {}
+        // Not the status: that changes with every request.
+        let mut membership = self.watch_membership();
+        while membership.changed().await.is_ok() {}
     }
 
     /// Up to where each member has the log, as far as this member knows because it leads; otherwise nothing.

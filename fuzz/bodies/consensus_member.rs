@@ -90,7 +90,9 @@ impl Host {
             14 => self.acknowledge(input),
             15 => {
                 let payload = Bytes::copy_from_slice(input.bytes(20));
-                let _ = self.member.propose(&mut VecDeque::from([Request { origin: OWN, id: 1, payload }]));
+                let _ = self
+                    .member
+                    .propose(&mut VecDeque::from([Request { origin: OWN, id: 1, payload }]), &mut Vec::new());
             }
             16 => drop(self.member.propose_member_change(&member_change(input), (OWN, 1))),
             17 => {

@@ -322,11 +322,6 @@ impl<D: Disk> Log<D> {
         put_membership(batch, self.group, &self.membership);
     }
 
-    pub(crate) fn set_hard_state(&mut self, state: HardState, batch: &mut Batch) {
-        put_hard_state(batch, self.group, &state);
-        self.hard_state = state;
-    }
-
     pub(crate) fn save_hard_state(&self, batch: &mut Batch) {
         put_hard_state(batch, self.group, &self.hard_state);
     }

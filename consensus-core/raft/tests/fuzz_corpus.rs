@@ -165,7 +165,7 @@ fn conversation() -> Vec<Vec<u8>> {
         match round {
             20 => {
                 let request = Request { origin: 1, id: 1, payload: "put".into() };
-                pair[0].0.propose(&mut VecDeque::from([request])).expect("it leads");
+                pair[0].0.propose(&mut VecDeque::from([request]), &mut Vec::new()).expect("it leads");
             }
             25 => pair[1].0.read_index(1, Duration::ZERO),
             30 => pair[0].0.tick(Duration::ZERO),

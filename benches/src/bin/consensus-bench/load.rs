@@ -2,16 +2,18 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use bytes::Bytes;
-use consensus_proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
+use consensus_proto::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
+
+use crate::unary::Connection;
 
 /// As etcd's own benchmark has it.
 const VALUE_BYTES: usize = 256;
@@ -66,7 +68,9 @@ impl fmt::Display for Measured {
 
 /// One client.
 struct Client {
-    kv: KvClient<Channel>,
+    /// To all members, taken in turns, as etcd's own clients do.
+    connections: Arc<[Connection]>,
+    next: usize,
     operation: Operation,
     value: Bytes,
     /// State of its generator of keys.
@@ -84,14 +88,17 @@ impl Client {
 
     async fn ask(&mut self) -> bool {
         let key = self.key();
+        let connection = &self.connections[self.next % self.connections.len()];
+        self.next += 1;
         match self.operation {
             Operation::Put => {
                 let request = PutRequest { key, value: self.value.clone(), ..Default::default() };
-                self.kv.put(request).await.is_ok()
+                connection.call::<PutResponse>("/etcdserverpb.KV/Put", &request).await.is_ok()
             }
             Operation::LinearizableRead | Operation::SerializableRead => {
                 let serializable = self.operation == Operation::SerializableRead;
-                self.kv.range(RangeRequest { key, serializable, ..Default::default() }).await.is_ok()
+                let request = RangeRequest { key, serializable, ..Default::default() };
+                connection.call::<RangeResponse>("/etcdserverpb.KV/Range", &request).await.is_ok()
             }
         }
     }
@@ -118,16 +125,17 @@ impl Client {
 /// Runs a load against members, connections spread evenly over them.
 pub(crate) async fn run(endpoints: &[String], load: &Load, time: Duration) -> Result<Measured> {
     let mut connections = Vec::new();
-    for n in 0..load.clients.min(CONNECTIONS_MAX) {
+    for n in 0..load.clients.next_multiple_of(endpoints.len()).min(CONNECTIONS_MAX) {
         let endpoint = &endpoints[n % endpoints.len()];
-        let channel = Channel::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await;
-        connections.push(channel.with_context(|| endpoint.clone())?);
+        connections.push(Connection::open(endpoint).await?);
     }
+    let connections: Arc<[Connection]> = connections.into();
     let start = Instant::now() + WARM_UP;
     let mut clients = JoinSet::new();
     for n in 0..load.clients {
         let client = Client {
-            kv: KvClient::new(connections[n % connections.len()].clone()),
+            connections: Arc::clone(&connections),
+            next: n,
             operation: load.operation,
             value: vec![b'v'; VALUE_BYTES].into(),
             random: 0x9e37_79b9_7f4a_7c15 ^ (n as u64 + 1),

@@ -3,6 +3,7 @@
 mod cluster;
 mod load;
 mod report;
+mod unary;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,6 +15,9 @@ use crate::{
     load::{Load, Operation},
     report::Results,
 };
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measures the consensus store beside etcd.
 #[derive(Parser, Debug)]

@@ -100,11 +100,9 @@ impl<D: Disk> Member<D> {
             .hs()
             .is_some_and(|state| (state.term, state.vote) != (log.hard_state.term, log.hard_state.vote));
         if let Some(state) = ready.hs() {
-            log.set_hard_state(state.clone(), &mut batch);
-        } else if self.commit_unsaved && !batch.is_empty() {
-            log.save_hard_state(&mut batch);
+            log.hard_state = state.clone();
+            self.commit_unsaved = true;
         }
-        self.commit_unsaved &= batch.is_empty();
         let mut entries = mem::take(&mut self.committed);
         entries.extend(ready.take_committed_entries());
         let mut work = Work {
@@ -122,6 +120,10 @@ impl<D: Disk> Member<D> {
         for entry in entries {
             let committed = self.commit(entry, &mut work);
             work.committed.push(committed);
+        }
+        if new_term || self.commit_unsaved && !work.batch.is_empty() {
+            self.raw.store().save_hard_state(&mut work.batch);
+            self.commit_unsaved = false;
         }
         self.written = Some(ready);
         Some(work)
