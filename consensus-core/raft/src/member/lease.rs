@@ -78,7 +78,7 @@ impl Lease {
     /// A quorum has answered this round. Those before it are confirmed with it, or never.
     fn confirm(&mut self, number: u64, length: Duration) {
         let Some(place) = self.rounds.iter().position(|(begun, _)| *begun == number) else { return };
-        let until = self.rounds.drain(..=place).last().map(|(_, began)| began + length);
+        let until = self.rounds.drain(..=place).next_back().map(|(_, began)| began + length);
         self.until = self.until.max(until);
     }
 }
