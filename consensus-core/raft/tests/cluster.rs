@@ -141,7 +141,7 @@ impl World {
             election_ticks: 10,
             heartbeat_ticks: 2,
             election_timeout: 10 * STEP,
-            leases: self.seed % 3 == 0,
+            leases: self.seed.is_multiple_of(3),
             applied: self.durable[n],
             priority: 0,
             // Few, so that appends are often several messages.
