@@ -31,13 +31,13 @@ pub enum Kind {
 }
 
 /// Memory for writes of one column family, before they go to a file.
-const LOG_WRITE_BUFFER_BYTES: usize = 16 << 20;
-const DATA_WRITE_BUFFER_BYTES: usize = 16 << 20;
+const LOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
+const DATA_WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Of all column families of a disk together.
-const WRITE_BUFFERS_BYTES: usize = 32 << 20;
+const WRITE_BUFFERS_BYTES: usize = 16 << 20;
 /// Blocks of files that are kept in memory.
 const LOG_CACHE_BYTES: usize = 2 << 20;
-const DATA_CACHE_BYTES: usize = 16 << 20;
+const DATA_CACHE_BYTES: usize = 8 << 20;
 /// Files that RocksDB keeps open, of each disk.
 const OPEN_FILES_MAX: i32 = 256;
 /// Write-ahead logs that are kept to be written again: their blocks are there, so a sync has no metadata to write.
