@@ -1,0 +1,189 @@
+//! Clients that ask one thing after the other, and how long the answers take.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use consensus_proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+use crate::{
+    random::Random,
+    swap::{Swap, Swapper},
+};
+
+/// As etcd's own benchmark has it.
+pub(crate) const VALUE_BYTES: usize = 256;
+/// Keys that are put and read.
+pub(crate) const KEYS: u64 = 10_000;
+/// Clients share connections, as they do in services.
+pub(crate) const CONNECTIONS_MAX: usize = 99;
+/// Before what counts.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// Of a hundred operations of mixed clients.
+const PUTS_OF_100: u64 = 20;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Put,
+    LinearizableRead,
+    SerializableRead,
+    /// Four linearizable reads for each put.
+    Mixed,
+    /// A transaction that puts if the key is unchanged since it was last seen.
+    Swap,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) seconds: f64,
+    /// Of all that were answered, in microseconds.
+    pub(crate) times: Histogram<u64>,
+    pub(crate) failed: u64,
+    /// Transactions that put.
+    pub(crate) swapped: u64,
+    /// Those before the warm-up was over as well.
+    pub(crate) swapped_ever: u64,
+}
+
+impl Measured {
+    fn nothing() -> Self {
+        let times = Histogram::new(3).expect("three digits are possible");
+        Self { seconds: 0.0, times, failed: 0, swapped: 0, swapped_ever: 0 }
+    }
+
+    pub(crate) fn operations(&self) -> f64 {
+        self.times.len() as f64
+    }
+
+    pub(crate) fn per_second(&self) -> f64 {
+        self.operations() / self.seconds
+    }
+
+    pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
+        self.times.value_at_quantile(quantile) as f64
+    }
+}
+
+pub(crate) fn key(n: u64) -> Bytes {
+    format!("key{n:08}").into()
+}
+
+/// One client.
+struct Client {
+    kv: KvClient<Channel>,
+    operation: Operation,
+    value: Bytes,
+    random: Random,
+    swapper: Swapper,
+}
+
+impl Client {
+    async fn put(&mut self) -> bool {
+        let key = key(self.random.below(KEYS));
+        let request = PutRequest { key, value: self.value.clone(), ..Default::default() };
+        self.kv.put(request).await.is_ok()
+    }
+
+    async fn read(&mut self, serializable: bool) -> bool {
+        let key = key(self.random.below(KEYS));
+        self.kv.range(RangeRequest { key, serializable, ..Default::default() }).await.is_ok()
+    }
+
+    /// Whether it was answered, and whether it swapped.
+    async fn ask(&mut self) -> (bool, bool) {
+        let answered = match self.operation {
+            Operation::Put => self.put().await,
+            Operation::LinearizableRead => self.read(false).await,
+            Operation::SerializableRead => self.read(true).await,
+            Operation::Mixed if self.random.below(100) < PUTS_OF_100 => self.put().await,
+            Operation::Mixed => self.read(false).await,
+            Operation::Swap => {
+                let swap = self.swapper.swap(&mut self.kv, &mut self.random).await;
+                return (swap != Swap::Failed, swap == Swap::Done);
+            }
+        };
+        (answered, false)
+    }
+
+    async fn run(mut self, start: Instant, stop: Arc<AtomicBool>) -> Measured {
+        let mut measured = Measured::nothing();
+        while !stop.load(Ordering::Relaxed) {
+            let asked = Instant::now();
+            let (answered, swapped) = self.ask().await;
+            measured.swapped_ever += u64::from(swapped);
+            if asked < start {
+                continue;
+            }
+            match answered {
+                true => measured.times += asked.elapsed().as_micros() as u64,
+                false => measured.failed += 1,
+            }
+            measured.swapped += u64::from(swapped);
+        }
+        measured
+    }
+}
+
+/// Clients at work.
+pub(crate) struct Clients {
+    start: Instant,
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<Measured>,
+}
+
+/// Connections, spread evenly over the members.
+pub(crate) async fn connect(endpoints: &[String], count: usize) -> Result<Vec<Channel>> {
+    let mut connections = Vec::new();
+    for endpoint in endpoints.iter().cycle().take(count.min(CONNECTIONS_MAX)) {
+        let channel = Channel::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await;
+        connections.push(channel.with_context(|| endpoint.clone())?);
+    }
+    Ok(connections)
+}
+
+impl Clients {
+    /// Clients that ask until they are stopped. What they do counts from the moment when this returns.
+    pub(crate) async fn start(endpoints: &[String], operation: Operation, count: usize) -> Result<Self> {
+        let connections = connect(endpoints, count).await?;
+        let start = Instant::now() + WARM_UP;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        for n in 0..count {
+            let client = Client {
+                kv: KvClient::new(connections[n % connections.len()].clone()),
+                operation,
+                value: vec![b'v'; VALUE_BYTES].into(),
+                random: Random::new(n as u64),
+                swapper: Swapper::default(),
+            };
+            tasks.spawn(client.run(start, stop.clone()));
+        }
+        tokio::time::sleep_until(start.into()).await;
+        Ok(Self { start, stop, tasks })
+    }
+
+    /// Lets each have its last answer.
+    pub(crate) async fn finish(mut self) -> Result<Measured> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Measured { seconds: self.start.elapsed().as_secs_f64(), ..Measured::nothing() };
+        while let Some(ended) = self.tasks.join_next().await {
+            let one = ended?;
+            all.times += one.times;
+            all.failed += one.failed;
+            all.swapped += one.swapped;
+            all.swapped_ever += one.swapped_ever;
+        }
+        Ok(all)
+    }
+}
