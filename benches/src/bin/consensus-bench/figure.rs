@@ -10,15 +10,15 @@ pub(crate) enum Figure {
     SwapsPerSecond,
     P50Us,
     P99Us,
-    /// Of all members, for 100,000 operations.
+    EventsPerSecond,
+    LastWatcherP50Ms,
+    LastWatcherP99Ms,
+    /// Of all members, for 100,000 operations or events.
     CpuSeconds,
     /// Of all members, for each operation.
     WrittenBytes,
     /// Of the largest member.
     RssMib,
-    EventsPerSecond,
-    LastWatcherP50Ms,
-    LastWatcherP99Ms,
     /// Without an accepted write; one for each time that a leader ended.
     GapMs,
     /// The longest of a usual second.

@@ -55,10 +55,9 @@ pub(crate) async fn measure(sizes: &Sizes, contender: &Contender) -> Result<Vec<
     let clients = Clients::start(&leader, Operation::Put, WRITERS).await?;
     let start = Instant::now();
     cluster.join(joiner)?;
-    caught_up(&mut cluster, joiner, &leader[0]).await?;
+    caught_up(&mut cluster, joiner, &leader[0], keys).await?;
     let join_s = start.elapsed().as_secs_f64();
     let during = clients.finish().await?;
-    ensure_complete(&cluster.endpoints()[joiner], keys).await?;
 
     let mib = (keys * VALUE_BYTES as u64) as f64 / MIB;
     let (p99_before, p99_during) = (before.quantile_us(0.99), during.quantile_us(0.99));
@@ -94,24 +93,25 @@ fn write_and_sync(folder: &Path, bytes: u64) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Waits until the new member has applied all that the leader had applied when this began.
-async fn caught_up(cluster: &mut Cluster, joiner: usize, leader: &str) -> Result<()> {
+/// Waits until the new member has applied all that the leader had applied when this began, and itself has the state.
+async fn caught_up(cluster: &mut Cluster, joiner: usize, leader: &str, keys: u64) -> Result<()> {
     let goal = status(leader).await?.raft_applied_index;
     let endpoint = cluster.endpoints()[joiner].clone();
     let until = Instant::now() + PATIENCE;
     loop {
         // It serves nobody in the beginning.
-        if status(&endpoint).await.is_ok_and(|status| status.raft_applied_index >= goal) {
+        let applied = status(&endpoint).await.map_or(0, |status| status.raft_applied_index);
+        if applied >= goal && count(&endpoint).await? >= keys {
             return Ok(());
         }
         cluster.check()?;
-        ensure!(Instant::now() < until, "the new member has not all after {PATIENCE:?}");
+        ensure!(Instant::now() < until, "the new member is at {applied} of {goal} after {PATIENCE:?}");
         sleep(POLL).await;
     }
 }
 
-/// An error unless the new member itself has the state.
-async fn ensure_complete(endpoint: &str, keys: u64) -> Result<()> {
+/// How many keys a member has, without asking another.
+async fn count(endpoint: &str) -> Result<u64> {
     let all = RangeRequest {
         key: "\0".into(),
         range_end: "\0".into(),
@@ -119,7 +119,5 @@ async fn ensure_complete(endpoint: &str, keys: u64) -> Result<()> {
         serializable: true,
         ..Default::default()
     };
-    let count = KvClient::new(channel(endpoint)?).range(all).await?.into_inner().count;
-    ensure!(count as u64 >= keys, "the new member has {count} keys of {keys}");
-    Ok(())
+    Ok(KvClient::new(channel(endpoint)?).range(all).await?.into_inner().count as u64)
 }
