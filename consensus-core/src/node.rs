@@ -323,8 +323,9 @@ impl<R: Send + 'static> Node<R> {
 
     /// Waits until the member has stopped, by itself or because it was told to.
     pub async fn stopped(&self) {
-        let mut status = self.watch_status();
-        while status.changed().await.is_ok() {}
+        // Not the status: that changes with every request.
+        let mut membership = self.watch_membership();
+        while membership.changed().await.is_ok() {}
     }
 
     /// Up to where each member has the log, as far as this member knows because it leads; otherwise nothing.

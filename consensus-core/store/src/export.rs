@@ -108,7 +108,7 @@ pub fn export<E: From<StoreError>>(
         let revision = keys::history_revision(disk_key)?;
         sub = if revision == last { sub + 1 } else { 0 };
         last = revision;
-        let found = View { disk, overlay: None, revision }.get(key, true)?;
+        let found = View { disk, overlay: None, recent: None, revision }.get(key, true)?;
         let key = Bytes::copy_from_slice(key);
         let change = match found {
             Some(version) => {

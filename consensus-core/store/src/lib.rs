@@ -6,7 +6,7 @@
 //!
 //! How it lies on the disk: each version of each key under (key, revision), newest first, so that a key's state at a revision
 //! is one seek, and a range one scan; beside it the order of changes under (revision, number), which is what a watch from
-//! the past reads. Nothing is kept in memory but leases, watchers, users and roles.
+//! the past reads. Nothing is kept in memory but leases, watchers, users and roles, and some megabytes of what changed lately.
 //!
 //! Deliberately not here: Raft, gRPC, threads, time.
 
@@ -20,6 +20,7 @@ mod keys;
 mod lessor;
 mod range;
 mod reader;
+mod recent;
 mod store;
 mod txn;
 mod version;

@@ -27,6 +27,7 @@ use crate::{
     alarm::{self, Alarms},
     auth::{self, Access, Caller, Policy, PublishedPolicy, TokenChange},
     keys::{self, HISTORY, LEASE_KEYS, LEASES, META, VERSIONS},
+    recent::Recent,
     txn::Txn,
     version::Version,
     view::Overlay,
@@ -121,6 +122,8 @@ pub struct Store<D> {
     /// Of the batch that is being applied.
     pub(crate) overlay: Overlay,
     pub(crate) batch: Batch,
+    /// Of all batches.
+    pub(crate) recent: Recent,
     /// Up to where old versions are to be removed when the batch is written.
     remove_up_to: Option<i64>,
 }
@@ -147,6 +150,7 @@ impl<D: Disk> Store<D> {
             policy,
             overlay: Overlay::new(),
             batch: Batch::default(),
+            recent: Recent::default(),
             remove_up_to: None,
         };
         // A crash may have come between a compaction and the removal.
@@ -164,6 +168,7 @@ impl<D: Disk> Store<D> {
         self.leases = read_leases(&*disk)?;
         self.alarms = Alarms::read(&*disk)?;
         self.policy = Arc::new(Policy::load(&*disk)?);
+        self.recent.clear();
         (self.applied, self.revision, self.compacted) = (applied, revision, compacted);
         let before = std::mem::replace(&mut self.disk, Arc::clone(&disk));
         self.remove_old(compacted)?;

@@ -28,6 +28,10 @@ use crate::{
     settings::{LogFormat, Settings},
 };
 
+/// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let plan = match planned() {
         Ok(Some(plan)) => plan,

@@ -8,16 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use bytes::Bytes;
-use consensus_proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
+use consensus_proto::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use crate::{
     random::Random,
     swap::{Swap, Swapper},
+    unary::Connection,
 };
 
 /// As etcd's own benchmark has it.
@@ -81,7 +81,9 @@ pub(crate) fn key(n: u64) -> Bytes {
 
 /// One client.
 struct Client {
-    kv: KvClient<Channel>,
+    /// To all members, taken in turns, as etcd's own clients do.
+    connections: Arc<[Connection]>,
+    next: usize,
     operation: Operation,
     value: Bytes,
     random: Random,
@@ -89,15 +91,21 @@ struct Client {
 }
 
 impl Client {
+    fn connection(&mut self) -> Connection {
+        self.next = (self.next + 1) % self.connections.len();
+        self.connections[self.next].clone()
+    }
+
     async fn put(&mut self) -> bool {
         let key = key(self.random.below(KEYS));
         let request = PutRequest { key, value: self.value.clone(), ..Default::default() };
-        self.kv.put(request).await.is_ok()
+        self.connection().call::<PutResponse>("/etcdserverpb.KV/Put", &request).await.is_ok()
     }
 
     async fn read(&mut self, serializable: bool) -> bool {
         let key = key(self.random.below(KEYS));
-        self.kv.range(RangeRequest { key, serializable, ..Default::default() }).await.is_ok()
+        let request = RangeRequest { key, serializable, ..Default::default() };
+        self.connection().call::<RangeResponse>("/etcdserverpb.KV/Range", &request).await.is_ok()
     }
 
     /// Whether it was answered, and whether it swapped.
@@ -109,7 +117,8 @@ impl Client {
             Operation::Mixed if self.random.below(100) < PUTS_OF_100 => self.put().await,
             Operation::Mixed => self.read(false).await,
             Operation::Swap => {
-                let swap = self.swapper.swap(&mut self.kv, &mut self.random).await;
+                let connection = self.connection();
+                let swap = self.swapper.swap(&connection, &mut self.random).await;
                 return (swap != Swap::Failed, swap == Swap::Done);
             }
         };
@@ -142,26 +151,23 @@ pub(crate) struct Clients {
     tasks: JoinSet<Measured>,
 }
 
-/// Connections, spread evenly over the members.
-pub(crate) async fn connect(endpoints: &[String], count: usize) -> Result<Vec<Channel>> {
-    let mut connections = Vec::new();
-    for endpoint in endpoints.iter().cycle().take(count.min(CONNECTIONS_MAX)) {
-        let channel = Channel::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await;
-        connections.push(channel.with_context(|| endpoint.clone())?);
-    }
-    Ok(connections)
-}
-
 impl Clients {
     /// Clients that ask until they are stopped. What they do counts from the moment when this returns.
     pub(crate) async fn start(endpoints: &[String], operation: Operation, count: usize) -> Result<Self> {
-        let connections = connect(endpoints, count).await?;
+        let members = endpoints.len();
+        let mut connections = Vec::new();
+        // As many to each member.
+        for endpoint in endpoints.iter().cycle().take(count.next_multiple_of(members).min(CONNECTIONS_MAX)) {
+            connections.push(Connection::open(endpoint).await?);
+        }
+        let connections: Arc<[Connection]> = connections.into();
         let start = Instant::now() + WARM_UP;
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         for n in 0..count {
             let client = Client {
-                kv: KvClient::new(connections[n % connections.len()].clone()),
+                connections: Arc::clone(&connections),
+                next: n,
                 operation,
                 value: vec![b'v'; VALUE_BYTES].into(),
                 random: Random::new(n as u64),

@@ -11,10 +11,7 @@ use consensus_proto::etcdserverpb::{
 };
 use tokio::task::JoinSet;
 
-use crate::{
-    clients::{connect, key},
-    random::Random,
-};
+use crate::{clients::key, random::Random, status::connect};
 
 const WRITERS: usize = 32;
 /// A transaction's: below what members take, and so that a large state has many entries.

@@ -16,6 +16,7 @@ mod results;
 mod status;
 mod swap;
 mod tables;
+mod unary;
 mod usage;
 
 use std::{
@@ -32,6 +33,9 @@ use crate::{
     load::{Load, Sizes},
     results::{Measured, Results},
 };
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const MIB: u64 = 1 << 20;
 

@@ -1,4 +1,4 @@
-//! What members say of themselves to clients.
+//! Connections to members, and what members say of themselves.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,16 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// A connection that is made when it is needed, and again when it is lost.
 pub(crate) fn channel(endpoint: &str) -> Result<Channel> {
     Ok(Channel::from_shared(endpoint.to_owned())?.tcp_nodelay(true).connect_lazy())
+}
+
+/// Connections that are there, spread evenly over the members.
+pub(crate) async fn connect(endpoints: &[String], count: usize) -> Result<Vec<Channel>> {
+    let mut connections = Vec::new();
+    for endpoint in endpoints.iter().cycle().take(count) {
+        let channel = Channel::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await;
+        connections.push(channel.with_context(|| endpoint.clone())?);
+    }
+    Ok(connections)
 }
 
 fn limited<T>(message: T) -> Request<T> {

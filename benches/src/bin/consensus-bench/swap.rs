@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use consensus_proto::etcdserverpb::{
-    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
     compare::{CompareResult, CompareTarget, TargetUnion},
     kv_client::KvClient,
     request_op::Request,
@@ -11,7 +11,7 @@ use consensus_proto::etcdserverpb::{
 };
 use tonic::transport::Channel;
 
-use crate::{clients::VALUE_BYTES, random::Random};
+use crate::{clients::VALUE_BYTES, random::Random, unary::Connection};
 
 /// Four clients compete for each, if there are 64.
 const KEYS: u64 = 16;
@@ -34,13 +34,13 @@ pub(crate) struct Swapper {
 }
 
 impl Swapper {
-    pub(crate) async fn swap(&mut self, kv: &mut KvClient<Channel>, random: &mut Random) -> Swap {
+    pub(crate) async fn swap(&mut self, connection: &Connection, random: &mut Random) -> Swap {
         let (key, seen) =
             self.at.take().unwrap_or_else(|| (format!("{PREFIX}{:02}", random.below(KEYS)).into(), 0));
-        let Ok(answer) = kv.txn(transaction(&key, seen)).await else {
+        let question = transaction(&key, seen);
+        let Ok(answer) = connection.call::<TxnResponse>("/etcdserverpb.KV/Txn", &question).await else {
             return Swap::Failed;
         };
-        let answer = answer.into_inner();
         if answer.succeeded {
             return Swap::Done;
         }

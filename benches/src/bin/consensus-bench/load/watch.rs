@@ -22,10 +22,11 @@ use tonic::{Streaming, transport::Channel};
 
 use super::{Case, Sizes};
 use crate::{
-    clients::{CONNECTIONS_MAX, VALUE_BYTES, connect},
+    clients::{CONNECTIONS_MAX, VALUE_BYTES},
     cluster::Cluster,
     contender::Contender,
     figure::Figure,
+    status::connect,
 };
 
 const KEY: &str = "watched";
