@@ -20,6 +20,9 @@ const WIDTH: u32 = 800;
 const FRAME: u32 = 70;
 const BAR: u32 = 19;
 const HEIGHT_MIN: u32 = 240;
+/// For names, of which each letter takes so much; never less than the second.
+const LETTER: u32 = 6;
+const NAMES_MIN: u32 = 170;
 
 /// Bars that share an axis.
 pub struct Chart {
@@ -61,12 +64,13 @@ fn draw_chart(area: &DrawingArea<SVGBackend<'_>, Shift>, chart: &Chart) -> Resul
     let bars = &chart.bars;
     let longest = bars.iter().map(|bar| min_max(&bar.values).1).fold(0.0, f64::max);
     let last = bars.len() as i32 - 1;
+    let letters = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or(0) as u32;
     let mut axes = ChartBuilder::on(area)
         .caption(&chart.title, ("sans-serif", 16))
         .margin(8)
         .margin_right(24)
         .x_label_area_size(24)
-        .y_label_area_size(170)
+        .y_label_area_size((LETTER * letters + 20).max(NAMES_MIN))
         .build_cartesian_2d(0.0..longest * 1.05, (0..last).into_segmented())?;
     let name = |at: &SegmentValue<i32>| match at {
         SegmentValue::CenterOf(index) => {
