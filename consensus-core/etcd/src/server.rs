@@ -175,6 +175,18 @@ pub enum ServerError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+impl ServerError {
+    /// Whether this member's data is lost, so that it can only come back as a new member.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Data { source, .. } => source.is_damage(),
+            Self::Store { source, .. } => source.is_damage(),
+            Self::Start(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+}
+
 /// A member that serves etcd's clients. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Server {
