@@ -1,7 +1,7 @@
 //! Who a member is, and its start; and what becomes of one whose data is damaged.
 //!
-//! A damaged member refuses to start, and says which command brings it back. Once that command was given, the next start
-//! makes it a new member: `consensus_etcd::rejoin` has the steps. Not here: what damage is.
+//! A damaged member refuses to start, and says which command brings it back; so does one that was removed. Once that
+//! command was given, the next start makes it a new member: `consensus_etcd::rejoin` has the steps. Not here: what damage is.
 
 use std::path::PathBuf;
 
@@ -33,13 +33,21 @@ impl Begin {
         let damage = match self.folder.damage()? {
             Some(found_before) => anyhow!(found_before),
             None => match self.try_start(self.joins || rejoins).await {
+                Ok(server) => match removed(&server) {
+                    None => return Ok(server),
+                    Some(removed) => {
+                        server.stop().await;
+                        removed
+                    }
+                },
                 Err(error) if is_damage(&error) => error,
-                started => return started,
+                Err(error) => return Err(error),
             },
         };
         match self.way_back().await? {
             Way::Join(aside) => {
-                tracing::warn!(folder = %aside.display(), %damage, "the damaged data is kept there, and this member joins as a new one");
+                let folder = aside.display();
+                tracing::warn!(%folder, %damage, "the data of before is kept there; this member joins as a new one");
                 self.try_start(true).await
             }
             Way::Wait(advice) => Err(refused(&self.folder, &damage, &advice)),
@@ -80,11 +88,15 @@ impl Begin {
     }
 }
 
-fn refused(folder: &MemberFolder, damage: &Error, advice: &str) -> Error {
-    anyhow!(
-        "{damage:#}\nthe data of this member in {} is damaged, so it must not take part; {advice}",
-        folder.path.display()
-    )
+fn refused(folder: &MemberFolder, why: &Error, advice: &str) -> Error {
+    let folder = folder.path.display();
+    anyhow!("{why:#}\nwith its data in {folder}, this member must not take part; {advice}")
+}
+
+/// A member that was removed while it ran knows that from its log. The others do not talk to it any more.
+fn removed(server: &Server) -> Option<Error> {
+    let (id, membership) = (server.node().id(), server.node().membership());
+    (!membership.members.contains_key(&id)).then(|| anyhow!("member {id:x} was removed from the cluster"))
 }
 
 fn is_damage(error: &Error) -> bool {

@@ -79,18 +79,21 @@ pub(super) async fn run(client: &mut Client, args: &RejoinArgs, as_json: bool) -
             }
             Step::Promote(id) => {
                 promote(client, id, deadline).await?;
-                say(format!("member {id} has the data, and a vote"))?;
+                // Not looked up again: one that does not answer at this moment would be removed.
+                return print_done(id, removed, "has the data, and a vote", as_json);
             }
-            Step::Done(id) => {
-                if as_json {
-                    print(json!({ "member": id.json(), "removed": removed.map(|id| id.json()) }))?;
-                } else {
-                    print(format_args!("member {id} works"))?;
-                }
-                return Ok(());
-            }
+            Step::Done(id) => return print_done(id, removed, "works", as_json),
         }
     }
+}
+
+fn print_done(id: Id, removed: Option<Id>, what: &str, as_json: bool) -> Result<()> {
+    if as_json {
+        print(json!({ "member": id.json(), "removed": removed.map(|id| id.json()) }))?;
+    } else {
+        print(format_args!("member {id} {what}"))?;
+    }
+    Ok(())
 }
 
 /// Gives a learner its vote as soon as it may have it.
