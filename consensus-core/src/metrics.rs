@@ -45,6 +45,7 @@ pub fn describe() {
     for name in ["consensus_leader_changes_total", "consensus_snapshot_total"] {
         counter!(name).increment(0);
     }
+    crate::scrub::describe();
 }
 
 /// What the threads of a member record.

@@ -68,6 +68,13 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Whether what was written is lost, as opposed to a disk that does not do what it is asked for now.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+}
+
 /// Ordered keys with atomic batches. Readers and the one writer may be different threads.
 pub trait Disk: Send + Sync + 'static {
     /// The value of a key.

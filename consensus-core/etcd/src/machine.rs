@@ -1,6 +1,7 @@
 //! The store as a replicated state machine.
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use consensus_core::{Job, Request, StateMachine, StateMachineError};
-use consensus_rocks::{Home, Kind, RocksDisk};
-use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError, TokenChange};
+use consensus_core::{Job, Request, ScrubError, Scrubbed, StateMachine, StateMachineError};
+use consensus_rocks::{Home, Kind, Place, RocksDisk, Slice};
+use consensus_store::{Hub, LeaseChange, Lessor, Reader, Response, Store, StoreError, TokenChange};
 
 use crate::{token::Tokens, watch::Target};
 
@@ -152,5 +153,23 @@ impl StateMachine for Machine {
         let behind = self.news.hub().jump(self.store.reader().revision());
         behind.for_each(|target| target.fell_behind());
         Ok(())
+    }
+
+    fn scrubbed(&self) -> Option<Box<dyn Scrubbed>> {
+        Some(Box::new(ScrubbedState { reader: self.store.reader(), place: Place::default() }))
+    }
+}
+
+/// The store's disk, whichever is in force.
+struct ScrubbedState {
+    reader: Reader<RocksDisk>,
+    place: Place,
+}
+
+impl Scrubbed for ScrubbedState {
+    fn read_slice(&mut self, bytes_max: usize) -> Result<Slice, ScrubError> {
+        // The store checks records as it uses them; that they are what was written, the disk knows.
+        let disk = self.reader.disk();
+        Ok(disk.read_slice(&mut self.place, bytes_max, |_, _, _| ControlFlow::Continue(()))?)
     }
 }

@@ -167,12 +167,32 @@ pub enum ServerError {
     /// The member cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Its log has lost something, or its data what is not in the log any more.
+    #[error("the log in {folder} is damaged, or the data is behind it: {source}")]
+    Damaged {
+        /// The folder.
+        folder: String,
+        /// What is wrong with it.
+        source: StartError,
+    },
     /// gRPC cannot be served.
     #[error("serving clients: {0}")]
     Serve(#[from] tonic::transport::Error),
     /// gRPC reflection cannot be served.
     #[error("serving reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl ServerError {
+    /// Whether this member's data is lost, so that it can only come back as a new member.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Data { source, .. } => source.is_damage(),
+            Self::Store { source, .. } => source.is_damage(),
+            Self::Damaged { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// A member that serves etcd's clients. Cheap to clone.
@@ -212,7 +232,12 @@ impl Server {
         let news = Arc::new(News::new(&store, config.auth.token_ttl));
         let reader = store.reader();
         let machine = Machine { home, disk, store, news: Arc::clone(&news) };
-        let (node, questions) = Node::start(config.node.clone(), machine).await?;
+        let folder = config.node.log_dir.display().to_string();
+        let started = Node::start(config.node.clone(), machine).await;
+        let (node, questions) = started.map_err(|source| match source.is_damage() {
+            true => ServerError::Damaged { folder, source },
+            false => ServerError::Start(source),
+        })?;
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);

@@ -73,6 +73,13 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether what was written is lost.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Log(error) if error.is_damage())
+    }
+}
+
 /// A proposal or a read that was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

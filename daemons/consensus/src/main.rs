@@ -1,5 +1,6 @@
 //! `novacron-consensus`: settings, logging and exit codes around one member.
 
+mod begin;
 mod certificates;
 mod clients;
 mod flags;

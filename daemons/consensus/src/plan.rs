@@ -152,6 +152,7 @@ fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> Ser
     node.snapshot_dir = data_dir.join("snapshots");
     node.snapshots.entries = settings.snapshot_entries;
     node.snapshots.interval = settings.snapshot_interval;
+    node.scrub.interval = settings.scrub_interval;
     node.timing = Timing { heartbeat: settings.heartbeat, election_timeout: settings.election_timeout };
     node.allow_plaintext = settings.allow_plaintext;
     node.entries_per_message_max = settings.entries_per_message_max;

@@ -39,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) election_timeout: Duration,
     pub(crate) snapshot_interval: Duration,
     pub(crate) snapshot_entries: u64,
+    pub(crate) scrub_interval: Duration,
     pub(crate) entries_per_message_max: usize,
     pub(crate) sync_writes: bool,
     pub(crate) request_bytes_max: u64,
@@ -123,6 +124,7 @@ impl Default for Settings {
             election_timeout: Duration::from_secs(1),
             snapshot_interval: Duration::from_secs(3600),
             snapshot_entries: 10_000,
+            scrub_interval: Duration::from_secs(24 * 3600),
             entries_per_message_max: 1000,
             sync_writes: true,
             request_bytes_max: 1536 << 10,
@@ -227,6 +229,7 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
         |t| number(t, 10, 100_000_000),
         |n: &u64| printed(n)
     ),
+    key!(time "consensus.scrub_interval", "1s..=8760h", (1000, HOUR_MS * 24 * 365), scrub_interval),
     key!(
         "consensus.entries_per_message_max",
         "1..=100000",
