@@ -8,6 +8,7 @@
 mod auth;
 mod bootstrap;
 mod cluster;
+mod compactor;
 mod drain;
 mod election;
 mod http;
@@ -19,6 +20,7 @@ mod lock;
 mod machine;
 mod maintenance;
 mod queue;
+mod remover;
 mod restore;
 mod room;
 mod server;
@@ -28,6 +30,7 @@ mod token;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
+pub use compactor::AutoCompaction;
 pub use http::{MetricsText, version_json};
 pub use jwt::{Jwt, TokenOptionError};
 pub use maintenance::API_VERSION;

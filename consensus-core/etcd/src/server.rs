@@ -33,7 +33,8 @@ use tonic::{
 };
 
 use crate::{
-    Jwt, MetricsText, TokenOptionError, auth, lease,
+    AutoCompaction, Jwt, MetricsText, TokenOptionError, auth,
+    compactor, lease,
     machine::{Machine, News},
     room::{self, Room},
     snapshot, status,
@@ -114,6 +115,8 @@ pub struct ServerConfig {
     pub quota_bytes: u64,
     /// Bytes that the file system must have left, or nothing that needs room is taken.
     pub reserve_bytes: u64,
+    /// What is kept when the leader compacts by itself; `None`: it does not.
+    pub auto_compaction: Option<AutoCompaction>,
     /// How clients are recognized.
     pub auth: AuthConfig,
     /// Silence of a client after which it is asked whether it is there.
@@ -136,6 +139,7 @@ impl ServerConfig {
             txn_ops_max: 128,
             quota_bytes: 2 << 30,
             reserve_bytes: 128 << 20,
+            auto_compaction: None,
             auth: AuthConfig::default(),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(20),
@@ -167,6 +171,9 @@ pub enum ServerError {
     /// The member cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// No thread can be started.
+    #[error("starting a thread: {0}")]
+    Thread(#[source] std::io::Error),
     /// gRPC cannot be served.
     #[error("serving clients: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -211,7 +218,7 @@ impl Server {
         let store = Store::open(Arc::clone(&disk)).map_err(|source| ServerError::Store { folder, source })?;
         let news = Arc::new(News::new(&store, config.auth.token_ttl));
         let reader = store.reader();
-        let machine = Machine { home, disk, store, news: Arc::clone(&news) };
+        let machine = Machine::new(home, disk, store, Arc::clone(&news)).map_err(ServerError::Thread)?;
         let (node, questions) = Node::start(config.node.clone(), machine).await?;
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
@@ -235,6 +242,9 @@ impl Server {
         tokio::spawn(lease::answer_peers(server.clone(), questions));
         tokio::spawn(publish(server.clone()));
         tokio::spawn(room::watch(server.clone()));
+        if let Some(keeps) = server.shared.config.auto_compaction {
+            tokio::spawn(compactor::run(server.clone(), keeps));
+        }
         Ok(server)
     }
 

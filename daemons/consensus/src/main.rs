@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clients;
+mod compaction;
 mod flags;
 mod headless;
 mod lock;
