@@ -223,12 +223,13 @@ impl Server {
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);
+        let room = Room::open(&config.data_dir);
         let shared = Shared {
             config,
             node,
             reader,
             news,
-            room: Room::default(),
+            room,
             snapshots: Arc::new(Semaphore::new(snapshot::AT_ONCE)),
             request_timeout,
             hashes: Arc::new(Semaphore::new(auth::HASHES_AT_ONCE)),
