@@ -6,6 +6,7 @@
 //! Deliberately not here: configuration files, signals, exit codes.
 
 mod auth;
+mod authority;
 mod bootstrap;
 mod cluster;
 mod compactor;

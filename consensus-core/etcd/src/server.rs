@@ -25,7 +25,7 @@ use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
 };
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
     Status,
     service::Routes,
@@ -34,6 +34,7 @@ use tonic::{
 
 use crate::{
     AutoCompaction, Jwt, MetricsText, TokenOptionError, auth,
+    authority::Authority,
     compactor, lease,
     machine::{Machine, News},
     room::{self, Room},
@@ -296,7 +297,7 @@ impl Server {
             .max_concurrent_streams(u32::MAX)
             .accept_http1(true)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, async {
+            .serve_with_incoming_shutdown(incoming.map(|io| io.map(Authority::new)), async {
                 tokio::select! {
                     () = shutdown => self.close(),
                     () = self.closing() => {}
