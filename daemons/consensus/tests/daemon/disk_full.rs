@@ -27,7 +27,7 @@ use crate::process::{Cluster, text, wait_until};
 
 const MIB: u64 = 1 << 20;
 const WRITERS: u64 = 4;
-const VALUE_BYTES: usize = 16 << 10;
+const VALUE_BYTES: usize = 64 << 10;
 
 /// A file system of its own.
 struct FileSystem {
@@ -214,7 +214,7 @@ async fn check_all(cluster: &Cluster, acknowledged: &BTreeSet<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn little_room_raises_an_alarm_that_ends_with_it() {
-    let Some(disks) = FileSystem::mount_three(256) else { return };
+    let Some(disks) = FileSystem::mount_three(512) else { return };
     let folders = disks.each_ref().map(FileSystem::path);
     let mut cluster = Cluster::start_in(&folders, &["--disk-reserve-bytes=32MiB"]);
     let load = Load::start(&cluster);
