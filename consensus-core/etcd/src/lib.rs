@@ -6,8 +6,10 @@
 //! Deliberately not here: configuration files, signals, exit codes.
 
 mod auth;
+mod authority;
 mod bootstrap;
 mod cluster;
+mod compactor;
 mod drain;
 mod election;
 mod folder;
@@ -21,6 +23,7 @@ mod machine;
 mod maintenance;
 mod queue;
 pub mod rejoin;
+mod remover;
 mod restore;
 mod room;
 mod server;
@@ -30,6 +33,7 @@ mod token;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
+pub use compactor::AutoCompaction;
 pub use folder::{FolderError, MemberFolder, Owner};
 pub use http::{MetricsText, version_json};
 pub use jwt::{Jwt, TokenOptionError};

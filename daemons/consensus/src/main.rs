@@ -3,6 +3,7 @@
 mod begin;
 mod certificates;
 mod clients;
+mod compaction;
 mod flags;
 mod headless;
 mod lock;

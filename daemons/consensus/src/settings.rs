@@ -45,6 +45,10 @@ pub(crate) struct Settings {
     pub(crate) request_bytes_max: u64,
     pub(crate) txn_ops_max: usize,
     pub(crate) quota_bytes: u64,
+    pub(crate) reserve_bytes: u64,
+    pub(crate) compaction_mode: CompactionMode,
+    /// As in etcd: a number is of hours or of revisions; 0: off.
+    pub(crate) compaction_retention: String,
     pub(crate) auth_token: String,
     pub(crate) auth_token_ttl: Duration,
     pub(crate) bcrypt_cost: u32,
@@ -80,6 +84,13 @@ pub(crate) struct PeerTls {
 pub(crate) enum ClusterState {
     New,
     Existing,
+}
+
+/// What a member that compacts by itself keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompactionMode {
+    Periodic,
+    Revision,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,6 +141,9 @@ impl Default for Settings {
             request_bytes_max: 1536 << 10,
             txn_ops_max: 128,
             quota_bytes: QUOTA_BYTES,
+            reserve_bytes: 128 << 20,
+            compaction_mode: CompactionMode::Periodic,
+            compaction_retention: "0".to_owned(),
             auth_token: "simple".to_owned(),
             auth_token_ttl: Duration::from_secs(300),
             bcrypt_cost: 10,
@@ -254,6 +268,9 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
         |t| size(t).map(|bytes| if bytes == 0 { QUOTA_BYTES } else { bytes }),
         |b: &u64| print_size(*b)
     ),
+    key!("disk_reserve_bytes", SIZE, reserve_bytes, size, |b: &u64| print_size(*b)),
+    key!(word "auto_compaction.mode", "periodic or revision", compaction_mode),
+    key!("auto_compaction.retention", RETENTION, compaction_retention, not_empty, |s: &String| s.clone()),
     key!("auth.token", "simple, or jwt with its options", auth_token, not_empty, |s: &String| s.clone()),
     key!(time "auth.token_ttl", "1s..=24h", (1000, HOUR_MS * 24), auth_token_ttl),
     key!("auth.bcrypt_cost", "4..=31", bcrypt_cost, |t| number(t, 4, 31), |n: &u32| printed(n)),
@@ -269,6 +286,8 @@ const QUOTA_BYTES: u64 = 2 << 30;
 const HOUR_MS: u64 = 3_600_000;
 /// No request may be longer, whatever is set.
 const REQUEST_BYTES_LIMIT: u64 = consensus_core::REQUEST_BYTES_MAX as u64;
+pub(crate) const RETENTION: &str =
+    "0, a time of 100ms..=8760h or a number of hours, or a number of revisions";
 pub(crate) const ALLOW: &str = "DNS names, *.suffix, URIs, URIs ending in /*, or IP addresses";
 
 fn not_empty(text: &str) -> Option<String> {

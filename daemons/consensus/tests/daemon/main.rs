@@ -2,6 +2,7 @@
 
 mod clients;
 mod config;
+mod disk_full;
 mod drain;
 mod observe;
 mod pki;
