@@ -2,6 +2,8 @@
 //! randomness but a seed.
 
 mod guard;
+mod loss;
+mod preference;
 mod snapshot;
 mod split;
 mod work;
@@ -23,7 +25,7 @@ use crate::{
     log::{Log, LogError},
     logger,
     membership::{MemberChange, Membership},
-    message::Message,
+    message::{LEADER_LOST, Message},
     proposal::{self, Request},
     snapshot::SnapshotMetadata,
 };
@@ -41,8 +43,8 @@ pub struct Config {
     pub heartbeat_ticks: usize,
     /// Entries that the state machine has already applied.
     pub applied: u64,
-    /// Members of higher priority are elected if they can be.
-    pub priority: i64,
+    /// A leader hands leadership over to a voter of higher priority that has all of the log, after a while.
+    pub priority: u32,
     /// Entries of one message at most.
     pub entries_per_message_max: usize,
     /// For the election timeouts, and to tell the reads of this run from those of others: another one at each start.
@@ -154,6 +156,8 @@ pub struct Member<D: Disk> {
     ticks: u64,
     /// The tick at which each member was last heard from.
     heard: BTreeMap<u64, u64>,
+    loss: loss::Loss,
+    preference: preference::Preference,
     /// The leader has nothing for this member but a snapshot of at least this index.
     wanted: Option<u64>,
     /// The snapshot that the next step begins with.
@@ -180,7 +184,9 @@ impl<D: Disk> Member<D> {
             max_inflight_msgs: limits::APPENDS_IN_FLIGHT,
             check_quorum: true,
             pre_vote: true,
-            priority: config.priority,
+            // Not raft-rs' own priority: its voters refuse a candidate of lower priority whose log is no longer than theirs,
+            // although it may be newer, and then neither of both can win.
+            priority: 0,
             max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: limits::COMMITTED_BYTES,
             ..RaftConfig::default()
@@ -198,6 +204,8 @@ impl<D: Disk> Member<D> {
             written: None,
             ticks: 0,
             heard: BTreeMap::new(),
+            loss: loss::Loss::default(),
+            preference: preference::Preference::default(),
             wanted: None,
             restoring: None,
         };
@@ -216,6 +224,8 @@ impl<D: Disk> Member<D> {
         self.repeat_snapshots();
         self.raw.tick();
         self.draw_timeout();
+        self.consider_loss();
+        self.prefer();
     }
 
     /// A message of another member.
@@ -223,10 +233,16 @@ impl<D: Disk> Member<D> {
         if message.to() != self.config.id || message.group != self.config.group {
             return Err(StepError::Misrouted { to: message.to(), group: message.group });
         }
+        if message.raw.get_msg_type() == LEADER_LOST {
+            return self.hear_of_loss(&message.raw);
+        }
         let Some(raw) = self.guard(message.raw)? else { return Ok(()) };
         // Only of members: a peer may call itself whatever it likes.
         if self.raw.raft.prs().get(raw.from).is_some() {
             self.heard.insert(raw.from, self.ticks);
+            self.note_sign_of_life(raw.from);
+            self.note_priority(&raw);
+            self.give_way(&raw);
         }
         let raw = self.hold_back(raw);
         let stepped = self.raw.step(raw);
