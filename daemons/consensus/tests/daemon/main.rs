@@ -3,6 +3,7 @@
 mod clients;
 mod config;
 mod drain;
+mod election;
 mod observe;
 mod pki;
 mod pods;
