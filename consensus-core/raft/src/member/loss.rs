@@ -110,15 +110,24 @@ impl<D: Disk> Member<D> {
         }
     }
 
-    /// Somebody asks whether to campaign. Who would vote for it does not campaign meanwhile.
+    /// Somebody asks whether to campaign, and thereby says that the leader is lost. Who would vote for it does not campaign
+    /// meanwhile.
     pub(super) fn give_way(&mut self, message: &eraftpb::Message) {
-        let log = &self.raw.raft.raft_log;
-        if message.get_msg_type() == MessageType::MsgRequestPreVote
-            && message.term > self.raw.raft.term
-            && log.is_up_to_date(message.index, message.log_term)
+        let raft = &self.raw.raft;
+        if message.get_msg_type() != MessageType::MsgRequestPreVote
+            || message.term != raft.term + 1
+            || !raft.prs().conf().voters().contains(message.from)
+            || !raft.raft_log.is_up_to_date(message.index, message.log_term)
         {
-            let until = self.ticks + 2 * self.step_ticks();
-            self.loss.campaign_from = self.loss.campaign_from.map(|from| from.max(until));
+            return;
+        }
+        let until = self.ticks + 2 * self.step_ticks();
+        self.follow_leader();
+        let candidate = (message.log_term, message.index, message.priority, Reverse(message.from));
+        let said = self.loss.said.entry(message.from).or_insert(Said { tick: 0, candidate });
+        said.tick = self.ticks;
+        if self.has_lost_leader() && self.gives_leader_up() {
+            self.loss.campaign_from = self.loss.campaign_from.max(Some(until));
         }
     }
 
@@ -148,18 +157,13 @@ impl<D: Disk> Member<D> {
             self.loss.say_at = now + step;
             self.say_loss();
         }
-        let fresh = self.config.heartbeat_ticks as u64;
-        self.loss.said.retain(|_, said| said.tick + fresh >= now);
-        let agreed = self.loss.said.keys().copied().chain([self.config.id]).collect();
-        if !self.raw.raft.prs().has_quorum(&agreed) {
+        if !self.gives_leader_up() {
             return;
         }
-        // Without a leader, a member does not refuse candidates for being too early.
-        self.raw.raft.leader_id = raft::INVALID_ID;
         let own = self.candidate();
         let better = self.loss.said.values().filter(|said| said.candidate > own).count() as u64;
         // Of whom nothing was heard yet, it is not known whether they are better.
-        let unknown = u64::from(agreed.len() < self.others().len());
+        let unknown = u64::from(self.loss.said.len() + 1 < self.others().len());
         let from = *self.loss.campaign_from.get_or_insert(now);
         if now < from + (better + unknown) * step || self.loss.campaigns == HINTED_CAMPAIGNS_MAX {
             return;
@@ -174,6 +178,19 @@ impl<D: Disk> Member<D> {
             "a quorum has lost the links to the leader: campaigning without waiting for the timer"
         );
         self.campaign();
+    }
+
+    /// Gives the leader up if a quorum has lost it, this member among them.
+    fn gives_leader_up(&mut self) -> bool {
+        let (now, fresh) = (self.ticks, self.config.heartbeat_ticks as u64);
+        self.loss.said.retain(|_, said| said.tick + fresh >= now);
+        let agreed = self.loss.said.keys().copied().chain([self.config.id]).collect();
+        let gives_up = self.raw.raft.prs().has_quorum(&agreed);
+        if gives_up {
+            // Without a leader, a member does not refuse candidates for being too early.
+            self.raw.raft.leader_id = raft::INVALID_ID;
+        }
+        gives_up
     }
 
     fn follow_leader(&mut self) {
@@ -205,7 +222,7 @@ impl<D: Disk> Member<D> {
 
     /// Time for messages to get to others and back, and between the campaigns of those who might all campaign at once.
     fn step_ticks(&self) -> u64 {
-        (self.config.heartbeat_ticks as u64 * 3).div_ceil(10)
+        (self.config.heartbeat_ticks as u64).div_ceil(2)
     }
 
     /// Voters that may still be there: all but the leader that is lost.
