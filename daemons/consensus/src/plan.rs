@@ -147,8 +147,9 @@ fn cluster(settings: &Settings) -> Result<InitialCluster> {
 
 /// A member of the first zone of the list has the highest, one of a zone that is not in it has 0.
 fn priority(settings: &Settings) -> u32 {
-    let mut from_last = settings.preferred_zones.iter().rev().zip(1..);
-    from_last.rfind(|(zone, _)| **zone == settings.zone).map_or(0, |(_, priority)| priority)
+    let zones = &settings.preferred_zones;
+    let place = zones.iter().position(|zone| *zone == settings.zone);
+    place.map_or(0, |place| (zones.len() - place) as u32)
 }
 
 fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> ServerConfig {
