@@ -168,7 +168,7 @@ impl<D: Disk> Member<D> {
         if now < from + (better + unknown) * step || self.loss.campaigns == HINTED_CAMPAIGNS_MAX {
             return;
         }
-        self.loss.campaign_from = Some(now + 2 * step);
+        self.loss.campaign_from = Some(now + step);
         self.loss.campaigns += 1;
         self.loss.campaigns_total += 1;
         let (leader, term) = (self.loss.leader, self.raw.raft.term);

@@ -1,4 +1,4 @@
-//! Which voter should lead: a leader hands leadership over to one of higher priority that has all of the log.
+//! Which voter should lead: a leader hands leadership over to one of higher priority that has almost all of the log.
 //!
 //! Priorities travel with what followers answer to a leader. They change neither who may be elected nor how soon, so one
 //! of high priority that is down or behind is in nobody's way. raft-rs' own priority is not used: see `Member::open`.
@@ -12,6 +12,10 @@ use raft::{
 };
 
 use super::Member;
+use crate::limits::APPENDS_IN_FLIGHT;
+
+/// Entries that a voter may lack and be handed leadership.
+const LAG_MAX: u64 = APPENDS_IN_FLIGHT as u64;
 
 #[derive(Debug, Default)]
 pub(super) struct Preference {
@@ -64,7 +68,7 @@ impl<D: Disk> Member<D> {
         }
     }
 
-    /// The voter of highest priority that is heard from and has everything that is committed, if it is not this leader.
+    /// The voter of highest priority that is heard from and lacks little, if its priority is higher than this leader's.
     fn heir(&self) -> Option<u64> {
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader || raft.lead_transferee.is_some() {
@@ -77,7 +81,9 @@ impl<D: Disk> Member<D> {
         let better = known.filter(|(priority, _)| *priority > i64::from(self.config.priority));
         let ready = better.filter(|(_, id)| {
             let heard = self.heard.get(id).is_some_and(|tick| tick + lately >= now);
-            heard && raft.prs().get(*id).is_some_and(|progress| progress.matched >= raft.raft_log.committed)
+            // It always lacks something while there are writes; raft-rs lets it have all of it first.
+            let needed = raft.raft_log.committed.saturating_sub(LAG_MAX);
+            heard && raft.prs().get(*id).is_some_and(|progress| progress.matched >= needed)
         });
         ready.max_by_key(|(priority, id)| (*priority, Reverse(*id))).map(|(_, id)| id)
     }
