@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub force_new_cluster: bool,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// A leader hands leadership over to a voter of higher priority that has all of the log, after a while.
+    pub priority: u32,
     /// TLS to peers, or `None`: plaintext.
     pub tls: Option<Arc<dwcp_core::TlsConfig>>,
     /// Allows plaintext on other addresses than loopback.
@@ -113,6 +115,7 @@ impl NodeConfig {
             snapshots: Snapshots::default(),
             force_new_cluster: false,
             timing: Timing::default(),
+            priority: 0,
             tls: None,
             allow_plaintext: false,
             entries_per_message_max: 1000,

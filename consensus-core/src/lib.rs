@@ -27,6 +27,7 @@ mod engine;
 mod error;
 mod host;
 mod inbox;
+mod links;
 mod metrics;
 mod node;
 mod peers;

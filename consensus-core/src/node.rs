@@ -133,7 +133,7 @@ impl<R: Send + 'static> Node<R> {
                 election_ticks: ticks(config.timing.election_timeout),
                 heartbeat_ticks: TICKS_PER_HEARTBEAT as usize,
                 applied: machine.applied(),
-                priority: 0,
+                priority: config.priority,
                 entries_per_message_max: config.entries_per_message_max,
                 seed: seed(config.id),
             },
@@ -294,11 +294,14 @@ impl<R: Send + 'static> Node<R> {
         self.repeat_until(|| Input::TransferLeader(to), |leader| leader == to, deadline).await
     }
 
-    /// Hands leadership over to whoever has most of the log, if this member leads, and waits for it, at most `deadline`.
+    /// For a member that is about to end: it is not given leadership any more for its priority, and if it leads, hands that
+    /// over to whoever has most of the log. Waits for it, at most `deadline`.
     pub async fn hand_over(&self, deadline: Duration) {
         let own = self.shared.id;
-        if self.is_leader() {
-            // Whoever stops stops all the same.
+        // Whoever stops stops all the same, whatever comes of this.
+        if !self.is_leader() {
+            let _ = self.push(Input::HandOver);
+        } else {
             let _ = self.repeat_until(|| Input::HandOver, |leader| leader != own, deadline).await;
         }
     }

@@ -150,6 +150,13 @@ fn cluster(settings: &Settings) -> Result<InitialCluster> {
     Ok(cluster)
 }
 
+/// A member of the first zone of the list has the highest, one of a zone that is not in it has 0.
+fn priority(settings: &Settings) -> u32 {
+    let zones = &settings.preferred_zones;
+    let place = zones.iter().position(|zone| *zone == settings.zone);
+    place.map_or(0, |place| (zones.len() - place) as u32)
+}
+
 fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> ServerConfig {
     let log_dir = or(&settings.wal_dir, || data_dir.join("log"));
     let mut node = NodeConfig::new(0, 0, log_dir, listen_peers);
@@ -159,6 +166,7 @@ fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> Ser
     node.snapshots.interval = settings.snapshot_interval;
     node.scrub.interval = settings.scrub_interval;
     node.timing = Timing { heartbeat: settings.heartbeat, election_timeout: settings.election_timeout };
+    node.priority = priority(settings);
     node.allow_plaintext = settings.allow_plaintext;
     node.entries_per_message_max = settings.entries_per_message_max;
     node.sync_writes = settings.sync_writes;
@@ -383,6 +391,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_zones_come_first() {
+        for (zone, preferred, priority) in
+            [("a", "a,b", 2), ("b", "a,b", 1), ("c", "a,b", 0), ("", "a,b", 0), ("", "", 0), ("a", "", 0)]
+        {
+            let plan = planned(&[("consensus.zone", zone), ("consensus.preferred_zones", preferred)]);
+            assert_eq!(plan.unwrap().server.node.priority, priority, "{zone} of {preferred}");
+        }
+    }
+
+    #[test]
     fn settings_arrive_where_they_belong() {
         let plan = planned(&[
             ("data_dir", "/d"),
@@ -398,6 +416,8 @@ mod tests {
             ("initial_cluster_state", "existing"),
             ("consensus.snapshot_entries", "77"),
             ("consensus.entries_per_message_max", "5"),
+            ("consensus.zone", "b"),
+            ("consensus.preferred_zones", "a,b,c"),
             ("advertise_client_urls", "http://h:1,http://h:2"),
             ("listen_client_urls", "http://127.0.0.1:1,http://[::1]:2"),
         ])
@@ -412,6 +432,7 @@ mod tests {
         assert_eq!(plan.server.request_bytes_max, 1 << 20);
         assert_eq!(plan.server.keepalive_interval.as_secs(), 3);
         assert_eq!(plan.server.node.timing.heartbeat.as_millis(), 20);
+        assert_eq!(plan.server.node.priority, 2);
         assert!(!plan.server.node.sync_writes);
         assert_eq!(plan.server.node.snapshots.entries, 77);
         assert_eq!(plan.server.node.entries_per_message_max, 5);

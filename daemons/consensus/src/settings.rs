@@ -37,6 +37,9 @@ pub(crate) struct Settings {
     pub(crate) metrics_allow_plaintext: bool,
     pub(crate) heartbeat: Duration,
     pub(crate) election_timeout: Duration,
+    /// Where this member is, and where the leader should be: the first zones first.
+    pub(crate) zone: String,
+    pub(crate) preferred_zones: Vec<String>,
     pub(crate) snapshot_interval: Duration,
     pub(crate) snapshot_entries: u64,
     pub(crate) scrub_interval: Duration,
@@ -133,6 +136,8 @@ impl Default for Settings {
             metrics_allow_plaintext: false,
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
+            zone: String::new(),
+            preferred_zones: Vec::new(),
             snapshot_interval: Duration::from_secs(3600),
             snapshot_entries: 10_000,
             scrub_interval: Duration::from_secs(24 * 3600),
@@ -235,6 +240,8 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
     key!(bool "metrics.allow_plaintext", metrics_allow_plaintext),
     key!(time "consensus.heartbeat", "10ms..=1m", (10, 60_000), heartbeat),
     key!(time "consensus.election_timeout", "50ms..=10m", (50, 600_000), election_timeout),
+    key!("consensus.zone", "a text, or empty", zone, |t| Some(t.to_owned()), |s: &String| s.clone()),
+    key!(list "consensus.preferred_zones", "zones, any number", preferred_zones),
     key!(time "consensus.snapshot_interval", "1s..=720h", (1000, HOUR_MS * 24 * 30), snapshot_interval),
     key!(
         "consensus.snapshot_entries",
@@ -335,6 +342,8 @@ mod tests {
             ("metrics.listen", "off"),
             ("consensus.heartbeat", "1s"),
             ("consensus.sync_writes", "false"),
+            ("consensus.zone", "b"),
+            ("consensus.preferred_zones", "a,b"),
             ("max_request_bytes", "2 MiB"),
             ("log.level", "debug"),
         ] {

@@ -4,6 +4,7 @@ mod clients;
 mod config;
 mod disk_full;
 mod drain;
+mod election;
 mod observe;
 mod pki;
 mod pods;
