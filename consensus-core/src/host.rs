@@ -22,7 +22,9 @@ use tokio::sync::{mpsc::Receiver, watch};
 use crate::{
     ProposeError, StateMachineError,
     apply::Task,
+    clock::Clock,
     inbox::{self, Desk, Input, Waiter},
+    lease::SharedLease,
     metrics::Metrics,
 };
 
@@ -58,6 +60,8 @@ pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) disk: Arc<D>,
     pub(crate) desk: Arc<Desk<R>>,
     pub(crate) outbox: O,
+    pub(crate) clock: Clock,
+    pub(crate) lease: Arc<SharedLease>,
     pub(crate) to_apply: mpsc::SyncSender<Task>,
     pub(crate) applied: Arc<AtomicU64>,
     pub(crate) status: watch::Sender<Status>,
@@ -204,6 +208,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         self.do_work()?;
         self.shorten_log()?;
         self.hand_on(None)?;
+        self.share_lease();
         if self.removed {
             return Err(End::Removed);
         }
@@ -224,7 +229,10 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         match input {
             Input::Tick => {
                 self.ticks += 1;
-                self.member.tick();
+                if self.lease.take_used() {
+                    self.member.lease_used();
+                }
+                self.member.tick(self.clock.now());
                 while self.proposed.front().is_some_and(|(_, id)| !self.desk.requests.has(*id)) {
                     self.proposed.pop_front();
                 }
@@ -235,7 +243,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             }
             Input::Message(message) => {
                 let from = message.from();
-                if let Err(error) = self.member.step(message) {
+                if let Err(error) = self.member.step(message, self.clock.now()) {
                     tracing::debug!(from, %error, "message refused");
                 }
             }
@@ -319,7 +327,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         let number = self.next_read;
         self.next_read += 1;
         self.asked_as.insert(number, first);
-        self.member.read_index(number);
+        self.member.read_index(number, self.clock.now());
     }
 
     /// A question may get lost on its way, or find a leader that is none any more. The first answer to any of the numbers
@@ -346,8 +354,14 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         }
     }
 
+    /// Before anything leaves, or is applied, that the member has said.
+    fn share_lease(&self) {
+        self.lease.share(self.member.lease_end(), self.member.status().commit);
+    }
+
     fn do_work(&mut self) -> Result<(), End> {
         while let Some(mut work) = self.member.work() {
+            self.share_lease();
             let nothing_to_write = work.batch.is_empty();
             if nothing_to_write && work.restored.is_none() {
                 // Whoever waits for what is committed comes before whoever is to be told of it.
@@ -361,6 +375,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             }
             lost.extend(self.outbox.send(work.messages_after));
             let messages = self.member.written();
+            self.share_lease();
             self.send(messages);
             if let Some(metadata) = work.restored {
                 self.take_over(metadata)?;
@@ -495,6 +510,7 @@ impl<D: Disk, R, O> Host<D, R, O> {
 /// However it ends, nobody waits for it, and nobody takes it for a leader.
 impl<D: Disk, R, O> Drop for Host<D, R, O> {
     fn drop(&mut self) {
+        self.lease.share(None, 0);
         // A statement of its own: what is borrowed must be given back before it is written.
         let last = self.status.borrow().clone();
         self.publish(Status { role: Role::Follower, leader: None, ..last });

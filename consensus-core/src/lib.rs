@@ -22,22 +22,25 @@
 //! Deliberately not here: gRPC, configuration files, signals, what requests mean.
 
 mod apply;
+mod clock;
 mod config;
 mod engine;
 mod error;
 mod host;
 mod inbox;
+mod lease;
 mod links;
 mod metrics;
 mod node;
 mod peers;
+mod readers;
 mod scrub;
 #[doc(hidden)]
 pub mod sim;
 mod snapshot;
 mod state_machine;
 
-pub use config::{NodeConfig, Scrub, Snapshots, Start, Timing};
+pub use config::{NodeConfig, Reads, Scrub, Snapshots, Start, Timing};
 pub use consensus_raft::{
     BOOTSTRAP_INDEX, MemberChange, MemberInfo, Membership, Role, Status, limits::REQUEST_BYTES_MAX,
     proposal::Request,

@@ -24,10 +24,12 @@ use tokio::{
 };
 
 use crate::{
-    NodeConfig, ProposeError, Start, StartError, StateCopy, StateMachine, StateMachineError, apply,
+    NodeConfig, ProposeError, Reads, Start, StartError, StateCopy, StateMachine, StateMachineError, apply,
+    clock::Clock,
     engine::{Engine, catch_up_with_log},
     host::Compaction,
     inbox::{Desk, INBOX, Input},
+    lease::{LeaseRead, LeaseReads},
     metrics::{self, Metrics},
     peers::{Network, PeerLines},
     scrub::{self, Damage, Scrubber},
@@ -69,6 +71,7 @@ struct Shared<R> {
     id: u64,
     inbox: mpsc::Sender<Input>,
     desk: Arc<Desk<R>>,
+    reads: LeaseReads,
     next: AtomicU64,
     status: watch::Receiver<Status>,
     membership: watch::Receiver<Membership>,
@@ -132,6 +135,8 @@ impl<R: Send + 'static> Node<R> {
                 id: config.id,
                 election_ticks: ticks(config.timing.election_timeout),
                 heartbeat_ticks: TICKS_PER_HEARTBEAT as usize,
+                election_timeout: config.timing.election_timeout,
+                leases: config.reads == Reads::Lease,
                 applied: machine.applied(),
                 priority: config.priority,
                 entries_per_message_max: config.entries_per_message_max,
@@ -155,8 +160,9 @@ impl<R: Send + 'static> Node<R> {
         let scrubber = Scrubber::new(config.scrub, Arc::clone(&disk), machine.scrubbed(), inbox.downgrade());
         let damage = Arc::clone(&scrubber.damage);
         let (scrub, orders) = scrub::orders();
-        let Engine { host, applier, tasks, jobs } =
-            Engine::new(member, disk, machine, outbox, membership_sender, compaction);
+        let clock = Clock::of_machine();
+        let Engine { host, applier, reads, tasks, jobs } =
+            Engine::new(member, disk, machine, outbox, membership_sender, compaction, clock);
         let (desk, status, metrics) = (Arc::clone(&host.desk), host.status.subscribe(), host.metrics.clone());
         let fetcher = Fetcher {
             network: Arc::clone(&network),
@@ -182,6 +188,7 @@ impl<R: Send + 'static> Node<R> {
             id: config.id,
             inbox,
             desk,
+            reads,
             // Numbers of requests differ from those of the run before, whose requests may still be committed.
             next: AtomicU64::new(seed(config.id)),
             status,
@@ -283,8 +290,15 @@ impl<R: Send + 'static> Node<R> {
 
     /// Waits until this member has applied everything that was acknowledged before the call.
     pub async fn read_index(&self, deadline: Duration) -> Result<(), ProposeError> {
-        let (sender, answer) = oneshot::channel();
-        self.push(Input::Read(sender))?;
+        let answer = match self.shared.reads.begin() {
+            LeaseRead::Ready => return Ok(()),
+            LeaseRead::Waits(answer) => answer,
+            LeaseRead::Asks => {
+                let (sender, answer) = oneshot::channel();
+                self.push(Input::Read(sender))?;
+                answer
+            }
+        };
         wait(answer, deadline).await
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use consensus_core::{Job, Request, ScrubError, Scrubbed, StateMachine, StateMachineError};
 use consensus_rocks::{Home, Kind, Place, RocksDisk, Slice};
-use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError, TokenChange};
+use consensus_store::{Hub, LeaseChange, Lessor, Reader, Response, Store, StoreError, TokenChange};
 use tokio::sync::watch;
 
 use crate::{remover::Remover, token::Tokens, watch::Target};

@@ -127,7 +127,7 @@ mod tests {
         let own = ["http://peer:1".to_owned()];
         let of = |id, name| {
             let members = BTreeMap::from([(id, member(&own[0], name)), (2, member("http://peer:2", "b"))]);
-            Membership { members, ..Membership::default() }
+            Membership::of_voters(members)
         };
         assert_eq!(successor(&of(1, "a"), &own, 1), None, "itself");
         assert_eq!(successor(&of(1, ""), &own, 1), None, "itself, before it began");
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn the_advice_can_be_copied() {
         let members = BTreeMap::from([(1, member("http://peer:1", "a")), (2, member("http://peer:2", "b"))]);
-        let membership = Membership { members, ..Membership::default() };
+        let membership = Membership::of_voters(members);
         let advice = |old| advice(&["http://peer:1".to_owned()], Some(&membership), old);
         let command = "novacron member rejoin --peer-urls http://peer:1 --endpoints http://client:2`";
         assert!(advice(Some(1)).contains(command), "{}", advice(Some(1)));

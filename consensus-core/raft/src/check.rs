@@ -67,9 +67,8 @@ mod tests {
         let entries = (2..).zip(terms).map(|(index, term)| Entry { index, term: *term, ..Entry::default() });
         let mut batch = Batch::default();
         log.append(entries.collect(), &mut batch);
-        let mut state = log.hard_state.clone();
-        state.term = 9;
-        log.set_hard_state(state, &mut batch);
+        log.hard_state.term = 9;
+        log.save_hard_state(&mut batch);
         disk.write(batch, Durability::Synced).unwrap();
         (disk, log)
     }
@@ -127,10 +126,9 @@ mod tests {
     #[test]
     fn a_log_of_terms_that_the_member_never_heard_of_is_refused() {
         let (disk, mut log) = disk(&[1, 2, 9]);
-        let mut state = log.hard_state.clone();
-        state.term = 8;
+        log.hard_state.term = 8;
         let mut batch = Batch::default();
-        log.set_hard_state(state, &mut batch);
+        log.save_hard_state(&mut batch);
         disk.write(batch, Durability::Synced).unwrap();
         assert!(matches!(Log::open(disk, 1), Err(LogError::Disorder { index: 4, term: 9, before: 8, .. })));
     }

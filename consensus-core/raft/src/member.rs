@@ -2,8 +2,10 @@
 //! randomness but a seed.
 
 mod guard;
+mod lease;
 mod loss;
 mod preference;
+mod promise;
 mod snapshot;
 mod split;
 mod work;
@@ -12,11 +14,14 @@ use std::{
     collections::{BTreeMap, VecDeque},
     mem,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use consensus_disk::{Batch, Disk};
-use raft::{Config as RaftConfig, RawNode, StateRole, eraftpb};
+use lease::{Lease, RENEWALS};
+use promise::Promise;
+use raft::{Config as RaftConfig, RawNode, ReadOnlyOption, StateRole, eraftpb};
 
 pub use work::{Committed, MembershipApplied, Read, Work};
 
@@ -42,6 +47,10 @@ pub struct Config {
     pub election_ticks: usize,
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
+    /// The election timeout by the clock, for promises; the same on all members.
+    pub election_timeout: Duration,
+    /// As a leader, it answers reads from a lease where it can.
+    pub leases: bool,
     /// Entries that the state machine has already applied.
     pub applied: u64,
     /// A leader hands leadership over to a voter of higher priority that has all of the log, after a while.
@@ -162,6 +171,10 @@ pub struct Member<D: Disk> {
     commit_unsaved: bool,
     written: Option<raft::Ready>,
     ticks: u64,
+    /// What the clock said last.
+    now: Duration,
+    lease: Lease,
+    promise: Promise,
     /// The tick at which each member was last heard from.
     heard: BTreeMap<u64, u64>,
     loss: loss::Loss,
@@ -201,6 +214,7 @@ impl<D: Disk> Member<D> {
         };
         let settings = |error: raft::Error| OpenError::Settings { group, text: error.to_string() };
         raft.validate().map_err(settings)?;
+        let promise = Promise::of_start(log.hard_state.term);
         let raw = RawNode::new(&raft, log, &logger::logger()).map_err(settings)?;
         let mut member = Self {
             random: config.seed,
@@ -211,6 +225,9 @@ impl<D: Disk> Member<D> {
             commit_unsaved: false,
             written: None,
             ticks: 0,
+            now: Duration::ZERO,
+            lease: Lease::default(),
+            promise,
             heard: BTreeMap::new(),
             loss: loss::Loss::default(),
             preference: preference::Preference::default(),
@@ -226,23 +243,45 @@ impl<D: Disk> Member<D> {
         self.config.id
     }
 
-    /// Time passes: to be called at even intervals.
-    pub fn tick(&mut self) {
+    /// Time passes: to be called at even intervals. `now` is the time of a clock that goes on whatever happens to the process,
+    /// since any moment.
+    pub fn tick(&mut self, now: Duration) {
+        self.look_at_clock(now);
         self.ticks += 1;
         self.repeat_snapshots();
+        self.hold_campaign();
         self.raw.tick();
         self.draw_timeout();
         self.consider_loss();
         self.prefer();
+        self.renew_lease();
     }
 
-    /// A message of another member.
-    pub fn step(&mut self, message: Message) -> Result<(), StepError> {
+    /// A message of another member. The clock is to be looked at after the message has come: a promise is counted from `now`.
+    pub fn step(&mut self, message: Message, now: Duration) -> Result<(), StepError> {
+        self.look_at_clock(now);
         let Some(raw) = self.admit(message)? else { return Ok(()) };
         let raw = self.hold_back(raw);
-        let stepped = self.raw.step(raw);
+        self.promise(&raw);
+        let stepped = match raw.get_msg_type() {
+            eraftpb::MessageType::MsgReadIndex => self.step_read(raw),
+            _ => self.raw.step(raw),
+        };
         self.draw_timeout();
         stepped.map_err(|error| StepError::Dropped(error.to_string()))
+    }
+
+    /// A read that a follower passes on. With a lease, raft-rs is told to answer this one at once; its own kind of lease is not
+    /// used, which trusts ticks.
+    fn step_read(&mut self, message: eraftpb::Message) -> raft::Result<()> {
+        if self.lease_end().is_some_and(|end| self.now < end) {
+            self.raw.raft.read_only.option = ReadOnlyOption::LeaseBased;
+        }
+        let stepped = self.raw.step(message);
+        self.raw.raft.read_only.option = ReadOnlyOption::Safe;
+        self.lease_used();
+        self.renew_lease();
+        stepped
     }
 
     /// What raft-rs may see of a message; `None`: nothing.
@@ -371,14 +410,12 @@ impl<D: Disk> Member<D> {
     }
 
     /// Asks for an index to read at. The answer, with the same number, comes in [`Work::reads`], perhaps twice, or never:
-    /// whoever asks asks again after a while, with another number. A number is not used again.
-    pub fn read_index(&mut self, number: u64) {
-        self.raw.read_index(self.read_context(number));
-    }
-
-    /// raft-rs tells reads apart by these bytes alone, whoever asked, in whichever run.
-    fn read_context(&self, number: u64) -> Vec<u8> {
-        [self.config.id, self.config.seed, number].map(u64::to_le_bytes).concat()
+    /// whoever asks asks again after a while, with another number. A number is not used again, and below 2^63.
+    pub fn read_index(&mut self, number: u64, now: Duration) {
+        assert!(number < RENEWALS, "a host's number");
+        self.look_at_clock(now);
+        self.lease_used();
+        self.begin_round(number);
     }
 
     /// The state machine has applied entries up to this one.
@@ -407,11 +444,17 @@ impl<D: Disk> Member<D> {
     pub fn transfer_leader(&mut self, to: u64) {
         if self.raw.raft.state == StateRole::Leader {
             self.raw.transfer_leader(to);
+            if self.raw.raft.lead_transferee.is_some() {
+                self.give_up_lease();
+            }
         }
     }
 
-    /// Campaigns at once, without waiting for the election timeout.
+    /// Campaigns at once, without waiting for the election timeout, unless it has promised not to.
     pub fn campaign(&mut self) {
+        if self.has_promised() {
+            return;
+        }
         // Refused only while a membership change is committed and not applied: the timeout comes anyway.
         let _ = self.raw.campaign();
         self.draw_timeout();

@@ -18,7 +18,7 @@ use novacron_settings::{MetricsSettings, Sources};
 use crate::{
     certificates::Certificates,
     compaction, headless,
-    settings::{ClusterState, METRICS, RETENTION, Settings},
+    settings::{ClusterState, METRICS, RETENTION, Reads, Settings},
     tls::{self, ClientFiles},
 };
 
@@ -167,6 +167,10 @@ fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> Ser
     node.scrub.interval = settings.scrub_interval;
     node.timing = Timing { heartbeat: settings.heartbeat, election_timeout: settings.election_timeout };
     node.priority = priority(settings);
+    node.reads = match settings.reads {
+        Reads::Confirmed => consensus_core::Reads::Confirmed,
+        Reads::Lease => consensus_core::Reads::Lease,
+    };
     node.allow_plaintext = settings.allow_plaintext;
     node.entries_per_message_max = settings.entries_per_message_max;
     node.sync_writes = settings.sync_writes;

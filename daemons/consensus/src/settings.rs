@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     /// Where this member is, and where the leader should be: the first zones first.
     pub(crate) zone: String,
     pub(crate) preferred_zones: Vec<String>,
+    pub(crate) reads: Reads,
     pub(crate) snapshot_interval: Duration,
     pub(crate) snapshot_entries: u64,
     pub(crate) scrub_interval: Duration,
@@ -96,6 +97,14 @@ pub(crate) enum CompactionMode {
     Revision,
 }
 
+/// How a leader answers linearizable reads: after a round to a quorum, or from a lease, which rests on clocks
+/// (`consensus_core::Reads`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reads {
+    Confirmed,
+    Lease,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
@@ -138,6 +147,7 @@ impl Default for Settings {
             election_timeout: Duration::from_secs(1),
             zone: String::new(),
             preferred_zones: Vec::new(),
+            reads: Reads::Confirmed,
             snapshot_interval: Duration::from_secs(3600),
             snapshot_entries: 10_000,
             scrub_interval: Duration::from_secs(24 * 3600),
@@ -242,6 +252,7 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
     key!(time "consensus.election_timeout", "50ms..=10m", (50, 600_000), election_timeout),
     key!("consensus.zone", "a text, or empty", zone, |t| Some(t.to_owned()), |s: &String| s.clone()),
     key!(list "consensus.preferred_zones", "zones, any number", preferred_zones),
+    key!(word "consensus.reads", "confirmed or lease", reads),
     key!(time "consensus.snapshot_interval", "1s..=720h", (1000, HOUR_MS * 24 * 30), snapshot_interval),
     key!(
         "consensus.snapshot_entries",
@@ -341,6 +352,7 @@ mod tests {
             ("peer_tls.allow", "*.example,b"),
             ("metrics.listen", "off"),
             ("consensus.heartbeat", "1s"),
+            ("consensus.reads", "lease"),
             ("consensus.sync_writes", "false"),
             ("consensus.zone", "b"),
             ("consensus.preferred_zones", "a,b"),
@@ -366,6 +378,7 @@ mod tests {
             ("replicas", "1", "65"),
             ("consensus.heartbeat", "10ms", "9ms"),
             ("consensus.election_timeout", "10m", "11m"),
+            ("consensus.reads", "lease", "stale"),
             ("max_request_bytes", "1 MiB", "1 GiB"),
             ("quota_backend_bytes", "0", "-1"),
             ("max_txn_ops", "1", "0"),

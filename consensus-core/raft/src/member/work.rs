@@ -8,7 +8,11 @@ use raft::{
     eraftpb::{self, EntryType},
 };
 
-use super::{Member, skip, split};
+use super::{
+    Member,
+    lease::{Context, RENEWALS},
+    skip, split,
+};
 use crate::{
     membership::{MemberChange, Membership},
     message::Message,
@@ -140,9 +144,16 @@ impl<D: Disk> Member<D> {
         self.address(light.take_messages())
     }
 
-    fn read(&self, state: &raft::ReadState) -> Option<Read> {
-        let number = u64::from_le_bytes(*state.request_ctx.last_chunk()?);
-        (state.request_ctx == self.read_context(number)).then_some(Read { number, index: state.index })
+    /// The answer to a question of this member's, in this run.
+    fn read(&mut self, state: &raft::ReadState) -> Option<Read> {
+        let context = Context::decode(&state.request_ctx)?;
+        if (context.id, context.seed) != (self.config.id, self.config.seed) {
+            return None;
+        }
+        if context.promise.is_some() {
+            self.confirm_round(context.number);
+        }
+        (context.number < RENEWALS).then_some(Read { number: context.number, index: state.index })
     }
 
     fn address(&self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
@@ -193,7 +204,10 @@ impl<D: Disk> Member<D> {
         let conf = match conf_change.filter(|_| sensible) {
             None => None,
             Some(conf_change) => match self.raw.apply_conf_change(&conf_change) {
-                Ok(conf) => Some(conf),
+                Ok(conf) => {
+                    self.forget_rounds();
+                    Some(conf)
+                }
                 Err(error) => {
                     tracing::error!(index = entry.index, %error, "a membership change is not possible");
                     return None;

@@ -9,4 +9,5 @@ mod observe;
 mod pki;
 mod pods;
 mod process;
+mod reads;
 mod tls;
