@@ -36,6 +36,7 @@ pub struct Settings {
     pub id: u64,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
+    pub priority: u32,
     pub entries_per_message_max: usize,
     /// Another one at each start.
     pub seed: u64,
@@ -81,7 +82,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
             election_ticks: settings.election_ticks,
             heartbeat_ticks: settings.heartbeat_ticks,
             applied: machine.applied(),
-            priority: 0,
+            priority: settings.priority,
             entries_per_message_max: settings.entries_per_message_max,
             seed: settings.seed,
         };
@@ -110,6 +111,16 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
     /// A message of another member.
     pub fn message(&self, message: Message) {
         self.push(Input::Message(message));
+    }
+
+    /// All links with a member were reset, and it refuses others.
+    pub fn links_lost(&self, id: u64) {
+        self.push(Input::LinksLost(id));
+    }
+
+    /// There is a link with a member again.
+    pub fn links_made(&self, id: u64) {
+        self.push(Input::LinksMade(id));
     }
 
     /// As [`Node::propose`](crate::Node::propose). `id` is used once.
@@ -194,6 +205,11 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
     /// What this member knows of the group, as of its last turn.
     pub fn status(&self) -> Status {
         self.engine.host.status.borrow().clone()
+    }
+
+    /// Elections that it began because the links of a leader were reset, since its start.
+    pub fn hinted_elections(&self) -> u64 {
+        self.engine.host.member.hinted_elections()
     }
 
     /// Who the members are, as of its last turn.

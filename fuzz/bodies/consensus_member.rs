@@ -83,7 +83,9 @@ impl Host {
             14 => self.acknowledge(input),
             15 => {
                 let payload = Bytes::copy_from_slice(input.bytes(20));
-                let _ = self.member.propose(&mut VecDeque::from([Request { origin: OWN, id: 1, payload }]));
+                let _ = self
+                    .member
+                    .propose(&mut VecDeque::from([Request { origin: OWN, id: 1, payload }]), &mut Vec::new());
             }
             16 => drop(self.member.propose_member_change(&member_change(input), (OWN, 1))),
             17 => {
@@ -92,7 +94,11 @@ impl Host {
             }
             18 => self.member.campaign(),
             19 => self.member.transfer_leader(1 + input.below(5) as u64),
-            20 => self.member.unreachable(1 + input.below(5) as u64),
+            20 => {
+                let id = 1 + input.below(5) as u64;
+                self.member.unreachable(id);
+                self.member.links_lost(id);
+            }
             21 => self.compact(input),
             22 => self.restore(input),
             _ => self.crash(input),

@@ -2,17 +2,20 @@
 //! randomness but a seed.
 
 mod guard;
+mod loss;
+mod preference;
 mod snapshot;
 mod split;
 mod work;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem,
     sync::Arc,
 };
 
 use bytes::Bytes;
-use consensus_disk::Disk;
+use consensus_disk::{Batch, Disk};
 use raft::{Config as RaftConfig, RawNode, StateRole, eraftpb};
 
 pub use work::{Committed, MembershipApplied, Read, Work};
@@ -23,7 +26,7 @@ use crate::{
     log::{Log, LogError},
     logger,
     membership::{MemberChange, Membership},
-    message::Message,
+    message::{LEADER_LOST, Message},
     proposal::{self, Request},
     snapshot::SnapshotMetadata,
 };
@@ -41,8 +44,8 @@ pub struct Config {
     pub heartbeat_ticks: usize,
     /// Entries that the state machine has already applied.
     pub applied: u64,
-    /// Members of higher priority are elected if they can be.
-    pub priority: i64,
+    /// A leader hands leadership over to a voter of higher priority that has all of the log, after a while.
+    pub priority: u32,
     /// Entries of one message at most.
     pub entries_per_message_max: usize,
     /// For the election timeouts, and to tell the reads of this run from those of others: another one at each start.
@@ -70,6 +73,13 @@ pub enum OpenError {
         /// What is wrong with them.
         text: String,
     },
+}
+
+impl OpenError {
+    /// Whether what was written is lost.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Log(error) if error.is_damage())
+    }
 }
 
 /// A proposal or a read that was not taken.
@@ -148,12 +158,14 @@ pub struct Member<D: Disk> {
     random: u64,
     timeout_for: (u64, StateRole),
     committed: Vec<eraftpb::Entry>,
-    /// The commit index has grown without a word of raft-rs that it should be saved.
+    /// The commit index has grown, and is not saved.
     commit_unsaved: bool,
     written: Option<raft::Ready>,
     ticks: u64,
     /// The tick at which each member was last heard from.
     heard: BTreeMap<u64, u64>,
+    loss: loss::Loss,
+    preference: preference::Preference,
     /// The leader has nothing for this member but a snapshot of at least this index.
     wanted: Option<u64>,
     /// The snapshot that the next step begins with.
@@ -180,7 +192,9 @@ impl<D: Disk> Member<D> {
             max_inflight_msgs: limits::APPENDS_IN_FLIGHT,
             check_quorum: true,
             pre_vote: true,
-            priority: config.priority,
+            // Not raft-rs' own priority: its voters refuse a candidate of lower priority whose log is no longer than theirs,
+            // although it may be newer, and then neither of both can win.
+            priority: 0,
             max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: limits::COMMITTED_BYTES,
             ..RaftConfig::default()
@@ -198,6 +212,8 @@ impl<D: Disk> Member<D> {
             written: None,
             ticks: 0,
             heard: BTreeMap::new(),
+            loss: loss::Loss::default(),
+            preference: preference::Preference::default(),
             wanted: None,
             restoring: None,
         };
@@ -216,33 +232,83 @@ impl<D: Disk> Member<D> {
         self.repeat_snapshots();
         self.raw.tick();
         self.draw_timeout();
+        self.consider_loss();
+        self.prefer();
     }
 
     /// A message of another member.
     pub fn step(&mut self, message: Message) -> Result<(), StepError> {
-        if message.to() != self.config.id || message.group != self.config.group {
-            return Err(StepError::Misrouted { to: message.to(), group: message.group });
-        }
-        let Some(raw) = self.guard(message.raw)? else { return Ok(()) };
-        // Only of members: a peer may call itself whatever it likes.
-        if self.raw.raft.prs().get(raw.from).is_some() {
-            self.heard.insert(raw.from, self.ticks);
-        }
+        let Some(raw) = self.admit(message)? else { return Ok(()) };
         let raw = self.hold_back(raw);
         let stepped = self.raw.step(raw);
         self.draw_timeout();
         stepped.map_err(|error| StepError::Dropped(error.to_string()))
     }
 
-    /// Asks for requests to be committed. Takes from the front what is on its way; the rest stays on an error.
-    pub fn propose(&mut self, requests: &mut VecDeque<Request>) -> Result<(), ProposeError> {
-        while !requests.is_empty() {
-            self.may_propose()?;
-            let (data, count) = proposal::encode_some(&*requests);
-            self.propose_entry(eraftpb::EntryType::EntryNormal, data, Bytes::new())?;
-            requests.drain(..count);
+    /// What raft-rs may see of a message; `None`: nothing.
+    fn admit(&mut self, message: Message) -> Result<Option<eraftpb::Message>, StepError> {
+        if message.to() != self.config.id || message.group != self.config.group {
+            return Err(StepError::Misrouted { to: message.to(), group: message.group });
         }
+        if message.raw.get_msg_type() == LEADER_LOST {
+            self.hear_of_loss(&message.raw)?;
+            return Ok(None);
+        }
+        let admitted = self.guard(message.raw)?;
+        // Only of members: a peer may call itself whatever it likes.
+        if let Some(raw) = &admitted
+            && self.raw.raft.prs().get(raw.from).is_some()
+        {
+            self.heard.insert(raw.from, self.ticks);
+            self.note_sign_of_life(raw.from);
+            self.note_priority(raw);
+            self.give_way(raw);
+        }
+        Ok(admitted)
+    }
+
+    /// Asks for requests to be committed, those that other members passed on as well. Takes from the front what is on its way; the
+    /// rest stays on an error. What was passed on and cannot be done is dropped.
+    pub fn propose(
+        &mut self,
+        requests: &mut VecDeque<Request>,
+        passed_on: &mut Vec<Message>,
+    ) -> Result<(), ProposeError> {
+        if self.raw.raft.state != StateRole::Leader {
+            passed_on.clear();
+            while !requests.is_empty() {
+                self.may_propose()?;
+                let (data, count) = proposal::encode_some(&*requests);
+                self.propose_entries(vec![normal_entry(data)])?;
+                requests.drain(..count);
+            }
+            return Ok(());
+        }
+        // All at once, so that each follower gets one message.
+        let mut entries: Vec<eraftpb::Entry> =
+            passed_on.drain(..).filter_map(|message| self.passed_on(message)).flatten().collect();
+        let mut taken = 0;
+        while taken < requests.len() {
+            let (data, count) = proposal::encode_some(requests.iter().skip(taken));
+            entries.push(normal_entry(data));
+            taken += count;
+        }
+        if !entries.is_empty() {
+            self.propose_entries(entries)?;
+        }
+        requests.clear();
         Ok(())
+    }
+
+    /// The entries of a message that carries requests.
+    fn passed_on(&mut self, message: Message) -> Option<Vec<eraftpb::Entry>> {
+        match self.admit(message) {
+            Ok(raw) => Some(raw?.take_entries().into()),
+            Err(error) => {
+                tracing::debug!(%error, "requests that were passed on are refused");
+                None
+            }
+        }
     }
 
     /// Asks for a change of the membership. `request` is (origin, id) as in [`Request`].
@@ -254,11 +320,16 @@ impl<D: Disk> Member<D> {
         self.may_propose()?;
         let context = change.encode(request);
         match change.conf_change() {
-            None => self.propose_entry(eraftpb::EntryType::EntryNormal, Bytes::new(), context),
+            None => {
+                let entry = eraftpb::Entry { context, ..eraftpb::Entry::default() };
+                self.propose_entries(vec![entry])
+            }
             Some(_) if self.raw.raft.has_pending_conf() => Err(ProposeError::ChangePending),
             Some(conf_change) => {
                 let data = crate::conf_change::encode(&conf_change);
-                self.propose_entry(eraftpb::EntryType::EntryConfChangeV2, data, context)
+                let mut entry = eraftpb::Entry { data, context, ..eraftpb::Entry::default() };
+                entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+                self.propose_entries(vec![entry])
             }
         }
     }
@@ -270,23 +341,33 @@ impl<D: Disk> Member<D> {
         }
     }
 
-    fn propose_entry(
-        &mut self,
-        kind: eraftpb::EntryType,
-        data: Bytes,
-        context: Bytes,
-    ) -> Result<(), ProposeError> {
-        let mut entry = eraftpb::Entry::default();
-        entry.set_entry_type(kind);
-        (entry.data, entry.context) = (data, context);
+    fn propose_entries(&mut self, entries: Vec<eraftpb::Entry>) -> Result<(), ProposeError> {
         let mut message = eraftpb::Message::default();
         message.set_msg_type(eraftpb::MessageType::MsgPropose);
         message.from = self.config.id;
-        message.set_entries(vec![entry].into());
+        message.set_entries(entries.into());
         self.raw.raft.step(message).map_err(|_| match self.raw.raft.state {
             StateRole::Leader if self.raw.raft.lead_transferee.is_none() => ProposeError::Busy,
             _ => ProposeError::NoLeader,
         })
+    }
+
+    /// Whether it leads, and a majority does not have all of its entries.
+    pub fn has_uncommitted(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.state == StateRole::Leader && raft.raft_log.committed < raft.raft_log.last_index()
+    }
+
+    /// Until it is told otherwise, a leader tells its followers what is committed only with the entries that come next.
+    pub fn commit_with_entries(&mut self, yes: bool) {
+        self.raw.skip_bcast_commit(yes);
+    }
+
+    /// A leader tells its followers what is committed.
+    pub fn tell_commit(&mut self) {
+        if self.raw.raft.state == StateRole::Leader {
+            self.raw.raft.bcast_append();
+        }
     }
 
     /// Asks for an index to read at. The answer, with the same number, comes in [`Work::reads`], perhaps twice, or never:
@@ -305,6 +386,16 @@ impl<D: Disk> Member<D> {
         if index > self.raw.raft.raft_log.applied {
             self.raw.advance_apply_to(index);
         }
+    }
+
+    /// What is committed goes to the disk with the entries that come next. This is to be written if none come; `None`: it is
+    /// written already. Nothing depends on it but what a member knows before it hears of a leader.
+    pub fn save_commit(&mut self) -> Option<Batch> {
+        let mut batch = Batch::default();
+        if mem::take(&mut self.commit_unsaved) {
+            self.raw.store().save_hard_state(&mut batch);
+        }
+        (!batch.is_empty()).then_some(batch)
     }
 
     /// A message to this member was not sent.
@@ -382,6 +473,10 @@ impl<D: Disk> Member<D> {
         let drawn = (z ^ (z >> 31)) as usize % self.config.election_ticks;
         raft.set_randomized_election_timeout(self.config.election_ticks + drawn);
     }
+}
+
+fn normal_entry(data: Bytes) -> eraftpb::Entry {
+    eraftpb::Entry { data, ..eraftpb::Entry::default() }
 }
 
 fn log_begin<D: Disk>(log: &Log<D>) -> u64 {

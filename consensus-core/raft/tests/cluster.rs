@@ -309,7 +309,7 @@ impl World {
                 let payload = Bytes::from(self.next_request.to_le_bytes().to_vec());
                 let request = Request { origin: n as u64 + 1, id: self.next_request, payload };
                 let member = self.members[n].as_mut().unwrap();
-                let _ = member.propose(&mut VecDeque::from([request]));
+                let _ = member.propose(&mut VecDeque::from([request]), &mut Vec::new());
             }
             if self.random.one_in(10) {
                 // Members number their reads alike.

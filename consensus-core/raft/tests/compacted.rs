@@ -80,7 +80,7 @@ fn entries_that_the_log_has_forgotten_are_acknowledged_when_they_come_again() {
     assert_eq!(pair.members[&1].status().role, Role::Leader);
     for id in 0..10 {
         let request = Request { origin: 1, id, payload: Bytes::from_static(b"request") };
-        pair.members.get_mut(&1).unwrap().propose(&mut VecDeque::from([request])).unwrap();
+        pair.members.get_mut(&1).unwrap().propose(&mut VecDeque::from([request]), &mut Vec::new()).unwrap();
         pair.talk();
     }
     pair.members.get_mut(&1).unwrap().tick();

@@ -21,8 +21,6 @@ use crate::{
     random::Random,
 };
 
-const ELECTION_TICKS: usize = 10;
-const HEARTBEAT_TICKS: usize = 2;
 /// Turns after which the applier has to do what waits: its queue has a bound at which the host waits for it.
 const TURNS_BEHIND_MAX: u64 = 8;
 
@@ -109,8 +107,9 @@ impl Computer {
             Machine::open(Arc::clone(&self.files), self.mistake).map_err(|error| self.stopped(error))?;
         let settings = Settings {
             id: self.id,
-            election_ticks: ELECTION_TICKS,
-            heartbeat_ticks: HEARTBEAT_TICKS,
+            election_ticks: plan.election_ticks,
+            heartbeat_ticks: plan.heartbeat_ticks,
+            priority: u32::from(plan.preferred == Some(self.id)),
             entries_per_message_max: plan.entries_per_message_max,
             seed: random.next(),
             snapshot_entries: plan.snapshot_entries,

@@ -96,11 +96,9 @@ impl<D: Disk> Member<D> {
             .hs()
             .is_some_and(|state| (state.term, state.vote) != (log.hard_state.term, log.hard_state.vote));
         if let Some(state) = ready.hs() {
-            log.set_hard_state(state.clone(), &mut batch);
-        } else if self.commit_unsaved && !batch.is_empty() {
-            log.save_hard_state(&mut batch);
+            log.hard_state = state.clone();
+            self.commit_unsaved = true;
         }
-        self.commit_unsaved &= batch.is_empty();
         let mut entries = mem::take(&mut self.committed);
         entries.extend(ready.take_committed_entries());
         let mut work = Work {
@@ -118,6 +116,10 @@ impl<D: Disk> Member<D> {
         for entry in entries {
             let committed = self.commit(entry, &mut work);
             work.committed.push(committed);
+        }
+        if new_term || self.commit_unsaved && !work.batch.is_empty() {
+            self.raw.store().save_hard_state(&mut work.batch);
+            self.commit_unsaved = false;
         }
         self.written = Some(ready);
         Some(work)
@@ -146,7 +148,7 @@ impl<D: Disk> Member<D> {
     fn address(&self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
         let messages =
             messages.into_iter().flat_map(|raw| split::split(raw, self.config.entries_per_message_max));
-        messages.map(|raw| Message { group: self.config.group, raw }).collect()
+        messages.map(|raw| Message { group: self.config.group, raw: self.with_priority(raw) }).collect()
     }
 
     fn commit(&mut self, mut entry: eraftpb::Entry, work: &mut Work) -> Committed {
