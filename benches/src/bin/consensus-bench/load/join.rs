@@ -32,6 +32,7 @@ const QUOTA: &str = "--quota-backend-bytes=8589934592";
 /// Small beside the entries of the state, so that these are in no log any more and a new member needs a copy.
 const SNAPSHOT_ENTRIES: &str = "--snapshot-count=500";
 const POLL: Duration = Duration::from_millis(10);
+const ADDED_WITHIN: Duration = Duration::from_secs(30);
 /// For the new member to have it all.
 const PATIENCE: Duration = Duration::from_secs(900);
 const BLOCK_BYTES: usize = 1 << 20;
@@ -50,8 +51,7 @@ pub(crate) async fn measure(sizes: &Sizes, contender: &Contender) -> Result<Vec<
     let before = clients.finish().await?;
 
     let (joiner, url) = cluster.prepare()?;
-    let add = MemberAddRequest { peer_ur_ls: vec![url], is_learner: true };
-    ClusterClient::new(channel(&leader[0])?).member_add(add).await?;
+    add_learner(&leader[0], &url).await?;
     let clients = Clients::start(&leader, Operation::Put, WRITERS).await?;
     let start = Instant::now();
     cluster.join(joiner)?;
@@ -75,6 +75,20 @@ pub(crate) async fn measure(sizes: &Sizes, contender: &Contender) -> Result<Vec<
         name: format!("{mib:.0} MiB, {WRITERS} clients put"),
         figures: figures.map(|(figure, value)| (figure, vec![value])).to_vec(),
     }])
+}
+
+/// Asks again while it is refused: etcd takes no member before its own have been connected for five seconds.
+async fn add_learner(leader: &str, url: &str) -> Result<()> {
+    let mut client = ClusterClient::new(channel(leader)?);
+    let until = Instant::now() + ADDED_WITHIN;
+    loop {
+        let add = MemberAddRequest { peer_ur_ls: vec![url.to_owned()], is_learner: true };
+        match client.member_add(add).await {
+            Ok(_) => return Ok(()),
+            Err(refused) if Instant::now() > until => return Err(refused).context("no member is added"),
+            Err(_) => sleep(POLL).await,
+        }
+    }
 }
 
 /// How long the disk takes for a file of this size, in seconds.
