@@ -156,11 +156,10 @@ impl Side {
     /// Has the first member lead.
     fn lead(&self) {
         let id = self.names.iter().find(|(_, name)| name == "MEMBER0").unwrap().0.clone();
-        for n in 0..3 {
-            self.ctl(&self.client(n), &["move-leader", &id]);
-        }
         let until = Instant::now() + PATIENCE;
         loop {
+            // Only the leader does it, and it may just have changed.
+            (0..3).for_each(|n| drop(self.ctl(&self.client(n), &["move-leader", &id])));
             let status = &self.json(&self.client(0), &["endpoint", "status"])[0]["Status"];
             if status["leader"] == status["header"]["member_id"] {
                 return;

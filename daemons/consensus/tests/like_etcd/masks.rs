@@ -127,7 +127,12 @@ fn took(output: &[u8]) -> String {
 /// Sorted, whether they are lines, the lines of `-w fields` or lists in JSON.
 fn order(output: &[u8]) -> String {
     let output = text(output);
-    if let Ok(mut json) = serde_json::from_str::<serde_json::Value>(&output) {
+    // Names in the place of numbers are no JSON.
+    let quoted = ["MEMBER", "CLUSTER", "ALONE_CLUSTER"]
+        .into_iter()
+        .fold(output.clone(), |text, name| text.replace(&format!(":{name}"), &format!(":\"{name}")));
+    let quoted = quoted.replace("_DECIMAL", "\"");
+    if let Ok(mut json) = serde_json::from_str::<serde_json::Value>(&quoted) {
         let lists = match &mut json {
             serde_json::Value::Array(all) => vec![all],
             json => json.get_mut("members").and_then(|members| members.as_array_mut()).into_iter().collect(),
