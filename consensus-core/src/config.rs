@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub force_new_cluster: bool,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// A leader hands leadership over to a voter of higher priority that has all of the log, after a while.
+    pub priority: u32,
     /// How it answers linearizable reads while it leads.
     pub reads: Reads,
     /// TLS to peers, or `None`: plaintext.
@@ -38,6 +40,24 @@ pub struct NodeConfig {
     pub entries_per_message_max: usize,
     /// False: writes of the log are not synced, and a power cut loses what was acknowledged.
     pub sync_writes: bool,
+    /// When everything that is stored is read, to find what has rotted.
+    pub scrub: Scrub,
+}
+
+/// When everything that is stored is read, to find what has rotted. The first time is right after the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scrub {
+    /// From the end of one time to the next.
+    pub interval: Duration,
+    /// Bytes a second that are read at most.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Scrub {
+    /// Once a day; slowly enough that nothing else feels it.
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(24 * 3600), bytes_per_second: 16 << 20 }
+    }
 }
 
 /// How a member without a log begins.
@@ -109,11 +129,13 @@ impl NodeConfig {
             snapshots: Snapshots::default(),
             force_new_cluster: false,
             timing: Timing::default(),
+            priority: 0,
             reads: Reads::default(),
             tls: None,
             allow_plaintext: false,
             entries_per_message_max: 1000,
             sync_writes: true,
+            scrub: Scrub::default(),
         }
     }
 }

@@ -213,6 +213,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             return Err(End::Removed);
         }
         self.publish(self.member.status());
+        self.metrics.elections_hinted(self.member.hinted_elections());
         let wanted = self.member.snapshot_wanted();
         if wanted.is_none()
             && let Some((_, folder)) = self.fetched.take()
@@ -247,10 +248,13 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
                 }
             }
             Input::Unreachable(id) => self.member.unreachable(id),
+            Input::LinksLost(id) => self.member.links_lost(id),
+            Input::LinksMade(id) => self.member.links_made(id),
             Input::Change(change, id) => self.change(change, id, self.ticks + CHANGE_WAIT_TICKS),
             Input::Read(waiter) => self.reads.push(waiter),
             Input::TransferLeader(to) => self.member.transfer_leader(to),
             Input::HandOver => {
+                self.member.decline_leadership();
                 if let Some(to) = self.member.most_caught_up() {
                     self.member.transfer_leader(to);
                 }

@@ -24,13 +24,17 @@ pub(crate) enum Input {
     Message(Message),
     /// A message to this member was not sent.
     Unreachable(u64),
+    /// All links with a member were reset, and it refuses others.
+    LinksLost(u64),
+    /// There is a link with it again.
+    LinksMade(u64),
     Propose(Request),
     /// Requests have waited long enough for those before them.
     Release,
     Change(MemberChange, u64),
     Read(Waiter<()>),
     TransferLeader(u64),
-    /// Leadership goes to whoever has most of the log.
+    /// Leadership goes to whoever has most of the log, and comes back on request only: this member is about to end.
     HandOver,
     /// The state machine survives a crash up to this index; `None`: it could not be saved now.
     Saved(Option<u64>),

@@ -39,12 +39,19 @@ pub fn describe() {
     describe_gauge!("consensus_proposals_pending", "Requests of this member that are not answered yet.");
     describe_counter!("consensus_leader_changes_total", "Leaders that this member has seen come.");
     describe_counter!(
+        "consensus_hinted_elections_total",
+        "Elections that this member began because the leader's links were reset, before the election timeout."
+    );
+    describe_counter!(
         "consensus_snapshot_total",
         "Times that this member has saved its state, so that its log can get shorter."
     );
-    for name in ["consensus_leader_changes_total", "consensus_snapshot_total"] {
+    for name in
+        ["consensus_leader_changes_total", "consensus_hinted_elections_total", "consensus_snapshot_total"]
+    {
         counter!(name).increment(0);
     }
+    crate::scrub::describe();
 }
 
 /// What the threads of a member record.
@@ -54,6 +61,7 @@ pub(crate) struct Metrics {
     apply: Histogram,
     fsync: Histogram,
     leader_changes: Counter,
+    hinted_elections: Counter,
     snapshots: Counter,
 }
 
@@ -64,6 +72,7 @@ impl Metrics {
             apply: histogram!("consensus_apply_duration_seconds"),
             fsync: histogram!("consensus_fsync_duration_seconds"),
             leader_changes: counter!("consensus_leader_changes_total"),
+            hinted_elections: counter!("consensus_hinted_elections_total"),
             snapshots: counter!("consensus_snapshot_total"),
         }
     }
@@ -90,6 +99,11 @@ impl Metrics {
         if index.is_some() {
             self.snapshots.increment(1);
         }
+    }
+
+    /// So often this member has campaigned since its start because a leader's links were reset.
+    pub(crate) fn elections_hinted(&self, since_start: u64) {
+        self.hinted_elections.absolute(since_start);
     }
 
     /// This member knows another leader than before.

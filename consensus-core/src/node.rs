@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -32,6 +32,7 @@ use crate::{
     lease::{LeaseRead, LeaseReads},
     metrics::{self, Metrics},
     peers::{Network, PeerLines},
+    scrub::{self, Damage, Scrubber},
     snapshot::{self, Fetcher},
 };
 
@@ -79,6 +80,9 @@ struct Shared<R> {
     election_timeout: Duration,
     metrics: Metrics,
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
+    /// To the scrub thread, which ends without it.
+    scrub: std::sync::Mutex<Option<std::sync::mpsc::SyncSender<scrub::Order>>>,
+    damage: Arc<OnceLock<Damage>>,
 }
 
 impl<R> Clone for Node<R> {
@@ -134,7 +138,7 @@ impl<R: Send + 'static> Node<R> {
                 election_timeout: config.timing.election_timeout,
                 leases: config.reads == Reads::Lease,
                 applied: machine.applied(),
-                priority: 0,
+                priority: config.priority,
                 entries_per_message_max: config.entries_per_message_max,
                 seed: seed(config.id),
             },
@@ -153,6 +157,9 @@ impl<R: Send + 'static> Node<R> {
             ticks(config.snapshots.interval) as u64,
             inbox.downgrade(),
         );
+        let scrubber = Scrubber::new(config.scrub, Arc::clone(&disk), machine.scrubbed(), inbox.downgrade());
+        let damage = Arc::clone(&scrubber.damage);
+        let (scrub, orders) = scrub::orders();
         let clock = Clock::of_machine();
         let Engine { host, applier, reads, tasks, jobs } =
             Engine::new(member, disk, machine, outbox, membership_sender, compaction, clock);
@@ -170,6 +177,7 @@ impl<R: Send + 'static> Node<R> {
             thread::Builder::new().name("snapshot".to_owned()).spawn(move || apply::run_jobs(&jobs))?,
             thread::Builder::new().name("apply".to_owned()).spawn(move || applier.run(&tasks))?,
             thread::Builder::new().name("raft".to_owned()).spawn(move || host.run(inputs))?,
+            thread::Builder::new().name("scrub".to_owned()).spawn(move || scrubber.run(&orders))?,
         ];
         let waiting = Arc::downgrade(&desk);
         let pending = move || waiting.upgrade().map(|desk| desk.requests.len());
@@ -190,6 +198,8 @@ impl<R: Send + 'static> Node<R> {
             election_timeout: config.timing.election_timeout,
             metrics,
             threads: std::sync::Mutex::new(threads),
+            scrub: std::sync::Mutex::new(Some(scrub)),
+            damage,
         };
         Ok((Self { shared: Arc::new(shared) }, asked))
     }
@@ -298,11 +308,14 @@ impl<R: Send + 'static> Node<R> {
         self.repeat_until(|| Input::TransferLeader(to), |leader| leader == to, deadline).await
     }
 
-    /// Hands leadership over to whoever has most of the log, if this member leads, and waits for it, at most `deadline`.
+    /// For a member that is about to end: it is not given leadership any more for its priority, and if it leads, hands that
+    /// over to whoever has most of the log. Waits for it, at most `deadline`.
     pub async fn hand_over(&self, deadline: Duration) {
         let own = self.shared.id;
-        if self.is_leader() {
-            // Whoever stops stops all the same.
+        // Whoever stops stops all the same, whatever comes of this.
+        if !self.is_leader() {
+            let _ = self.push(Input::HandOver);
+        } else {
             let _ = self.repeat_until(|| Input::HandOver, |leader| leader != own, deadline).await;
         }
     }
@@ -342,6 +355,21 @@ impl<R: Send + 'static> Node<R> {
         while membership.changed().await.is_ok() {}
     }
 
+    /// Why it has stopped, if that is because its disk has lost what was written. It can only come back as a new member.
+    pub fn damage(&self) -> Option<Damage> {
+        self.shared.damage.get().cloned()
+    }
+
+    /// Reads everything that is stored, as slowly as [`NodeConfig::scrub`] says, and says whether it is whole. `None`: the
+    /// member has stopped, or was asked too often. If it is damaged, the member stops.
+    pub async fn scrub(&self) -> Option<Result<(), Damage>> {
+        let (order, outcome) = oneshot::channel();
+        let orders = self.shared.scrub.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        orders.try_send(order).ok()?;
+        drop(orders);
+        outcome.await.ok()
+    }
+
     /// Up to where each member has the log, as far as this member knows because it leads; otherwise nothing.
     pub async fn matched(&self) -> Result<BTreeMap<u64, u64>, ProposeError> {
         let (sender, answer) = oneshot::channel();
@@ -367,6 +395,7 @@ impl<R: Send + 'static> Node<R> {
     /// Stops the member, and returns when its threads have ended and its disks are closed.
     pub async fn stop(&self) {
         let _ = self.shared.inbox.send(Input::Stop).await;
+        drop(self.shared.scrub.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(
             &mut *self.shared.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
         );
@@ -420,10 +449,11 @@ fn open_log(config: &NodeConfig) -> Result<RocksDisk, StartError> {
 
 /// Whose log is in a folder: cluster and member. `None`: there is no log.
 pub fn log_owner(log_dir: &Path) -> Result<Option<(u64, u64)>, StartError> {
-    if !log_dir.join("CURRENT").exists() {
+    if !RocksDisk::is_there(log_dir)? {
         return Ok(None);
     }
-    let disk = RocksDisk::open(log_dir, Kind::Log, SPACES)?;
+    // What is damaged is refused before anything is changed.
+    let disk = RocksDisk::open_to_read(log_dir, Kind::Log, SPACES)?;
     Ok(owner(&disk)?)
 }
 

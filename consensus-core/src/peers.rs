@@ -30,7 +30,14 @@ use tokio::{
     sync::{Notify, mpsc, watch},
 };
 
-use crate::{NodeConfig, StartError, host::Outbox, inbox::Input, node::PeerQuestion, snapshot::Outgoing};
+use crate::{
+    NodeConfig, StartError,
+    host::Outbox,
+    inbox::Input,
+    links::{Dials, Links},
+    node::PeerQuestion,
+    snapshot::Outgoing,
+};
 
 /// Encoded entries that wait for one peer; with more, messages to it are lost.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
@@ -144,6 +151,7 @@ pub(crate) struct Network {
     runtime: tokio::runtime::Handle,
     /// Connections to peers, for questions.
     connections: std::sync::Mutex<HashMap<u64, Connection>>,
+    links: Arc<Links>,
     /// Connections that members have made, to answer those that are not known here.
     callers: Mutex<HashMap<u64, Connection>>,
 }
@@ -163,6 +171,7 @@ impl Network {
         let endpoint = Endpoint::listen(config.listen, listening).await?;
         let bulk = Endpoint::client(fetching)?;
         let rate = config.snapshots.bytes_per_second;
+        let links = Links::new(inbox.clone(), config.timing.heartbeat);
         let network = Arc::new(Self {
             bulk,
             outgoing: Arc::new(Outgoing::new(&config.snapshot_dir, inbox.clone(), rate)),
@@ -174,6 +183,7 @@ impl Network {
             questions,
             runtime: tokio::runtime::Handle::current(),
             connections: std::sync::Mutex::default(),
+            links: Arc::new(links),
             callers: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&network).accept());
@@ -210,6 +220,10 @@ impl Network {
             match Caller::parse(&connection.peer().node_id) {
                 Some(Caller::Member(cluster, from)) if cluster == self.cluster => {
                     self.remember_caller(from, connection.clone());
+                    if self.membership.borrow().members.contains_key(&from) {
+                        let reach = connection.watch_reach();
+                        tokio::spawn(Arc::clone(&self.links).follow(from, reach, Dials::Peer));
+                    }
                     tokio::spawn(Arc::clone(&self).receive_messages(connection.clone(), from));
                     tokio::spawn(Arc::clone(&self).receive_streams(connection, from));
                 }
@@ -372,6 +386,7 @@ impl Network {
         let mut pause = RECONNECT;
         loop {
             let Some(connection) = self.connect(&self.endpoint, id, &info).await else {
+                self.links.refused(id).await;
                 if self.inbox.send(Input::Unreachable(id)).await.is_err() {
                     return;
                 }
@@ -381,6 +396,7 @@ impl Network {
             };
             let connected = tokio::time::Instant::now();
             self.connections().insert(id, connection.clone());
+            tokio::spawn(Arc::clone(&self.links).follow(id, connection.watch_reach(), Dials::Own));
             tracing::debug!(peer = format!("{id:x}"), "connected");
             if let Ok((stream, _)) = connection.open_stream().await {
                 let open = OpenLine { messages: connection.messages(), stream, backlog: BytesMut::new() };

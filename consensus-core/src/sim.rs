@@ -38,6 +38,7 @@ pub struct Settings {
     pub id: u64,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
+    pub priority: u32,
     pub election_timeout: Duration,
     pub leases: bool,
     pub clock: Clock,
@@ -88,7 +89,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
             election_timeout: settings.election_timeout,
             leases: settings.leases,
             applied: machine.applied(),
-            priority: 0,
+            priority: settings.priority,
             entries_per_message_max: settings.entries_per_message_max,
             seed: settings.seed,
         };
@@ -117,6 +118,16 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
     /// A message of another member.
     pub fn message(&self, message: Message) {
         self.push(Input::Message(message));
+    }
+
+    /// All links with a member were reset, and it refuses others.
+    pub fn links_lost(&self, id: u64) {
+        self.push(Input::LinksLost(id));
+    }
+
+    /// There is a link with a member again.
+    pub fn links_made(&self, id: u64) {
+        self.push(Input::LinksMade(id));
     }
 
     /// As [`Node::propose`](crate::Node::propose). `id` is used once.
@@ -210,6 +221,11 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
     /// What this member knows of the group, as of its last turn.
     pub fn status(&self) -> Status {
         self.engine.host.status.borrow().clone()
+    }
+
+    /// Elections that it began because the links of a leader were reset, since its start.
+    pub fn hinted_elections(&self) -> u64 {
+        self.engine.host.member.hinted_elections()
     }
 
     /// Until when it reads from a lease, as of its last turn.

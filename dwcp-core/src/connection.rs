@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use dwcp_proto::{CloseCode, conn::OpenError};
+use tokio::sync::watch;
 
 use crate::{
-    ConnectionError, ConnectionStats, Messages, RecvStream, SendStream, shared::Shared, stream::stream_pair,
+    ConnectionError, ConnectionStats, Messages, Reach, RecvStream, SendStream, shared::Shared,
+    stream::stream_pair,
 };
 
 /// A connection of 1..N links. Cheap to clone; closed when the last clone and all of its streams are dropped.
@@ -131,6 +133,11 @@ impl Connection {
     #[doc(hidden)]
     pub fn retire_link(&self, id: u32) {
         self.shared().retire_link(id);
+    }
+
+    /// Whether the peer is within reach, for whoever waits for a change. Does not keep the connection open.
+    pub fn watch_reach(&self) -> watch::Receiver<Reach> {
+        self.shared().reach.subscribe()
     }
 
     /// Waits until the connection has ended, and says why.

@@ -96,6 +96,8 @@ impl Dialer {
                 tracing::debug!(link, %error, "a link could not be made");
                 if is_unknown_connection(&error) {
                     self.shared.peer_forgot();
+                } else {
+                    self.shared.dial_failed();
                 }
             }
         }

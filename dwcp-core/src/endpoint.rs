@@ -25,7 +25,7 @@ use tracing::{Instrument, Span};
 
 use crate::{
     BindError, CompressionAlgorithm, ConfigError, ConnectError, Connection, ConnectionSnapshot,
-    EndpointConfig, PeerInfo, TlsConfig,
+    EndpointConfig, PeerInfo, Reach, TlsConfig,
     accept::{Acceptor, CONNECTIONS_WAITING_MAX},
     adapt::{self, CongestionControl},
     buffers::BufferPool,
@@ -352,6 +352,9 @@ impl EndpointCore {
             let added = state.core.link_added(now, id);
             if added {
                 state.links.push(Arc::clone(&link));
+                shared
+                    .reach
+                    .send_if_modified(|reach| std::mem::replace(reach, Reach::Linked) != Reach::Linked);
                 state.divide_pacing();
             }
             added

@@ -32,6 +32,7 @@ mod metrics;
 mod monitor;
 mod pacing;
 mod peer_label;
+mod reach;
 mod reader;
 #[doc(hidden)]
 pub mod sample_data;
@@ -54,6 +55,7 @@ pub use endpoint::Endpoint;
 pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
 pub use message::{IncomingMessage, Messages, Priority, Responder};
 pub use metrics::{count_integrity_failure, describe as describe_metrics};
+pub use reach::Reach;
 pub use security::TlsConfig;
 pub use stats::{ConnectionSnapshot, ConnectionStats, LinkStats};
 pub use stream::{RecvStream, SendStream};

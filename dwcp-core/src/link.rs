@@ -342,7 +342,7 @@ impl Link {
                 }
                 Err(error) => {
                     drop(writer);
-                    return shared.link_failed(self, &error);
+                    return shared.socket_failed(self, &error);
                 }
             }
         }
@@ -376,7 +376,7 @@ impl Link {
                 tokio::select! {
                     ready = self.socket.writable() => {
                         if let Err(error) = ready {
-                            return shared.link_failed(self, &error);
+                            return shared.socket_failed(self, &error);
                         }
                     }
                     () = self.died.notified() => return,
@@ -393,7 +393,7 @@ impl Link {
             tokio::select! {
                 ready = self.socket.readable() => {
                     if let Err(error) = ready {
-                        return shared.link_failed(self, &error);
+                        return shared.socket_failed(self, &error);
                     }
                 }
                 () = self.died.notified() => return,
@@ -442,7 +442,7 @@ impl Link {
         let Reading { reader, frames, broken } = reading;
         let result = if *broken { reader.discard(read) } else { reader.read(read, frames) };
         match result {
-            Ok(0) => shared.link_failed(self, &"the peer closed it"),
+            Ok(0) => shared.link_cut(self),
             Ok(count) => {
                 self.wire_received.fetch_add(count as u64, Ordering::Relaxed);
                 if frames.is_empty() {

@@ -21,13 +21,13 @@ use dwcp_proto::{
     frame::FrameHeader,
 };
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, oneshot, watch},
     time::Instant,
 };
 use tracing::Span;
 
 use crate::{
-    CloseReason, ConnectionError, PeerInfo, TransportConfig,
+    CloseReason, ConnectionError, PeerInfo, Reach, TransportConfig,
     adapt::CongestionControl,
     busy_poll::BusyPoll,
     compressor::Compressor,
@@ -101,6 +101,7 @@ pub(crate) struct Shared {
     /// Wakes whoever makes links (the client's dialer).
     pub(crate) links_changed: Notify,
     pub(crate) closed: Notify,
+    pub(crate) reach: watch::Sender<Reach>,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) resumes: AtomicU64,
@@ -161,6 +162,7 @@ impl Shared {
             timer: Notify::new(),
             links_changed: Notify::new(),
             closed: Notify::new(),
+            reach: watch::Sender::new(Reach::Linked),
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
@@ -287,11 +289,26 @@ impl Shared {
         if security::is_altered(error) {
             metrics::count_integrity_failure();
         }
-        self.link_failed(link, error);
+        self.socket_failed(link, error);
+    }
+
+    /// A link's socket has failed.
+    pub(crate) fn socket_failed(&self, link: &Link, error: &io::Error) {
+        self.lose_link(link, error, Reach::after(error.kind()));
     }
 
     /// A link is dead; the connection goes on without it.
     pub(crate) fn link_failed(&self, link: &Link, error: &dyn std::fmt::Display) {
+        self.lose_link(link, error, Reach::Silent);
+    }
+
+    /// The peer has closed a link without a word.
+    pub(crate) fn link_cut(&self, link: &Link) {
+        self.lose_link(link, &"the peer closed it", Reach::Reset);
+    }
+
+    /// `reach`: what follows if it was the last one.
+    fn lose_link(&self, link: &Link, error: &dyn std::fmt::Display, reach: Reach) {
         if link.is_dead() {
             return;
         }
@@ -302,6 +319,26 @@ impl Shared {
             }
             state.core.link_lost(now, link.id);
             self.remove_link(state, link.id);
+            self.without_links(state, reach);
+        });
+    }
+
+    /// If no link is left, the peer is out of reach.
+    fn without_links(&self, state: &State, reach: Reach) {
+        if state.links.is_empty() && state.core.closed().is_none() {
+            self.reach.send_replace(reach);
+        }
+    }
+
+    /// An attempt to make a link has failed.
+    pub(crate) fn dial_failed(&self) {
+        let _state = self.lock(); // no link comes meanwhile
+        self.reach.send_if_modified(|reach| {
+            let news = *reach == Reach::Reset;
+            if news {
+                *reach = Reach::Refused;
+            }
+            news
         });
     }
 
@@ -381,6 +418,7 @@ impl Shared {
                 Event::LinkLost(id) => {
                     self.resumes.fetch_add(1, Ordering::Relaxed);
                     self.remove_link(state, id);
+                    self.without_links(state, Reach::Silent);
                 }
                 Event::AllLinksLost => self.links_changed.notify_one(),
                 Event::LinksWanted(count) => {
@@ -411,6 +449,8 @@ impl Shared {
         self.links_changed.notify_one();
         self.timer.notify_one();
         self.closed.notify_waiters();
+        let by_peer = matches!(state.core.closed(), Some(Closed::Peer(..)));
+        self.reach.send_replace(if by_peer { Reach::ClosedByPeer } else { Reach::Ended });
         for link in &state.links {
             link.kick();
         }

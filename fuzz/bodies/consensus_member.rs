@@ -101,7 +101,11 @@ impl Host {
             }
             18 => self.member.campaign(),
             19 => self.member.transfer_leader(1 + input.below(5) as u64),
-            20 => self.member.unreachable(1 + input.below(5) as u64),
+            20 => {
+                let id = 1 + input.below(5) as u64;
+                self.member.unreachable(id);
+                self.member.links_lost(id);
+            }
             21 => self.compact(input),
             22 => self.restore(input),
             _ => self.crash(input),

@@ -34,6 +34,7 @@
 //!
 //! Deliberately not here: the network, the state machine, threads, and time.
 
+mod check;
 pub mod codec;
 mod conf_change;
 #[doc(hidden)]
@@ -47,6 +48,7 @@ mod message;
 pub mod proposal;
 mod snapshot;
 
+pub use check::LogCheck;
 pub use log::{LOG, LogError, STATE, bootstrap, force_new_group, join};
 pub use member::{
     Committed, Config, Member, MembershipApplied, OpenError, ProposeError, Read, Role, Status, StepError,

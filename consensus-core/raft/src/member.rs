@@ -3,6 +3,8 @@
 
 mod guard;
 mod lease;
+mod loss;
+mod preference;
 mod promise;
 mod snapshot;
 mod split;
@@ -29,7 +31,7 @@ use crate::{
     log::{Log, LogError},
     logger,
     membership::{MemberChange, Membership},
-    message::Message,
+    message::{LEADER_LOST, Message},
     proposal::{self, Request},
     snapshot::SnapshotMetadata,
 };
@@ -51,8 +53,8 @@ pub struct Config {
     pub leases: bool,
     /// Entries that the state machine has already applied.
     pub applied: u64,
-    /// Members of higher priority are elected if they can be.
-    pub priority: i64,
+    /// A leader hands leadership over to a voter of higher priority that has all of the log, after a while.
+    pub priority: u32,
     /// Entries of one message at most.
     pub entries_per_message_max: usize,
     /// For the election timeouts, and to tell the reads of this run from those of others: another one at each start.
@@ -80,6 +82,13 @@ pub enum OpenError {
         /// What is wrong with them.
         text: String,
     },
+}
+
+impl OpenError {
+    /// Whether what was written is lost.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Log(error) if error.is_damage())
+    }
 }
 
 /// A proposal or a read that was not taken.
@@ -168,6 +177,8 @@ pub struct Member<D: Disk> {
     promise: Promise,
     /// The tick at which each member was last heard from.
     heard: BTreeMap<u64, u64>,
+    loss: loss::Loss,
+    preference: preference::Preference,
     /// The leader has nothing for this member but a snapshot of at least this index.
     wanted: Option<u64>,
     /// The snapshot that the next step begins with.
@@ -194,7 +205,9 @@ impl<D: Disk> Member<D> {
             max_inflight_msgs: limits::APPENDS_IN_FLIGHT,
             check_quorum: true,
             pre_vote: true,
-            priority: config.priority,
+            // Not raft-rs' own priority: its voters refuse a candidate of lower priority whose log is no longer than theirs,
+            // although it may be newer, and then neither of both can win.
+            priority: 0,
             max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: limits::COMMITTED_BYTES,
             ..RaftConfig::default()
@@ -216,6 +229,8 @@ impl<D: Disk> Member<D> {
             lease: Lease::default(),
             promise,
             heard: BTreeMap::new(),
+            loss: loss::Loss::default(),
+            preference: preference::Preference::default(),
             wanted: None,
             restoring: None,
         };
@@ -237,6 +252,8 @@ impl<D: Disk> Member<D> {
         self.hold_campaign();
         self.raw.tick();
         self.draw_timeout();
+        self.consider_loss();
+        self.prefer();
         self.renew_lease();
     }
 
@@ -272,12 +289,19 @@ impl<D: Disk> Member<D> {
         if message.to() != self.config.id || message.group != self.config.group {
             return Err(StepError::Misrouted { to: message.to(), group: message.group });
         }
+        if message.raw.get_msg_type() == LEADER_LOST {
+            self.hear_of_loss(&message.raw)?;
+            return Ok(None);
+        }
         let admitted = self.guard(message.raw)?;
         // Only of members: a peer may call itself whatever it likes.
         if let Some(raw) = &admitted
             && self.raw.raft.prs().get(raw.from).is_some()
         {
             self.heard.insert(raw.from, self.ticks);
+            self.note_sign_of_life(raw.from);
+            self.note_priority(raw);
+            self.give_way(raw);
         }
         Ok(admitted)
     }

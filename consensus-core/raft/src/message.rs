@@ -32,8 +32,12 @@ pub enum Class {
     Snapshot,
 }
 
+/// A voter has lost the links to the leader of its term; `log_term` and `index` say where its log ends. For
+/// raft-rs this type is local and means something else: it never gets to see these.
+pub(crate) const LEADER_LOST: MessageType = MessageType::MsgUnreachable;
+
 /// The types that travel, by their number on the wire. Local ones are missing on purpose.
-const TYPES: [(u8, MessageType); 13] = [
+const TYPES: [(u8, MessageType); 14] = [
     (1, MessageType::MsgPropose),
     (2, MessageType::MsgAppend),
     (3, MessageType::MsgAppendResponse),
@@ -47,6 +51,7 @@ const TYPES: [(u8, MessageType); 13] = [
     (11, MessageType::MsgReadIndexResp),
     (12, MessageType::MsgRequestPreVote),
     (13, MessageType::MsgRequestPreVoteResponse),
+    (14, LEADER_LOST),
 ];
 
 impl Message {

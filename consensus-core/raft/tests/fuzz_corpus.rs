@@ -171,6 +171,7 @@ fn conversation() -> Vec<Vec<u8>> {
             30 => pair[0].0.tick(Duration::ZERO),
             31 => pair[0].0.tick(Duration::ZERO),
             40 => pair[0].0.transfer_leader(2),
+            50 => pair[0].0.links_lost(2),
             _ => {}
         }
         let mut messages = Vec::new();
@@ -190,12 +191,13 @@ fn conversation() -> Vec<Vec<u8>> {
             }
         }
     }
-    assert!(said.len() >= 10, "types of messages: {:?}", said.keys());
+    assert!(said.len() >= 11, "types of messages: {:?}", said.keys());
     said.into_values().collect()
 }
 
 /// Operations of the body by their numbers: 9 works, 13 wins an election, 14 is acknowledged, 15 proposes, 16 changes the
-/// membership, 17 reads, 19 hands leadership over, 21 compacts, 22 restores, 23 crashes; below 8 a peer says something.
+/// membership, 17 reads, 19 hands leadership over, 20 loses the links with a member, 21 compacts, 22 restores, 23 crashes;
+/// below 8 a peer says something.
 fn member_seeds() -> Vec<Vec<u8>> {
     let (elect, work, acknowledge): (&[u8], &[u8], &[u8]) = (&[13], &[9, 0], &[14, 0]);
     let propose: &[u8] = &[15, 2, b'h', b'i'];

@@ -201,7 +201,9 @@ impl<D: Disk> Reader<D> {
     fn event(&self, key: Bytes, revision: i64) -> Result<Event, StoreError> {
         let at =
             |revision| View { disk: &*self.disk(), overlay: None, recent: None, revision }.get(&key, true);
-        let (before, after) = (at(revision - 1)?, at(revision)?);
+        // What was before a compaction cannot be asked for, whether or not it is removed already.
+        let before = if revision > self.compacted() { at(revision - 1)? } else { None };
+        let after = at(revision)?;
         let after = after.unwrap_or_else(|| crate::version::Version::deleted_at(revision));
         Ok(txn::event(key.clone(), before.as_ref(), &after))
     }

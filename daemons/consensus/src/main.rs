@@ -1,7 +1,9 @@
 //! `novacron-consensus`: settings, logging and exit codes around one member.
 
+mod begin;
 mod certificates;
 mod clients;
+mod compaction;
 mod flags;
 mod headless;
 mod lock;

@@ -17,8 +17,10 @@ pub(crate) enum Kind {
     ReadIndexAnswer = 11,
     PreVoteAnswer = 13,
     Propose = 1,
+    LeaderLost = 14,
 }
 
+/// Those that raft-rs gets to see.
 const KINDS: u8 = 13;
 
 /// The fields that every message has, in their order.
@@ -82,7 +84,11 @@ fn id(input: &mut Input<'_>) -> u64 {
 
 /// Any message.
 pub(crate) fn message(input: &mut Input<'_>, status: &Status, reads: u64) -> Bytes {
-    let kind = 1 + input.u8() % KINDS;
+    // One byte alone, so that what was found with the others stays what it was.
+    let kind = match input.u8() {
+        u8::MAX => Kind::LeaderLost as u8,
+        byte => 1 + byte % KINDS,
+    };
     let client = kind == Kind::Propose as u8 || kind == Kind::ReadIndex as u8;
     let head = Head {
         kind,

@@ -25,7 +25,6 @@ use crate::{
     random::Random,
 };
 
-const HEARTBEAT_TICKS: usize = 2;
 /// Of a clock, in microseconds.
 const DAY: u64 = 86_400_000_000;
 /// Turns after which the applier has to do what waits: its queue has a bound at which the host waits for it.
@@ -143,7 +142,8 @@ impl Computer {
         let settings = Settings {
             id: self.id,
             election_ticks: plan.election_ticks,
-            heartbeat_ticks: HEARTBEAT_TICKS,
+            heartbeat_ticks: plan.heartbeat_ticks,
+            priority: u32::from(plan.preferred == Some(self.id)),
             election_timeout: Duration::from_millis(plan.election_ticks as u64),
             leases: self.leases,
             clock: Clock::new(move || Duration::from_micros(clock.load(Relaxed))),

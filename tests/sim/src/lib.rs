@@ -19,6 +19,7 @@ mod network;
 mod operator;
 mod plan;
 mod random;
+pub mod scenario;
 mod trace;
 mod watcher;
 mod world;
@@ -49,6 +50,8 @@ pub struct Report {
     pub entries: u64,
     pub terms_led: u64,
     pub crashes: u64,
+    /// Elections that began because links of a leader were reset.
+    pub elections_hinted: u64,
     pub damage_noticed: u64,
     pub snapshots_restored: u64,
     pub members_changed: u64,
@@ -71,6 +74,7 @@ impl AddAssign for Report {
         self.entries += other.entries;
         self.terms_led += other.terms_led;
         self.crashes += other.crashes;
+        self.elections_hinted += other.elections_hinted;
         self.damage_noticed += other.damage_noticed;
         self.snapshots_restored += other.snapshots_restored;
         self.members_changed += other.members_changed;

@@ -19,6 +19,9 @@ const DELAY: u64 = 40;
 /// Of a slow link.
 const SLOW: u64 = 15;
 
+/// Steps after which a machine that is up again is noticed, at least: later than that it was down.
+const NOTICED: u64 = QUICK + 1;
+
 /// Types of messages, by their number.
 const APPEND: u8 = 2;
 const APPEND_ANSWER: u8 = 3;
@@ -33,6 +36,8 @@ pub(crate) struct Network {
     /// By arrival, and a number that makes arrivals differ.
     on_their_way: BTreeMap<(u64, u64), Bytes>,
     sent: u64,
+    /// By arrival, as messages: a member, another, and whether there is a link between them now.
+    link_news: BTreeMap<(u64, u64), (u64, u64, bool)>,
     /// Who has heard from whom: connections on which members answer whom they do not know.
     heard: BTreeSet<(u64, u64)>,
     /// From and to.
@@ -51,6 +56,7 @@ impl Network {
             delays: plan.delays,
             on_their_way: BTreeMap::new(),
             sent: 0,
+            link_news: BTreeMap::new(),
             heard: BTreeSet::new(),
             cut: BTreeSet::new(),
             slow: BTreeSet::new(),
@@ -105,6 +111,11 @@ impl Network {
         }
     }
 
+    /// Nothing gets from one member to the other.
+    pub(crate) fn cut(&mut self, from: u64, to: u64) {
+        self.cut.insert((from, to));
+    }
+
     /// Two do not reach each other any more.
     pub(crate) fn part(&mut self, a: u64, b: u64) {
         self.cut.extend([(a, b), (b, a)]);
@@ -130,9 +141,35 @@ impl Network {
         Some(message)
     }
 
-    /// A member is down, and with it its connections.
-    pub(crate) fn close(&mut self, id: u64) {
+    /// A member is down, and with it its connections: the others see that their links are reset.
+    pub(crate) fn close(&mut self, id: u64, others: &[u64]) {
         self.heard.retain(|(a, b)| *a != id && *b != id);
+        others.iter().for_each(|other| self.reset(*other, id));
+    }
+
+    /// The links that one member has with another are reset, as it sees them, if the way there is open.
+    pub(crate) fn reset(&mut self, at: u64, with: u64) {
+        if self.connected(at, with) {
+            let delay = 1 + self.random.below(QUICK);
+            self.announce(at, with, false, delay);
+        }
+    }
+
+    /// A member has links with another again.
+    pub(crate) fn relink(&mut self, at: u64, with: u64) {
+        let delay = NOTICED + self.random.below(DELAY);
+        self.announce(at, with, true, delay);
+    }
+
+    fn announce(&mut self, at: u64, with: u64, linked: bool, delay: u64) {
+        self.sent += 1;
+        self.link_news.insert((self.now + delay, self.sent), (at, with, linked));
+    }
+
+    /// The next change of links that a member sees: whose, with whom, and whether there are any now.
+    pub(crate) fn link_changed(&mut self) -> Option<(u64, u64, bool)> {
+        let first = self.link_news.first_entry().filter(|first| first.key().0 <= self.now)?;
+        Some(first.remove())
     }
 
     /// Whether it went out, as far as the sender knows.

@@ -52,6 +52,10 @@ const SKEW_WITH_LEASES: u64 = 50;
 /// The kinds and rates of one run. Rates are in a thousand; 0 is never.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    pub(crate) election_ticks: usize,
+    pub(crate) heartbeat_ticks: usize,
+    /// The member that should lead.
+    pub(crate) preferred: Option<u64>,
     /// Steps with faults.
     pub(crate) rough_steps: u64,
     pub(crate) voters: u64,
@@ -67,6 +71,8 @@ pub(crate) struct Plan {
     pub(crate) crashes: u64,
     pub(crate) pauses: u64,
     pub(crate) disk_failures: u64,
+    /// Links that are reset although both ends are up.
+    pub(crate) resets: u64,
     /// Of a step.
     pub(crate) transfers: u64,
     pub(crate) changes: u64,
@@ -75,7 +81,6 @@ pub(crate) struct Plan {
     pub(crate) skew: u64,
     /// Most members read from leases when they lead.
     pub(crate) leases: bool,
-    pub(crate) election_ticks: usize,
     /// Of a step: somebody begins what `ambush.rs` says.
     pub(crate) ambushes: u64,
     /// One member's log is damaged while it is down.
@@ -86,16 +91,52 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// No trouble at all, and elections that take long if they wait for the timer.
+    pub(crate) fn calm(voters: u64) -> Self {
+        Self {
+            election_ticks: 50,
+            heartbeat_ticks: 10,
+            preferred: None,
+            rough_steps: 400,
+            voters,
+            clients: 2,
+            watchers: 0,
+            loss: 0,
+            duplicates: 0,
+            delays: 0,
+            partitions: 0,
+            crashes: 0,
+            pauses: 0,
+            disk_failures: 0,
+            resets: 0,
+            transfers: 0,
+            changes: 0,
+            compactions: 0,
+            skew: 0,
+            leases: false,
+            ambushes: 0,
+            rot: false,
+            entries_per_message_max: 1000,
+            snapshot_entries: 1000,
+            snapshot_interval_ticks: 1000,
+        }
+    }
+
     pub(crate) fn draw(random: &mut Random) -> Self {
         let mut maybe = |rate: u64| if random.below(3) < 2 { random.between(1, rate) } else { 0 };
         let (loss, duplicates, delays) = (maybe(150), maybe(100), maybe(200));
         let (partitions, crashes, pauses, disk_failures) = (maybe(30), maybe(8), maybe(8), maybe(10));
         let (transfers, changes, compactions, skew) = (maybe(15), maybe(25), maybe(10), maybe(250));
+        let resets = maybe(10);
         // Who loses a member for ever must not lose others to an operator.
         let leases = random.one_in(2);
         let ambushes = if leases { 2 * random.below(8) } else { 0 };
         let rot = changes == 0 && crashes > 0 && random.one_in(2);
         Self {
+            // There has to be time for something to go wrong in a lease.
+            election_ticks: if leases { [10, 25, 40][random.below(3) as usize] } else { 10 },
+            heartbeat_ticks: 2,
+            preferred: None,
             rough_steps: [400, 500, 600, 1500][random.below(4) as usize],
             voters: [3, 3, 3, 5, 5, 7][random.below(6) as usize],
             clients: random.between(2, 5),
@@ -107,14 +148,13 @@ impl Plan {
             crashes,
             pauses,
             disk_failures,
+            resets,
             transfers,
             changes,
             compactions,
             skew: if leases { skew.min(SKEW_WITH_LEASES) } else { skew },
             leases,
             ambushes,
-            // There has to be time for something to go wrong in a lease.
-            election_ticks: if leases { [10, 25, 40][random.below(3) as usize] } else { 10 },
             rot,
             entries_per_message_max: [1, 3, 1000][random.below(3) as usize],
             snapshot_entries: random.between(4, 40),

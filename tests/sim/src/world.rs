@@ -34,9 +34,9 @@ pub(crate) struct World {
     seed: u64,
     plan: Plan,
     random: Random,
-    now: u64,
-    network: Rc<RefCell<Network>>,
-    computers: BTreeMap<u64, Computer>,
+    pub(crate) now: u64,
+    pub(crate) network: Rc<RefCell<Network>>,
+    pub(crate) computers: BTreeMap<u64, Computer>,
     fetches: Fetches,
     clients: Clients,
     watchers: Vec<Watcher>,
@@ -52,6 +52,16 @@ impl World {
     pub(crate) fn new(seed: u64, mistake: Option<Mistake>, printed: bool) -> Self {
         let mut random = Random::new(seed, 0);
         let plan = Plan::draw(&mut random);
+        Self::with(plan, random, seed, mistake, printed)
+    }
+
+    pub(crate) fn with(
+        plan: Plan,
+        mut random: Random,
+        seed: u64,
+        mistake: Option<Mistake>,
+        printed: bool,
+    ) -> Self {
         let voters = (1..=plan.voters).map(|id| (id, MemberInfo::default())).collect();
         let membership = Membership::of_voters(voters);
         let computers = (1..=plan.voters)
@@ -102,7 +112,13 @@ impl World {
         self.final_checks()
     }
 
-    fn step(&mut self, rough: bool) -> Result<(), Violation> {
+    /// The run ends as others do when their faults have ended.
+    pub(crate) fn finish(mut self) -> Result<Report, Violation> {
+        self.plan.rough_steps = self.now;
+        self.run()
+    }
+
+    pub(crate) fn step(&mut self, rough: bool) -> Result<(), Violation> {
         self.now += 1;
         self.network.borrow_mut().now = self.now;
         self.computers.values_mut().for_each(|computer| computer.elapse(self.now));
@@ -110,6 +126,7 @@ impl World {
             self.strike();
         }
         self.deliver();
+        self.tell_of_links();
         let ids: Vec<u64> = self.computers.keys().copied().collect();
         for id in &ids {
             self.start_or_tick(*id)?;
@@ -149,6 +166,11 @@ impl World {
             };
             self.trace.note(self.now, 0, what, 0);
         }
+        if self.random.per_mille(self.plan.resets)
+            && let (Some(at), Some(with)) = (self.random.pick(&ids), self.random.pick(&ids))
+        {
+            self.reset_link(at, with);
+        }
         self.ambush(&ids);
         for id in ids {
             if self.random.per_mille(self.plan.crashes) {
@@ -164,6 +186,14 @@ impl World {
                 computer.arm(&mut self.random);
             }
         }
+    }
+
+    /// A member loses its links with another that is up, and makes new ones.
+    fn reset_link(&mut self, at: u64, with: u64) {
+        let mut network = self.network.borrow_mut();
+        network.reset(at, with);
+        network.relink(at, with);
+        self.trace.note(self.now, at, "loses its links with", with);
     }
 
     fn ambush(&mut self, ids: &[u64]) {
@@ -185,11 +215,11 @@ impl World {
         }
     }
 
-    fn crash(&mut self, id: u64, power_lost: bool, what: &'static str) {
+    pub(crate) fn crash(&mut self, id: u64, power_lost: bool, what: &'static str) {
+        let others: Vec<u64> = self.computers.keys().copied().filter(|other| *other != id).collect();
         let computer = self.computers.get_mut(&id).expect("machines stay");
-        if computer.member.is_none() {
-            return;
-        }
+        let Some(member) = &computer.member else { return };
+        self.report.elections_hinted += member.hinted_elections();
         // A process that is killed leaves everything that it wrote.
         let power_lost = power_lost && !self.random.one_in(4);
         computer.crash(power_lost, &mut self.random);
@@ -197,7 +227,7 @@ impl World {
         let quick = self.plan.leases && self.random.one_in(2);
         computer.down_until = self.now + self.random.below(if quick { QUICK_RESTART } else { DOWN_MAX });
         self.fetches.forget(id);
-        self.network.borrow_mut().close(id);
+        self.network.borrow_mut().close(id, &others);
         self.report.crashes += 1;
         self.trace.note(self.now, id, what, power_lost.into());
         if self.rot_left && self.now < self.plan.rough_steps && self.random.one_in(3) {
@@ -218,6 +248,18 @@ impl World {
         }
     }
 
+    fn tell_of_links(&mut self) {
+        loop {
+            let changed = self.network.borrow_mut().link_changed();
+            let Some((at, with, linked)) = changed else { return };
+            let Some(member) = self.computers.get(&at).and_then(|c| c.member.as_ref()) else { continue };
+            match linked {
+                true => member.links_made(with),
+                false => member.links_lost(with),
+            }
+        }
+    }
+
     fn start_or_tick(&mut self, id: u64) -> Result<(), Violation> {
         let computer = self.computers.get_mut(&id).expect("machines stay");
         if computer.gone.is_some() || computer.paused_until > self.now {
@@ -230,6 +272,8 @@ impl World {
             let applied = computer.member.as_ref().map_or(0, |member| member.status().applied);
             self.trace.note(self.now, id, "starts, has applied", applied);
             self.report.damage_noticed += u64::from(computer.gone == Some(Gone::Damaged));
+            let others = self.computers.keys().copied().filter(|other| *other != id);
+            others.for_each(|other| self.network.borrow_mut().relink(other, id));
         }
         Ok(())
     }
@@ -310,7 +354,7 @@ impl World {
     }
 
     /// The leader of the newest term.
-    fn leader(&self) -> Option<&Computer> {
+    pub(crate) fn leader(&self) -> Option<&Computer> {
         let leads = |computer: &&Computer| {
             computer.member.as_ref().is_some_and(|member| member.status().role == Role::Leader)
         };
@@ -357,6 +401,8 @@ impl World {
         self.checks.nothing_is_lost()?;
         let report = &mut self.report;
         report.runs = 1;
+        let members = self.computers.values().filter_map(|computer| computer.member.as_ref());
+        report.elections_hinted += members.map(|member| member.hinted_elections()).sum::<u64>();
         report.trace = self.trace.hash() ^ self.seed;
         report.steps = self.now;
         report.entries = self.checks.last_entry();

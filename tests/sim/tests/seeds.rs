@@ -20,6 +20,7 @@ fn no_seed_finds_anything() {
     assert!(report.serializable_reads > 5 * SEEDS, "{report:?}");
     assert!(report.crashes > SEEDS && report.terms_led > 2 * SEEDS, "{report:?}");
     assert!(report.snapshots_restored > SEEDS / 2 && report.members_changed > SEEDS, "{report:?}");
+    assert!(report.elections_hinted > SEEDS / 4, "{report:?}");
     assert!(report.damage_noticed > SEEDS / 50, "{report:?}");
     assert!(report.uncertain < SEEDS / 100, "histories can be judged: {report:?}");
 }

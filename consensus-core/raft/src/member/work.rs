@@ -159,7 +159,7 @@ impl<D: Disk> Member<D> {
     fn address(&self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
         let messages =
             messages.into_iter().flat_map(|raw| split::split(raw, self.config.entries_per_message_max));
-        messages.map(|raw| Message { group: self.config.group, raw }).collect()
+        messages.map(|raw| Message { group: self.config.group, raw: self.with_priority(raw) }).collect()
     }
 
     fn commit(&mut self, mut entry: eraftpb::Entry, work: &mut Work) -> Committed {

@@ -2,7 +2,9 @@
 
 mod clients;
 mod config;
+mod disk_full;
 mod drain;
+mod election;
 mod observe;
 mod pki;
 mod pods;
