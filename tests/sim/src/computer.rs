@@ -259,7 +259,8 @@ impl Computer {
                 self.believed.end = end.map(|_| time + self.lease_length);
             }
             Some(Mistake::LeaseKeptInTransfer) => self.believed.end = self.believed.end.max(end),
-            Some(Mistake::PromiseForgotten) if self.ticked && !self.jumped => {
+            // Who waits after a start does not vote twice, whatever was forgotten.
+            Some(Mistake::PromiseForgotten | Mistake::VoteForgotten) if self.ticked && !self.jumped => {
                 self.jumped = true;
                 self.clock.fetch_add(DAY, Relaxed);
             }

@@ -113,8 +113,8 @@ impl SimDisk {
                     trouble.before_vote = Some((key.clone(), before));
                 }
             }
-            Some(_) => trouble.before_vote = None,
-            None => {}
+            // Once there are entries of the new term, the log notices that its hard state is older.
+            _ => trouble.before_vote = None,
         }
     }
 }

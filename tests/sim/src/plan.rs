@@ -10,7 +10,7 @@ use crate::random::Random;
 pub enum Mistake {
     /// The network acknowledges entries that it has lost: the leader commits without a quorum.
     AcknowledgedByNobody,
-    /// A crash takes votes that were promised to be on the disk.
+    /// A crash takes votes that were promised to be on the disk, and the wait after a start that would hide it is over at once.
     VoteForgotten,
     /// Who believes to lead reads without asking the others.
     ReadWithoutAsking,
