@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use consensus_disk::{Disk as _, Durability, MemoryDisk};
@@ -10,6 +11,7 @@ use consensus_raft::{Config, Member, MemberInfo, Membership, Message, Role, boot
 
 const GROUP: u64 = 1;
 const ELECTION_TICKS: u64 = 50;
+const TICK: Duration = Duration::from_millis(10);
 const HEARTBEAT_TICKS: u64 = 10;
 /// Between the campaigns of the best candidate and the next.
 const STEP: u64 = 5;
@@ -20,6 +22,7 @@ struct Group {
     members: BTreeMap<u64, Member<MemoryDisk>>,
     /// From and to.
     cut: BTreeSet<(u64, u64)>,
+    now: Duration,
 }
 
 impl Group {
@@ -37,6 +40,8 @@ impl Group {
                 id,
                 election_ticks: ELECTION_TICKS as usize,
                 heartbeat_ticks: HEARTBEAT_TICKS as usize,
+                election_timeout: TICK * ELECTION_TICKS as u32,
+                leases: false,
                 applied: 0,
                 priority: *priority,
                 entries_per_message_max: 1000,
@@ -45,7 +50,7 @@ impl Group {
             members.insert(id, Member::open(Arc::clone(&disk), config).unwrap());
             disks.insert(id, disk);
         }
-        let mut group = Self { disks, members, cut: BTreeSet::new() };
+        let mut group = Self { disks, members, cut: BTreeSet::new(), now: Duration::ZERO };
         group.member(1).campaign();
         group.settle();
         assert_eq!(group.leader(), Some(1));
@@ -82,7 +87,7 @@ impl Group {
             for message in sent {
                 let cut = self.cut.contains(&(message.from(), message.to()));
                 if let Some(member) = self.members.get_mut(&message.to()).filter(|_| !cut) {
-                    let _ = member.step(message);
+                    let _ = member.step(message, self.now);
                 }
             }
         }
@@ -90,7 +95,8 @@ impl Group {
 
     fn tick(&mut self, ticks: u64) {
         for _ in 0..ticks {
-            self.members.values_mut().for_each(Member::tick);
+            self.now += TICK;
+            self.members.values_mut().for_each(|member| member.tick(self.now));
             self.settle();
         }
     }
@@ -123,7 +129,7 @@ impl Group {
         let missed = self.members.keys().filter(|id| !to.contains(id)).map(|id| (leader, *id));
         self.cut = missed.collect();
         let request = Request { origin: leader, id: 1, payload: "put".into() };
-        self.member(leader).propose(&mut VecDeque::from([request])).unwrap();
+        self.member(leader).propose(&mut VecDeque::from([request]), &mut Vec::new()).unwrap();
         self.settle();
         self.cut.clear();
     }
@@ -244,7 +250,8 @@ fn when_the_best_candidate_dies_as_well_the_next_one_campaigns() {
     let last_words = group.work(2);
     for message in last_words {
         let to = message.to();
-        let _ = group.member(to).step(message);
+        let now = group.now;
+        let _ = group.member(to).step(message, now);
     }
     group.kill(2);
     group.settle();
