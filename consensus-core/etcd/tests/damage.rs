@@ -150,7 +150,7 @@ impl Harm {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whichever_file_is_harmed_a_member_serves_all_or_refuses() {
     let (cluster, acknowledged) = member().await;
-    let (whole, harmed) = (cluster.folder("m0"), cluster.folder("harmed"));
+    let whole = cluster.folder("m0");
     let mut paths = Vec::new();
     files(&whole, &mut paths);
     let mut seed = std::env::var("DAMAGE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
@@ -158,7 +158,8 @@ async fn whichever_file_is_harmed_a_member_serves_all_or_refuses() {
     for path in &paths {
         let name = path.strip_prefix(&whole).unwrap();
         for harm in Harm::some(fs::metadata(path).unwrap().len() as usize, &mut seed) {
-            let _ = fs::remove_dir_all(&harmed);
+            // Each in a folder of its own: tasks that are just ending may still hold the disks of the one before.
+            let harmed = cluster.folder(&format!("harmed{}", served + refused));
             copy(&whole, &harmed);
             harm.is_done_to(&harmed.join(name));
             let started = timeout(PATIENCE, start(&cluster.initial, &harmed)).await;
@@ -175,6 +176,7 @@ async fn whichever_file_is_harmed_a_member_serves_all_or_refuses() {
                     of_tables += u32::from(name.extension().is_some_and(|extension| extension == "sst"));
                 }
             }
+            let _ = fs::remove_dir_all(&harmed);
         }
     }
     println!("{} files: {served} times all was served, {refused} times refused", paths.len());
