@@ -58,9 +58,11 @@ bench: programs
 		$(addprefix --lab ,$(wildcard $(TARGET)/lab.json)) \
 		$(addprefix --course ,$(wildcard $(TARGET)/course.json)) $(BENCH)
 
-## The consensus store beside etcd: three members each, the same disk and clients. BENCH takes flags of consensus-bench.
+## The consensus store beside etcd: three members each, the same disk and clients. BENCH takes flags of consensus-bench:
+## `--quick` for a look, `--only LOAD` for one load, which takes its place in consensus.json and docs/benchmarks.md.
 bench-consensus: programs
-	$(BIN)/consensus-bench --folder $(TARGET) $(BENCH)
+	$(BIN)/consensus-bench --folder $(TARGET) --etcd "$$(scripts/etcd-build.sh)" --json $(TARGET)/consensus.json \
+		--doc docs/benchmarks.md $(BENCH)
 	$(BIN)/consensus-embedded --folder $(TARGET)
 
 ## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can

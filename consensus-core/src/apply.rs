@@ -1,7 +1,6 @@
 //! The thread that owns the state machine.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,6 +15,7 @@ use crate::{
     ProposeError, StateMachine, StateMachineError,
     inbox::{Desk, Waiter},
     metrics::Metrics,
+    readers::Readers,
     snapshot,
     state_machine::Job,
 };
@@ -57,8 +57,8 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) machine: S,
     pub(crate) desk: Arc<Desk<S::Response>>,
     pub(crate) applied: Arc<AtomicU64>,
-    /// Readers that wait for more than is applied, by index.
-    pub(crate) readers: BTreeMap<u64, Vec<Waiter<()>>>,
+    /// Readers that wait for more than is applied.
+    pub(crate) readers: Arc<Readers>,
     pub(crate) jobs: mpsc::SyncSender<(Job, Done)>,
     pub(crate) metrics: Metrics,
 }
@@ -81,8 +81,7 @@ impl<S: StateMachine> Applier<S> {
         match task {
             Task::Apply(committed) => self.apply(committed)?,
             Task::Read(index, waiters) => {
-                self.readers.entry(index).or_default().extend(waiters);
-                self.answer_readers();
+                self.readers.add(index, waiters);
             }
             Task::LeaderGone(ids) => {
                 self.desk.requests.answer(ids.into_iter().map(|id| (id, Err(ProposeError::LeaderGone))));
@@ -119,7 +118,7 @@ impl<S: StateMachine> Applier<S> {
             self.desk.requests.answer(own.map(|(request, response)| (request.id, Ok(response))));
         }
         self.applied.store(last.max(known), Release);
-        self.answer_readers();
+        self.readers.answer();
         Ok(())
     }
 
@@ -140,16 +139,14 @@ impl<S: StateMachine> Applier<S> {
         tracing::info!(index, "the state was replaced by a snapshot");
         snapshot::remove(folder);
         self.applied.store(index, Release);
-        self.answer_readers();
+        self.readers.answer();
         Ok(())
     }
+}
 
-    fn answer_readers(&mut self) {
-        let applied = self.applied.load(std::sync::atomic::Ordering::Relaxed);
-        while let Some(first) = self.readers.first_entry().filter(|first| *first.key() <= applied) {
-            for waiter in first.remove() {
-                let _ = waiter.send(Ok(()));
-            }
-        }
+/// Whether it ends by an error or a panic, nobody waits for it.
+impl<S: StateMachine> Drop for Applier<S> {
+    fn drop(&mut self) {
+        self.readers.close();
     }
 }

@@ -30,6 +30,8 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// A leader hands leadership over to a voter of higher priority that has all of the log, after a while.
     pub priority: u32,
+    /// How it answers linearizable reads while it leads.
+    pub reads: Reads,
     /// TLS to peers, or `None`: plaintext.
     pub tls: Option<Arc<dwcp_core::TlsConfig>>,
     /// Allows plaintext on other addresses than loopback.
@@ -38,6 +40,24 @@ pub struct NodeConfig {
     pub entries_per_message_max: usize,
     /// False: writes of the log are not synced, and a power cut loses what was acknowledged.
     pub sync_writes: bool,
+    /// When everything that is stored is read, to find what has rotted.
+    pub scrub: Scrub,
+}
+
+/// When everything that is stored is read, to find what has rotted. The first time is right after the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scrub {
+    /// From the end of one time to the next.
+    pub interval: Duration,
+    /// Bytes a second that are read at most.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Scrub {
+    /// Once a day; slowly enough that nothing else feels it.
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(24 * 3600), bytes_per_second: 16 << 20 }
+    }
 }
 
 /// How a member without a log begins.
@@ -78,6 +98,18 @@ pub struct Timing {
     pub election_timeout: Duration,
 }
 
+/// How a leader answers linearizable reads. Members may differ; what a voter has to do for it, all of them do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// After a round to a quorum, that confirms that it still leads.
+    #[default]
+    Confirmed,
+    /// From a lease of nine tenths of the election timeout, without a round, as long as rounds renew it. Rests on clocks: none may
+    /// gain a ninth on another, and none may stand still, as that of a virtual machine can that is paused or moved. The
+    /// election timeout must be the same on all members, and must not become shorter while any of them reads so.
+    Lease,
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self { heartbeat: Duration::from_millis(100), election_timeout: Duration::from_secs(1) }
@@ -98,10 +130,12 @@ impl NodeConfig {
             force_new_cluster: false,
             timing: Timing::default(),
             priority: 0,
+            reads: Reads::default(),
             tls: None,
             allow_plaintext: false,
             entries_per_message_max: 1000,
             sync_writes: true,
+            scrub: Scrub::default(),
         }
     }
 }

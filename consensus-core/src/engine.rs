@@ -16,9 +16,12 @@ use tokio::sync::watch;
 use crate::{
     StartError, StateMachine,
     apply::{self, Applier, Done, Task},
+    clock::Clock,
     host::{Compaction, Host, Outbox},
     inbox::Desk,
+    lease::{LeaseReads, SharedLease},
     metrics::Metrics,
+    readers::Readers,
     snapshot,
     state_machine::Job,
 };
@@ -27,6 +30,8 @@ use crate::{
 pub(crate) struct Engine<D: Disk, S: StateMachine, O: Outbox> {
     pub(crate) host: Host<D, S::Response, O>,
     pub(crate) applier: Applier<S>,
+    /// For whoever reads.
+    pub(crate) reads: LeaseReads,
     /// From the host to the applier.
     pub(crate) tasks: mpsc::Receiver<Task>,
     /// What takes too long for the applier.
@@ -42,18 +47,23 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
         outbox: O,
         membership: watch::Sender<Membership>,
         compaction: Compaction,
+        clock: Clock,
     ) -> Self {
         let desk = Arc::new(Desk::default());
         let applied = Arc::new(AtomicU64::new(machine.applied()));
         let (to_apply, tasks) = mpsc::sync_channel(apply::QUEUE);
         let (to_jobs, jobs) = mpsc::sync_channel(apply::JOBS);
         let metrics = Metrics::new();
+        let readers = Arc::new(Readers::new(Arc::clone(&applied)));
+        let lease = Arc::new(SharedLease::default());
+        let reads =
+            LeaseReads { clock: clock.clone(), lease: Arc::clone(&lease), readers: Arc::clone(&readers) };
         let applier = Applier {
             id: member.id(),
             machine,
             desk: Arc::clone(&desk),
             applied: Arc::clone(&applied),
-            readers: BTreeMap::new(),
+            readers,
             jobs: to_jobs,
             metrics: metrics.clone(),
         };
@@ -63,11 +73,16 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             disk,
             desk,
             outbox,
+            clock,
+            lease,
             to_apply,
             applied,
             membership,
             ticks: 0,
             proposals: VecDeque::new(),
+            changes: Vec::new(),
+            passed_on: Vec::new(),
+            holds: false,
             reads: Vec::new(),
             asked: BTreeMap::new(),
             asked_as: BTreeMap::new(),
@@ -81,7 +96,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             removed: false,
             metrics,
         };
-        Self { host, applier, tasks, jobs }
+        Self { host, applier, reads, tasks, jobs }
     }
 }
 

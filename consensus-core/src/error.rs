@@ -72,6 +72,16 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether this member's data is lost, so that it can only come back as a new member.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_damage(),
+            Self::Open(error) => error.is_damage(),
+            Self::StateBehindLog { .. } => true,
+            _ => false,
+        }
+    }
+
     /// A folder that cannot be used.
     pub(crate) fn folder(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let folder = path.display().to_string();

@@ -3,25 +3,28 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    iter,
+    iter, mem,
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Acquire},
         mpsc,
     },
+    time::{Duration, Instant},
 };
 
 use consensus_disk::{Disk, DiskError, Durability};
 use consensus_raft::{
-    Committed, Member, Membership, Message, Role, SnapshotMetadata, Status, proposal::Request,
+    Committed, Member, MemberChange, Membership, Message, Role, SnapshotMetadata, Status, proposal::Request,
 };
 use tokio::sync::{mpsc::Receiver, watch};
 
 use crate::{
     ProposeError, StateMachineError,
     apply::Task,
-    inbox::{Desk, Input, Waiter},
+    clock::Clock,
+    inbox::{self, Desk, Input, Waiter},
+    lease::SharedLease,
     metrics::Metrics,
 };
 
@@ -29,6 +32,14 @@ use crate::{
 const INPUTS_AT_ONCE: usize = 4096;
 /// Entries that are committed and not applied; with more, requests are refused as by etcd.
 const UNAPPLIED_MAX: u64 = 5000;
+/// Ticks for which a change of the membership waits for another one, and how many wait.
+const CHANGE_WAIT_TICKS: u64 = 20;
+const CHANGES_WAITING_MAX: usize = 16;
+/// While a leader's entries are on their way to a majority, requests wait for them, to share the next write, but not longer
+/// than this: a majority may be far away.
+const HELD_MAX: Duration = Duration::from_millis(1);
+/// Nor more than these.
+const HELD_REQUESTS_MAX: usize = 4096;
 /// Ticks after which a read that was not answered is asked for again.
 const READ_RETRY_TICKS: u64 = 20;
 /// Tasks that wait for room at the apply thread; with more, this thread waits, and stops taking part.
@@ -49,12 +60,20 @@ pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) disk: Arc<D>,
     pub(crate) desk: Arc<Desk<R>>,
     pub(crate) outbox: O,
+    pub(crate) clock: Clock,
+    pub(crate) lease: Arc<SharedLease>,
     pub(crate) to_apply: mpsc::SyncSender<Task>,
     pub(crate) applied: Arc<AtomicU64>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) membership: watch::Sender<Membership>,
     pub(crate) ticks: u64,
     pub(crate) proposals: VecDeque<Request>,
+    /// Changes of the membership that wait for another one, each until a tick.
+    pub(crate) changes: Vec<(MemberChange, u64, u64)>,
+    /// Requests of other members.
+    pub(crate) passed_on: Vec<Message>,
+    /// Requests wait for those that are on their way.
+    pub(crate) holds: bool,
     /// Reads that were not asked for yet.
     pub(crate) reads: Vec<Waiter<()>>,
     /// Those that were, and the number that they were first asked for with, for each number they were asked for with.
@@ -126,8 +145,12 @@ pub enum End {
 
 impl<D: Disk, R, O: Outbox> Host<D, R, O> {
     pub(crate) fn run(mut self, mut inbox: Receiver<Input>) {
+        let mut held_until = None;
         let end = loop {
-            let Some(first) = inbox.blocking_recv() else { break End::Asked };
+            // Requests that are held back from one turn to the next are not held for longer than those before them.
+            held_until = self.holds.then(|| held_until.unwrap_or_else(|| Instant::now() + HELD_MAX));
+            let first = inbox::wait(&mut inbox, held_until).unwrap_or(Some(Input::Release));
+            let Some(first) = first else { break End::Asked };
             if let Err(end) = self.turn(first, &mut inbox) {
                 break end;
             }
@@ -142,15 +165,42 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
 
     /// Everything that is done between two waits: takes what has come, and does what follows from it.
     pub(crate) fn turn(&mut self, first: Input, inbox: &mut Receiver<Input>) -> Result<(), End> {
+        let mut release = false;
+        let mut others = Vec::new();
         let rest = iter::from_fn(|| inbox.try_recv().ok());
         for input in iter::once(first).chain(rest).take(INPUTS_AT_ONCE) {
-            if matches!(input, Input::Stop) {
-                return Err(End::Asked);
+            match input {
+                Input::Stop => {
+                    self.save_commit()?;
+                    return Err(End::Asked);
+                }
+                Input::Release => release = true,
+                Input::Propose(request) => self.proposals.push_back(request),
+                Input::Message(message) if message.is_request() => self.passed_on.push(message),
+                other => {
+                    release |= matches!(other, Input::Tick);
+                    others.push(other);
+                }
             }
-            self.take(input);
         }
+        let wait = self.proposals.len() + self.passed_on.len();
+        let (before, ticks) = (self.member.status(), self.ticks);
+        self.member.commit_with_entries(wait > 0);
+        others.into_iter().for_each(|input| self.take(input));
+        self.member.commit_with_entries(false);
         self.member.applied(self.applied.load(Acquire));
-        self.propose();
+        self.holds = wait > 0 && wait < HELD_REQUESTS_MAX && !release && self.member.has_uncommitted();
+        if wait > 0 && !self.holds {
+            self.propose();
+        }
+        let after = self.member.status();
+        if wait > 0 && after.commit > before.commit && after.last == before.last {
+            // Nothing went out that would have said so.
+            self.member.tell_commit();
+        }
+        if self.ticks != ticks {
+            self.save_commit()?;
+        }
         self.ask_to_read();
         if let Some((metadata, _)) = &self.fetched {
             self.member.restore(metadata);
@@ -158,6 +208,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         self.do_work()?;
         self.shorten_log()?;
         self.hand_on(None)?;
+        self.share_lease();
         if self.removed {
             return Err(End::Removed);
         }
@@ -170,7 +221,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             // The log had what was missing after all.
             self.waiting_to_apply.push_back(Task::Discard(folder));
         }
-        self.wanted.send_if_modified(|published| std::mem::replace(published, wanted) != wanted);
+        self.wanted.send_if_modified(|published| mem::replace(published, wanted) != wanted);
         Ok(())
     }
 
@@ -178,27 +229,28 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         match input {
             Input::Tick => {
                 self.ticks += 1;
-                self.member.tick();
+                if self.lease.take_used() {
+                    self.member.lease_used();
+                }
+                self.member.tick(self.clock.now());
                 while self.proposed.front().is_some_and(|(_, id)| !self.desk.requests.has(*id)) {
                     self.proposed.pop_front();
                 }
                 self.retry_reads();
+                for (change, id, until) in mem::take(&mut self.changes) {
+                    self.change(change, id, until);
+                }
             }
             Input::Message(message) => {
                 let from = message.from();
-                if let Err(error) = self.member.step(message) {
+                if let Err(error) = self.member.step(message, self.clock.now()) {
                     tracing::debug!(from, %error, "message refused");
                 }
             }
             Input::Unreachable(id) => self.member.unreachable(id),
             Input::LinksLost(id) => self.member.links_lost(id),
             Input::LinksMade(id) => self.member.links_made(id),
-            Input::Propose(request) => self.proposals.push_back(request),
-            Input::Change(change, id) => {
-                if let Err(error) = self.member.propose_member_change(&change, (self.member.id(), id)) {
-                    self.desk.changes.answer(iter::once((id, Err(error.into()))));
-                }
-            }
+            Input::Change(change, id) => self.change(change, id, self.ticks + CHANGE_WAIT_TICKS),
             Input::Read(waiter) => self.reads.push(waiter),
             Input::TransferLeader(to) => self.member.transfer_leader(to),
             Input::HandOver => {
@@ -219,24 +271,43 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             Input::Describe(index, reply) => drop(reply.send(self.member.describe(index))),
             Input::Matched(reply) => drop(reply.send(self.member.matched())),
             Input::Fetched(metadata, folder) => self.fetched = Some((metadata, folder)),
-            Input::Stop => {}
+            Input::Propose(_) | Input::Release | Input::Stop => {}
+        }
+    }
+
+    /// A new leader takes no change before it has applied all that it took over: such a change waits.
+    fn change(&mut self, change: MemberChange, id: u64, until: u64) {
+        match self.member.propose_member_change(&change, (self.member.id(), id)) {
+            Ok(()) => {}
+            Err(consensus_raft::ProposeError::ChangePending)
+                if self.ticks < until && self.changes.len() < CHANGES_WAITING_MAX =>
+            {
+                self.changes.push((change, id, until));
+            }
+            Err(error) => self.desk.changes.answer(iter::once((id, Err(error.into())))),
         }
     }
 
     fn propose(&mut self) {
-        if self.proposals.is_empty() {
-            return;
-        }
         let status = self.member.status();
         self.proposed.extend(self.proposals.iter().map(|request| (status.term, request.id)));
-        let refused = if status.commit.saturating_sub(status.applied) > UNAPPLIED_MAX {
-            Some(ProposeError::Busy)
-        } else {
-            self.member.propose(&mut self.proposals).err().map(ProposeError::from)
-        };
-        if let Some(error) = refused {
-            let refused = self.proposals.drain(..).map(|request| (request.id, Err(error)));
-            self.desk.requests.answer(refused);
+        if status.commit.saturating_sub(status.applied) > UNAPPLIED_MAX {
+            self.refuse(ProposeError::Busy);
+        }
+        if let Err(error) = self.member.propose(&mut self.proposals, &mut self.passed_on) {
+            self.refuse(error.into());
+        }
+    }
+
+    fn refuse(&mut self, error: ProposeError) {
+        let refused = self.proposals.drain(..).map(|request| (request.id, Err(error)));
+        self.desk.requests.answer(refused);
+    }
+
+    fn save_commit(&mut self) -> Result<(), End> {
+        match self.member.save_commit() {
+            Some(batch) => self.disk.write(batch, Durability::Ordered).map_err(End::Disk),
+            None => Ok(()),
         }
     }
 
@@ -246,7 +317,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         if self.reads.is_empty() || self.member.status().leader.is_none() {
             return;
         }
-        let waiters = std::mem::take(&mut self.reads);
+        let waiters = mem::take(&mut self.reads);
         self.asked.insert(self.next_read, Asked { tick: self.ticks, waiters });
         self.ask(self.next_read);
     }
@@ -256,7 +327,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         let number = self.next_read;
         self.next_read += 1;
         self.asked_as.insert(number, first);
-        self.member.read_index(number);
+        self.member.read_index(number, self.clock.now());
     }
 
     /// A question may get lost on its way, or find a leader that is none any more. The first answer to any of the numbers
@@ -283,25 +354,35 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         }
     }
 
+    /// Before anything leaves, or is applied, that the member has said.
+    fn share_lease(&self) {
+        self.lease.share(self.member.lease_end(), self.member.status().commit);
+    }
+
     fn do_work(&mut self) -> Result<(), End> {
-        while let Some(work) = self.member.work() {
+        while let Some(mut work) = self.member.work() {
+            self.share_lease();
+            let nothing_to_write = work.batch.is_empty();
+            if nothing_to_write && work.restored.is_none() {
+                // Whoever waits for what is committed comes before whoever is to be told of it.
+                self.commit(mem::take(&mut work.committed))?;
+            }
             let mut lost = self.outbox.send(work.messages);
-            if !work.batch.is_empty() {
-                let began = std::time::Instant::now();
+            if !nothing_to_write {
+                let began = Instant::now();
                 self.disk.write(work.batch, work.durability).map_err(End::Disk)?;
                 self.metrics.written(began, work.durability);
             }
             lost.extend(self.outbox.send(work.messages_after));
             let messages = self.member.written();
+            self.share_lease();
             self.send(messages);
             if let Some(metadata) = work.restored {
                 self.take_over(metadata)?;
             }
             // The member may be told only now that its step is done.
             lost.into_iter().for_each(|id| self.member.unreachable(id));
-            if !work.committed.is_empty() {
-                self.commit(work.committed)?;
-            }
+            self.commit(work.committed)?;
             for read in work.reads {
                 let first = self.asked_as.remove(&read.number);
                 if let Some(asked) = first.and_then(|first| self.asked.remove(&first)) {
@@ -313,6 +394,8 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
     }
 
     fn commit(&mut self, committed: Vec<Committed>) -> Result<(), End> {
+        let Some(last) = committed.last() else { return Ok(()) };
+        let term = last.term;
         for applied in committed.iter().filter_map(|entry| entry.membership.as_ref()) {
             tracing::info!(change = ?applied.change, done = applied.done, "membership change committed");
             self.set_membership(applied.membership.clone());
@@ -325,7 +408,6 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
                 self.desk.changes.answer(iter::once((applied.request.1, answer)));
             }
         }
-        let term = committed.last().map_or(self.committed_term, |last| last.term);
         self.hand_on(Some(Task::Apply(committed)))?;
         if term > self.committed_term {
             // A leader's first entry of its own is behind all that it took over. What an earlier leader was asked for, and is
@@ -428,6 +510,7 @@ impl<D: Disk, R, O> Host<D, R, O> {
 /// However it ends, nobody waits for it, and nobody takes it for a leader.
 impl<D: Disk, R, O> Drop for Host<D, R, O> {
     fn drop(&mut self) {
+        self.lease.share(None, 0);
         // A statement of its own: what is borrowed must be given back before it is written.
         let last = self.status.borrow().clone();
         self.publish(Status { role: Role::Follower, leader: None, ..last });

@@ -3,11 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::Instant,
 };
 
 use consensus_raft::{MemberChange, Membership, Message, SnapshotMetadata, proposal::Request};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{ProposeError, StateMachineError};
 
@@ -26,6 +29,8 @@ pub(crate) enum Input {
     /// There is a link with it again.
     LinksMade(u64),
     Propose(Request),
+    /// Requests have waited long enough for those before them.
+    Release,
     Change(MemberChange, u64),
     Read(Waiter<()>),
     TransferLeader(u64),
@@ -42,6 +47,35 @@ pub(crate) enum Input {
     /// A copy of another member's state machine is in this folder, for good.
     Fetched(SnapshotMetadata, PathBuf),
     Stop,
+}
+
+/// Unparks the thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Blocks this thread until there is an input, or none will come any more (`Some(None)`), or until then: `None`.
+pub(crate) fn wait(inbox: &mut mpsc::Receiver<Input>, until: Option<Instant>) -> Option<Option<Input>> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(received) = inbox.poll_recv(&mut context) {
+            return Some(received);
+        }
+        let Some(until) = until else {
+            thread::park();
+            continue;
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        thread::park_timeout(left);
+    }
 }
 
 /// Gets the index of the last entry in a copy.
@@ -111,5 +145,27 @@ impl<T> Waiting<T> {
         for (_, waiter) in self.lock().drain() {
             let _ = waiter.send(Err(error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn waiting_ends_with_an_input_with_the_time_and_with_the_last_sender() {
+        let (sender, mut inbox) = mpsc::channel(4);
+        assert!(wait(&mut inbox, Some(Instant::now())).is_none());
+        assert!(wait(&mut inbox, Some(Instant::now() + Duration::from_millis(2))).is_none());
+        let sending = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(5));
+            sender.try_send(Input::Tick).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        });
+        assert!(matches!(wait(&mut inbox, None), Some(Some(Input::Tick))));
+        assert!(matches!(wait(&mut inbox, None), Some(None)));
+        sending.join().unwrap();
     }
 }

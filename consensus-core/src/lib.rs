@@ -7,6 +7,7 @@
 //! - the *raft* thread owns the member and writes its log; everything comes to it through one bounded queue;
 //! - the *apply* thread owns the state machine;
 //! - the *snapshot* thread saves and copies the state beside it;
+//! - the *scrub* thread reads what is stored, slowly, to find what has rotted;
 //! - messages go from the raft thread to the sockets without a task in between, as far as there is room; tasks connect, receive,
 //!   and send what had to wait, which is bounded. A peer that does not keep up loses messages, which Raft repeats.
 //!
@@ -21,21 +22,25 @@
 //! Deliberately not here: gRPC, configuration files, signals, what requests mean.
 
 mod apply;
+mod clock;
 mod config;
 mod engine;
 mod error;
 mod host;
 mod inbox;
+mod lease;
 mod links;
 mod metrics;
 mod node;
 mod peers;
+mod readers;
+mod scrub;
 #[doc(hidden)]
 pub mod sim;
 mod snapshot;
 mod state_machine;
 
-pub use config::{NodeConfig, Snapshots, Start, Timing};
+pub use config::{NodeConfig, Reads, Scrub, Snapshots, Start, Timing};
 pub use consensus_raft::{
     BOOTSTRAP_INDEX, MemberChange, MemberInfo, Membership, Role, Status, limits::REQUEST_BYTES_MAX,
     proposal::Request,
@@ -45,5 +50,6 @@ pub use error::{ProposeError, StartError};
 pub use metrics::describe as describe_metrics;
 pub use node::{Node, PeerQuestion, log_owner, prepare};
 pub use peers::{FoundCluster, find_cluster};
+pub use scrub::Damage;
 pub use snapshot::StateCopy;
-pub use state_machine::{Job, StateMachine, StateMachineError};
+pub use state_machine::{Job, ScrubError, Scrubbed, StateMachine, StateMachineError};

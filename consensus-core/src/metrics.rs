@@ -51,6 +51,7 @@ pub fn describe() {
     {
         counter!(name).increment(0);
     }
+    crate::scrub::describe();
 }
 
 /// What the threads of a member record.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -24,12 +24,15 @@ use tokio::{
 };
 
 use crate::{
-    NodeConfig, ProposeError, Start, StartError, StateCopy, StateMachine, StateMachineError, apply,
+    NodeConfig, ProposeError, Reads, Start, StartError, StateCopy, StateMachine, StateMachineError, apply,
+    clock::Clock,
     engine::{Engine, catch_up_with_log},
     host::Compaction,
     inbox::{Desk, INBOX, Input},
+    lease::{LeaseRead, LeaseReads},
     metrics::{self, Metrics},
     peers::{Network, PeerLines},
+    scrub::{self, Damage, Scrubber},
     snapshot::{self, Fetcher},
 };
 
@@ -40,12 +43,12 @@ const SPACES: u8 = 3;
 const IDENTITY: Space = Space(2);
 /// Heartbeats are this many ticks apart, which is also how finely elections are timed.
 const TICKS_PER_HEARTBEAT: u32 = 10;
+/// What is still acknowledged to peers when a node stops.
+const GOODBYE: Duration = Duration::from_millis(200);
 /// Questions of peers that wait for an answer.
 const QUESTIONS: usize = 1024;
 /// On top of the time after which a transfer of leadership is given up.
 const RETRY_TRANSFER: Duration = Duration::from_millis(50);
-/// What is still acknowledged to peers when a node stops.
-const GOODBYE: Duration = Duration::from_millis(200);
 
 /// A question of a peer, for whoever embeds the node.
 #[derive(Debug)]
@@ -68,6 +71,7 @@ struct Shared<R> {
     id: u64,
     inbox: mpsc::Sender<Input>,
     desk: Arc<Desk<R>>,
+    reads: LeaseReads,
     next: AtomicU64,
     status: watch::Receiver<Status>,
     membership: watch::Receiver<Membership>,
@@ -76,6 +80,9 @@ struct Shared<R> {
     election_timeout: Duration,
     metrics: Metrics,
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
+    /// To the scrub thread, which ends without it.
+    scrub: std::sync::Mutex<Option<std::sync::mpsc::SyncSender<scrub::Order>>>,
+    damage: Arc<OnceLock<Damage>>,
 }
 
 impl<R> Clone for Node<R> {
@@ -128,6 +135,8 @@ impl<R: Send + 'static> Node<R> {
                 id: config.id,
                 election_ticks: ticks(config.timing.election_timeout),
                 heartbeat_ticks: TICKS_PER_HEARTBEAT as usize,
+                election_timeout: config.timing.election_timeout,
+                leases: config.reads == Reads::Lease,
                 applied: machine.applied(),
                 priority: config.priority,
                 entries_per_message_max: config.entries_per_message_max,
@@ -148,8 +157,12 @@ impl<R: Send + 'static> Node<R> {
             ticks(config.snapshots.interval) as u64,
             inbox.downgrade(),
         );
-        let Engine { host, applier, tasks, jobs } =
-            Engine::new(member, disk, machine, outbox, membership_sender, compaction);
+        let scrubber = Scrubber::new(config.scrub, Arc::clone(&disk), machine.scrubbed(), inbox.downgrade());
+        let damage = Arc::clone(&scrubber.damage);
+        let (scrub, orders) = scrub::orders();
+        let clock = Clock::of_machine();
+        let Engine { host, applier, reads, tasks, jobs } =
+            Engine::new(member, disk, machine, outbox, membership_sender, compaction, clock);
         let (desk, status, metrics) = (Arc::clone(&host.desk), host.status.subscribe(), host.metrics.clone());
         let fetcher = Fetcher {
             network: Arc::clone(&network),
@@ -164,6 +177,7 @@ impl<R: Send + 'static> Node<R> {
             thread::Builder::new().name("snapshot".to_owned()).spawn(move || apply::run_jobs(&jobs))?,
             thread::Builder::new().name("apply".to_owned()).spawn(move || applier.run(&tasks))?,
             thread::Builder::new().name("raft".to_owned()).spawn(move || host.run(inputs))?,
+            thread::Builder::new().name("scrub".to_owned()).spawn(move || scrubber.run(&orders))?,
         ];
         let waiting = Arc::downgrade(&desk);
         let pending = move || waiting.upgrade().map(|desk| desk.requests.len());
@@ -174,6 +188,7 @@ impl<R: Send + 'static> Node<R> {
             id: config.id,
             inbox,
             desk,
+            reads,
             // Numbers of requests differ from those of the run before, whose requests may still be committed.
             next: AtomicU64::new(seed(config.id)),
             status,
@@ -183,6 +198,8 @@ impl<R: Send + 'static> Node<R> {
             election_timeout: config.timing.election_timeout,
             metrics,
             threads: std::sync::Mutex::new(threads),
+            scrub: std::sync::Mutex::new(Some(scrub)),
+            damage,
         };
         Ok((Self { shared: Arc::new(shared) }, asked))
     }
@@ -273,8 +290,15 @@ impl<R: Send + 'static> Node<R> {
 
     /// Waits until this member has applied everything that was acknowledged before the call.
     pub async fn read_index(&self, deadline: Duration) -> Result<(), ProposeError> {
-        let (sender, answer) = oneshot::channel();
-        self.push(Input::Read(sender))?;
+        let answer = match self.shared.reads.begin() {
+            LeaseRead::Ready => return Ok(()),
+            LeaseRead::Waits(answer) => answer,
+            LeaseRead::Asks => {
+                let (sender, answer) = oneshot::channel();
+                self.push(Input::Read(sender))?;
+                answer
+            }
+        };
         wait(answer, deadline).await
     }
 
@@ -326,8 +350,24 @@ impl<R: Send + 'static> Node<R> {
 
     /// Waits until the member has stopped, by itself or because it was told to.
     pub async fn stopped(&self) {
-        let mut status = self.watch_status();
-        while status.changed().await.is_ok() {}
+        // Not the status: that changes with every request.
+        let mut membership = self.watch_membership();
+        while membership.changed().await.is_ok() {}
+    }
+
+    /// Why it has stopped, if that is because its disk has lost what was written. It can only come back as a new member.
+    pub fn damage(&self) -> Option<Damage> {
+        self.shared.damage.get().cloned()
+    }
+
+    /// Reads everything that is stored, as slowly as [`NodeConfig::scrub`] says, and says whether it is whole. `None`: the
+    /// member has stopped, or was asked too often. If it is damaged, the member stops.
+    pub async fn scrub(&self) -> Option<Result<(), Damage>> {
+        let (order, outcome) = oneshot::channel();
+        let orders = self.shared.scrub.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        orders.try_send(order).ok()?;
+        drop(orders);
+        outcome.await.ok()
     }
 
     /// Up to where each member has the log, as far as this member knows because it leads; otherwise nothing.
@@ -355,6 +395,7 @@ impl<R: Send + 'static> Node<R> {
     /// Stops the member, and returns when its threads have ended and its disks are closed.
     pub async fn stop(&self) {
         let _ = self.shared.inbox.send(Input::Stop).await;
+        drop(self.shared.scrub.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(
             &mut *self.shared.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
         );
@@ -408,10 +449,11 @@ fn open_log(config: &NodeConfig) -> Result<RocksDisk, StartError> {
 
 /// Whose log is in a folder: cluster and member. `None`: there is no log.
 pub fn log_owner(log_dir: &Path) -> Result<Option<(u64, u64)>, StartError> {
-    if !log_dir.join("CURRENT").exists() {
+    if !RocksDisk::is_there(log_dir)? {
         return Ok(None);
     }
-    let disk = RocksDisk::open(log_dir, Kind::Log, SPACES)?;
+    // What is damaged is refused before anything is changed.
+    let disk = RocksDisk::open_to_read(log_dir, Kind::Log, SPACES)?;
     Ok(owner(&disk)?)
 }
 

@@ -4,7 +4,7 @@
 //! a state machine of the simulator's. Not here: threads, time, the network, and what carries copies of the state. For nobody
 //! else, and not promised to stay.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use consensus_disk::Disk;
@@ -23,20 +23,25 @@ use crate::{
     engine::{Engine, catch_up_with_log},
     host::Compaction,
     inbox::{INBOX, Input},
+    lease::LeaseRead,
 };
 pub use crate::{
+    clock::Clock,
     host::{End, Outbox},
     node::GROUP,
 };
 
 /// What a member is told when it is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Settings {
     pub id: u64,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
     pub priority: u32,
+    pub election_timeout: Duration,
+    pub leases: bool,
+    pub clock: Clock,
     pub entries_per_message_max: usize,
     /// Another one at each start.
     pub seed: u64,
@@ -81,6 +86,8 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
             id: settings.id,
             election_ticks: settings.election_ticks,
             heartbeat_ticks: settings.heartbeat_ticks,
+            election_timeout: settings.election_timeout,
+            leases: settings.leases,
             applied: machine.applied(),
             priority: settings.priority,
             entries_per_message_max: settings.entries_per_message_max,
@@ -94,7 +101,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
         let compaction =
             Compaction::new(settings.snapshot_entries, settings.snapshot_interval_ticks, inbox.downgrade());
         let membership = watch::Sender::new(member.membership().clone());
-        let engine = Engine::new(member, disk, machine, outbox, membership, compaction);
+        let engine = Engine::new(member, disk, machine, outbox, membership, compaction, settings.clock);
         Ok(Self { engine, inbox, inputs })
     }
 
@@ -145,8 +152,17 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
     /// As [`Node::read_index`](crate::Node::read_index).
     pub fn read_index(&self) -> Reply<Result<(), ProposeError>> {
         let (sender, answer) = oneshot::channel();
-        self.push(Input::Read(sender));
-        Reply(answer)
+        Reply(match self.engine.reads.begin() {
+            LeaseRead::Ready => {
+                let _ = sender.send(Ok(()));
+                answer
+            }
+            LeaseRead::Waits(answer) => answer,
+            LeaseRead::Asks => {
+                self.push(Input::Read(sender));
+                answer
+            }
+        })
     }
 
     /// As [`Node::transfer_leader`](crate::Node::transfer_leader).
@@ -210,6 +226,11 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
     /// Elections that it began because the links of a leader were reset, since its start.
     pub fn hinted_elections(&self) -> u64 {
         self.engine.host.member.hinted_elections()
+    }
+
+    /// Until when it reads from a lease, as of its last turn.
+    pub fn lease_end(&self) -> Option<Duration> {
+        self.engine.host.member.lease_end()
     }
 
     /// Who the members are, as of its last turn.

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use consensus_disk::DiskError;
 use consensus_raft::proposal::Request;
+use consensus_rocks::Slice;
 
 /// A state machine that cannot go on. The member stops.
 pub type StateMachineError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,4 +36,31 @@ pub trait StateMachine: Send + 'static {
     /// Replaces the state by a copy, made by another member, whose files it may take. When it returns, the new state survives a
     /// crash.
     fn restore(&mut self, folder: &Path) -> Result<(), StateMachineError>;
+
+    /// What reads the state beside it, to find what has rotted. `None`: nothing of it is stored.
+    fn scrubbed(&self) -> Option<Box<dyn Scrubbed>> {
+        None
+    }
+}
+
+/// Something stored that is read from its beginning to its end, a slice at a time.
+pub trait Scrubbed: Send {
+    /// Reads the next slice, of about so many bytes, and checks it. After the last one it begins anew.
+    fn read_slice(&mut self, bytes_max: usize) -> Result<Slice, ScrubError>;
+}
+
+/// What came out of reading something stored.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct ScrubError {
+    /// What was written is lost, as opposed to a disk that cannot be read now.
+    pub is_damage: bool,
+    /// What was found.
+    pub source: StateMachineError,
+}
+
+impl From<DiskError> for ScrubError {
+    fn from(error: DiskError) -> Self {
+        Self { is_damage: error.is_damage(), source: error.into() }
+    }
 }

@@ -1,7 +1,7 @@
 //! Any bytes as what a peer of the consensus store says, and as the records of its log: they are read or refused, and what is
 //! accepted is written as it was read. The first byte chooses who reads them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use consensus_disk::{Batch, Disk as _, Durability, MemoryDisk};
@@ -96,6 +96,8 @@ fn log(mut input: Input<'_>) {
         id: 1,
         election_ticks: 10,
         heartbeat_ticks: 2,
+        election_timeout: Duration::from_millis(10),
+        leases: false,
         applied: 0,
         priority: 0,
         entries_per_message_max: 1000,
@@ -105,7 +107,7 @@ fn log(mut input: Input<'_>) {
     let status = member.status();
     assert!(status.applied <= status.commit && status.commit <= status.last);
     let _ = member.describe(status.commit);
-    (0..30).for_each(|_| member.tick());
+    (0..30).for_each(|tick| member.tick(Duration::from_millis(tick)));
     while member.work().is_some() {
         member.written();
     }

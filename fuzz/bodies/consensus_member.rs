@@ -1,7 +1,7 @@
 //! One member of a group of three with hostile peers: whatever they say, it does not panic, and keeps what Raft promises of a
 //! single member. Its own disk and its host are honest, so what a crash takes is only what was not synced.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use consensus_disk::{Disk as _, Durability, MemoryDisk};
@@ -20,6 +20,9 @@ use wire::Kind;
 pub(crate) const GROUP: u64 = 1;
 pub(crate) const OWN: u64 = 1;
 pub(crate) const SEED: u64 = 7;
+/// Of its clock, between ticks.
+const TICK: Duration = Duration::from_millis(1);
+const ELECTION_TIMEOUT: Duration = Duration::from_millis(10);
 /// A run that is longer shows nothing that a shorter one does not.
 const OPS_MAX: usize = 300;
 
@@ -46,6 +49,8 @@ struct Host {
     durable: u64,
     /// Reads that were asked for.
     reads: u64,
+    /// Of its clock.
+    now: Duration,
     /// As of the last look.
     before: Status,
 }
@@ -56,6 +61,8 @@ fn open(disk: &Arc<MemoryDisk>, applied: u64) -> Member<MemoryDisk> {
         id: OWN,
         election_ticks: 10,
         heartbeat_ticks: 2,
+        election_timeout: ELECTION_TIMEOUT,
+        leases: true,
         applied,
         priority: 0,
         entries_per_message_max: 1000,
@@ -71,24 +78,26 @@ impl Host {
         disk.write(bootstrap(GROUP, &Membership::of_voters(members)), Durability::Synced).expect("memory");
         let member = open(&disk, 0);
         let before = member.status();
-        Self { disk, member, applied: 1, durable: 1, reads: 0, before }
+        Self { disk, member, applied: 1, durable: 1, reads: 0, now: Duration::ZERO, before }
     }
 
     fn op(&mut self, input: &mut Input<'_>) {
         match input.below(24) {
             0..8 => self.step(wire::message(input, &self.before, self.reads)),
-            8 => (0..1 + input.below(40)).for_each(|_| self.member.tick()),
+            8 => (0..1 + input.below(40)).for_each(|_| self.tick()),
             9..13 => self.work(input),
             13 => self.elect(),
             14 => self.acknowledge(input),
             15 => {
                 let payload = Bytes::copy_from_slice(input.bytes(20));
-                let _ = self.member.propose(&mut VecDeque::from([Request { origin: OWN, id: 1, payload }]));
+                let _ = self
+                    .member
+                    .propose(&mut VecDeque::from([Request { origin: OWN, id: 1, payload }]), &mut Vec::new());
             }
             16 => drop(self.member.propose_member_change(&member_change(input), (OWN, 1))),
             17 => {
                 self.reads += 1;
-                self.member.read_index(self.reads);
+                self.member.read_index(self.reads, self.now);
             }
             18 => self.member.campaign(),
             19 => self.member.transfer_leader(1 + input.below(5) as u64),
@@ -105,7 +114,7 @@ impl Host {
 
     fn step(&mut self, bytes: Bytes) {
         let Ok(message) = Message::decode(bytes) else { return };
-        let _ = self.member.step(message);
+        let _ = self.member.step(message, self.now);
     }
 
     /// Works as the host contract says, perhaps without applying what is committed.
@@ -128,8 +137,15 @@ impl Host {
         }
     }
 
-    /// The others vote for it.
+    fn tick(&mut self) {
+        self.now += TICK;
+        self.member.tick(self.now);
+    }
+
+    /// The others vote for it, when what it has promised is over.
     fn elect(&mut self) {
+        self.now += ELECTION_TIMEOUT;
+        self.tick();
         self.member.campaign();
         self.work(&mut Input::new(&[]));
         let term = self.member.status().term;

@@ -6,7 +6,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use consensus_disk::{Batch, Disk as _, Durability, MemoryDisk, Order, Space};
 use consensus_proto::internal::{InternalRequest, internal_request::Request};
-use consensus_store::{Changes, Response, SPACES, Store, StoreError, WatchRange, check};
+use consensus_store::{Changes, Removal, Response, SPACES, Store, StoreError, WatchRange, check};
 use prost::Message as _;
 
 #[path = "input.rs"]
@@ -22,6 +22,9 @@ use model::Model;
 /// A run that is longer shows nothing that a shorter one does not.
 const OPS_MAX: usize = 150;
 const TXN_OPS_MAX: usize = 128;
+/// How a store lies on its disk.
+const VERSIONS: Space = Space(0);
+const HISTORY: Space = Space(1);
 
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
@@ -31,7 +34,8 @@ pub(crate) fn run(data: &[u8]) {
             break;
         }
         match input.below(16) {
-            0..9 => world.ask(requests::request(&mut input, world.model.revision)),
+            0..8 => world.ask(requests::request(&mut input, world.model.revision)),
+            8 => world.remove(&mut input),
             9..12 => world.write(),
             12 => world.read(&mut input),
             13 => world.watch(&mut input),
@@ -40,6 +44,7 @@ pub(crate) fn run(data: &[u8]) {
         }
     }
     world.write();
+    world.remove_all();
 }
 
 /// An entry of the log, what became of it, and where the store was then.
@@ -56,6 +61,8 @@ struct World {
     /// The model as of the last batch that was written: what can be read.
     written: Model,
     log: Vec<Entry>,
+    /// What a compaction has put out of reach, half removed.
+    removal: Removal,
     /// Of the batch in the making.
     payloads: Vec<Bytes>,
     answers: Vec<Result<Response, StoreError>>,
@@ -70,6 +77,7 @@ impl World {
             model: Model::new(),
             written: Model::new(),
             log: Vec::new(),
+            removal: Removal::new(0),
             payloads: Vec::new(),
             answers: Vec::new(),
         }
@@ -109,6 +117,38 @@ impl World {
         applied.changes
     }
 
+    /// Some of what is out of reach: nobody notices.
+    fn remove(&mut self, input: &mut Input<'_>) {
+        let compacted = self.written.compacted;
+        if self.removal.compacted() != compacted {
+            self.removal = Removal::new(compacted);
+        }
+        let hash = self.store.reader().hash_of_keys(0);
+        self.removal.step(&*self.disk, 1 + input.below(4)).expect("a good disk");
+        assert_eq!(self.store.reader().hash_of_keys(0), hash, "what is out of reach counts for nothing");
+        self.check();
+    }
+
+    /// Nothing is left that is out of reach.
+    fn remove_all(&mut self) {
+        let (compacted, hash) = (self.written.compacted, self.store.reader().hash_of_keys(0));
+        Removal::new(compacted).finish(&*self.disk, 3).expect("a good disk");
+        assert_eq!(self.store.reader().hash_of_keys(0), hash);
+        self.check();
+        let mut left = std::collections::BTreeSet::new();
+        visit(&self.disk, VERSIONS, |disk_key, stored| {
+            let (key, revision) = disk_key.split_last_chunk().expect("a key ends with its revision");
+            if (!u64::from_be_bytes(*revision)).cast_signed() <= compacted {
+                assert!(left.insert(key.to_vec()), "two versions of {key:?} before the compaction");
+                assert_ne!(stored[8..16], [0; 8], "{key:?} was deleted before the compaction");
+            }
+        });
+        visit(&self.disk, HISTORY, |disk_key, _| {
+            let revision = disk_key.first_chunk().expect("a change begins with its revision");
+            assert!(i64::from_be_bytes(*revision) >= compacted, "a change before the compaction");
+        });
+    }
+
     fn read(&self, input: &mut Input<'_>) {
         let request = requests::range(input, self.written.revision);
         assert_eq!(self.store.reader().range(&request), self.written.range(&request), "{request:?}");
@@ -142,6 +182,7 @@ impl World {
         let hash = self.store.reader().hash_of_keys(0);
         self.disk.crash(input.below(self.disk.unsynced() + 1));
         self.store = Store::open(Arc::clone(&self.disk)).expect("what was written in order");
+        self.removal = Removal::new(self.store.reader().compacted());
         let applied = self.store.applied() as usize;
         let revision = applied.checked_sub(1).map_or(1, |last| self.log[last].revision);
         assert_eq!(self.store.reader().revision(), revision);
@@ -162,6 +203,7 @@ impl World {
         behind.replace(Arc::clone(&copy)).expect("a good copy");
         assert_eq!((reader.revision(), reader.hash_of_keys(0)), (self.written.revision, hash));
         (self.store, self.disk) = (behind, copy);
+        self.removal = Removal::new(self.written.compacted);
         self.check();
     }
 
@@ -189,15 +231,19 @@ fn everything(revision: i64) -> consensus_proto::etcdserverpb::RangeRequest {
     consensus_proto::etcdserverpb::RangeRequest { key, range_end, revision, ..Default::default() }
 }
 
+fn visit(disk: &MemoryDisk, space: Space, mut visit: impl FnMut(&[u8], &[u8])) {
+    disk.scan(space, &[], None, Order::Ascending, &mut |key, value| {
+        visit(key, value);
+        ControlFlow::Continue(())
+    })
+    .expect("memory");
+}
+
 fn copy(disk: &MemoryDisk) -> MemoryDisk {
     let copy = MemoryDisk::default();
     let mut batch = Batch::default();
     for space in (0..SPACES).map(Space) {
-        disk.scan(space, &[], None, Order::Ascending, &mut |key, value| {
-            batch.put(space, key, value);
-            ControlFlow::Continue(())
-        })
-        .expect("memory");
+        visit(disk, space, |key, value| batch.put(space, key, value));
     }
     copy.write(batch, Durability::Synced).expect("memory");
     copy

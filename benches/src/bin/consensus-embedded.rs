@@ -21,6 +21,9 @@ use consensus_rocks::{Kind, RocksDisk};
 use hdrhistogram::Histogram;
 use tokio::sync::{mpsc, oneshot};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Requests that share a write, at most.
 const REQUESTS_MAX: usize = 4096;
 

@@ -43,7 +43,7 @@ pub enum Order {
 #[non_exhaustive]
 pub enum DiskError {
     /// There is no room. Nothing of the batch was written.
-    #[error("{call}: no room on the disk: {text}")]
+    #[error("{call}: no room on the disk: {text}; make room, and start the member again if it has stopped")]
     NoSpace {
         /// What was called.
         call: &'static str,
@@ -68,7 +68,14 @@ pub enum DiskError {
     },
 }
 
-/// Ordered keys with atomic batches. Readers and the one writer may be different threads.
+impl DiskError {
+    /// Whether what was written is lost, as opposed to a disk that does not do what it is asked for now.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+}
+
+/// Ordered keys with atomic batches. Any thread may read and write; those that write the same keys agree on an order.
 pub trait Disk: Send + Sync + 'static {
     /// The value of a key.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, DiskError>;

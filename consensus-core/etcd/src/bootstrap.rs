@@ -1,8 +1,10 @@
 //! The first members of a cluster, as `--initial-cluster` names them, and who a member is that starts.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use consensus_core::{MemberInfo, Membership, Start, StartError, TlsConfig, find_cluster, log_owner};
+
+use crate::folder::{FolderError, MemberFolder, Owner};
 
 /// The first members of a cluster and its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,9 +129,20 @@ pub enum IdentityError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] StartError),
+    /// What is in the folder beside the log cannot be read.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The list of members does not help.
     #[error(transparent)]
     Cluster(#[from] InitialClusterError),
+    /// The log is gone. A member that began anew could vote against what it has acknowledged.
+    #[error("{folder}: the log of member {id:x} is not there any more")]
+    LogLost {
+        /// The folder.
+        folder: String,
+        /// Whose log it was.
+        id: u64,
+    },
     /// The log is of another member of the same cluster.
     #[error(
         "the data in {folder} is of member {found:x}, not of {name} ({expected:x}): was it copied? A new member gets its data from the others"
@@ -161,23 +174,47 @@ pub enum IdentityError {
     },
 }
 
+impl IdentityError {
+    /// Whether this member's data is lost, so that it can only come back as a new member.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Log(error) => error.is_damage(),
+            Self::LogLost { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl InitialCluster {
+    /// Where the member of this name is for the others, and where they are.
+    pub(crate) fn urls(&self, name: &str) -> Result<(Vec<String>, Vec<String>), InitialClusterError> {
+        let missing = || InitialClusterError::Missing { name: name.to_owned() };
+        let own = self.members.get(name).ok_or_else(missing)?.clone();
+        let others = self.members.iter().filter(|(other, _)| *other != name);
+        Ok((own, others.flat_map(|(_, urls)| urls.clone()).collect()))
+    }
+
     /// Who the member of this name is: what its log says, or else, of a cluster that exists, its other members, or else this
     /// list.
     pub async fn identity(
         &self,
-        log_dir: &Path,
+        folder: &MemberFolder,
         name: &str,
         exists: bool,
         tls: Option<&Arc<TlsConfig>>,
         allow_plaintext: bool,
     ) -> Result<Identity, IdentityError> {
-        if let Some((cluster, id)) = log_owner(log_dir)? {
+        let owner = folder.owner();
+        let log_dir = || folder.log_dir.display().to_string();
+        if let Some((cluster, id)) = log_owner(&folder.log_dir)? {
+            // What the log says as well is written anew if it is damaged.
+            let owner = owner.ok().flatten();
+            // One that came back as a new member has another id than the first one of its name.
+            let known = Owner { cluster, id, name: name.to_owned() };
             let expected = self.member_id(name).unwrap_or(id);
-            if cluster == self.cluster_id() && id != expected {
-                let folder = log_dir.display().to_string();
+            if cluster == self.cluster_id() && id != expected && owner.is_none_or(|owner| owner != known) {
                 return Err(IdentityError::OtherMember {
-                    folder,
+                    folder: log_dir(),
                     found: id,
                     name: name.to_owned(),
                     expected,
@@ -185,14 +222,14 @@ impl InitialCluster {
             }
             return Ok(Identity { cluster, id, start: Start::Never });
         }
-        let own =
-            self.members.get(name).ok_or_else(|| InitialClusterError::Missing { name: name.to_owned() })?;
+        if let Some(Owner { id, .. }) = owner? {
+            return Err(IdentityError::LogLost { folder: log_dir(), id });
+        }
+        let (own, urls) = self.urls(name)?;
         if !exists {
             let start = Start::Bootstrap(self.membership());
             return Ok(Identity { cluster: self.cluster_id(), id: self.member_id(name)?, start });
         }
-        let others = self.members.iter().filter(|(other, _)| *other != name);
-        let urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
         let Some(found) = find_cluster(&urls, tls, allow_plaintext).await? else {
             return Err(IdentityError::NobodyAnswers { urls });
         };

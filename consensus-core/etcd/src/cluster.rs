@@ -7,7 +7,7 @@ use consensus_proto::{
     etcdserverpb::{
         Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
         MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-        MemberUpdateRequest, MemberUpdateResponse, cluster_server::Cluster,
+        MemberUpdateRequest, MemberUpdateResponse, ResponseHeader, cluster_server::Cluster,
     },
     internal::{PromoteAnswer, peer_request},
 };
@@ -68,6 +68,10 @@ fn not_enough_started() -> Status {
     Status::failed_precondition("etcdserver: re-configuration failed due to not enough started members")
 }
 
+fn unhealthy() -> Status {
+    Status::unavailable("etcdserver: unhealthy cluster")
+}
+
 /// One more voter makes a larger quorum, of members that are there.
 fn check_one_more(membership: &Membership, joining_counts: usize) -> Result<(), Status> {
     let (voters, started) = (membership.voters(), started(membership, 0).count());
@@ -84,6 +88,11 @@ impl Server {
     fn known(&self, id: u64) -> Result<Membership, Status> {
         let membership = self.shared.node.membership();
         if membership.members.contains_key(&id) { Ok(membership) } else { Err(status::member_not_found()) }
+    }
+
+    /// Who the members are has no revision.
+    fn header_of_members(&self) -> Option<ResponseHeader> {
+        self.header(0)
     }
 
     async fn change_members(&self, change: MemberChange) -> Result<Vec<Member>, Status> {
@@ -106,7 +115,7 @@ impl Server {
             return Err(not_enough_started());
         }
         if started(membership, id).filter(|other| self.is_there(*other)).count() < quorum(left) {
-            return Err(Status::unavailable("etcdserver: unhealthy cluster"));
+            return Err(unhealthy());
         }
         Ok(())
     }
@@ -139,14 +148,25 @@ impl Cluster for Server {
         check_unused(&membership, 0, &peer_urls)?;
         if !learner {
             check_one_more(&membership, 0)?;
-        } else if membership.members.keys().filter(|id| membership.is_learner(**id)).count() >= LEARNERS_MAX {
+        }
+        if !membership.members.keys().all(|id| !membership.is_voter(*id) || self.is_there(*id)) {
+            // One more would make a quorum harder to reach, which may be out of reach then.
+            return Err(unhealthy());
+        }
+        if learner
+            && membership.members.keys().filter(|id| membership.is_learner(**id)).count() >= LEARNERS_MAX
+        {
             return Err(Status::failed_precondition("etcdserver: too many learner members in cluster"));
         }
         let id = random()?.max(1); // 0 names nobody
         let info = MemberInfo { peer_urls: peer_urls.clone(), ..MemberInfo::default() };
         let members = self.change_members(MemberChange::Add { id, info, learner }).await?;
         let member = Member { id, peer_ur_ls: peer_urls, is_learner: learner, ..Member::default() };
-        Ok(Response::new(MemberAddResponse { header: self.header_now(), member: Some(member), members }))
+        Ok(Response::new(MemberAddResponse {
+            header: self.header_of_members(),
+            member: Some(member),
+            members,
+        }))
     }
 
     async fn member_remove(
@@ -158,7 +178,7 @@ impl Cluster for Server {
         let membership = self.known(id)?;
         self.check_removal(&membership, id)?;
         let members = self.change_members(MemberChange::Remove { id }).await?;
-        Ok(Response::new(MemberRemoveResponse { header: self.header_now(), members }))
+        Ok(Response::new(MemberRemoveResponse { header: self.header_of_members(), members }))
     }
 
     async fn member_update(
@@ -172,7 +192,7 @@ impl Cluster for Server {
         check_unused(&membership, request.id, &request.peer_ur_ls)?;
         let change = MemberChange::Move { id: request.id, peer_urls: request.peer_ur_ls };
         let members = self.change_members(change).await?;
-        Ok(Response::new(MemberUpdateResponse { header: self.header_now(), members }))
+        Ok(Response::new(MemberUpdateResponse { header: self.header_of_members(), members }))
     }
 
     async fn member_list(
@@ -184,7 +204,7 @@ impl Cluster for Server {
             self.linearize().await?;
         }
         let members = members(&self.shared.node.membership());
-        Ok(Response::new(MemberListResponse { header: self.header_now(), members }))
+        Ok(Response::new(MemberListResponse { header: self.header_of_members(), members }))
     }
 
     async fn member_promote(
@@ -205,6 +225,6 @@ impl Cluster for Server {
         // The leader has it; this member may be about to.
         self.linearize().await?;
         let members = members(&self.shared.node.membership());
-        Ok(Response::new(MemberPromoteResponse { header: self.header_now(), members }))
+        Ok(Response::new(MemberPromoteResponse { header: self.header_of_members(), members }))
     }
 }

@@ -1,5 +1,6 @@
 //! Keys and values.
 
+use consensus_core::ProposeError;
 use consensus_proto::{
     etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
@@ -21,6 +22,16 @@ impl Server {
     fn complete(&self, header: &mut Option<ResponseHeader>) {
         let revision = header.as_ref().map_or(0, |header| header.revision);
         *header = self.header(revision);
+    }
+
+    /// Waits until nothing is left on this member's disk that a compaction has put out of reach.
+    async fn removed_up_to(&self, revision: i64) -> Result<(), Status> {
+        let mut removed = self.shared.news.removed.subscribe();
+        tokio::select! {
+            // The sender is in here: it cannot be gone.
+            _ = removed.wait_for(|removed| *removed >= revision) => Ok(()),
+            () = self.closing() => Err(status::propose(ProposeError::Stopped)),
+        }
     }
 
     pub(crate) async fn range_as(
@@ -116,11 +127,16 @@ impl Kv for Server {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         let credential = self.credential(&request);
+        let request = request.into_inner();
+        let CompactionRequest { revision, physical } = request;
         let Answer::Compact(mut response) =
-            self.propose_as(&credential, Internal::Compaction(request.into_inner())).await?
+            self.propose_as(&credential, Internal::Compaction(request)).await?
         else {
             return Err(mismatch());
         };
+        if physical {
+            self.removed_up_to(revision).await?;
+        }
         self.complete(&mut response.header);
         Ok(Response::new(response))
     }

@@ -178,6 +178,12 @@ impl Server {
         Ok(response)
     }
 
+    /// As in etcd: one and a half election timeouts in seconds, rounded up, so that a lease survives the loss of a leader.
+    fn lease_ttl_min(&self) -> i64 {
+        let time = self.shared.config.node.timing.election_timeout * 3 / 2;
+        time.as_millis().div_ceil(1000) as i64
+    }
+
     /// Grants a lease; for id 0, under one that nobody has chosen before.
     pub(crate) async fn grant(
         &self,
@@ -187,6 +193,7 @@ impl Server {
         if request.id == 0 {
             request.id = random_id()?;
         }
+        request.ttl = request.ttl.max(self.lease_ttl_min());
         self.check_room().await?;
         let Answer::LeaseGrant(mut response) =
             self.propose_as(credential, Internal::LeaseGrant(request)).await?

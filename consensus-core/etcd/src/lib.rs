@@ -6,10 +6,13 @@
 //! Deliberately not here: configuration files, signals, exit codes.
 
 mod auth;
+mod authority;
 mod bootstrap;
 mod cluster;
+mod compactor;
 mod drain;
 mod election;
+mod folder;
 mod http;
 mod identity;
 mod jwt;
@@ -19,6 +22,8 @@ mod lock;
 mod machine;
 mod maintenance;
 mod queue;
+pub mod rejoin;
+mod remover;
 mod restore;
 mod room;
 mod server;
@@ -28,6 +33,8 @@ mod token;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};
+pub use compactor::AutoCompaction;
+pub use folder::{FolderError, MemberFolder, Owner};
 pub use http::{MetricsText, version_json};
 pub use jwt::{Jwt, TokenOptionError};
 pub use maintenance::API_VERSION;

@@ -1,6 +1,7 @@
 //! The store as a replicated state machine.
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,11 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use consensus_core::{Job, Request, StateMachine, StateMachineError};
-use consensus_rocks::{Home, Kind, RocksDisk};
-use consensus_store::{Hub, LeaseChange, Lessor, Response, Store, StoreError, TokenChange};
+use consensus_core::{Job, Request, ScrubError, Scrubbed, StateMachine, StateMachineError};
+use consensus_rocks::{Home, Kind, Place, RocksDisk, Slice};
+use consensus_store::{Hub, LeaseChange, Lessor, Reader, Response, Store, StoreError, TokenChange};
+use tokio::sync::watch;
 
-use crate::{token::Tokens, watch::Target};
+use crate::{remover::Remover, token::Tokens, watch::Target};
 
 /// What the apply thread tells everyone else of.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct News {
     /// The term in which the lessor's deadlines were set; a leader of another one begins them anew.
     lessor_term: AtomicU64,
     tokens: Mutex<Tokens>,
+    /// Up to which compaction everything that is out of reach is removed.
+    pub(crate) removed: watch::Sender<i64>,
     /// Beginning of the lessor's time.
     start: Instant,
 }
@@ -45,6 +49,7 @@ impl News {
             lessor: Mutex::new(lessor),
             lessor_term: AtomicU64::new(0),
             tokens: Mutex::new(Tokens::new(token_ttl)),
+            removed: watch::Sender::new(0),
             start: Instant::now(),
         }
     }
@@ -81,10 +86,30 @@ impl News {
 }
 
 pub(crate) struct Machine {
-    pub(crate) home: Home,
-    pub(crate) disk: Arc<RocksDisk>,
-    pub(crate) store: Store<RocksDisk>,
-    pub(crate) news: Arc<News>,
+    home: Home,
+    disk: Arc<RocksDisk>,
+    store: Store<RocksDisk>,
+    news: Arc<News>,
+    remover: Remover,
+}
+
+impl Machine {
+    /// Begins with what a stop may have left over of a compaction.
+    pub(crate) fn new(
+        home: Home,
+        disk: Arc<RocksDisk>,
+        store: Store<RocksDisk>,
+        news: Arc<News>,
+    ) -> std::io::Result<Self> {
+        let remover = Remover::start(news.removed.clone())?;
+        let machine = Self { home, disk, store, news, remover };
+        machine.remove_old();
+        Ok(machine)
+    }
+
+    fn remove_old(&self) {
+        self.remover.remove(&self.disk, self.store.reader().compacted());
+    }
 }
 
 impl StateMachine for Machine {
@@ -121,6 +146,9 @@ impl StateMachine for Machine {
                 hub.publish(changes, |target, _, revision, events| target.deliver(revision, events));
             }
         }
+        if applied.compacted.is_some() {
+            self.remove_old();
+        }
         Ok(applied.responses)
     }
 
@@ -146,11 +174,30 @@ impl StateMachine for Machine {
         let disk = Arc::new(self.home.replace(folder)?);
         self.store.replace(Arc::clone(&disk))?;
         std::mem::replace(&mut self.disk, disk).discard();
+        self.remove_old();
         // Tokens are in no snapshot: clients log in again.
         self.news.tokens().forget_all();
         *self.news.lessor() = lessor(&self.store, self.news.now());
         let behind = self.news.hub().jump(self.store.reader().revision());
         behind.for_each(|target| target.fell_behind());
         Ok(())
+    }
+
+    fn scrubbed(&self) -> Option<Box<dyn Scrubbed>> {
+        Some(Box::new(ScrubbedState { reader: self.store.reader(), place: Place::default() }))
+    }
+}
+
+/// The store's disk, whichever is in force.
+struct ScrubbedState {
+    reader: Reader<RocksDisk>,
+    place: Place,
+}
+
+impl Scrubbed for ScrubbedState {
+    fn read_slice(&mut self, bytes_max: usize) -> Result<Slice, ScrubError> {
+        // The store checks records as it uses them; that they are what was written, the disk knows.
+        let disk = self.reader.disk();
+        Ok(disk.read_slice(&mut self.place, bytes_max, |_, _, _| ControlFlow::Continue(()))?)
     }
 }

@@ -106,13 +106,13 @@ impl Maintenance for Server {
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         self.require_root(&request).await?;
         let revision = request.into_inner().revision;
-        let (hash, revision) = self.read_much(move |reader| reader.hash_of_keys(revision)).await?;
-        let compact_revision = self.shared.reader.compacted();
+        let keys = self.read_much(move |reader| reader.hash_of_keys(revision)).await?;
         Ok(Response::new(HashKvResponse {
             header: self.header_now(),
-            hash,
-            compact_revision,
-            hash_revision: revision,
+            hash: keys.hash,
+            // As etcd says that nothing was ever compacted.
+            compact_revision: if keys.compacted == 0 { -1 } else { keys.compacted },
+            hash_revision: keys.revision,
         }))
     }
 

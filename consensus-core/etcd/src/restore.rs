@@ -142,7 +142,7 @@ impl Restore {
             Home::open(&folder.join("data"), consensus_store::SPACES).map_err(StoreError::from)?;
         let (revision, changes) = self.import(file, &disk)?;
         disk.flush().map_err(StoreError::from)?;
-        // Removes what a compaction that was asked for had not removed yet.
+        // It opens; what a compaction that was asked for had not removed yet, the member removes.
         drop(Store::open(std::sync::Arc::new(disk))?);
         let mut node = NodeConfig::new(cluster, member, folder.join("log"), ([127, 0, 0, 1], 0).into());
         node.start = Start::Bootstrap(self.cluster.membership());

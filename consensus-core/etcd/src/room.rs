@@ -22,6 +22,8 @@ use crate::{server::Server, status};
 const LOOK: Duration = Duration::from_millis(200);
 /// How much more than the reserve must be free for the alarm to end.
 const ENOUGH: u64 = 2;
+/// A file that is there while this member's alarm is for the file system.
+const RAISED: &str = "disk-full";
 
 /// Whether there is room, as of the last look.
 #[derive(Debug, Default)]
@@ -30,6 +32,26 @@ pub(crate) struct Room {
     disk_full: AtomicBool,
     /// This member has raised the alarm because of the file system, and ends it.
     raised_for_disk: AtomicBool,
+}
+
+impl Room {
+    /// As the member before the last stop has left it.
+    pub(crate) fn open(data_dir: &Path) -> Self {
+        Self { raised_for_disk: data_dir.join(RAISED).exists().into(), ..Self::default() }
+    }
+}
+
+/// Who starts again must know that it is to end the alarm, and not an operator.
+fn remember_why(data_dir: &Path) {
+    if let Err(error) = std::fs::File::create(data_dir.join(RAISED)) {
+        tracing::warn!(%error, "if this member is started again, an operator has to end the alarm");
+    }
+}
+
+fn forget_why(data_dir: &Path) {
+    if let Err(error) = std::fs::remove_file(data_dir.join(RAISED)) {
+        tracing::warn!(%error, "an alarm that this member did not raise may be ended by it");
+    }
 }
 
 /// Bytes that the file system of a folder has left for us.
@@ -56,17 +78,22 @@ impl Server {
         let shared = &self.shared;
         let (config, room) = (&shared.config, &shared.room);
         self.look_at_quota();
-        // A file system that does not say has room.
-        let free = free(&config.data_dir).unwrap_or(u64::MAX);
+        // The log may have a file system of its own. One that does not say has room.
+        let free = [&config.data_dir, &config.node.log_dir].into_iter().filter_map(|folder| free(folder));
+        let free = free.min().unwrap_or(u64::MAX);
         let full = free < config.reserve_bytes;
         room.disk_full.store(full, Relaxed);
         if full && !room.raised_for_disk.load(Relaxed) {
             tracing::error!(free, reserve = config.reserve_bytes, "the file system is full");
+            remember_why(&config.data_dir);
             // If it does not succeed, the next look tries again.
             room.raised_for_disk.store(self.set_alarm(AlarmAction::Activate).await.is_ok(), Relaxed);
         } else if free / ENOUGH >= config.reserve_bytes && room.raised_for_disk.load(Relaxed) {
             tracing::info!(free, "the file system has room again");
-            room.raised_for_disk.store(self.set_alarm(AlarmAction::Deactivate).await.is_err(), Relaxed);
+            if self.set_alarm(AlarmAction::Deactivate).await.is_ok() {
+                room.raised_for_disk.store(false, Relaxed);
+                forget_why(&config.data_dir);
+            }
         }
     }
 

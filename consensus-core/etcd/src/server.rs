@@ -25,7 +25,7 @@ use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
 };
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
     Status,
     service::Routes,
@@ -33,7 +33,9 @@ use tonic::{
 };
 
 use crate::{
-    Jwt, MetricsText, TokenOptionError, auth, lease,
+    AutoCompaction, Jwt, MetricsText, TokenOptionError, auth,
+    authority::Authority,
+    compactor, lease,
     machine::{Machine, News},
     room::{self, Room},
     snapshot, status,
@@ -114,6 +116,8 @@ pub struct ServerConfig {
     pub quota_bytes: u64,
     /// Bytes that the file system must have left, or nothing that needs room is taken.
     pub reserve_bytes: u64,
+    /// What is kept when the leader compacts by itself; `None`: it does not.
+    pub auto_compaction: Option<AutoCompaction>,
     /// How clients are recognized.
     pub auth: AuthConfig,
     /// Silence of a client after which it is asked whether it is there.
@@ -136,6 +140,7 @@ impl ServerConfig {
             txn_ops_max: 128,
             quota_bytes: 2 << 30,
             reserve_bytes: 128 << 20,
+            auto_compaction: None,
             auth: AuthConfig::default(),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(20),
@@ -167,12 +172,35 @@ pub enum ServerError {
     /// The member cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Its log has lost something, or its data what is not in the log any more.
+    #[error("the log in {folder} is damaged, or the data is behind it: {source}")]
+    Damaged {
+        /// The folder.
+        folder: String,
+        /// What is wrong with it.
+        source: StartError,
+    },
+    /// No thread can be started.
+    #[error("starting a thread: {0}")]
+    Thread(#[source] std::io::Error),
     /// gRPC cannot be served.
     #[error("serving clients: {0}")]
     Serve(#[from] tonic::transport::Error),
     /// gRPC reflection cannot be served.
     #[error("serving reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl ServerError {
+    /// Whether this member's data is lost, so that it can only come back as a new member.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Data { source, .. } => source.is_damage(),
+            Self::Store { source, .. } => source.is_damage(),
+            Self::Damaged { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// A member that serves etcd's clients. Cheap to clone.
@@ -211,17 +239,23 @@ impl Server {
         let store = Store::open(Arc::clone(&disk)).map_err(|source| ServerError::Store { folder, source })?;
         let news = Arc::new(News::new(&store, config.auth.token_ttl));
         let reader = store.reader();
-        let machine = Machine { home, disk, store, news: Arc::clone(&news) };
-        let (node, questions) = Node::start(config.node.clone(), machine).await?;
+        let machine = Machine::new(home, disk, store, Arc::clone(&news)).map_err(ServerError::Thread)?;
+        let folder = config.node.log_dir.display().to_string();
+        let started = Node::start(config.node.clone(), machine).await;
+        let (node, questions) = started.map_err(|source| match source.is_damage() {
+            true => ServerError::Damaged { folder, source },
+            false => ServerError::Start(source),
+        })?;
         // As etcd: time for an election on top of what a request takes.
         let request_timeout = Duration::from_secs(5) + 2 * config.node.timing.election_timeout;
         let closing = watch::Sender::new(false);
+        let room = Room::open(&config.data_dir);
         let shared = Shared {
             config,
             node,
             reader,
             news,
-            room: Room::default(),
+            room,
             snapshots: Arc::new(Semaphore::new(snapshot::AT_ONCE)),
             request_timeout,
             hashes: Arc::new(Semaphore::new(auth::HASHES_AT_ONCE)),
@@ -235,6 +269,9 @@ impl Server {
         tokio::spawn(lease::answer_peers(server.clone(), questions));
         tokio::spawn(publish(server.clone()));
         tokio::spawn(room::watch(server.clone()));
+        if let Some(keeps) = server.shared.config.auto_compaction {
+            tokio::spawn(compactor::run(server.clone(), keeps));
+        }
         Ok(server)
     }
 
@@ -285,7 +322,7 @@ impl Server {
             .max_concurrent_streams(u32::MAX)
             .accept_http1(true)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, async {
+            .serve_with_incoming_shutdown(incoming.map(|io| io.map(Authority::new)), async {
                 tokio::select! {
                     () = shutdown => self.close(),
                     () = self.closing() => {}

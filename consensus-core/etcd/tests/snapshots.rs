@@ -4,6 +4,7 @@ mod support;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use consensus_etcd::MemberFolder;
 use consensus_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
     MoveLeaderRequest, WatchCreateRequest, WatchRequest, cluster_client::ClusterClient,
@@ -184,8 +185,9 @@ async fn a_copied_folder_is_refused() {
     cluster.stop(1).await;
     std::fs::remove_dir_all(cluster.folder("m1")).unwrap();
     std::fs::rename(cluster.folder("m0"), cluster.folder("m1")).unwrap();
-    let identity =
-        cluster.initial.identity(&cluster.folder("m1").join("log"), "m1", false, None, false).await;
+    let path = cluster.folder("m1");
+    let folder = MemberFolder::new(&path, path.join("log"));
+    let identity = cluster.initial.identity(&folder, "m1", false, None, false).await;
     let refused = identity.unwrap_err().to_string();
     assert!(refused.contains("was it copied?"), "{refused}");
 }

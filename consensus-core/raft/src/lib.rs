@@ -9,7 +9,8 @@
 //! 1. A group begins on a disk with [`bootstrap`], written synced, the same on all of its first members. A member that
 //!    joins later begins with [`join`], and gets a snapshot.
 //! 2. Call [`Member::tick`] at even intervals, [`Member::step`] with each message of a peer, and [`Member::propose`],
-//!    [`Member::read_index`] for clients; then ask for [`Member::work`] until there is none.
+//!    [`Member::read_index`] for clients; then ask for [`Member::work`] until there is none. The time that goes with them is of
+//!    one clock, which goes on whatever happens to the process, and is looked at after what it goes with has come.
 //! 3. Send [`Work::messages`] at any time.
 //! 4. Write [`Work::batch`] as [`Work::durability`] says. If that fails, stop the member: it may have promised what was
 //!    lost. Never try again, because after a failed sync nobody knows what is on the disk (fsyncgate, 2018).
@@ -28,8 +29,12 @@
 //! 10. Messages may be lost and reordered; say so of those that surely were lost, with [`Member::unreachable`]. All but
 //!     requests on their way to the leader ([`Message::is_proposal`]) may come twice: a request that does is done twice.
 //!
+//! 11. A leader whose clock has not reached [`Member::lease_end`] may answer a read at its commit index. A host that has this
+//!     done by others than itself tells them of end and index after each of its calls, before it sends or applies anything.
+//!
 //! Deliberately not here: the network, the state machine, threads, and time.
 
+mod check;
 pub mod codec;
 mod conf_change;
 #[doc(hidden)]
@@ -43,6 +48,7 @@ mod message;
 pub mod proposal;
 mod snapshot;
 
+pub use check::LogCheck;
 pub use log::{LOG, LogError, STATE, bootstrap, force_new_group, join};
 pub use member::{
     Committed, Config, Member, MembershipApplied, OpenError, ProposeError, Read, Role, Status, StepError,

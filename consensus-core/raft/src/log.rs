@@ -63,6 +63,42 @@ pub enum LogError {
         /// The first that is missing.
         index: u64,
     },
+    /// Terms of a log do not fall: an entry is of another time than those around it.
+    #[error(
+        "group {group}: entry {index} of term {term} is where the log has term {before}; this member's data is damaged: remove the member and add it as a new one"
+    )]
+    Disorder {
+        /// Which group.
+        group: u64,
+        /// The entry.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// That of the entry before, or of the member.
+        before: u64,
+    },
+}
+
+impl LogError {
+    /// Whether what was written is lost, as opposed to a disk that does not do what it is asked for now.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_damage(),
+            _ => true,
+        }
+    }
+}
+
+/// Whether an entry may be the next.
+pub(crate) fn follows(group: u64, before: Position, entry: &Entry) -> Result<(), LogError> {
+    let (index, term) = (entry.index, entry.term);
+    if index != before.index + 1 {
+        return Err(LogError::Gap { group, index: before.index + 1 });
+    }
+    if term < before.term {
+        return Err(LogError::Disorder { group, index, term, before: before.term });
+    }
+    Ok(())
 }
 
 /// A position in the log.
@@ -211,28 +247,30 @@ impl<D: Disk> Log<D> {
             cache: VecDeque::new(),
             cache_bytes: 0,
         };
-        let mut failed = None;
-        log.scan(begin.index + 1, u64::MAX, |log, entry| match entry {
-            Ok(entry) if entry.index == log.last + 1 => {
-                log.last = entry.index;
-                log.bytes += size(&entry) as u64;
-                log.remember(entry);
-                ControlFlow::Continue(())
-            }
-            Ok(_) => {
-                failed = Some(LogError::Gap { group, index: log.last + 1 });
-                ControlFlow::Break(())
-            }
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
+        let (mut last, mut checked) = (begin, Ok(()));
+        log.scan(begin.index + 1, u64::MAX, |log, entry| {
+            let entry = entry.and_then(|entry| follows(group, last, &entry).map(|()| entry));
+            match entry {
+                Ok(entry) => {
+                    last = Position { index: entry.index, term: entry.term };
+                    log.bytes += size(&entry) as u64;
+                    log.remember(entry);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    checked = Err(error);
+                    ControlFlow::Break(())
+                }
             }
         })?;
-        if let Some(error) = failed {
-            return Err(error);
+        checked?;
+        log.last = last.index;
+        let Position { index, term } = last;
+        if index < log.hard_state.commit {
+            return Err(LogError::Gap { group, index: index + 1 });
         }
-        if log.last < log.hard_state.commit {
-            return Err(LogError::Gap { group, index: log.last + 1 });
+        if term > log.hard_state.term {
+            return Err(LogError::Disorder { group, index, term, before: log.hard_state.term });
         }
         Ok(Some(log))
     }
@@ -322,11 +360,6 @@ impl<D: Disk> Log<D> {
         put_membership(batch, self.group, &self.membership);
     }
 
-    pub(crate) fn set_hard_state(&mut self, state: HardState, batch: &mut Batch) {
-        put_hard_state(batch, self.group, &state);
-        self.hard_state = state;
-    }
-
     pub(crate) fn save_hard_state(&self, batch: &mut Batch) {
         put_hard_state(batch, self.group, &self.hard_state);
     }
@@ -355,7 +388,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-fn decode_entry(group: u64, key: &[u8], value: &[u8]) -> Result<Entry, LogError> {
+pub(crate) fn decode_entry(group: u64, key: &[u8], value: &[u8]) -> Result<Entry, LogError> {
     let index =
         key.get(8..).and_then(|index| index.try_into().ok()).map(u64::from_be_bytes).unwrap_or_default();
     let decoded = (|| {

@@ -2,20 +2,26 @@
 //! randomness but a seed.
 
 mod guard;
+mod lease;
 mod loss;
 mod preference;
+mod promise;
 mod snapshot;
 mod split;
 mod work;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use consensus_disk::Disk;
-use raft::{Config as RaftConfig, RawNode, StateRole, eraftpb};
+use consensus_disk::{Batch, Disk};
+use lease::{Lease, RENEWALS};
+use promise::Promise;
+use raft::{Config as RaftConfig, RawNode, ReadOnlyOption, StateRole, eraftpb};
 
 pub use work::{Committed, MembershipApplied, Read, Work};
 
@@ -41,6 +47,10 @@ pub struct Config {
     pub election_ticks: usize,
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
+    /// The election timeout by the clock, for promises; the same on all members.
+    pub election_timeout: Duration,
+    /// As a leader, it answers reads from a lease where it can.
+    pub leases: bool,
     /// Entries that the state machine has already applied.
     pub applied: u64,
     /// A leader hands leadership over to a voter of higher priority that has all of the log, after a while.
@@ -72,6 +82,13 @@ pub enum OpenError {
         /// What is wrong with them.
         text: String,
     },
+}
+
+impl OpenError {
+    /// Whether what was written is lost.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Log(error) if error.is_damage())
+    }
 }
 
 /// A proposal or a read that was not taken.
@@ -150,10 +167,14 @@ pub struct Member<D: Disk> {
     random: u64,
     timeout_for: (u64, StateRole),
     committed: Vec<eraftpb::Entry>,
-    /// The commit index has grown without a word of raft-rs that it should be saved.
+    /// The commit index has grown, and is not saved.
     commit_unsaved: bool,
     written: Option<raft::Ready>,
     ticks: u64,
+    /// What the clock said last.
+    now: Duration,
+    lease: Lease,
+    promise: Promise,
     /// The tick at which each member was last heard from.
     heard: BTreeMap<u64, u64>,
     loss: loss::Loss,
@@ -193,6 +214,7 @@ impl<D: Disk> Member<D> {
         };
         let settings = |error: raft::Error| OpenError::Settings { group, text: error.to_string() };
         raft.validate().map_err(settings)?;
+        let promise = Promise::of_start(log.hard_state.term);
         let raw = RawNode::new(&raft, log, &logger::logger()).map_err(settings)?;
         let mut member = Self {
             random: config.seed,
@@ -203,6 +225,9 @@ impl<D: Disk> Member<D> {
             commit_unsaved: false,
             written: None,
             ticks: 0,
+            now: Duration::ZERO,
+            lease: Lease::default(),
+            promise,
             heard: BTreeMap::new(),
             loss: loss::Loss::default(),
             preference: preference::Preference::default(),
@@ -218,47 +243,111 @@ impl<D: Disk> Member<D> {
         self.config.id
     }
 
-    /// Time passes: to be called at even intervals.
-    pub fn tick(&mut self) {
+    /// Time passes: to be called at even intervals. `now` is the time of a clock that goes on whatever happens to the process,
+    /// since any moment.
+    pub fn tick(&mut self, now: Duration) {
+        self.look_at_clock(now);
         self.ticks += 1;
         self.repeat_snapshots();
+        self.hold_campaign();
         self.raw.tick();
         self.draw_timeout();
         self.consider_loss();
         self.prefer();
+        self.renew_lease();
     }
 
-    /// A message of another member.
-    pub fn step(&mut self, message: Message) -> Result<(), StepError> {
-        if message.to() != self.config.id || message.group != self.config.group {
-            return Err(StepError::Misrouted { to: message.to(), group: message.group });
-        }
-        if message.raw.get_msg_type() == LEADER_LOST {
-            return self.hear_of_loss(&message.raw);
-        }
-        let Some(raw) = self.guard(message.raw)? else { return Ok(()) };
-        // Only of members: a peer may call itself whatever it likes.
-        if self.raw.raft.prs().get(raw.from).is_some() {
-            self.heard.insert(raw.from, self.ticks);
-            self.note_sign_of_life(raw.from);
-            self.note_priority(&raw);
-            self.give_way(&raw);
-        }
+    /// A message of another member. The clock is to be looked at after the message has come: a promise is counted from `now`.
+    pub fn step(&mut self, message: Message, now: Duration) -> Result<(), StepError> {
+        self.look_at_clock(now);
+        let Some(raw) = self.admit(message)? else { return Ok(()) };
         let raw = self.hold_back(raw);
-        let stepped = self.raw.step(raw);
+        self.promise(&raw);
+        let stepped = match raw.get_msg_type() {
+            eraftpb::MessageType::MsgReadIndex => self.step_read(raw),
+            _ => self.raw.step(raw),
+        };
         self.draw_timeout();
         stepped.map_err(|error| StepError::Dropped(error.to_string()))
     }
 
-    /// Asks for requests to be committed. Takes from the front what is on its way; the rest stays on an error.
-    pub fn propose(&mut self, requests: &mut VecDeque<Request>) -> Result<(), ProposeError> {
-        while !requests.is_empty() {
-            self.may_propose()?;
-            let (data, count) = proposal::encode_some(&*requests);
-            self.propose_entry(eraftpb::EntryType::EntryNormal, data, Bytes::new())?;
-            requests.drain(..count);
+    /// A read that a follower passes on. With a lease, raft-rs is told to answer this one at once; its own kind of lease is not
+    /// used, which trusts ticks.
+    fn step_read(&mut self, message: eraftpb::Message) -> raft::Result<()> {
+        if self.lease_end().is_some_and(|end| self.now < end) {
+            self.raw.raft.read_only.option = ReadOnlyOption::LeaseBased;
         }
+        let stepped = self.raw.step(message);
+        self.raw.raft.read_only.option = ReadOnlyOption::Safe;
+        self.lease_used();
+        self.renew_lease();
+        stepped
+    }
+
+    /// What raft-rs may see of a message; `None`: nothing.
+    fn admit(&mut self, message: Message) -> Result<Option<eraftpb::Message>, StepError> {
+        if message.to() != self.config.id || message.group != self.config.group {
+            return Err(StepError::Misrouted { to: message.to(), group: message.group });
+        }
+        if message.raw.get_msg_type() == LEADER_LOST {
+            self.hear_of_loss(&message.raw)?;
+            return Ok(None);
+        }
+        let admitted = self.guard(message.raw)?;
+        // Only of members: a peer may call itself whatever it likes.
+        if let Some(raw) = &admitted
+            && self.raw.raft.prs().get(raw.from).is_some()
+        {
+            self.heard.insert(raw.from, self.ticks);
+            self.note_sign_of_life(raw.from);
+            self.note_priority(raw);
+            self.give_way(raw);
+        }
+        Ok(admitted)
+    }
+
+    /// Asks for requests to be committed, those that other members passed on as well. Takes from the front what is on its way; the
+    /// rest stays on an error. What was passed on and cannot be done is dropped.
+    pub fn propose(
+        &mut self,
+        requests: &mut VecDeque<Request>,
+        passed_on: &mut Vec<Message>,
+    ) -> Result<(), ProposeError> {
+        if self.raw.raft.state != StateRole::Leader {
+            passed_on.clear();
+            while !requests.is_empty() {
+                self.may_propose()?;
+                let (data, count) = proposal::encode_some(&*requests);
+                self.propose_entries(vec![normal_entry(data)])?;
+                requests.drain(..count);
+            }
+            return Ok(());
+        }
+        // All at once, so that each follower gets one message.
+        let mut entries: Vec<eraftpb::Entry> =
+            passed_on.drain(..).filter_map(|message| self.passed_on(message)).flatten().collect();
+        let mut taken = 0;
+        while taken < requests.len() {
+            let (data, count) = proposal::encode_some(requests.iter().skip(taken));
+            entries.push(normal_entry(data));
+            taken += count;
+        }
+        if !entries.is_empty() {
+            self.propose_entries(entries)?;
+        }
+        requests.clear();
         Ok(())
+    }
+
+    /// The entries of a message that carries requests.
+    fn passed_on(&mut self, message: Message) -> Option<Vec<eraftpb::Entry>> {
+        match self.admit(message) {
+            Ok(raw) => Some(raw?.take_entries().into()),
+            Err(error) => {
+                tracing::debug!(%error, "requests that were passed on are refused");
+                None
+            }
+        }
     }
 
     /// Asks for a change of the membership. `request` is (origin, id) as in [`Request`].
@@ -270,11 +359,16 @@ impl<D: Disk> Member<D> {
         self.may_propose()?;
         let context = change.encode(request);
         match change.conf_change() {
-            None => self.propose_entry(eraftpb::EntryType::EntryNormal, Bytes::new(), context),
+            None => {
+                let entry = eraftpb::Entry { context, ..eraftpb::Entry::default() };
+                self.propose_entries(vec![entry])
+            }
             Some(_) if self.raw.raft.has_pending_conf() => Err(ProposeError::ChangePending),
             Some(conf_change) => {
                 let data = crate::conf_change::encode(&conf_change);
-                self.propose_entry(eraftpb::EntryType::EntryConfChangeV2, data, context)
+                let mut entry = eraftpb::Entry { data, context, ..eraftpb::Entry::default() };
+                entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+                self.propose_entries(vec![entry])
             }
         }
     }
@@ -286,34 +380,42 @@ impl<D: Disk> Member<D> {
         }
     }
 
-    fn propose_entry(
-        &mut self,
-        kind: eraftpb::EntryType,
-        data: Bytes,
-        context: Bytes,
-    ) -> Result<(), ProposeError> {
-        let mut entry = eraftpb::Entry::default();
-        entry.set_entry_type(kind);
-        (entry.data, entry.context) = (data, context);
+    fn propose_entries(&mut self, entries: Vec<eraftpb::Entry>) -> Result<(), ProposeError> {
         let mut message = eraftpb::Message::default();
         message.set_msg_type(eraftpb::MessageType::MsgPropose);
         message.from = self.config.id;
-        message.set_entries(vec![entry].into());
+        message.set_entries(entries.into());
         self.raw.raft.step(message).map_err(|_| match self.raw.raft.state {
             StateRole::Leader if self.raw.raft.lead_transferee.is_none() => ProposeError::Busy,
             _ => ProposeError::NoLeader,
         })
     }
 
-    /// Asks for an index to read at. The answer, with the same number, comes in [`Work::reads`], perhaps twice, or never:
-    /// whoever asks asks again after a while, with another number. A number is not used again.
-    pub fn read_index(&mut self, number: u64) {
-        self.raw.read_index(self.read_context(number));
+    /// Whether it leads, and a majority does not have all of its entries.
+    pub fn has_uncommitted(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.state == StateRole::Leader && raft.raft_log.committed < raft.raft_log.last_index()
     }
 
-    /// raft-rs tells reads apart by these bytes alone, whoever asked, in whichever run.
-    fn read_context(&self, number: u64) -> Vec<u8> {
-        [self.config.id, self.config.seed, number].map(u64::to_le_bytes).concat()
+    /// Until it is told otherwise, a leader tells its followers what is committed only with the entries that come next.
+    pub fn commit_with_entries(&mut self, yes: bool) {
+        self.raw.skip_bcast_commit(yes);
+    }
+
+    /// A leader tells its followers what is committed.
+    pub fn tell_commit(&mut self) {
+        if self.raw.raft.state == StateRole::Leader {
+            self.raw.raft.bcast_append();
+        }
+    }
+
+    /// Asks for an index to read at. The answer, with the same number, comes in [`Work::reads`], perhaps twice, or never:
+    /// whoever asks asks again after a while, with another number. A number is not used again, and below 2^63.
+    pub fn read_index(&mut self, number: u64, now: Duration) {
+        assert!(number < RENEWALS, "a host's number");
+        self.look_at_clock(now);
+        self.lease_used();
+        self.begin_round(number);
     }
 
     /// The state machine has applied entries up to this one.
@@ -321,6 +423,16 @@ impl<D: Disk> Member<D> {
         if index > self.raw.raft.raft_log.applied {
             self.raw.advance_apply_to(index);
         }
+    }
+
+    /// What is committed goes to the disk with the entries that come next. This is to be written if none come; `None`: it is
+    /// written already. Nothing depends on it but what a member knows before it hears of a leader.
+    pub fn save_commit(&mut self) -> Option<Batch> {
+        let mut batch = Batch::default();
+        if mem::take(&mut self.commit_unsaved) {
+            self.raw.store().save_hard_state(&mut batch);
+        }
+        (!batch.is_empty()).then_some(batch)
     }
 
     /// A message to this member was not sent.
@@ -332,11 +444,17 @@ impl<D: Disk> Member<D> {
     pub fn transfer_leader(&mut self, to: u64) {
         if self.raw.raft.state == StateRole::Leader {
             self.raw.transfer_leader(to);
+            if self.raw.raft.lead_transferee.is_some() {
+                self.give_up_lease();
+            }
         }
     }
 
-    /// Campaigns at once, without waiting for the election timeout.
+    /// Campaigns at once, without waiting for the election timeout, unless it has promised not to.
     pub fn campaign(&mut self) {
+        if self.has_promised() {
+            return;
+        }
         // Refused only while a membership change is committed and not applied: the timeout comes anyway.
         let _ = self.raw.campaign();
         self.draw_timeout();
@@ -398,6 +516,10 @@ impl<D: Disk> Member<D> {
         let drawn = (z ^ (z >> 31)) as usize % self.config.election_ticks;
         raft.set_randomized_election_timeout(self.config.election_ticks + drawn);
     }
+}
+
+fn normal_entry(data: Bytes) -> eraftpb::Entry {
+    eraftpb::Entry { data, ..eraftpb::Entry::default() }
 }
 
 fn log_begin<D: Disk>(log: &Log<D>) -> u64 {

@@ -75,6 +75,11 @@ impl Message {
         self.raw.get_msg_type() == MessageType::MsgPropose
     }
 
+    /// Whether it carries nothing but requests for the state machine.
+    pub fn is_request(&self) -> bool {
+        self.is_proposal() && self.raw.get_entries().iter().all(|entry| entry.context.is_empty())
+    }
+
     /// How urgent it is.
     pub fn class(&self) -> Class {
         match self.raw.get_msg_type() {

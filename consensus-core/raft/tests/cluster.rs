@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,8 @@ const GROUP: u64 = 1;
 /// Steps with faults, and then without.
 const ROUGH: u64 = 2500;
 const CALM: u64 = 1500;
+/// Of everybody's clock.
+const STEP: Duration = Duration::from_millis(1);
 
 struct Random(u64);
 
@@ -137,6 +140,8 @@ impl World {
             id: n as u64 + 1,
             election_ticks: 10,
             heartbeat_ticks: 2,
+            election_timeout: 10 * STEP,
+            leases: self.seed % 3 == 0,
             applied: self.durable[n],
             priority: 0,
             // Few, so that appends are often several messages.
@@ -286,11 +291,12 @@ impl World {
 
     fn step(&mut self, rough: bool) {
         self.now += 1;
+        let clock = STEP * self.now as u32;
         while let Some(first) = self.network.first_entry().filter(|first| first.key().0 <= self.now) {
             let message = Message::decode(first.remove()).unwrap();
             let n = message.to() as usize - 1;
             if let Some(member) = &mut self.members[n] {
-                let _ = member.step(message);
+                let _ = member.step(message, clock);
                 self.work(n, rough);
             }
         }
@@ -298,7 +304,7 @@ impl World {
             match &mut self.members[n] {
                 None if !rough || self.random.one_in(60) => self.start(n),
                 None => continue,
-                Some(member) => member.tick(),
+                Some(member) => member.tick(clock),
             }
             if rough && self.random.one_in(600) {
                 self.crash(n);
@@ -309,7 +315,7 @@ impl World {
                 let payload = Bytes::from(self.next_request.to_le_bytes().to_vec());
                 let request = Request { origin: n as u64 + 1, id: self.next_request, payload };
                 let member = self.members[n].as_mut().unwrap();
-                let _ = member.propose(&mut VecDeque::from([request]));
+                let _ = member.propose(&mut VecDeque::from([request]), &mut Vec::new());
             }
             if self.random.one_in(10) {
                 // Members number their reads alike.
@@ -317,7 +323,7 @@ impl World {
                 self.next_read[n] += 1;
                 self.reads.insert((n, self.next_read[n]), least);
                 let number = self.next_read[n];
-                self.members[n].as_mut().unwrap().read_index(number);
+                self.members[n].as_mut().unwrap().read_index(number, clock);
             }
             if self.random.one_in(100) {
                 self.compact(n);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ impl Pair {
                 id,
                 election_ticks: 10,
                 heartbeat_ticks: 2,
+                election_timeout: Duration::from_secs(1),
+                leases: false,
                 applied: 0,
                 priority: 0,
                 entries_per_message_max: 1000,
@@ -66,7 +69,7 @@ impl Pair {
         let mut on_their_way: VecDeque<_> = [1, 2].into_iter().flat_map(|id| self.work(id)).collect();
         while let Some(message) = on_their_way.pop_front() {
             let to = message.to();
-            self.members.get_mut(&to).unwrap().step(message).unwrap();
+            self.members.get_mut(&to).unwrap().step(message, Duration::ZERO).unwrap();
             on_their_way.extend(self.work(to));
         }
     }
@@ -80,11 +83,11 @@ fn entries_that_the_log_has_forgotten_are_acknowledged_when_they_come_again() {
     assert_eq!(pair.members[&1].status().role, Role::Leader);
     for id in 0..10 {
         let request = Request { origin: 1, id, payload: Bytes::from_static(b"request") };
-        pair.members.get_mut(&1).unwrap().propose(&mut VecDeque::from([request])).unwrap();
+        pair.members.get_mut(&1).unwrap().propose(&mut VecDeque::from([request]), &mut Vec::new()).unwrap();
         pair.talk();
     }
-    pair.members.get_mut(&1).unwrap().tick();
-    pair.members.get_mut(&1).unwrap().tick();
+    pair.members.get_mut(&1).unwrap().tick(Duration::ZERO);
+    pair.members.get_mut(&1).unwrap().tick(Duration::ZERO);
     pair.talk();
 
     let follower = pair.members.get_mut(&2).unwrap();
@@ -93,7 +96,7 @@ fn entries_that_the_log_has_forgotten_are_acknowledged_when_they_come_again() {
     pair.disks[&2].write(batch, Durability::Ordered).unwrap();
     let appends = pair.sent.iter().filter(|message| message.to() == 2 && message.class() == Class::Append);
     for append in appends.cloned().collect::<Vec<_>>() {
-        pair.members.get_mut(&2).unwrap().step(append).unwrap();
+        pair.members.get_mut(&2).unwrap().step(append, Duration::ZERO).unwrap();
         let answers = pair.work(2);
         assert_eq!(answers.len(), 1, "the leader has to know, or it sends the same for ever");
     }

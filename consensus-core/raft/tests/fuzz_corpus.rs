@@ -11,6 +11,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -149,6 +150,8 @@ fn conversation() -> Vec<Vec<u8>> {
             id,
             election_ticks,
             heartbeat_ticks,
+            election_timeout: Duration::from_secs(1),
+            leases: false,
             applied: 0,
             priority: 0,
             entries_per_message_max: 1000,
@@ -162,11 +165,11 @@ fn conversation() -> Vec<Vec<u8>> {
         match round {
             20 => {
                 let request = Request { origin: 1, id: 1, payload: "put".into() };
-                pair[0].0.propose(&mut VecDeque::from([request])).expect("it leads");
+                pair[0].0.propose(&mut VecDeque::from([request]), &mut Vec::new()).expect("it leads");
             }
-            25 => pair[1].0.read_index(1),
-            30 => pair[0].0.tick(),
-            31 => pair[0].0.tick(),
+            25 => pair[1].0.read_index(1, Duration::ZERO),
+            30 => pair[0].0.tick(Duration::ZERO),
+            31 => pair[0].0.tick(Duration::ZERO),
             40 => pair[0].0.transfer_leader(2),
             50 => pair[0].0.links_lost(2),
             _ => {}
@@ -184,7 +187,7 @@ fn conversation() -> Vec<Vec<u8>> {
             message.encode(&mut bytes);
             said.insert(bytes[1], bytes.to_vec());
             if let Some((member, _)) = pair.get_mut(message.to() as usize - 1) {
-                let _ = member.step(message);
+                let _ = member.step(message, Duration::ZERO);
             }
         }
     }

@@ -4,22 +4,32 @@
 //! says so. The *data* has none: each of its entries is in the log already, so it would only be written twice. All its column
 //! families are flushed together, so a crash leaves it at some earlier applied index, from which the log brings it on;
 //! the log must not be compacted beyond what was [flushed](RocksDisk::flush).
+//!
+//! A disk that is damaged is refused: RocksDB checks what it reads, except that it takes the end of a write-ahead log where
+//! a record is not whole. What was synced there is known from elsewhere ([`synced`]). Not here: what to do about it.
 
 mod home;
+mod read;
+mod synced;
+mod wal;
 
 use std::{
+    io,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use bytes::Bytes;
 use consensus_disk::{Batch, Disk, DiskError, Durability, Op, Order, Space};
 pub use home::Home;
+pub use read::{Place, Slice};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, ErrorKind,
     Options, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
+
+use crate::synced::Mark;
 
 /// What a disk is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +41,13 @@ pub enum Kind {
 }
 
 /// Memory for writes of one column family, before they go to a file.
-const LOG_WRITE_BUFFER_BYTES: usize = 16 << 20;
-const DATA_WRITE_BUFFER_BYTES: usize = 16 << 20;
+const LOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
+const DATA_WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Of all column families of a disk together.
-const WRITE_BUFFERS_BYTES: usize = 32 << 20;
+const WRITE_BUFFERS_BYTES: usize = 16 << 20;
 /// Blocks of files that are kept in memory.
 const LOG_CACHE_BYTES: usize = 2 << 20;
-const DATA_CACHE_BYTES: usize = 16 << 20;
+const DATA_CACHE_BYTES: usize = 8 << 20;
 /// Files that RocksDB keeps open, of each disk.
 const OPEN_FILES_MAX: i32 = 256;
 /// Write-ahead logs that are kept to be written again: their blocks are there, so a sync has no metadata to write.
@@ -50,6 +60,8 @@ pub struct RocksDisk {
     kind: Kind,
     names: Vec<String>,
     syncs: bool,
+    /// Of a log that is open to be written: what is synced.
+    synced: Option<(Mark, AtomicU64)>,
     /// After the database: it is dropped when that is closed.
     discarded: Discarded,
 }
@@ -111,18 +123,37 @@ fn settings(kind: Kind, spaces: u8) -> (Options, Vec<ColumnFamilyDescriptor>) {
 }
 
 impl RocksDisk {
+    /// Whether there is a disk in the folder, or what is left of one.
+    pub fn is_there(path: &Path) -> Result<bool, DiskError> {
+        let found = has_files(path).map_err(|error| not_readable(path, &error))?;
+        Ok(found || path.join("CURRENT").exists())
+    }
+
     /// Opens the folder, or makes it. Only one process can have it open.
     pub fn open(path: &Path, kind: Kind, spaces: u8) -> Result<Self, DiskError> {
         let (options, families) = settings(kind, spaces);
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| failed("open", &error))?;
-        Ok(Self::new(db, path, kind, spaces))
+        let claimed = claimed(path, kind)?;
+        let mark = match kind {
+            Kind::Log => Some(mark(path, claimed).map_err(|error| not_readable(path, &error))?),
+            Kind::Data => None,
+        };
+        let db =
+            DB::open_cf_descriptors(&options, path, families).map_err(|error| not_opened(path, &error))?;
+        // What RocksDB has read from a write-ahead log is in files by now, and synced.
+        let synced = complete(path, &db, claimed)?;
+        let mut disk = Self::new(db, path, kind, spaces);
+        disk.synced = mark.map(|mark| (mark, AtomicU64::new(synced)));
+        Ok(disk)
     }
 
-    /// Opens a folder to read what is in it, and changes nothing.
+    /// Opens a folder to read what is in it, and changes nothing. Nobody may write to it meanwhile.
     pub fn open_to_read(path: &Path, kind: Kind, spaces: u8) -> Result<Self, DiskError> {
         let (options, families) = settings(kind, spaces);
+        let claimed = claimed(path, kind)?;
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false);
-        Ok(Self::new(db.map_err(|error| failed("open", &error))?, path, kind, spaces))
+        let db = db.map_err(|error| not_opened(path, &error))?;
+        complete(path, &db, claimed)?;
+        Ok(Self::new(db, path, kind, spaces))
     }
 
     fn new(db: DB, path: &Path, kind: Kind, spaces: u8) -> Self {
@@ -132,6 +163,7 @@ impl RocksDisk {
             kind,
             names,
             syncs: true,
+            synced: None,
             discarded: Discarded { path: path.to_owned(), yes: AtomicBool::new(false) },
         }
     }
@@ -192,6 +224,85 @@ impl RocksDisk {
     }
 }
 
+/// The sequence number up to which writes were synced, as far as anything in the folder tells; 0: nothing does.
+fn claimed(path: &Path, kind: Kind) -> Result<u64, DiskError> {
+    let look = || {
+        if !path.join("CURRENT").exists() && has_files(path)? {
+            let text = "there are files of a database, and no file CURRENT that says which are in force";
+            return Ok(Err(damaged(path, text)));
+        }
+        if kind == Kind::Data || !path.exists() {
+            return Ok(Ok(0));
+        }
+        Ok(Ok(synced::read(path)?.max(wal::synced_before(path)?)))
+    };
+    look().map_err(|error: io::Error| not_readable(path, &error))?
+}
+
+/// Whether RocksDB has kept anything here.
+fn has_files(path: &Path) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "sst" || extension == "log") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The mark, with what is claimed in it for good: RocksDB removes records that are behind a bad one, and their witness.
+fn mark(path: &Path, claimed: u64) -> io::Result<Mark> {
+    std::fs::create_dir_all(path)?;
+    let known = synced::read(path)?;
+    let mark = Mark::open(path)?;
+    if claimed > known {
+        mark.set_for_good(claimed)?;
+    }
+    Ok(mark)
+}
+
+/// The last sequence number, if nothing that was synced is missing.
+fn complete(path: &Path, db: &DB, claimed: u64) -> Result<u64, DiskError> {
+    let found = db.latest_sequence_number();
+    if found < claimed {
+        let text = format!("writes {} to {claimed} were synced and are not there any more", found + 1);
+        return Err(damaged(path, text));
+    }
+    Ok(found)
+}
+
+fn damaged(path: &Path, text: impl std::fmt::Display) -> DiskError {
+    DiskError::Corrupt { call: "open", text: format!("{}: {text}", path.display()) }
+}
+
+/// A file that is there for sure, and cannot be read.
+fn not_readable(path: &Path, error: &io::Error) -> DiskError {
+    match error.raw_os_error() {
+        Some(EIO) => damaged(path, error),
+        _ => DiskError::Io { call: "open", text: format!("{}: {error}", path.display()) },
+    }
+}
+
+/// RocksDB opens what it has written, so that it does not is damage, if it is not for another reason.
+fn not_opened(path: &Path, error: &rocksdb::Error) -> DiskError {
+    let text = error.to_string();
+    let for_another_reason = ["lock", "Permission denied", "Too many open files", "Cannot allocate memory"];
+    match failed("open", error) {
+        DiskError::Io { .. } if !for_another_reason.iter().any(|reason| text.contains(reason)) => {
+            damaged(path, text)
+        }
+        DiskError::Corrupt { .. } => damaged(path, text),
+        other => other,
+    }
+}
+
+/// The system could not read what is there.
+const EIO: i32 = 5;
+
 impl std::fmt::Debug for RocksDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RocksDisk")
@@ -205,6 +316,10 @@ fn failed(call: &'static str, error: &rocksdb::Error) -> DiskError {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::Corruption => DiskError::Corrupt { call, text },
+        // A sector that is lost.
+        ErrorKind::IOError if matches!(call, "get" | "iterate") && text.contains("Input/output error") => {
+            DiskError::Corrupt { call, text }
+        }
         ErrorKind::IOError if text.contains("No space left on device") => DiskError::NoSpace { call, text },
         _ => DiskError::Io { call, text },
     }
@@ -251,6 +366,9 @@ impl Disk for RocksDisk {
 
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), DiskError> {
         let mut writes = WriteBatch::default();
+        if let Some((_, synced)) = &self.synced {
+            writes.put_log_data(wal::witness(synced.load(Relaxed)));
+        }
         for op in batch.ops() {
             match op {
                 Op::Put { space, key, value } => writes.put_cf(self.family(*space), key, value),
@@ -264,6 +382,16 @@ impl Disk for RocksDisk {
             Kind::Data => options.disable_wal(true),
         }
         self.db.write_opt(writes, &options).map_err(|error| failed("write", &error))?;
+        if let Some((mark, synced)) = &self.synced
+            && self.syncs
+            && durability == Durability::Synced
+        {
+            // There is one writer, so the last number is that of this write.
+            let sequence = self.db.latest_sequence_number();
+            synced.store(sequence, Relaxed);
+            mark.set(sequence)
+                .map_err(|error| DiskError::Io { call: "write", text: format!("the mark: {error}") })?;
+        }
         if self.kind == Kind::Data && durability == Durability::Synced {
             self.flush()?;
         }

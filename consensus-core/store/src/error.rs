@@ -61,4 +61,13 @@ impl StoreError {
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Disk(_) | Self::Damaged { .. })
     }
+
+    /// Whether this member's data is lost, so that it can only come back as a new member.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_damage(),
+            Self::Damaged { .. } => true,
+            _ => false,
+        }
+    }
 }

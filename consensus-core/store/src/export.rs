@@ -10,7 +10,7 @@ use consensus_disk::{Batch, Disk, Durability, Order};
 use consensus_proto::mvccpb::KeyValue;
 
 use crate::{
-    StoreError,
+    Removal, StoreError,
     auth::PolicyRecords,
     keys::{self, HISTORY, LEASE_KEYS, LEASES, VERSIONS},
     store::{LEASE_TTL_MAX, State},
@@ -82,13 +82,14 @@ fn visit_all(
     failed.map_or(Ok(()), Err)
 }
 
-/// Calls `visit` with all changes of the store on a disk, in order. The disk is a copy that nobody else uses: what a compaction
-/// took out of the list of changes is put back, for the disk to sort it.
+/// Calls `visit` with all changes of the store on a disk, in order. The disk is a copy that nobody else uses: the last compaction
+/// is finished there, and what it took out of the list of changes is put back, for the disk to sort it.
 pub fn export<E: From<StoreError>>(
     disk: &dyn Disk,
     mut visit: impl FnMut(Change) -> Result<(), E>,
 ) -> Result<(), E> {
     let compacted = State::read(disk)?.compacted;
+    Removal::new(compacted).finish(disk, AT_ONCE)?;
     let mut writes = Writes { disk, batch: Batch::default() };
     let mut number = 0_u32;
     visit_all(disk, VERSIONS, |disk_key, _| {
@@ -108,7 +109,7 @@ pub fn export<E: From<StoreError>>(
         let revision = keys::history_revision(disk_key)?;
         sub = if revision == last { sub + 1 } else { 0 };
         last = revision;
-        let found = View { disk, overlay: None, revision }.get(key, true)?;
+        let found = View { disk, overlay: None, recent: None, revision }.get(key, true)?;
         let key = Bytes::copy_from_slice(key);
         let change = match found {
             Some(version) => {

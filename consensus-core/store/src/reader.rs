@@ -113,7 +113,7 @@ impl<D: Disk> Reader<D> {
 
     fn txn_at(&self, revision: i64, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
         let disk = self.disk();
-        let view = View { disk: &*disk, overlay: None, revision };
+        let view = View { disk: &*disk, overlay: None, recent: None, revision };
         let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
         let mut succeeded = true;
         for compare in &request.compare {
@@ -144,7 +144,7 @@ impl<D: Disk> Reader<D> {
     }
 
     fn at(&self, revision: i64, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        range::range(View { disk: &*self.disk(), overlay: None, revision }, request)
+        range::range(View { disk: &*self.disk(), overlay: None, recent: None, revision }, request)
     }
 
     /// What changed in `range` from revision `from` to `to`, both included, in order. Stops early, after whole revisions, when
@@ -199,8 +199,11 @@ impl<D: Disk> Reader<D> {
     }
 
     fn event(&self, key: Bytes, revision: i64) -> Result<Event, StoreError> {
-        let at = |revision| View { disk: &*self.disk(), overlay: None, revision }.get(&key, true);
-        let (before, after) = (at(revision - 1)?, at(revision)?);
+        let at =
+            |revision| View { disk: &*self.disk(), overlay: None, recent: None, revision }.get(&key, true);
+        // What was before a compaction cannot be asked for, whether or not it is removed already.
+        let before = if revision > self.compacted() { at(revision - 1)? } else { None };
+        let after = at(revision)?;
         let after = after.unwrap_or_else(|| crate::version::Version::deleted_at(revision));
         Ok(txn::event(key.clone(), before.as_ref(), &after))
     }

@@ -26,9 +26,9 @@ use crate::{
     StoreError,
     alarm::{self, Alarms},
     auth::{self, Access, Caller, Policy, PublishedPolicy, TokenChange},
-    keys::{self, HISTORY, LEASE_KEYS, LEASES, META, VERSIONS},
+    keys::{self, LEASE_KEYS, LEASES, META},
+    recent::Recent,
     txn::Txn,
-    version::Version,
     view::Overlay,
 };
 
@@ -105,6 +105,8 @@ pub struct Applied {
     pub leases: Vec<LeaseChange>,
     /// What whoever keeps tokens gets to know.
     pub tokens: Vec<TokenChange>,
+    /// Before this revision nothing can be asked for any more: there is something to [remove](crate::Removal).
+    pub compacted: Option<i64>,
 }
 
 /// etcd's data model on a disk. One thread applies; readers have [`Reader`](crate::Reader)s.
@@ -121,12 +123,13 @@ pub struct Store<D> {
     /// Of the batch that is being applied.
     pub(crate) overlay: Overlay,
     pub(crate) batch: Batch,
-    /// Up to where old versions are to be removed when the batch is written.
-    remove_up_to: Option<i64>,
+    /// Of all batches.
+    pub(crate) recent: Recent,
 }
 
 impl<D: Disk> Store<D> {
-    /// Opens what is there, or begins anew at revision 1.
+    /// Opens what is there, or begins anew at revision 1. A crash may have come between a compaction and the end of its
+    /// [removal](crate::Removal).
     pub fn open(disk: Arc<D>) -> Result<Self, StoreError> {
         let State { applied, revision, compacted } = State::read(&*disk)?;
         let policy = Arc::new(Policy::load(&*disk)?);
@@ -136,7 +139,7 @@ impl<D: Disk> Store<D> {
             compacted: compacted.into(),
             policy: PublishedPolicy::new(&policy),
         };
-        let mut store = Self {
+        Ok(Self {
             leases: read_leases(&*disk)?,
             alarms: Alarms::read(&*disk)?,
             disk,
@@ -147,11 +150,8 @@ impl<D: Disk> Store<D> {
             policy,
             overlay: Overlay::new(),
             batch: Batch::default(),
-            remove_up_to: None,
-        };
-        // A crash may have come between a compaction and the removal.
-        store.remove_old(compacted)?;
-        Ok(store)
+            recent: Recent::default(),
+        })
     }
 
     /// Goes on with what is on another disk, which is of a later time; gives back the one of before. Readers go over to it.
@@ -164,9 +164,9 @@ impl<D: Disk> Store<D> {
         self.leases = read_leases(&*disk)?;
         self.alarms = Alarms::read(&*disk)?;
         self.policy = Arc::new(Policy::load(&*disk)?);
+        self.recent.clear();
         (self.applied, self.revision, self.compacted) = (applied, revision, compacted);
         let before = std::mem::replace(&mut self.disk, Arc::clone(&disk));
-        self.remove_old(compacted)?;
         self.published.policy.publish(&self.policy);
         // In this order, so that no reader believes to have read what is not there any more.
         self.published.compacted.store(compacted, SeqCst);
@@ -221,9 +221,6 @@ impl<D: Disk> Store<D> {
         self.published.policy.publish(&self.policy);
         self.published.compacted.store(self.compacted, SeqCst);
         self.published.current.store(self.revision, SeqCst);
-        if let Some(revision) = self.remove_up_to.take() {
-            self.remove_old(revision)?;
-        }
         Ok(applied)
     }
 
@@ -252,7 +249,7 @@ impl<D: Disk> Store<D> {
                 self.transact(applied, |txn| Ok(Response::DeleteRange(txn.delete_range(&request)?)))
             }
             Request::Txn(request) => self.transact(applied, |txn| Ok(Response::Txn(txn.txn(&request)?))),
-            Request::Compaction(request) => self.compact(&request),
+            Request::Compaction(request) => self.compact(&request, applied),
             Request::LeaseGrant(request) => self.grant(&request, applied),
             Request::LeaseRevoke(request) => self.revoke(&request, applied),
             Request::Alarm(request) => {
@@ -359,7 +356,11 @@ impl<D: Disk> Store<D> {
         Ok(Response::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
     }
 
-    fn compact(&mut self, request: &CompactionRequest) -> Result<Response, StoreError> {
+    fn compact(
+        &mut self,
+        request: &CompactionRequest,
+        applied: &mut Applied,
+    ) -> Result<Response, StoreError> {
         if request.revision <= self.compacted {
             return Err(StoreError::Compacted);
         }
@@ -367,35 +368,8 @@ impl<D: Disk> Store<D> {
             return Err(StoreError::FutureRevision);
         }
         self.compacted = request.revision;
-        self.remove_up_to = Some(request.revision);
+        applied.compacted = Some(request.revision);
         Ok(Response::Compact(CompactionResponse { header: self.header() }))
-    }
-
-    /// Removes versions that nobody can ask for any more: of each key that changed up to `revision`, all but the newest, and
-    /// that one too if it is a deletion.
-    fn remove_old(&mut self, revision: i64) -> Result<(), StoreError> {
-        let (from, to) = (keys::history_key(0, 0), keys::history_key(revision + 1, 0));
-        let mut changed = BTreeSet::new();
-        self.disk.scan(HISTORY, &from, Some(&to), Order::Ascending, &mut |_, key| {
-            changed.insert(key.to_vec());
-            ControlFlow::Continue(())
-        })?;
-        let mut batch = Batch::default();
-        for key in changed {
-            let (from, to) = keys::versions_of(&key, revision);
-            let mut newest = true;
-            self.disk.scan(VERSIONS, &from, Some(&to), Order::Ascending, &mut |disk_key, stored| {
-                let deleted = Version::decode(stored, 0, false).is_ok_and(|version| version.is_deletion());
-                if !newest || deleted {
-                    batch.delete(VERSIONS, disk_key);
-                }
-                newest = false;
-                ControlFlow::Continue(())
-            })?;
-        }
-        // The changes of `revision` itself can still be asked for.
-        batch.delete_range(HISTORY, from, keys::history_key(revision, 0));
-        Ok(self.disk.write(batch, Durability::Ordered)?)
     }
 }
 

@@ -44,7 +44,8 @@ impl<'a, D: Disk> Txn<'a, D> {
     }
 
     fn view(&self) -> View<'_> {
-        View { disk: &*self.store.disk, overlay: Some(&self.store.overlay), revision: self.revision }
+        let Store { disk, overlay, recent, .. } = &*self.store;
+        View { disk: &**disk, overlay: Some(overlay), recent: Some(recent), revision: self.revision }
     }
 
     fn header(&self) -> Option<ResponseHeader> {
@@ -192,6 +193,7 @@ impl<'a, D: Disk> Txn<'a, D> {
         for (sub, Change { key, before, after }) in changes.into_iter().enumerate() {
             store.batch.put(VERSIONS, keys::version_key(&key, revision), after.encode());
             store.batch.put(HISTORY, keys::history_key(revision, sub as u32), &key[..]);
+            store.recent.put(&key, &after);
             let held = before.as_ref().map_or(0, |before| before.lease);
             if held != after.lease {
                 if let Some(lease) = store.leases.get_mut(&held) {

@@ -23,6 +23,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
+/// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Moves data between nodes over DWCP, fast and verified; runs and asks the store.
 #[derive(Parser)]
 #[command(name = "novacron", version, after_help = exit::HELP)]

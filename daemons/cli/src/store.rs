@@ -15,6 +15,7 @@ mod member;
 mod output;
 mod quorum;
 mod range;
+mod rejoin;
 mod restore;
 mod snapshot;
 mod txn;

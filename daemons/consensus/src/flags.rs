@@ -119,6 +119,18 @@ pub(crate) static ETCD: &[Flag] = &[
         "Bytes of data with which nothing that needs room is taken any more; 0: 2 GiB",
     ),
     flag(
+        "auto-compaction-mode",
+        "MODE",
+        Sets("auto_compaction.mode"),
+        "Compacts by itself to what was there some time ago (periodic), or some revisions ago (revision)",
+    ),
+    flag(
+        "auto-compaction-retention",
+        "TIME|N",
+        Sets("auto_compaction.retention"),
+        "That time, in hours without a unit, or that number of revisions; 0: does not",
+    ),
+    flag(
         "auth-token",
         "KIND",
         Sets("auth.token"),
@@ -190,9 +202,7 @@ pub(crate) static ETCD: &[Flag] = &[
     flag("enable-v2", BOOL, Ignored(FALSE), ""),
     flag("enable-pprof", BOOL, Ignored(FALSE), ""),
     flag("enable-grpc-gateway", BOOL, Ignored(FALSE), ""),
-    flag("auto-compaction-retention", "TIME", Ignored(&["0"]), ""),
     // What is not to be had.
-    flag("auto-compaction-mode", "MODE", Ignored(&[]), ""),
     flag("backend-batch-interval", "TIME", Ignored(&[]), ""),
     flag("backend-batch-limit", "N", Ignored(&[]), ""),
     flag("backend-bbolt-freelist-type", "TYPE", Ignored(&[]), ""),
@@ -280,6 +290,12 @@ pub(crate) static OWN: &[Flag] = &[
         BOOL,
         Sets("metrics.allow_plaintext"),
         "Allows that on addresses other than loopback: whoever reaches one can read",
+    ),
+    flag(
+        "disk-reserve-bytes",
+        "BYTES",
+        Sets("disk_reserve_bytes"),
+        "Bytes that the file system must have left, or nothing that needs room is taken",
     ),
     flag("drain-timeout", "TIME", Sets("drain_timeout"), "How long a drain may take"),
     flag("log-format", "FORMAT", Sets("log.format"), "Log lines, which go to standard error: text or json"),

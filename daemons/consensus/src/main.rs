@@ -1,7 +1,9 @@
 //! `novacron-consensus`: settings, logging and exit codes around one member.
 
+mod begin;
 mod certificates;
 mod clients;
+mod compaction;
 mod flags;
 mod headless;
 mod lock;
@@ -27,6 +29,10 @@ use crate::{
     plan::Plan,
     settings::{LogFormat, Settings},
 };
+
+/// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let plan = match planned() {

@@ -1,13 +1,15 @@
-//! One member from its start to its end: what is opened in which order, and how it drains.
+//! One member from its start to its end: what is opened in which order, and how it drains. Who it is, and how one whose data
+//! is damaged comes back, is [`begin`](crate::begin)'s.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use consensus_etcd::{InitialCluster, MetricsText, Server, ServerConfig, ServerError};
+use consensus_etcd::{MetricsText, Server, ServerError};
 use novacron_admin::Metrics;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::{
+    begin::Begin,
     clients::Listeners,
     lock::DataLock,
     observe::{self, Process},
@@ -39,8 +41,9 @@ pub(crate) async fn run(mut plan: Plan) -> Result<Ended> {
     let listeners = Listeners::bind(&plan.clients).await?;
     // From here on it is alive; it has started, and is ready, later.
     let _observing = process.serve(&plan, metrics).await?;
+    let begin = Begin::new(plan.server, plan.cluster, plan.joins, plan.data_dir);
     let server = tokio::select! {
-        started = start(plan.server, plan.cluster, plan.joins) => started?,
+        started = begin.start() => started?,
         () = signals.drain() => return Ok(Ended::CutShort),
     };
     tracing::info!(
@@ -64,19 +67,14 @@ pub(crate) async fn run(mut plan: Plan) -> Result<Ended> {
     });
     let ended = work(&server, serving, &stop, &mut signals, plan.drain_timeout).await;
     drop(background);
+    let damage = server.node().damage();
     if tokio::time::timeout(CLOSE_MAX, server.stop()).await.is_err() {
         tracing::error!("the member did not stop within {CLOSE_MAX:?}");
     }
-    ended
-}
-
-/// Finds out who the member is, and starts it.
-async fn start(mut config: ServerConfig, cluster: InitialCluster, joins: bool) -> Result<Server> {
-    let node = &mut config.node;
-    let tls = node.tls.as_ref();
-    let identity = cluster.identity(&node.log_dir, &config.name, joins, tls, node.allow_plaintext).await?;
-    (node.cluster, node.id, node.start) = (identity.cluster, identity.id, identity.start);
-    Ok(Server::start(config).await?)
+    match damage {
+        Some(damage) => Err(begin.damaged(&damage).await),
+        None => ended,
+    }
 }
 
 /// etcd's lines: what waits for etcd waits for them.

@@ -17,8 +17,8 @@ use novacron_settings::{MetricsSettings, Sources};
 
 use crate::{
     certificates::Certificates,
-    headless,
-    settings::{ClusterState, METRICS, Settings},
+    compaction, headless,
+    settings::{ClusterState, METRICS, RETENTION, Reads, Settings},
     tls::{self, ClientFiles},
 };
 
@@ -99,6 +99,11 @@ pub(crate) fn plan(sources: &Sources<Settings>) -> Result<Plan> {
         drain_timeout: settings.drain_timeout,
     };
     plan.server.auth.token = token;
+    plan.server.auto_compaction = compaction::keeps(settings.compaction_mode, &settings.compaction_retention)
+        .ok_or_else(|| {
+            let value = settings.compaction_retention.clone();
+            sources.invalid("auto_compaction.retention", value, RETENTION)
+        })?;
     plan.load_certificates()?;
     if makes_certificate {
         plan.client_tls = Some(tls::self_signed(client_hosts(&settings)).context("client_tls.auto")?);
@@ -159,8 +164,13 @@ fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> Ser
     node.snapshot_dir = data_dir.join("snapshots");
     node.snapshots.entries = settings.snapshot_entries;
     node.snapshots.interval = settings.snapshot_interval;
+    node.scrub.interval = settings.scrub_interval;
     node.timing = Timing { heartbeat: settings.heartbeat, election_timeout: settings.election_timeout };
     node.priority = priority(settings);
+    node.reads = match settings.reads {
+        Reads::Confirmed => consensus_core::Reads::Confirmed,
+        Reads::Lease => consensus_core::Reads::Lease,
+    };
     node.allow_plaintext = settings.allow_plaintext;
     node.entries_per_message_max = settings.entries_per_message_max;
     node.sync_writes = settings.sync_writes;
@@ -173,6 +183,7 @@ fn server(settings: &Settings, data_dir: &Path, listen_peers: SocketAddr) -> Ser
     server.request_bytes_max = settings.request_bytes_max as usize;
     server.txn_ops_max = settings.txn_ops_max;
     server.quota_bytes = settings.quota_bytes;
+    server.reserve_bytes = settings.reserve_bytes;
     server.auth.token_ttl = settings.auth_token_ttl;
     server.auth.bcrypt_cost = settings.bcrypt_cost;
     server.auth.client_cert_auth = settings.client_tls.client_cert_auth;
@@ -317,6 +328,8 @@ fn peer_tls(settings: &Settings) -> Result<Option<TlsFiles>> {
 
 #[cfg(test)]
 mod tests {
+    use consensus_etcd::AutoCompaction;
+
     use super::*;
     use crate::settings::KEYS;
 
@@ -342,6 +355,7 @@ mod tests {
             (&[("metrics.listen", "0.0.0.0:1")], "--metrics-allow-plaintext"),
             (&[("initial_cluster", "a=http://127.0.0.1:1")], "no member \"default\""),
             (&[("initial_cluster", "default=https://127.0.0.1:1")], "peer_tls"),
+            (&[("auto_compaction.retention", "soon")], "auto_compaction.retention"),
             (&[("client_tls.cert", "c")], "come together"),
             (&[("client_tls.client_cert_auth", "true")], "needs ca"),
             (&[("client_tls.ca", "c")], "without cert"),
@@ -397,6 +411,8 @@ mod tests {
             ("wal_dir", "/w"),
             ("max_txn_ops", "7"),
             ("quota_backend_bytes", "3 MiB"),
+            ("disk_reserve_bytes", "5 MiB"),
+            ("auto_compaction.retention", "2"),
             ("max_request_bytes", "1 MiB"),
             ("grpc_keepalive.interval", "3s"),
             ("consensus.heartbeat", "20ms"),
@@ -414,6 +430,9 @@ mod tests {
         assert_eq!(plan.server.node.log_dir, Path::new("/w"));
         assert_eq!(plan.server.txn_ops_max, 7);
         assert_eq!(plan.server.quota_bytes, 3 << 20);
+        assert_eq!(plan.server.reserve_bytes, 5 << 20);
+        let two_hours = AutoCompaction::Periodic(Duration::from_secs(7200));
+        assert_eq!(plan.server.auto_compaction, Some(two_hours));
         assert_eq!(plan.server.request_bytes_max, 1 << 20);
         assert_eq!(plan.server.keepalive_interval.as_secs(), 3);
         assert_eq!(plan.server.node.timing.heartbeat.as_millis(), 20);

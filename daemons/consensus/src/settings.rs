@@ -40,13 +40,19 @@ pub(crate) struct Settings {
     /// Where this member is, and where the leader should be: the first zones first.
     pub(crate) zone: String,
     pub(crate) preferred_zones: Vec<String>,
+    pub(crate) reads: Reads,
     pub(crate) snapshot_interval: Duration,
     pub(crate) snapshot_entries: u64,
+    pub(crate) scrub_interval: Duration,
     pub(crate) entries_per_message_max: usize,
     pub(crate) sync_writes: bool,
     pub(crate) request_bytes_max: u64,
     pub(crate) txn_ops_max: usize,
     pub(crate) quota_bytes: u64,
+    pub(crate) reserve_bytes: u64,
+    pub(crate) compaction_mode: CompactionMode,
+    /// As in etcd: a number is of hours or of revisions; 0: off.
+    pub(crate) compaction_retention: String,
     pub(crate) auth_token: String,
     pub(crate) auth_token_ttl: Duration,
     pub(crate) bcrypt_cost: u32,
@@ -82,6 +88,21 @@ pub(crate) struct PeerTls {
 pub(crate) enum ClusterState {
     New,
     Existing,
+}
+
+/// What a member that compacts by itself keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompactionMode {
+    Periodic,
+    Revision,
+}
+
+/// How a leader answers linearizable reads: after a round to a quorum, or from a lease, which rests on clocks
+/// (`consensus_core::Reads`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reads {
+    Confirmed,
+    Lease,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,13 +147,18 @@ impl Default for Settings {
             election_timeout: Duration::from_secs(1),
             zone: String::new(),
             preferred_zones: Vec::new(),
+            reads: Reads::Confirmed,
             snapshot_interval: Duration::from_secs(3600),
             snapshot_entries: 10_000,
+            scrub_interval: Duration::from_secs(24 * 3600),
             entries_per_message_max: 1000,
             sync_writes: true,
             request_bytes_max: 1536 << 10,
             txn_ops_max: 128,
             quota_bytes: QUOTA_BYTES,
+            reserve_bytes: 128 << 20,
+            compaction_mode: CompactionMode::Periodic,
+            compaction_retention: "0".to_owned(),
             auth_token: "simple".to_owned(),
             auth_token_ttl: Duration::from_secs(300),
             bcrypt_cost: 10,
@@ -226,6 +252,7 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
     key!(time "consensus.election_timeout", "50ms..=10m", (50, 600_000), election_timeout),
     key!("consensus.zone", "a text, or empty", zone, |t| Some(t.to_owned()), |s: &String| s.clone()),
     key!(list "consensus.preferred_zones", "zones, any number", preferred_zones),
+    key!(word "consensus.reads", "confirmed or lease", reads),
     key!(time "consensus.snapshot_interval", "1s..=720h", (1000, HOUR_MS * 24 * 30), snapshot_interval),
     key!(
         "consensus.snapshot_entries",
@@ -234,6 +261,7 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
         |t| number(t, 10, 100_000_000),
         |n: &u64| printed(n)
     ),
+    key!(time "consensus.scrub_interval", "1s..=8760h", (1000, HOUR_MS * 24 * 365), scrub_interval),
     key!(
         "consensus.entries_per_message_max",
         "1..=100000",
@@ -258,6 +286,9 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
         |t| size(t).map(|bytes| if bytes == 0 { QUOTA_BYTES } else { bytes }),
         |b: &u64| print_size(*b)
     ),
+    key!("disk_reserve_bytes", SIZE, reserve_bytes, size, |b: &u64| print_size(*b)),
+    key!(word "auto_compaction.mode", "periodic or revision", compaction_mode),
+    key!("auto_compaction.retention", RETENTION, compaction_retention, not_empty, |s: &String| s.clone()),
     key!("auth.token", "simple, or jwt with its options", auth_token, not_empty, |s: &String| s.clone()),
     key!(time "auth.token_ttl", "1s..=24h", (1000, HOUR_MS * 24), auth_token_ttl),
     key!("auth.bcrypt_cost", "4..=31", bcrypt_cost, |t| number(t, 4, 31), |n: &u32| printed(n)),
@@ -273,6 +304,8 @@ const QUOTA_BYTES: u64 = 2 << 30;
 const HOUR_MS: u64 = 3_600_000;
 /// No request may be longer, whatever is set.
 const REQUEST_BYTES_LIMIT: u64 = consensus_core::REQUEST_BYTES_MAX as u64;
+pub(crate) const RETENTION: &str =
+    "0, a time of 100ms..=8760h or a number of hours, or a number of revisions";
 pub(crate) const ALLOW: &str = "DNS names, *.suffix, URIs, URIs ending in /*, or IP addresses";
 
 fn not_empty(text: &str) -> Option<String> {
@@ -319,6 +352,7 @@ mod tests {
             ("peer_tls.allow", "*.example,b"),
             ("metrics.listen", "off"),
             ("consensus.heartbeat", "1s"),
+            ("consensus.reads", "lease"),
             ("consensus.sync_writes", "false"),
             ("consensus.zone", "b"),
             ("consensus.preferred_zones", "a,b"),
@@ -344,6 +378,7 @@ mod tests {
             ("replicas", "1", "65"),
             ("consensus.heartbeat", "10ms", "9ms"),
             ("consensus.election_timeout", "10m", "11m"),
+            ("consensus.reads", "lease", "stale"),
             ("max_request_bytes", "1 MiB", "1 GiB"),
             ("quota_backend_bytes", "0", "-1"),
             ("max_txn_ops", "1", "0"),

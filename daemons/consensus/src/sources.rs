@@ -213,7 +213,7 @@ mod tests {
             ("--enable-v2=true", 1),
             ("--enable-v2=false", 0),
             ("--cors=*", 1),
-            ("--auto-compaction-retention=1h", 1),
+            ("--auto-compaction-retention=1h", 0),
             ("--logger=zap", 0),
             ("--auto-tls", 0),
             ("--experimental-initial-corrupt-check", 1),

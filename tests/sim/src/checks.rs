@@ -19,6 +19,8 @@ use crate::machine::{Answer, Machine, News};
 pub enum Violation {
     #[error("members {first:x} and {second:x} both lead in term {term}")]
     TwoLeaders { term: u64, first: u64, second: u64 },
+    #[error("member {member:x} has a lease of term {term}, and a member leads in term {later}")]
+    LeaseBroken { member: u64, term: u64, later: u64 },
     #[error("member {member:x} applies another entry {index} than a member before it")]
     EntriesDiffer { member: u64, index: u64 },
     #[error("member {member:x} applies entry {index} after entry {before}")]

@@ -26,6 +26,7 @@ use crate::{
     checks::{Checks, Violation},
     computer::{Computer, Running},
     machine::Answer,
+    plan::Plan,
     random::Random,
     trace::Trace,
 };
@@ -37,6 +38,8 @@ const NOBODY: u64 = 0;
 const PATIENCE: (u64, u64) = (20, 70);
 /// Operations of a run with faults, about.
 const OPERATIONS: u64 = 110;
+/// The same of a run with leases, which are worth something only to who reads often.
+const LEASE_OPERATIONS: u64 = 250;
 /// What each client gets done when the faults have ended.
 const CALM_OPERATIONS: u64 = 4;
 /// Operations that are tried at some place of an order, for each key.
@@ -74,6 +77,10 @@ pub(crate) struct Clients {
     mistake: Option<Mistake>,
     clients: Vec<Client>,
     idle: u64,
+    /// Of runs with leases: one of so many operations is a read at a member that believes to lead; 0: none is chosen so.
+    leader_reads: u64,
+    /// All only read, at such members.
+    pub(crate) hushed: bool,
     calm: bool,
     history: History<u8, Input<u64>, Output<u64>>,
     /// Operations that did surely not happen.
@@ -87,6 +94,8 @@ pub(crate) struct Clients {
     pub(crate) answered: u64,
     pub(crate) unanswered: u64,
     pub(crate) serializable: u64,
+    /// Reads that were answered when they were asked for.
+    pub(crate) at_once: u64,
 }
 
 /// What happened to a call.
@@ -99,14 +108,17 @@ enum Outcome {
 }
 
 impl Clients {
-    pub(crate) fn new(seed: u64, count: u64, rough_steps: u64, mistake: Option<Mistake>) -> Self {
+    pub(crate) fn new(seed: u64, plan: &Plan, mistake: Option<Mistake>) -> Self {
+        let operations = if plan.leases { LEASE_OPERATIONS } else { OPERATIONS };
         let client = |id| Client { id, at: 1 + id % 3, idle_until: 5 + id, call: None, done: 0 };
         Self {
             keys: (0..KEYS).map(|key| (key, Bytes::from(format!("k{key}")))).collect(),
             random: Random::new(seed, 2),
             mistake,
-            clients: (0..count).map(client).collect(),
-            idle: 2 * rough_steps * count / OPERATIONS,
+            clients: (0..plan.clients).map(client).collect(),
+            idle: 2 * plan.rough_steps * plan.clients / operations,
+            leader_reads: if plan.leases { 2 } else { 0 },
+            hushed: false,
             calm: false,
             history: History::default(),
             refused: Vec::new(),
@@ -117,12 +129,13 @@ impl Clients {
             answered: 0,
             unanswered: 0,
             serializable: 0,
+            at_once: 0,
         }
     }
 
     /// The faults have ended: from now on it is counted what gets done.
     pub(crate) fn calm(&mut self) {
-        self.calm = true;
+        (self.calm, self.hushed) = (true, false);
         for client in &mut self.clients {
             (client.done, client.idle_until) = (0, 0);
         }
@@ -164,9 +177,33 @@ impl Clients {
                     if let Some(call) = &self.clients[n].call {
                         trace.note(now, call.at.0, "is asked for operation", call.place as u64);
                     }
+                    self.look_at_once(n, now, computers, checks, trace)?;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// A read may be answered already, from a lease. Now and then the task that has asked goes on only later.
+    fn look_at_once(
+        &mut self,
+        n: usize,
+        now: u64,
+        computers: &BTreeMap<u64, Computer>,
+        checks: &mut Checks,
+        trace: &mut Trace,
+    ) -> Result<(), Violation> {
+        let read = |call: &mut Call| matches!(call.asked, Asked::Read { .. });
+        let Some(call) = self.clients[n].call.take_if(read) else { return Ok(()) };
+        if self.random.one_in(4) {
+            self.clients[n].call = Some(call);
+            return Ok(());
+        }
+        let (at, place, before) = (call.at.0, call.place as u64, self.answered);
+        if let Some(what) = self.look(n, call, now, computers, checks)? {
+            trace.note(now, at, what, place);
+        }
+        self.at_once += self.answered - before;
         Ok(())
     }
 
@@ -257,15 +294,23 @@ impl Clients {
     ) -> Result<(), Violation> {
         let before = self.clients[n].at;
         let is_up = computers.get(&before).is_some_and(|computer| computer.member.is_some());
+        let chosen = self.leader_reads > 0 && self.random.one_in(self.leader_reads);
+        let from_leader = self.hushed || !self.calm && chosen;
         let stays = is_up && !self.random.one_in(4);
-        let Some(at) = (if stays { Some(before) } else { self.random.pick(&endpoints(computers)) }) else {
-            return Ok(());
+        let at = match (from_leader, stays) {
+            (true, _) => self.random.pick(&leaders(computers)),
+            (_, true) => Some(before),
+            _ => self.random.pick(&endpoints(computers)),
         };
-        self.clients[n].at = at;
+        let Some(at) = at else { return Ok(()) };
+        if !from_leader {
+            self.clients[n].at = at;
+        }
         let computer = &computers[&at];
         let Some(member) = &computer.member else { return Ok(()) };
         let key = self.random.below(KEYS.into()) as u8;
         let input = match self.random.below(12) {
+            _ if from_leader => Input::Get,
             0..=3 => Input::Get,
             4..=6 => Input::Put(self.value()),
             7 => Input::Delete,
@@ -282,7 +327,12 @@ impl Clients {
         let place = self.history.operations().len();
         let operation = self.history.call(id, key, input.clone(), moment);
         let leads = member.status().role == Role::Leader;
-        if input == Input::Get && self.mistake == Some(Mistake::ReadWithoutAsking) && leads {
+        let reads_anyhow = match self.mistake {
+            Some(Mistake::ReadWithoutAsking) => leads,
+            Some(Mistake::LeaseFromAnswer | Mistake::LeaseKeptInTransfer) => computer.believed_to_lead(),
+            _ => false,
+        };
+        if input == Input::Get && reads_anyhow {
             let output = got(&read(member, &self.keys[&key])?);
             let at = self.moment();
             self.history.returned(operation, output, at);
@@ -338,6 +388,14 @@ fn endpoints(computers: &BTreeMap<u64, Computer>) -> Vec<u64> {
     let newest = up().map(|(_, member)| member.membership()).max_by_key(|membership| membership.index);
     let members = newest.unwrap_or_default().members;
     up().map(|(id, _)| id).filter(|id| members.contains_key(id)).collect()
+}
+
+/// The members that believe to lead.
+fn leaders(computers: &BTreeMap<u64, Computer>) -> Vec<u64> {
+    let leads = |computer: &&Computer| {
+        computer.member.as_ref().is_some_and(|member| member.status().role == Role::Leader)
+    };
+    computers.values().filter(leads).map(|computer| computer.id).collect()
 }
 
 /// What a member has, without asking others.

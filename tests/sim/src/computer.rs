@@ -4,10 +4,14 @@ use std::{
     cell::RefCell,
     collections::BTreeSet,
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use consensus_core::sim::{End, Settings, SteppedMember};
+use consensus_core::sim::{Clock, End, Settings, SteppedMember};
 use consensus_disk::{Batch, Disk as _, Durability, MemoryDisk};
 use consensus_raft::{LOG, Role, STATE};
 
@@ -21,6 +25,8 @@ use crate::{
     random::Random,
 };
 
+/// Of a clock, in microseconds.
+const DAY: u64 = 86_400_000_000;
 /// Turns after which the applier has to do what waits: its queue has a bound at which the host waits for it.
 const TURNS_BEHIND_MAX: u64 = 8;
 
@@ -51,12 +57,31 @@ pub(crate) struct Computer {
     /// Ticks in a thousand steps, and how much of the next has passed.
     rate: u64,
     phase: u64,
+    /// Its clock, in microseconds: a tick is a thousand.
+    clock: Arc<AtomicU64>,
+    leases: bool,
+    /// How long one lasts.
+    lease_length: Duration,
+    /// It was told the time since the last start; and then its clock has gone on by a day, for a mistake.
+    ticked: bool,
+    jumped: bool,
+    /// What readers take for the end of its lease, if they make a mistake.
+    believed: Believed,
     turns_behind: u64,
     /// The last entry that was applied since the last start or snapshot.
     last: Option<u64>,
     pub(crate) restored: u64,
     /// What was news last.
     told: Option<(&'static str, u64)>,
+}
+
+/// A reader's idea of a lease.
+#[derive(Clone, Copy, Debug, Default)]
+struct Believed {
+    term: u64,
+    end: Option<Duration>,
+    /// The true end, as of the last turn.
+    seen: Option<Duration>,
 }
 
 impl Computer {
@@ -83,6 +108,13 @@ impl Computer {
             paused_until: 0,
             rate: random.between(1000 - plan.skew, 1000 + plan.skew),
             phase: 0,
+            // Clocks begin at any time, so that nobody compares two of them.
+            clock: Arc::new(AtomicU64::new(random.below(DAY))),
+            leases: plan.leases && !random.one_in(4),
+            lease_length: Duration::from_millis(plan.election_ticks as u64) / 10 * 9,
+            ticked: false,
+            jumped: false,
+            believed: Believed::default(),
             turns_behind: 0,
             last: None,
             restored: 0,
@@ -103,6 +135,8 @@ impl Computer {
     ) -> Result<(), Violation> {
         self.starts += 1;
         (self.last, self.turns_behind) = (None, 0);
+        (self.believed, self.ticked, self.jumped) = (Believed::default(), false, false);
+        let clock = Arc::clone(&self.clock);
         let machine =
             Machine::open(Arc::clone(&self.files), self.mistake).map_err(|error| self.stopped(error))?;
         let settings = Settings {
@@ -110,6 +144,9 @@ impl Computer {
             election_ticks: plan.election_ticks,
             heartbeat_ticks: plan.heartbeat_ticks,
             priority: u32::from(plan.preferred == Some(self.id)),
+            election_timeout: Duration::from_millis(plan.election_ticks as u64),
+            leases: self.leases,
+            clock: Clock::new(move || Duration::from_micros(clock.load(Relaxed))),
             entries_per_message_max: plan.entries_per_message_max,
             seed: random.next(),
             snapshot_entries: plan.snapshot_entries,
@@ -154,6 +191,29 @@ impl Computer {
         }
     }
 
+    /// A step passes on its clock, whether or not anything runs.
+    pub(crate) fn elapse(&mut self, now: u64) {
+        let stands = self.mistake == Some(Mistake::ClockStandsStill) && self.paused_until > now;
+        if !stands {
+            self.clock.fetch_add(self.rate, Relaxed);
+        }
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_micros(self.clock.load(Relaxed))
+    }
+
+    /// The term of its lease, if that is not over.
+    pub(crate) fn lease(&self) -> Option<u64> {
+        let member = self.member.as_ref()?;
+        member.lease_end().filter(|end| self.time() < *end).map(|_| member.status().term)
+    }
+
+    /// Whether a reader that makes a mistake about leases takes its member for one that has a lease.
+    pub(crate) fn believed_to_lead(&self) -> bool {
+        self.believed.end.is_some_and(|end| self.time() < end)
+    }
+
     /// A step passes.
     pub(crate) fn tick(&mut self) {
         self.phase += self.rate;
@@ -161,6 +221,7 @@ impl Computer {
             self.phase -= 1000;
             if let Some(member) = &self.member {
                 member.tick();
+                self.ticked = true;
             }
         }
     }
@@ -172,6 +233,7 @@ impl Computer {
         match member.turn() {
             Ok(()) => {
                 checks.leader(self.id, &member.status())?;
+                self.mistake_lease();
                 Ok(true)
             }
             Err(End::Removed) => {
@@ -182,6 +244,28 @@ impl Computer {
             Err(End::Disk(_)) if self.log.failed().is_some() => Ok(false),
             Err(end) => Err(self.stopped(format!("{end:?}"))),
         }
+    }
+
+    /// After a turn: what a mistake makes of the lease, and of the time.
+    fn mistake_lease(&mut self) {
+        let Some(member) = &self.member else { return };
+        let (status, end, time) = (member.status(), member.lease_end(), self.time());
+        if status.role != Role::Leader || self.believed.term != status.term {
+            self.believed = Believed { term: status.term, ..Believed::default() };
+        }
+        match self.mistake {
+            Some(Mistake::LeaseFromAnswer) if end != self.believed.seen => {
+                // All that a promise allows, from now on.
+                self.believed.end = end.map(|_| time + self.lease_length);
+            }
+            Some(Mistake::LeaseKeptInTransfer) => self.believed.end = self.believed.end.max(end),
+            Some(Mistake::PromiseForgotten) if self.ticked && !self.jumped => {
+                self.jumped = true;
+                self.clock.fetch_add(DAY, Relaxed);
+            }
+            _ => {}
+        }
+        self.believed.seen = end;
     }
 
     /// Whether the applier may be late by another turn.

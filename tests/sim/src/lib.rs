@@ -8,6 +8,7 @@
 //!
 //! Deliberately not here: DWCP, gRPC, RocksDB and threads. `tests/chaos` has those, and cannot repeat a run.
 
+mod ambush;
 mod checks;
 mod client;
 mod computer;
@@ -58,6 +59,8 @@ pub struct Report {
     pub answered: u64,
     /// Operations of which nobody knows whether they happened.
     pub unanswered: u64,
+    /// Reads that were answered at once, from a lease.
+    pub lease_reads: u64,
     pub serializable_reads: u64,
     /// Histories that took too long to judge.
     pub uncertain: u64,
@@ -78,6 +81,7 @@ impl AddAssign for Report {
         self.events_watched += other.events_watched;
         self.answered += other.answered;
         self.unanswered += other.unanswered;
+        self.lease_reads += other.lease_reads;
         self.serializable_reads += other.serializable_reads;
         self.uncertain += other.uncertain;
     }

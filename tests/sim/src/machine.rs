@@ -15,12 +15,14 @@ use consensus_core::{Job, Request, StateMachine, StateMachineError};
 use consensus_disk::{Batch, Disk as _, Durability, MemoryDisk, Order, Space};
 use consensus_proto::mvccpb::Event;
 use consensus_raft::SnapshotMetadata;
-use consensus_store::{Changes, Hub, Response, SPACES, Store, StoreError};
+use consensus_store::{Changes, Hub, Removal, Response, SPACES, Store, StoreError};
 
 use crate::{Mistake, disk::SimDisk};
 
 /// Revisions that wait for one watcher. With more, it is behind.
 const WATCH_QUEUE: usize = 4;
+/// Changes in a step of a removal.
+const REMOVED_AT_ONCE: usize = 8;
 
 /// What became of a request.
 pub(crate) type Answer = Result<Response, StoreError>;
@@ -98,7 +100,8 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn open(files: Arc<Mutex<Files>>, mistake: Option<Mistake>) -> Result<Self, StoreError> {
         let data = Arc::clone(&lock(&files).data);
-        let store = Store::open(data)?;
+        let store = Store::open(Arc::clone(&data))?;
+        remove(store.reader().compacted(), &data)?;
         let hub = Arc::new(Mutex::new(Hub::new(store.reader().revision())));
         Ok(Self {
             files,
@@ -132,6 +135,9 @@ impl StateMachine for Machine {
         let repeated = if twice { &payloads[..] } else { &[] };
         let mut applied = self.store.apply(index, payloads.iter().chain(repeated).copied())?;
         applied.responses.truncate(requests.len());
+        if let Some(compacted) = applied.compacted {
+            remove(compacted, &self.data())?;
+        }
         self.applied_anything |= !requests.is_empty();
         let (mut hub, mut news) = (lock(&self.hub), lock(&self.news));
         for changes in &applied.changes {
@@ -171,12 +177,18 @@ impl StateMachine for Machine {
         let copy = lock(&self.files).copies.remove(folder).ok_or("there is no such copy")?;
         let disk = Arc::new(SimDisk::new(copy, self.mistake));
         lock(&self.files).data = Arc::clone(&disk);
-        self.store.replace(disk)?;
+        self.store.replace(Arc::clone(&disk))?;
+        remove(self.store.reader().compacted(), &disk)?;
         lock(&self.news).restored += 1;
         let behind = lock(&self.hub).jump(self.store.reader().revision());
         behind.for_each(|target| target.behind.store(true, Relaxed));
         Ok(())
     }
+}
+
+/// Removes what is compacted at once, so that the disks of members can be compared; a crash comes between its steps too.
+fn remove(compacted: i64, disk: &SimDisk) -> Result<(), StoreError> {
+    Removal::new(compacted).finish(disk, REMOVED_AT_ONCE)
 }
 
 /// Lets an older state say that it is as new as what is on a disk.

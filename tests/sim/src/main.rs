@@ -14,9 +14,17 @@ struct Args {
     /// Prints what happens in it.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// A mistake that is made on purpose, by its name in the code.
+    #[arg(long, value_parser = mistake)]
+    mistake: Option<sim::Mistake>,
     /// Many runs: the first, and the one after the last.
     #[arg(long, value_parser = range, default_value = "0..10000")]
     seeds: Range<u64>,
+}
+
+fn mistake(text: &str) -> Result<sim::Mistake, String> {
+    let found = sim::Mistake::ALL.into_iter().find(|mistake| format!("{mistake:?}") == text);
+    found.ok_or_else(|| format!("one of {:?}", sim::Mistake::ALL))
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -29,8 +37,10 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let began = Instant::now();
     let ran = match args.seed {
-        Some(seed) => sim::run(seed, None, args.trace).map_err(|violation| sim::Found { seed, violation }),
-        None => sim::run_all(args.seeds, None),
+        Some(seed) => {
+            sim::run(seed, args.mistake, args.trace).map_err(|violation| sim::Found { seed, violation })
+        }
+        None => sim::run_all(args.seeds, args.mistake),
     };
     match ran {
         Ok(report) => {

@@ -76,7 +76,7 @@ impl Network {
         let (Some(one), Some(pair)) = (self.random.pick(ids), self.random.pick(&pairs)) else {
             return "alone";
         };
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 => {
                 self.cut.extend(pairs.iter().filter(|(a, b)| *a == one || *b == one));
                 "one is cut off"
@@ -95,6 +95,10 @@ impl Network {
                 "two sides"
             }
             4 => {
+                self.part(pair.0, pair.1);
+                "two do not hear each other"
+            }
+            5 => {
                 let place = |id: u64| ids.iter().position(|other| *other == id).unwrap_or(0);
                 let near = |a: u64, b: u64| [1, ids.len() - 1].contains(&place(a).abs_diff(place(b)));
                 self.cut.extend(pairs.iter().filter(|(a, b)| !near(*a, *b)));
@@ -110,6 +114,11 @@ impl Network {
     /// Nothing gets from one member to the other.
     pub(crate) fn cut(&mut self, from: u64, to: u64) {
         self.cut.insert((from, to));
+    }
+
+    /// Two do not reach each other any more.
+    pub(crate) fn part(&mut self, a: u64, b: u64) {
+        self.cut.extend([(a, b), (b, a)]);
     }
 
     /// Nothing is cut or slow any more.

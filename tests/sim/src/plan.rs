@@ -20,19 +20,34 @@ pub enum Mistake {
     SnapshotWithoutEnd,
     /// The state machine applies what it applies first after a start twice.
     AppliedTwice,
+    /// A lease is counted from when it is confirmed, and not from before it was asked for.
+    LeaseFromAnswer,
+    /// A lease goes on although leadership was offered to another member.
+    LeaseKeptInTransfer,
+    /// The time that a voter has to wait after a start is over at once.
+    PromiseForgotten,
+    /// The clock of a member that is paused stands still.
+    ClockStandsStill,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::AcknowledgedByNobody,
         Self::VoteForgotten,
         Self::ReadWithoutAsking,
         Self::SyncDropped,
         Self::SnapshotWithoutEnd,
         Self::AppliedTwice,
+        Self::LeaseFromAnswer,
+        Self::LeaseKeptInTransfer,
+        Self::PromiseForgotten,
+        Self::ClockStandsStill,
     ];
 }
+
+/// Leases assume that no clock gains a ninth on another: 1.05 / 0.95 is less.
+const SKEW_WITH_LEASES: u64 = 50;
 
 /// The kinds and rates of one run. Rates are in a thousand; 0 is never.
 #[derive(Clone, Debug)]
@@ -64,6 +79,10 @@ pub(crate) struct Plan {
     pub(crate) compactions: u64,
     /// Clocks run this much too fast or too slow at most, in a thousand.
     pub(crate) skew: u64,
+    /// Most members read from leases when they lead.
+    pub(crate) leases: bool,
+    /// Of a step: somebody begins what `ambush.rs` says.
+    pub(crate) ambushes: u64,
     /// One member's log is damaged while it is down.
     pub(crate) rot: bool,
     pub(crate) entries_per_message_max: usize,
@@ -94,6 +113,8 @@ impl Plan {
             changes: 0,
             compactions: 0,
             skew: 0,
+            leases: false,
+            ambushes: 0,
             rot: false,
             entries_per_message_max: 1000,
             snapshot_entries: 1000,
@@ -108,9 +129,12 @@ impl Plan {
         let (transfers, changes, compactions, skew) = (maybe(15), maybe(25), maybe(10), maybe(250));
         let resets = maybe(10);
         // Who loses a member for ever must not lose others to an operator.
+        let leases = random.one_in(2);
+        let ambushes = if leases { 2 * random.below(8) } else { 0 };
         let rot = changes == 0 && crashes > 0 && random.one_in(2);
         Self {
-            election_ticks: 10,
+            // There has to be time for something to go wrong in a lease.
+            election_ticks: if leases { [10, 25, 40][random.below(3) as usize] } else { 10 },
             heartbeat_ticks: 2,
             preferred: None,
             rough_steps: [400, 500, 600, 1500][random.below(4) as usize],
@@ -128,7 +152,9 @@ impl Plan {
             transfers,
             changes,
             compactions,
-            skew,
+            skew: if leases { skew.min(SKEW_WITH_LEASES) } else { skew },
+            leases,
+            ambushes,
             rot,
             entries_per_message_max: [1, 3, 1000][random.below(3) as usize],
             snapshot_entries: random.between(4, 40),

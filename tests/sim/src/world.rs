@@ -7,6 +7,7 @@ use consensus_raft::{MemberInfo, Membership, Role, bootstrap};
 
 use crate::{
     Mistake, Report,
+    ambush::{Ambush, Blow},
     checks::{Checks, Violation},
     client::Clients,
     computer::{Computer, Gone},
@@ -26,6 +27,8 @@ const CALM_MAX: u64 = 800;
 /// Steps that a crashed machine is down, or a process that waits is paused, at most.
 const DOWN_MAX: u64 = 80;
 const PAUSE_MAX: u64 = 40;
+/// A machine that is down for a moment only.
+const QUICK_RESTART: u64 = 3;
 
 pub(crate) struct World {
     seed: u64,
@@ -38,6 +41,7 @@ pub(crate) struct World {
     clients: Clients,
     watchers: Vec<Watcher>,
     operator: Operator,
+    ambush: Ambush,
     checks: Checks,
     trace: Trace,
     report: Report,
@@ -63,7 +67,7 @@ impl World {
         let computers = (1..=plan.voters)
             .map(|id| (id, Computer::new(id, bootstrap(GROUP, &membership), &plan, mistake, &mut random)));
         let computers = computers.collect();
-        let clients = Clients::new(seed, plan.clients, plan.rough_steps, mistake);
+        let clients = Clients::new(seed, &plan, mistake);
         let watchers = (0..plan.watchers)
             .map(|n| Watcher::new(watcher::range(&clients.keys, (n > 0).then_some(n as u8))))
             .collect();
@@ -81,6 +85,7 @@ impl World {
             clients,
             watchers,
             operator: Operator::new(seed, mistake),
+            ambush: Ambush::new(seed),
             checks: Checks::default(),
             trace: Trace::new(seed, printed),
             report: Report::default(),
@@ -116,6 +121,7 @@ impl World {
     pub(crate) fn step(&mut self, rough: bool) -> Result<(), Violation> {
         self.now += 1;
         self.network.borrow_mut().now = self.now;
+        self.computers.values_mut().for_each(|computer| computer.elapse(self.now));
         if rough {
             self.strike();
         }
@@ -131,7 +137,20 @@ impl World {
             self.work(id, rough)?;
             self.fetches.step(id, self.now, &self.computers, &self.network.borrow());
         }
+        self.check_leases()?;
         self.watch()
+    }
+
+    /// Nobody is elected while a leader of before has a lease.
+    fn check_leases(&self) -> Result<(), Violation> {
+        let Some(leader) = self.leader().and_then(|computer| computer.member.as_ref()) else { return Ok(()) };
+        let later = leader.status().term;
+        let mut leases =
+            self.computers.values().filter_map(|computer| Some((computer.id, computer.lease()?)));
+        match leases.find(|(_, term)| *term < later) {
+            Some((member, term)) => Err(Violation::LeaseBroken { member, term, later }),
+            None => Ok(()),
+        }
     }
 
     /// Faults that strike from outside.
@@ -152,13 +171,15 @@ impl World {
         {
             self.reset_link(at, with);
         }
+        self.ambush(&ids);
         for id in ids {
             if self.random.per_mille(self.plan.crashes) {
                 self.crash(id, true, "crashes");
             }
             let computer = self.computers.get_mut(&id).expect("machines stay");
             if self.random.per_mille(self.plan.pauses) {
-                computer.paused_until = self.now + self.random.below(PAUSE_MAX);
+                let election = self.plan.election_ticks as u64;
+                computer.paused_until = self.now + self.random.below(PAUSE_MAX.max(4 * election));
                 self.trace.note(self.now, id, "pauses until", computer.paused_until);
             }
             if self.random.per_mille(self.plan.disk_failures) && computer.member.is_some() {
@@ -175,6 +196,25 @@ impl World {
         self.trace.note(self.now, at, "loses its links with", with);
     }
 
+    fn ambush(&mut self, ids: &[u64]) {
+        let leader = self.leader().map(|computer| computer.id);
+        let Some(blow) = self.ambush.next(self.now, &self.plan, leader, ids) else { return };
+        self.trace.note(self.now, 0, blow.name(), leader.unwrap_or_default());
+        self.clients.hushed = matches!(blow, Blow::Hush | Blow::Part(..));
+        match blow {
+            Blow::Hush => {}
+            Blow::Part(a, b) => self.network.borrow_mut().part(a, b),
+            Blow::Fall { leader, rival } => {
+                ids.iter().for_each(|id| self.network.borrow_mut().part(leader, *id));
+                for id in ids.iter().filter(|id| ![leader, rival].contains(id)) {
+                    self.crash(*id, false, "is killed");
+                    self.computers.get_mut(id).expect("machines stay").down_until = self.now + 1;
+                }
+            }
+            Blow::Mend => self.network.borrow_mut().mend(),
+        }
+    }
+
     pub(crate) fn crash(&mut self, id: u64, power_lost: bool, what: &'static str) {
         let others: Vec<u64> = self.computers.keys().copied().filter(|other| *other != id).collect();
         let computer = self.computers.get_mut(&id).expect("machines stay");
@@ -183,7 +223,9 @@ impl World {
         // A process that is killed leaves everything that it wrote.
         let power_lost = power_lost && !self.random.one_in(4);
         computer.crash(power_lost, &mut self.random);
-        computer.down_until = self.now + self.random.below(DOWN_MAX);
+        // Whoever is back in no time may meet those to whom it has promised something.
+        let quick = self.plan.leases && self.random.one_in(2);
+        computer.down_until = self.now + self.random.below(if quick { QUICK_RESTART } else { DOWN_MAX });
         self.fetches.forget(id);
         self.network.borrow_mut().close(id, &others);
         self.report.crashes += 1;
@@ -370,6 +412,7 @@ impl World {
         report.events_watched = self.watchers.iter().map(|watcher| watcher.events).sum();
         report.answered = self.clients.answered;
         report.unanswered = self.clients.unanswered;
+        report.lease_reads = self.clients.at_once;
         report.serializable_reads = self.clients.serializable;
         let certain = self.clients.check()?;
         report.uncertain = u64::from(!certain);

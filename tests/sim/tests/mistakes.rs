@@ -3,12 +3,17 @@
 use sim::{Mistake, Violation, run};
 
 /// Seeds within which each has to be found.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 4000;
 
 /// Whether a violation is what the mistake is about. That nothing works any more is seen soon, and not the point.
 fn fits(mistake: Mistake, violation: &Violation) -> bool {
     match mistake {
-        Mistake::ReadWithoutAsking => matches!(violation, Violation::NotLinearizable { .. }),
+        Mistake::ReadWithoutAsking | Mistake::LeaseFromAnswer | Mistake::LeaseKeptInTransfer => {
+            matches!(violation, Violation::NotLinearizable { .. })
+        }
+        Mistake::PromiseForgotten | Mistake::ClockStandsStill => {
+            matches!(violation, Violation::NotLinearizable { .. } | Violation::LeaseBroken { .. })
+        }
         Mistake::VoteForgotten => matches!(violation, Violation::TwoLeaders { .. }),
         _ => !matches!(violation, Violation::NotLive { .. }),
     }

@@ -16,6 +16,7 @@ fn no_seed_finds_anything() {
     assert!(report.answered > 40 * SEEDS, "clients are answered: {report:?}");
     assert!(report.unanswered > 5 * SEEDS, "and not always: {report:?}");
     assert!(report.events_watched > 20 * SEEDS, "watchers are told: {report:?}");
+    assert!(report.lease_reads > SEEDS, "and without asking others: {report:?}");
     assert!(report.serializable_reads > 5 * SEEDS, "{report:?}");
     assert!(report.crashes > SEEDS && report.terms_led > 2 * SEEDS, "{report:?}");
     assert!(report.snapshots_restored > SEEDS / 2 && report.members_changed > SEEDS, "{report:?}");

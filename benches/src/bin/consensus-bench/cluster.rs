@@ -1,4 +1,6 @@
-//! Three members of one kind, and what they use.
+//! Three members of one kind as processes: start, end, start again, one more.
+//!
+//! Not here: what they say of themselves to clients (`status.rs`).
 
 use std::{
     net::TcpListener,
@@ -8,144 +10,185 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{contender::Contender, usage::Usage};
 
 const MEMBERS: usize = 3;
-/// For a leader to be there.
-const START: Duration = Duration::from_secs(30);
-/// Clock ticks of /proc/PID/stat; the same on every Linux that this runs on.
-const TICKS_PER_SECOND: f64 = 100.0;
+/// For all members to serve clients; for one to end after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
+/// A member says this in its log.
+const READY: &str = "ready to serve client requests";
 
-/// A kind of member.
-pub(crate) struct Contender {
-    pub(crate) name: String,
-    program: PathBuf,
-}
-
-impl Contender {
-    pub(crate) fn novacron(program: PathBuf) -> Self {
-        Self { name: "novacron".to_owned(), program }
-    }
-
-    /// With its version as part of its name.
-    pub(crate) fn etcd(program: PathBuf) -> Result<Self> {
-        let output = Command::new(&program).arg("--version").output().with_context(|| {
-            format!("{}: etcd is what is compared with (Debian's package etcd-server)", program.display())
-        })?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let version = text
-            .lines()
-            .next()
-            .and_then(|line| line.split_whitespace().last())
-            .unwrap_or("of unknown version");
-        Ok(Self { name: format!("etcd {version}"), program })
-    }
-}
-
-/// Three running members; killed when dropped.
+/// Running members; killed when dropped.
 pub(crate) struct Cluster {
-    _folder: tempfile::TempDir,
-    members: Vec<Child>,
-    clients: Vec<u16>,
+    folder: tempfile::TempDir,
+    program: PathBuf,
+    flags: Vec<String>,
+    members: Vec<Member>,
+}
+
+/// One member.
+struct Member {
+    /// `None` while it is not running.
+    process: Option<Child>,
+    client: u16,
+    peer: u16,
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for member in &mut self.members {
+        for process in self.members.iter_mut().filter_map(|member| member.process.as_mut()) {
             // Both fail only if it has ended already.
-            let _ = member.kill();
-            let _ = member.wait();
+            let _ = process.kill();
+            let _ = process.wait();
         }
     }
 }
 
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+/// Members that do not run yet, on ports that are free.
+fn places(members: usize) -> Result<Vec<Member>> {
+    let held: Vec<_> =
+        (0..2 * members).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let ports: Vec<_> =
+        held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
+    let member = |pair: &[u16]| Member { process: None, client: pair[0], peer: pair[1] };
+    Ok(ports.chunks_exact(2).map(member).collect())
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
 }
 
 impl Cluster {
-    pub(crate) fn start(contender: &Contender, folder: &Path) -> Result<Self> {
-        let folder = tempfile::tempdir_in(folder)?;
-        let ports = free_ports(2 * MEMBERS)?;
-        let (clients, peers) = ports.split_at(MEMBERS);
-        let list: Vec<_> =
-            peers.iter().enumerate().map(|(n, port)| format!("m{n}=http://127.0.0.1:{port}")).collect();
-        let mut cluster = Self { members: Vec::new(), clients: clients.to_vec(), _folder: folder };
+    /// Three members with a new folder in `folder`, and with these flags beside their kind's. They serve clients when
+    /// this returns.
+    pub(crate) fn start(contender: &Contender, folder: &Path, flags: &[&str]) -> Result<Self> {
+        let mut cluster = Self {
+            folder: tempfile::tempdir_in(folder).with_context(|| folder.display().to_string())?,
+            program: contender.program.clone(),
+            flags: contender.flags.iter().cloned().chain(flags.iter().map(|&flag| flag.to_owned())).collect(),
+            members: places(MEMBERS)?,
+        };
         for n in 0..MEMBERS {
-            let name = format!("m{n}");
-            let data = cluster._folder.path().join(&name);
-            let log = std::fs::File::create(cluster._folder.path().join(format!("{name}.log")))?;
-            let (client, peer) =
-                (format!("http://127.0.0.1:{}", clients[n]), format!("http://127.0.0.1:{}", peers[n]));
-            let mut command = Command::new(&contender.program);
-            command.args(["--name", &name, "--initial-cluster", &list.join(",")]);
-            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-            command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-            command.arg("--data-dir").arg(data);
-            let child = command.stdout(log.try_clone()?).stderr(log).stdin(Stdio::null()).spawn();
-            cluster.members.push(child.with_context(|| contender.program.display().to_string())?);
+            cluster.spawn(n, "new")?;
         }
-        cluster.wait()?;
+        let until = Instant::now() + PATIENCE;
+        for n in 0..MEMBERS {
+            while !cluster.log(n)?.contains(READY) {
+                cluster.ensure_running(n)?;
+                ensure!(
+                    Instant::now() < until,
+                    "member {n} is not ready after {PATIENCE:?}: {}",
+                    cluster.log(n)?
+                );
+                std::thread::sleep(POLL);
+            }
+        }
         Ok(cluster)
     }
 
-    /// Waits until the members serve clients, which they say in their log.
-    fn wait(&mut self) -> Result<()> {
-        let until = Instant::now() + START;
-        for n in 0..MEMBERS {
-            let path = self._folder.path().join(format!("m{n}.log"));
-            while !std::fs::read_to_string(&path)?.contains("ready to serve client requests") {
-                let ended = self.members[n].try_wait()?;
-                ensure!(ended.is_none(), "member {n} ended: {}", std::fs::read_to_string(&path)?);
-                if Instant::now() > until {
-                    bail!("member {n} is not ready after {START:?}: {}", std::fs::read_to_string(&path)?);
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+    fn log_path(&self, n: usize) -> PathBuf {
+        self.folder.path().join(format!("m{n}.log"))
+    }
+
+    fn log(&self, n: usize) -> Result<String> {
+        let path = self.log_path(n);
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
+    fn spawn(&mut self, n: usize, state: &str) -> Result<()> {
+        let list: Vec<_> =
+            self.members.iter().enumerate().map(|(n, member)| format!("m{n}={}", url(member.peer))).collect();
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path(n))?;
+        let (client, peer) = (url(self.members[n].client), url(self.members[n].peer));
+        let child = Command::new(&self.program)
+            .args(["--name", &format!("m{n}"), "--initial-cluster", &list.join(",")])
+            .args(["--initial-cluster-state", state])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(&self.flags)
+            .arg("--data-dir")
+            .arg(self.folder.path().join(format!("m{n}")))
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn();
+        self.members[n].process = Some(child.with_context(|| self.program.display().to_string())?);
+        Ok(())
+    }
+
+    fn process(&mut self, n: usize) -> Result<&mut Child> {
+        self.members[n].process.as_mut().with_context(|| format!("member {n} is not running"))
+    }
+
+    fn ensure_running(&mut self, n: usize) -> Result<()> {
+        if let Some(status) = self.process(n)?.try_wait()? {
+            bail!("member {n} ended, {status}: {}", self.log(n)?);
         }
         Ok(())
     }
 
+    /// Where clients reach the members, in their order.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.clients.iter().map(|port| format!("http://127.0.0.1:{port}")).collect()
+        self.members.iter().map(|member| url(member.client)).collect()
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let mut usage = Usage::default();
-        for member in &self.members {
-            let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", member.id()));
-            let stat = read("stat")?;
-            // Behind the name in parentheses, user and system time are the 12th and 13th field.
-            let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            let ticks =
-                |n: usize| fields.get(n).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-            usage.cpu_s += (ticks(11) + ticks(12)) / TICKS_PER_SECOND;
-            let number = |text: &str, key: &str| {
-                let line = text.lines().find_map(|line| line.strip_prefix(key));
-                line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default()
-            };
-            usage.written_bytes += number(&read("io")?, "write_bytes:");
-            usage.rss_kib_max = usage.rss_kib_max.max(number(&read("status")?, "VmRSS:"));
-        }
-        Ok(usage)
+        Usage::of(self.members.iter().filter_map(|member| Some(member.process.as_ref()?.id())))
     }
-}
 
-/// What all members together have used.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
-    pub(crate) cpu_s: f64,
-    pub(crate) written_bytes: f64,
-    /// Of the largest member, now.
-    pub(crate) rss_kib_max: f64,
-}
+    /// `kill -9`; the member is gone when this returns.
+    pub(crate) fn kill(&mut self, n: usize) -> Result<()> {
+        let process = self.process(n)?;
+        process.kill()?;
+        process.wait()?;
+        self.members[n].process = None;
+        Ok(())
+    }
 
-impl Usage {
-    pub(crate) fn since(&self, before: &Self) -> Self {
-        Self {
-            cpu_s: self.cpu_s - before.cpu_s,
-            written_bytes: self.written_bytes - before.written_bytes,
-            rss_kib_max: self.rss_kib_max,
+    /// SIGTERM.
+    pub(crate) fn terminate(&mut self, n: usize) -> Result<()> {
+        let id = self.process(n)?.id();
+        Ok(kill(Pid::from_raw(id as i32), Signal::SIGTERM)?)
+    }
+
+    /// Waits until a member that was told to end has ended.
+    pub(crate) async fn ended(&mut self, n: usize) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while self.process(n)?.try_wait()?.is_none() {
+            ensure!(Instant::now() < until, "member {n} runs {PATIENCE:?} after SIGTERM: {}", self.log(n)?);
+            tokio::time::sleep(POLL).await;
         }
+        self.members[n].process = None;
+        Ok(())
+    }
+
+    /// Starts a member again that has ended.
+    pub(crate) fn restart(&mut self, n: usize) -> Result<()> {
+        self.spawn(n, "new")
+    }
+
+    /// Says where one more member will be: its number, and its URL for the others.
+    pub(crate) fn prepare(&mut self) -> Result<(usize, String)> {
+        self.members.extend(places(1)?);
+        let n = self.members.len() - 1;
+        Ok((n, url(self.members[n].peer)))
+    }
+
+    /// Starts it. The others know of it already.
+    pub(crate) fn join(&mut self, n: usize) -> Result<()> {
+        self.spawn(n, "existing")
+    }
+
+    /// An error with its log if a member has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        let running: Vec<_> =
+            (0..self.members.len()).filter(|n| self.members[*n].process.is_some()).collect();
+        running.into_iter().try_for_each(|n| self.ensure_running(n))
     }
 }

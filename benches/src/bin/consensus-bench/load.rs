@@ -1,151 +1,126 @@
-//! Clients that ask one thing after the other.
+//! The loads: which there are, and the sizes that they share.
+//!
+//! Each has a cluster of its own in each round, so that none meets what another has left.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
+mod crash;
+mod join;
+mod planned;
+mod steady;
+mod watch;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::{
+    crash::CASES as CRASH_CASES, planned::CASE as PLANNED_CASE, steady::case as steady_case,
+    watch::case as watch_case,
+};
+use crate::{
+    clients::Operation,
+    contender::{Contender, Kind},
+    figure::Figure,
 };
 
-use anyhow::{Context as _, Result};
-use bytes::Bytes;
-use consensus_proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
-use tonic::transport::Channel;
-
-/// As etcd's own benchmark has it.
-const VALUE_BYTES: usize = 256;
-const KEYS: u64 = 10_000;
-/// Clients share connections, as they do in services.
-const CONNECTIONS_MAX: usize = 99;
-/// Before what counts.
-const WARM_UP: Duration = Duration::from_millis(500);
-
-/// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Operation {
+/// One of them. The order is that of the document.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Load {
+    /// Puts.
     Put,
-    LinearizableRead,
-    SerializableRead,
+    /// Linearizable and serializable reads.
+    Read,
+    /// Four reads for each put.
+    Mixed,
+    /// Compare and swap.
+    Txn,
+    /// Many watchers of one key.
+    Watch,
+    /// `kill -9` of the leader.
+    Crash,
+    /// SIGTERM to the leader.
+    Planned,
+    /// A new member takes over a large state.
+    Join,
 }
 
-/// How many ask what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Load {
-    pub(crate) operation: Operation,
-    pub(crate) clients: usize,
+/// How much of everything.
+pub(crate) struct Sizes {
+    /// Where data is, on the disk that is measured.
+    pub(crate) folder: PathBuf,
+    /// Of each measurement.
+    pub(crate) time: Duration,
+    /// Clients at a time that put.
+    pub(crate) clients: Vec<usize>,
+    /// Clients at a time of the other loads.
+    pub(crate) readers: usize,
+    pub(crate) watchers: usize,
+    /// How often the leader of a cluster is ended.
+    pub(crate) ends: usize,
+    /// What a new member takes over.
+    pub(crate) state_bytes: u64,
 }
 
-impl fmt::Display for Load {
+/// One line of a table in the making.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    /// One value or more of each.
+    pub(crate) figures: Vec<(Figure, Vec<f64>)>,
+}
+
+impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.operation {
-            Operation::Put => "put",
-            Operation::LinearizableRead => "linearizable read",
-            Operation::SerializableRead => "serializable read",
-        };
-        write!(f, "{what}, {} clients", self.clients)
-    }
-}
-
-/// What came of it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Measured {
-    pub(crate) operations: f64,
-    pub(crate) per_second: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-    pub(crate) failures: u64,
-}
-
-impl fmt::Display for Measured {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { per_second, p50_us, p99_us, failures, .. } = self;
-        write!(f, "{per_second:.0}/s, p50 {p50_us:.0} us, p99 {p99_us:.0} us, {failures} failed")
-    }
-}
-
-/// One client.
-struct Client {
-    kv: KvClient<Channel>,
-    operation: Operation,
-    value: Bytes,
-    /// State of its generator of keys.
-    random: u64,
-}
-
-impl Client {
-    fn key(&mut self) -> Bytes {
-        // xorshift64 (Marsaglia 2003)
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        format!("key{:08}", self.random % KEYS).into()
-    }
-
-    async fn ask(&mut self) -> bool {
-        let key = self.key();
-        match self.operation {
-            Operation::Put => {
-                let request = PutRequest { key, value: self.value.clone(), ..Default::default() };
-                self.kv.put(request).await.is_ok()
+        write!(f, "{}", self.name)?;
+        for (figure, values) in &self.figures {
+            for (heading, summary, digits) in figure.columns() {
+                let value = summary(values).unwrap_or(f64::NAN);
+                write!(f, ", {heading} {value:.digits$}")?;
             }
-            Operation::LinearizableRead | Operation::SerializableRead => {
-                let serializable = self.operation == Operation::SerializableRead;
-                self.kv.range(RangeRequest { key, serializable, ..Default::default() }).await.is_ok()
-            }
+        }
+        Ok(())
+    }
+}
+
+impl Load {
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Read => "read",
+            Self::Mixed => "mixed, 4 linearizable reads for each put",
+            Self::Txn => "compare and swap",
+            Self::Watch => "watchers of one key",
+            Self::Crash => "kill -9 of the leader until the first accepted write",
+            Self::Planned => "SIGTERM to the leader, longest time without an accepted write",
+            Self::Join => "a new member takes over the state",
         }
     }
 
-    async fn run(mut self, start: Instant, end: Instant) -> (Histogram<u64>, u64) {
-        let mut times = Histogram::new(3).expect("three digits are possible");
-        let mut failures = 0;
-        loop {
-            let asked = Instant::now();
-            if asked >= end {
-                return (times, failures);
+    /// What differs between kinds of ours is how they read.
+    pub(crate) fn takes(self, kind: Kind) -> bool {
+        self == Self::Read || kind != Kind::NovacronLease
+    }
+
+    /// Once, on a new cluster.
+    pub(crate) async fn measure(self, sizes: &Sizes, contender: &Contender) -> Result<Vec<Case>> {
+        let readers = |operation| [(operation, sizes.readers)];
+        match self {
+            Self::Put => {
+                let puts: Vec<_> = sizes.clients.iter().map(|count| (Operation::Put, *count)).collect();
+                steady::measure(sizes, contender, &puts).await
             }
-            let answered = self.ask().await;
-            if asked >= start {
-                match answered {
-                    true => times += asked.elapsed().as_micros() as u64,
-                    false => failures += 1,
-                }
+            Self::Read => {
+                let both = [Operation::LinearizableRead, Operation::SerializableRead];
+                steady::measure(sizes, contender, &both.map(|operation| (operation, sizes.readers))).await
             }
+            Self::Mixed => steady::measure(sizes, contender, &readers(Operation::Mixed)).await,
+            Self::Txn => steady::measure(sizes, contender, &readers(Operation::Swap)).await,
+            Self::Watch => watch::measure(sizes, contender).await,
+            Self::Crash => crash::measure(sizes, contender).await,
+            Self::Planned => planned::measure(sizes, contender).await,
+            Self::Join => join::measure(sizes, contender).await,
         }
     }
-}
-
-/// Runs a load against members, connections spread evenly over them.
-pub(crate) async fn run(endpoints: &[String], load: &Load, time: Duration) -> Result<Measured> {
-    let mut connections = Vec::new();
-    for n in 0..load.clients.min(CONNECTIONS_MAX) {
-        let endpoint = &endpoints[n % endpoints.len()];
-        let channel = Channel::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await;
-        connections.push(channel.with_context(|| endpoint.clone())?);
-    }
-    let start = Instant::now() + WARM_UP;
-    let mut clients = JoinSet::new();
-    for n in 0..load.clients {
-        let client = Client {
-            kv: KvClient::new(connections[n % connections.len()].clone()),
-            operation: load.operation,
-            value: vec![b'v'; VALUE_BYTES].into(),
-            random: 0x9e37_79b9_7f4a_7c15 ^ (n as u64 + 1),
-        };
-        clients.spawn(client.run(start, start + time));
-    }
-    let mut all = Histogram::<u64>::new(3)?;
-    let mut failures = 0;
-    while let Some(ended) = clients.join_next().await {
-        let (times, failed) = ended?;
-        all += times;
-        failures += failed;
-    }
-    Ok(Measured {
-        operations: all.len() as f64,
-        per_second: all.len() as f64 / time.as_secs_f64(),
-        p50_us: all.value_at_quantile(0.5) as f64,
-        p99_us: all.value_at_quantile(0.99) as f64,
-        failures,
-    })
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use dwcp_benches::report::median;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     contender::Tools,
     process::{GRACE, Server, client},
-    results::median,
     shaped::{LINKS, Link},
 };
 

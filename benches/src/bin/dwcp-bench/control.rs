@@ -7,13 +7,15 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Result, anyhow};
-use dwcp_benches::workload::{BLOCK, Report};
+use dwcp_benches::{
+    report::median,
+    workload::{BLOCK, Report},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     contender::{Tools, dwcp},
     process::{GRACE, Server, client},
-    results::median,
     shaped::{LINKS, Link},
 };
 

@@ -1,6 +1,6 @@
 //! What `cargo bench --bench allocations --bench memory` counted, read from what it printed.
 
-use crate::requirement::{Must, Requirement};
+use dwcp_benches::report::{Must, Requirement};
 
 /// Lines of the output, and the words behind their numbers.
 const ALLOCATIONS: [&str; 2] = ["header encode and decode", "parse, payloads as slices of the buffer"];

@@ -1,31 +1,24 @@
-//! The tables, and the document that holds them between markers.
+//! The tables.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result};
+use dwcp_benches::report::{NOT_MET, Section, median, min_max, short, table};
 
 use crate::{
     compression::{self, CODECS, DATA},
     contender::{Group, TCP_CUBIC, dwcp},
     control::{self, TCP_LINKS, Who},
     lab,
-    requirement::{Must, NOT_MET, requirements, title},
-    results::{Results, median},
+    requirement::{requirements, title},
+    results::Results,
     shaped::LINKS,
 };
-
-/// A part of the document, between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
-pub(crate) struct Section {
-    pub(crate) name: &'static str,
-    /// Markdown.
-    pub(crate) text: String,
-}
 
 /// Everything that was measured.
 pub(crate) fn sections(results: &Results) -> Vec<Section> {
     let mut sections = vec![
         Section { name: "machine", text: machine(results) },
-        Section { name: "requirements", text: requirement_table(results) },
+        Section { name: "requirements", text: table(&requirements(results)) },
     ];
     let groups = [
         ("plain", Group::Plain),
@@ -61,24 +54,6 @@ pub(crate) fn summary(results: &Results) -> Section {
     Section { name: "summary", text: summary_table(results) }
 }
 
-/// Puts the sections into the document. One that has no markers for a section is an error.
-pub(crate) fn update(path: &Path, sections: &[Section]) -> Result<()> {
-    let mut document =
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    for section in sections {
-        document = replace(&document, section)
-            .with_context(|| format!("{} has no markers bench:{}", path.display(), section.name))?;
-    }
-    std::fs::write(path, document).with_context(|| format!("writing {}", path.display()))
-}
-
-fn replace(document: &str, section: &Section) -> Option<String> {
-    let (before, rest) = document.split_once(&format!("<!-- bench:{} -->", section.name))?;
-    let (_, after) = rest.split_once(&format!("<!-- /bench:{} -->", section.name))?;
-    let (name, text) = (section.name, &section.text);
-    Some(format!("{before}<!-- bench:{name} -->\n{text}\n<!-- /bench:{name} -->{after}"))
-}
-
 fn machine(results: &Results) -> String {
     let m = &results.machine;
     format!(
@@ -93,20 +68,6 @@ fn machine(results: &Results) -> String {
         m.date,
         m.command
     )
-}
-
-fn requirement_table(results: &Results) -> String {
-    let mut text = "| what | value | must | met |\n|---|---:|---:|---|\n".to_owned();
-    for requirement in requirements(results) {
-        let value = requirement.value.map_or("-".to_owned(), |value| format!("{value:.3}"));
-        let must = match requirement.must {
-            Must::AtLeast(bound) => format!("≥ {}", short(bound)),
-            Must::AtMost(bound) => format!("≤ {}", short(bound)),
-            Must::Reported => "-".to_owned(),
-        };
-        let _ = writeln!(text, "| {} | {value} | {must} | {} |", requirement.what, requirement.met());
-    }
-    text.trim_end().to_owned()
 }
 
 fn summary_table(results: &Results) -> String {
@@ -154,11 +115,6 @@ fn summary_table(results: &Results) -> String {
     text
 }
 
-/// At most two decimals.
-fn short(bound: f64) -> String {
-    ((bound * 100.0).round() / 100.0).to_string()
-}
-
 /// The unit of a table and what one of it is in the unit of the stored values.
 pub(crate) fn unit(group: Group) -> (&'static str, f64) {
     match group {
@@ -193,13 +149,6 @@ fn group_table(results: &Results, group: Group) -> String {
         let _ = writeln!(text, " {} | {} |", mib(&row.server_rss_kib), mib(&row.client_rss_kib));
     }
     text.trim_end().to_owned()
-}
-
-/// Smallest and largest value.
-pub(crate) fn min_max(values: &[f64]) -> (f64, f64) {
-    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    (min, max)
 }
 
 fn failed(rounds: u32) -> String {
@@ -258,21 +207,4 @@ fn compression_table(results: &Results) -> String {
         }
     }
     text.trim_end().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Section, replace};
-
-    #[test]
-    fn a_section_goes_between_its_markers_and_nowhere_else() {
-        let document =
-            "a\n<!-- bench:x -->\nold\n<!-- /bench:x -->\nb\n<!-- bench:y -->\n<!-- /bench:y -->\n";
-        let section = Section { name: "x", text: "new".to_owned() };
-        let updated = replace(document, &section);
-        let expected = document.replace("old", "new");
-        assert_eq!(updated.as_deref(), Some(&*expected));
-        assert_eq!(replace(&expected, &section), Some(expected));
-        assert_eq!(replace("no markers", &section), None);
-    }
 }

@@ -10,7 +10,6 @@ mod control;
 mod counted;
 mod doc;
 mod lab;
-mod machine;
 mod plot;
 mod process;
 mod requirement;
@@ -24,6 +23,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use dwcp_benches::report::update;
 
 use crate::{
     contender::{Group, Tools, contenders},
@@ -89,11 +89,11 @@ fn main() -> Result<()> {
         println!("{}\n", section.text);
     }
     if let Some(path) = &cli.doc {
-        doc::update(path, &sections)?;
+        update(path, &sections)?;
         plot::draw(&path.with_extension("svg"), &results)?;
     }
     if let Some(path) = &cli.readme {
-        doc::update(path, &[doc::summary(&results)])?;
+        update(path, &[doc::summary(&results)])?;
     }
     Ok(())
 }

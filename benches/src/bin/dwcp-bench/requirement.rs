@@ -1,46 +1,15 @@
 //! What the figures must be, and whether they are.
 
+use dwcp_benches::report::{Must, Requirement, median, ratio};
+
 use crate::{
     compression::{self, CODECS, DATA},
     contender::{Group, IPERF3_CUBIC, TCP_CUBIC, TLS_LINKS, dwcp},
     control::{self, TCP_LINKS, Who},
     lab::Lab,
-    results::{Results, median, ratio},
+    results::Results,
     shaped::LINKS,
 };
-
-/// One line of the table.
-pub(crate) struct Requirement {
-    pub(crate) what: String,
-    /// `None`: not measured in this run.
-    pub(crate) value: Option<f64>,
-    pub(crate) must: Must,
-}
-
-/// A bound.
-#[derive(Clone, Copy)]
-pub(crate) enum Must {
-    AtLeast(f64),
-    AtMost(f64),
-    /// Reported only.
-    Reported,
-}
-
-/// What [`Requirement::met`] says then.
-pub(crate) const NOT_MET: &str = "**no**";
-
-impl Requirement {
-    /// `yes`, `no`, or why neither.
-    pub(crate) fn met(&self) -> &'static str {
-        match (self.value, self.must) {
-            (None, _) => "not measured",
-            (Some(_), Must::Reported) => "reported",
-            (Some(value), Must::AtLeast(bound)) if value >= bound => "yes",
-            (Some(value), Must::AtMost(bound)) if value <= bound => "yes",
-            _ => NOT_MET,
-        }
-    }
-}
 
 /// Every requirement that this bench can judge.
 pub(crate) fn requirements(results: &Results) -> Vec<Requirement> {

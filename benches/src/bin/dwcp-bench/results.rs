@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use dwcp_benches::report::{Machine, median, ratio};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     contender::{Group, Measured},
     control,
     lab::Lab,
-    machine::Machine,
 };
 
 /// One run of the whole bench.
@@ -71,7 +71,7 @@ impl Row {
 
 impl Results {
     pub(crate) fn new(rounds: usize, seconds: f64) -> Self {
-        let machine = Machine::current();
+        let machine = Machine::current("dwcp-bench");
         let (rows, control, compression) = (Vec::new(), Vec::new(), Vec::new());
         Self { machine, rounds, seconds, rows, control, compression, lab: None, course: None, counted: None }
     }
@@ -107,27 +107,9 @@ impl Results {
     }
 }
 
-/// The median of the rounds' ratios: a machine that is slower for some rounds is so for both. Where a round failed there
-/// are no pairs, and it is the ratio of the medians.
-pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Option<f64> {
-    if ours.len() != theirs.len() {
-        return Some(median(ours)? / median(theirs)?);
-    }
-    let ratios: Vec<_> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-    median(&ratios)
-}
-
-/// The middle value, or the mean of the two middle ones.
-pub(crate) fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let upper = *sorted.get(sorted.len() / 2)?;
-    Some(if sorted.len() % 2 == 1 { upper } else { (sorted[sorted.len() / 2 - 1] + upper) / 2.0 })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Lab, median, ratio};
+    use super::Lab;
 
     #[test]
     fn a_lab_report_is_read() {
@@ -142,19 +124,5 @@ mod tests {
         assert_eq!(lab.scenarios[0].contenders[0].counted, 2);
         let again: Lab = serde_json::from_str(&serde_json::to_string(&lab).expect("JSON")).expect("a report");
         assert_eq!(format!("{again:?}"), format!("{lab:?}"));
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
-    }
-    #[test]
-    fn ratios_are_taken_within_rounds() {
-        // The machine got slower by half in the last rounds.
-        assert_eq!(ratio(&[90.0, 90.0, 45.0], &[100.0, 50.0, 50.0]), Some(0.9));
-        assert_eq!(ratio(&[90.0, 90.0], &[100.0, 50.0, 50.0]), Some(1.8));
-        assert_eq!(ratio(&[], &[]), None);
     }
 }

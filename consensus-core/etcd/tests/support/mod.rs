@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use consensus_core::{NodeConfig, Role, Timing};
-use consensus_etcd::{InitialCluster, Server, ServerConfig};
+use consensus_etcd::{InitialCluster, MemberFolder, Server, ServerConfig};
 use consensus_proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::transport::Channel;
@@ -108,7 +108,7 @@ impl Cluster {
     ) -> Result<Member, String> {
         let folder = self.folder.path().join(name);
         let log = folder.join("log");
-        let identity = initial.identity(&log, name, joins, None, false).await;
+        let identity = initial.identity(&MemberFolder::new(&folder, &log), name, joins, None, false).await;
         let identity = identity.map_err(|error| error.to_string())?;
         let mut node = NodeConfig::new(identity.cluster, identity.id, log, at);
         node.start = identity.start;

@@ -33,6 +33,9 @@ impl<D: Disk> Member<D> {
         if message.term < raft.term && !passed_on {
             return Ok(Some(message)); // of an old term: it is answered, and has no effect
         }
+        if self.breaks_promise(&message) {
+            return Ok(None);
+        }
         match kind {
             MessageType::MsgAppend => {
                 if message.log_term == 0 {

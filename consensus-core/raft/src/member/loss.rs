@@ -206,18 +206,15 @@ impl<D: Disk> Member<D> {
         if raft.state == StateRole::Leader
             || !raft.promotable()
             || follows_another
+            // It relies on it that nobody votes for another before the timer fires.
             || self.leader_has_leases()
+            || self.has_promised()
         {
             return false;
         }
         let patience = self.config.election_ticks as u64;
         let unlinked = self.loss.unlinked.get(&leader);
         unlinked.is_some_and(|unlinked| (unlinked.from..unlinked.since + patience).contains(&self.ticks))
-    }
-
-    /// Whether the leader relies on it that nobody votes for another before the timer fires.
-    fn leader_has_leases(&self) -> bool {
-        false // all leaders ask a quorum before they read
     }
 
     /// Time for messages to get to others and back, and between the campaigns of those who might all campaign at once.

@@ -8,7 +8,11 @@ use raft::{
     eraftpb::{self, EntryType},
 };
 
-use super::{Member, skip, split};
+use super::{
+    Member,
+    lease::{Context, RENEWALS},
+    skip, split,
+};
 use crate::{
     membership::{MemberChange, Membership},
     message::Message,
@@ -96,11 +100,9 @@ impl<D: Disk> Member<D> {
             .hs()
             .is_some_and(|state| (state.term, state.vote) != (log.hard_state.term, log.hard_state.vote));
         if let Some(state) = ready.hs() {
-            log.set_hard_state(state.clone(), &mut batch);
-        } else if self.commit_unsaved && !batch.is_empty() {
-            log.save_hard_state(&mut batch);
+            log.hard_state = state.clone();
+            self.commit_unsaved = true;
         }
-        self.commit_unsaved &= batch.is_empty();
         let mut entries = mem::take(&mut self.committed);
         entries.extend(ready.take_committed_entries());
         let mut work = Work {
@@ -118,6 +120,10 @@ impl<D: Disk> Member<D> {
         for entry in entries {
             let committed = self.commit(entry, &mut work);
             work.committed.push(committed);
+        }
+        if new_term || self.commit_unsaved && !work.batch.is_empty() {
+            self.raw.store().save_hard_state(&mut work.batch);
+            self.commit_unsaved = false;
         }
         self.written = Some(ready);
         Some(work)
@@ -138,9 +144,16 @@ impl<D: Disk> Member<D> {
         self.address(light.take_messages())
     }
 
-    fn read(&self, state: &raft::ReadState) -> Option<Read> {
-        let number = u64::from_le_bytes(*state.request_ctx.last_chunk()?);
-        (state.request_ctx == self.read_context(number)).then_some(Read { number, index: state.index })
+    /// The answer to a question of this member's, in this run.
+    fn read(&mut self, state: &raft::ReadState) -> Option<Read> {
+        let context = Context::decode(&state.request_ctx)?;
+        if (context.id, context.seed) != (self.config.id, self.config.seed) {
+            return None;
+        }
+        if context.promise.is_some() {
+            self.confirm_round(context.number);
+        }
+        (context.number < RENEWALS).then_some(Read { number: context.number, index: state.index })
     }
 
     fn address(&self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
@@ -191,7 +204,10 @@ impl<D: Disk> Member<D> {
         let conf = match conf_change.filter(|_| sensible) {
             None => None,
             Some(conf_change) => match self.raw.apply_conf_change(&conf_change) {
-                Ok(conf) => Some(conf),
+                Ok(conf) => {
+                    self.forget_rounds();
+                    Some(conf)
+                }
                 Err(error) => {
                     tracing::error!(index = entry.index, %error, "a membership change is not possible");
                     return None;

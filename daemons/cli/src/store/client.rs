@@ -88,7 +88,7 @@ impl User {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     novacron_settings::duration(text).ok_or_else(|| format!("expected {}", novacron_settings::DURATION))
 }
 

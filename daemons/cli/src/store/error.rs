@@ -73,6 +73,12 @@ impl Failure {
         self.effect != Effect::Refused && !self.may_pass
     }
 
+    /// The members could do it at another time, as they are: of a learner that has not enough of the log, or a change that
+    /// waits for another one.
+    pub(crate) fn is_not_yet(&self) -> bool {
+        self.code == Code::FailedPrecondition
+    }
+
     fn advice(&self) -> Option<&'static str> {
         match self.code {
             Code::Unimplemented => Some("this member does not offer it"),

@@ -1,4 +1,4 @@
-//! `novacron member list|add|promote|remove|update`.
+//! `novacron member list|add|promote|remove|update|rejoin`.
 
 use std::collections::BTreeSet;
 
@@ -16,6 +16,7 @@ use super::{
     error::StoreError,
     output::{Id, Table, print, printable},
     quorum::Quorum,
+    rejoin::{self, RejoinArgs},
 };
 use crate::exit::{self, Ended};
 
@@ -58,6 +59,12 @@ enum MemberCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Brings a member back whose data is damaged, as a new one with all data of the others.
+    ///
+    /// Removes it, adds a new member at the same URLs, and gives it a vote once it has the data. The member itself keeps its
+    /// damaged folder aside, and has to be started again if nothing does so. Cut off, it is run again, and goes on. Exit
+    /// code 4 if the cluster could not go on without the member.
+    Rejoin(RejoinArgs),
     /// Changes where the other members find a member.
     Update {
         /// The member.
@@ -98,7 +105,7 @@ pub(super) async fn run(args: MemberArgs) -> Result<u8> {
         }
         MemberCommand::Remove { id, force } => {
             if !force {
-                keeps_quorum(&mut client, id).await?;
+                keeps_quorum(&mut client, "member remove", id).await?;
             }
             let request = MemberRemoveRequest { id: id.0 };
             let remove = client.write("member remove", request, |link, request| async move {
@@ -107,6 +114,7 @@ pub(super) async fn run(args: MemberArgs) -> Result<u8> {
             let answer = remove.await?;
             print_changed(&answer.header, &answer.members, format!("member {id} is removed"), json)?;
         }
+        MemberCommand::Rejoin(args) => rejoin::run(&mut client, &args, json).await?,
         MemberCommand::Update { id, peer_urls } => {
             let request = MemberUpdateRequest { id: id.0, peer_ur_ls: peer_urls };
             let update = client.write("member update", request, |link, request| async move {
@@ -196,10 +204,10 @@ fn print_added(name: &str, answer: &MemberAddResponse, json: bool) -> Result<()>
 }
 
 /// Refuses a removal after which too few voters would answer.
-async fn keeps_quorum(client: &mut Client, id: Id) -> Result<()> {
-    let members = list(client, "member remove").await?.members;
+pub(super) async fn keeps_quorum(client: &mut Client, what: &'static str, id: Id) -> Result<()> {
+    let members = list(client, what).await?.members;
     let Some(member) = members.iter().find(|member| member.id == id.0) else {
-        bail!("member remove: there is no member {id} (`novacron member list` prints them)");
+        bail!("{what}: there is no member {id} (`novacron member list` prints them)");
     };
     if member.is_learner {
         return Ok(());
@@ -208,8 +216,8 @@ async fn keeps_quorum(client: &mut Client, id: Id) -> Result<()> {
     let quorum = Quorum::without(&members, &answering, id.0);
     if !quorum.holds() {
         bail!(Ended::refused(format!(
-            "member remove: without member {id} there are {} voters, of which {} must answer, and {} do (bring others \
-             back first; --force removes it all the same)",
+            "{what}: without member {id} there are {} voters, of which {} must answer, and {} do (bring others back first; \
+             `novacron member remove --force` removes it all the same)",
             quorum.voters,
             quorum.needed(),
             quorum.answering,
@@ -220,7 +228,7 @@ async fn keeps_quorum(client: &mut Client, id: Id) -> Result<()> {
 
 /// Members that work: they know a leader. Those that were named are asked where they were, all others where they say that
 /// clients find them.
-async fn answering(client: &Client, members: &[Member]) -> Result<BTreeSet<u64>> {
+pub(super) async fn answering(client: &Client, members: &[Member]) -> Result<BTreeSet<u64>> {
     let urls = members.iter().flat_map(|member| &member.client_ur_ls);
     // One that cannot be asked does not answer.
     let told = urls.filter_map(|url| client.at(url).ok());

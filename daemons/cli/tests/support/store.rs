@@ -91,17 +91,23 @@ pub struct Members {
     /// (client, peer) of each.
     ports: Vec<(u16, u16)>,
     processes: Vec<Option<Process>>,
+    /// Settings of all of them.
+    env: &'static [(&'static str, &'static str)],
 }
 
 impl Members {
     /// None if the daemon has not been built: cargo builds it beside the command only in a run over the whole workspace.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with(env: &'static [(&'static str, &'static str)]) -> Option<Self> {
         if !is_built() {
             return None;
         }
         let ports = free_ports(6).chunks(2).map(|pair| (pair[0], pair[1])).collect();
         let folder = tempfile::tempdir().expect("a folder");
-        let mut members = Self { folder, ports, processes: Vec::new() };
+        let mut members = Self { folder, ports, processes: Vec::new(), env };
         let mut started: Vec<_> = (0..3).map(|n| members.spawn(n)).collect();
         started.iter_mut().for_each(|process| wait_for_ready(process, "novacron-consensus"));
         members.processes = started.into_iter().map(Some).collect();
@@ -143,12 +149,30 @@ impl Members {
         command.args(["--name", &format!("m{n}"), "--initial-cluster", &list]);
         command.args(["--listen-client-urls", &format!("http://127.0.0.1:{client}")]);
         command.args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")]);
-        command.arg("--data-dir").arg(self.folder.path().join(format!("m{n}")));
+        command.arg("--data-dir").arg(self.data_dir(n));
+        command.envs(self.env.iter().copied());
         Process::spawn(command.env("RUST_LOG", "info").stdout(Stdio::null()).stderr(Stdio::piped()))
     }
 
     pub fn kill(&mut self, n: usize) {
         self.processes[n].take().expect("it runs").kill();
+    }
+
+    pub fn data_dir(&self, n: usize) -> PathBuf {
+        self.folder.path().join(format!("m{n}"))
+    }
+
+    /// Waits for a member to end by itself; its exit code.
+    pub fn ended(&mut self, n: usize) -> Option<i32> {
+        self.processes[n].take().expect("it runs").wait()
+    }
+
+    /// Starts one that does not come up, and gives back what it says.
+    pub fn refuses(&self, n: usize) -> String {
+        let output = self.spawn(n).output();
+        let said = errors(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said
     }
 
     pub fn restart(&mut self, n: usize) {

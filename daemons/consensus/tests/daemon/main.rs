@@ -2,10 +2,12 @@
 
 mod clients;
 mod config;
+mod disk_full;
 mod drain;
 mod election;
 mod observe;
 mod pki;
 mod pods;
 mod process;
+mod reads;
 mod tls;

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -128,34 +128,49 @@ pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
     pub(crate) clients: Vec<u16>,
     pub(crate) metrics: Vec<u16>,
-    _folder: tempfile::TempDir,
+    /// How each is started.
+    args: Vec<Vec<String>>,
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Cluster {
     /// `more`: further flags of each member.
     pub(crate) fn start(count: usize, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ports = free_ports(3 * count);
-        let (clients, rest) = ports.split_at(count);
-        let (peers, metrics) = rest.split_at(count);
+        let folders: Vec<_> = (0..count).map(|n| folder.path().join(format!("m{n}"))).collect();
+        let folders: Vec<_> = folders.iter().map(PathBuf::as_path).collect();
+        Self { _folder: Some(folder), ..Self::start_in(&folders, more) }
+    }
+
+    /// Members with their data in these folders.
+    pub(crate) fn start_in(folders: &[&Path], more: &[&str]) -> Self {
+        let ports = free_ports(3 * folders.len());
+        let (clients, rest) = ports.split_at(folders.len());
+        let (peers, metrics) = rest.split_at(folders.len());
         let list: Vec<_> =
             peers.iter().enumerate().map(|(n, port)| format!("m{n}=http://127.0.0.1:{port}")).collect();
-        let members: Vec<_> = (0..count)
-            .map(|n| {
-                let mut args = vec![
-                    format!("--name=m{n}"),
-                    format!("--data-dir={}", folder.path().join(format!("m{n}")).display()),
-                    format!("--listen-client-urls=http://127.0.0.1:{}", clients[n]),
-                    format!("--listen-peer-urls=http://127.0.0.1:{}", peers[n]),
-                    format!("--initial-cluster={}", list.join(",")),
-                    format!("--metrics-listen=127.0.0.1:{}", metrics[n]),
-                ];
-                args.extend(more.iter().map(|arg| (*arg).to_owned()));
-                Member::spawn(&args)
-            })
-            .collect();
+        let args = |(n, folder): (usize, &&Path)| {
+            let mut args = vec![
+                format!("--name=m{n}"),
+                format!("--data-dir={}", folder.display()),
+                format!("--listen-client-urls=http://127.0.0.1:{}", clients[n]),
+                format!("--listen-peer-urls=http://127.0.0.1:{}", peers[n]),
+                format!("--initial-cluster={}", list.join(",")),
+                format!("--metrics-listen=127.0.0.1:{}", metrics[n]),
+            ];
+            args.extend(more.iter().map(|arg| (*arg).to_owned()));
+            args
+        };
+        let args: Vec<_> = folders.iter().enumerate().map(args).collect();
+        let members: Vec<_> = args.iter().map(|args| Member::spawn(args)).collect();
         members.iter().for_each(|member| member.wait_for_line(READY));
-        Self { members, clients: clients.to_vec(), metrics: metrics.to_vec(), _folder: folder }
+        Self { members, clients: clients.to_vec(), metrics: metrics.to_vec(), args, _folder: None }
+    }
+
+    /// Starts a member again that has ended.
+    pub(crate) fn restart(&mut self, n: usize) {
+        self.members[n] = Member::spawn(&self.args[n]);
+        self.members[n].wait_for_line(READY);
     }
 
     pub(crate) fn status(&self, n: usize) -> serde_json::Value {

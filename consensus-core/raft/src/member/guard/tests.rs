@@ -1,6 +1,6 @@
 //! Conversations with peers that are damaged or hostile. The fuzz target `consensus_member` found each of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use consensus_disk::{Disk as _, Durability, MemoryDisk};
 use raft::eraftpb::{ConfState, Message as Raw, MessageType};
@@ -27,6 +27,8 @@ fn open(disk: &Arc<MemoryDisk>) -> Member<MemoryDisk> {
         id: 1,
         election_ticks,
         heartbeat_ticks,
+        election_timeout: Duration::from_secs(1),
+        leases: false,
         applied: 0,
         priority: 0,
         entries_per_message_max: 1000,
@@ -60,7 +62,7 @@ impl Played {
     }
 
     fn hears(&mut self, raw: Raw) -> Result<(), StepError> {
-        self.member.step(Message { group: 1, raw })
+        self.member.step(Message { group: 1, raw }, Duration::ZERO)
     }
 
     fn refuses(&mut self, raw: Raw) -> &'static str {

@@ -6,18 +6,26 @@ use serde::{Deserialize, Serialize};
 
 /// Machine, kernel, commit, date, command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    pub(crate) processor: String,
-    pub(crate) processors: usize,
-    pub(crate) kernel: String,
-    pub(crate) congestion_control: String,
-    pub(crate) commit: String,
-    pub(crate) date: String,
-    pub(crate) command: String,
+pub struct Machine {
+    /// Its model.
+    pub processor: String,
+    /// How many of them.
+    pub processors: usize,
+    /// Its release.
+    pub kernel: String,
+    /// Of TCP, the default.
+    pub congestion_control: String,
+    /// What was measured.
+    pub commit: String,
+    /// UTC.
+    pub date: String,
+    /// With its arguments.
+    pub command: String,
 }
 
 impl Machine {
-    pub(crate) fn current() -> Self {
+    /// This one, now, for this program.
+    pub fn current(program: &str) -> Self {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
         let sysctl = |key: &str| {
@@ -31,7 +39,7 @@ impl Machine {
             congestion_control: sysctl("net/ipv4/tcp_congestion_control"),
             commit: output("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
             date: output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
-            command: format!("dwcp-bench {}", arguments.join(" ")).trim_end().to_owned(),
+            command: format!("{program} {}", arguments.join(" ")).trim_end().to_owned(),
         }
     }
 }

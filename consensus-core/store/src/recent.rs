@@ -1,0 +1,103 @@
+//! The newest versions of keys that changed lately, in memory: whoever changes one of them again need not look for it on the
+//! disk. Not for readers, who want other revisions as well.
+
+use std::{collections::HashMap, mem};
+
+use bytes::Bytes;
+
+use crate::version::Version;
+
+/// Bytes of keys and values in one of the two halves.
+const HALF_BYTES_MAX: usize = 4 << 20;
+/// What an entry takes beside its key and its value, about.
+const ENTRY_BYTES: usize = 128;
+
+/// Two halves: what was used since the last change of halves, and what was used in the one before. What was not used in
+/// either is forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    new: HashMap<Bytes, Version>,
+    new_bytes: usize,
+    old: HashMap<Bytes, Version>,
+}
+
+impl Recent {
+    /// The newest version of a key, which may be a deletion; `None`: it is not known here.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Version> {
+        self.new.get(key).or_else(|| self.old.get(key))
+    }
+
+    /// This is the newest version of a key from now on.
+    pub(crate) fn put(&mut self, key: &Bytes, version: &Version) {
+        let bytes = key.len() + version.value.len() + ENTRY_BYTES;
+        if bytes > HALF_BYTES_MAX / 2 {
+            self.new.remove(key);
+            self.old.remove(key);
+            return;
+        }
+        if self.new_bytes + bytes > HALF_BYTES_MAX {
+            self.old = mem::take(&mut self.new);
+            self.new_bytes = 0;
+        }
+        // Copies: both are pieces of a whole message, which would stay in memory with them.
+        let copy = Version { value: Bytes::copy_from_slice(&version.value), ..*version };
+        match self.new.get_mut(key) {
+            Some(known) => {
+                self.new_bytes = self.new_bytes + copy.value.len() - known.value.len();
+                *known = copy;
+            }
+            None => {
+                self.new_bytes += bytes;
+                self.new.insert(Bytes::copy_from_slice(key), copy);
+            }
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(mod_revision: i64, value_bytes: usize) -> Version {
+        Version { mod_revision, value: vec![0; value_bytes].into(), ..Version::default() }
+    }
+
+    fn key(n: i64) -> Bytes {
+        n.to_be_bytes().to_vec().into()
+    }
+
+    #[test]
+    fn what_is_used_stays_and_what_is_not_goes() {
+        let mut recent = Recent::default();
+        for n in 0..100_000 {
+            recent.put(&key(0), &version(n, 1000));
+            recent.put(&key(n + 1), &version(n, 1000));
+            assert!(recent.new_bytes <= HALF_BYTES_MAX);
+        }
+        assert_eq!(recent.get(&key(0)).unwrap().mod_revision, 99_999);
+        assert_eq!(recent.get(&key(100_000)).unwrap().mod_revision, 99_999);
+        assert_eq!(recent.get(&key(1)), None);
+        assert!(recent.new.len() + recent.old.len() < 2 * HALF_BYTES_MAX / 1000);
+    }
+
+    #[test]
+    fn one_that_is_too_large_hides_no_newer_one() {
+        let mut recent = Recent::default();
+        recent.put(&key(1), &version(1, 10));
+        recent.put(&key(1), &version(2, HALF_BYTES_MAX));
+        assert_eq!(recent.get(&key(1)), None);
+    }
+
+    #[test]
+    fn bytes_are_counted_through_changes() {
+        let mut recent = Recent::default();
+        for (n, bytes) in [10, 5000, 0, 70].into_iter().enumerate() {
+            recent.put(&key(1), &version(n as i64, bytes));
+            assert_eq!(recent.new_bytes, 8 + bytes + ENTRY_BYTES);
+        }
+    }
+}
