@@ -36,9 +36,9 @@ pub(crate) struct Links {
 struct Contact {
     /// Connections that have links.
     linked: usize,
-    /// Since there were links, some were reset.
+    /// Since a link was made, some were reset.
     reset: bool,
-    /// Since there were links, the member has refused others, or they took too long.
+    /// Since a link was made, the member has refused others, or they took too long.
     refused: bool,
     told_lost: bool,
 }
@@ -57,7 +57,7 @@ impl Contact {
     }
 
     fn refused(&mut self, id: u64) -> Option<Input> {
-        self.refused |= self.linked == 0;
+        self.refused = true; // the other direction may see its reset later than that
         self.lost(id)
     }
 
