@@ -408,6 +408,8 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
                 self.desk.changes.answer(iter::once((applied.request.1, answer)));
             }
         }
+        // Before anybody is answered: whoever was knows what this member's status is at least.
+        self.publish(self.member.status());
         self.hand_on(Some(Task::Apply(committed)))?;
         if term > self.committed_term {
             // A leader's first entry of its own is behind all that it took over. What an earlier leader was asked for, and is

@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(simulate(&mut compactor, None, 0, 1000), []);
         assert_eq!(simulate(&mut compactor, Some(1), 1000, 500), []);
         assert_eq!(simulate(&mut compactor, Some(2), 1500, 500), []);
-        assert_eq!(simulate(&mut compactor, Some(2), 2000, 100), [(2100, 1501)]);
+        assert_eq!(simulate(&mut compactor, Some(2), 2040, 60), [(2100, 1501)]);
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl MemberFolder {
         let part = self.path.join(format!("{name}.part"));
         let written = (|| {
             let mut file = File::create(&part)?;
-            write!(file, "{content}{}\n", check(content))?;
+            writeln!(file, "{content}{}", check(content))?;
             file.sync_all()?;
             fs::rename(&part, &path)?;
             File::open(&self.path)?.sync_all()

@@ -118,7 +118,6 @@ mod tests {
             name: name.to_owned(),
             peer_urls: vec![url.to_owned()],
             client_urls: vec![url.replace("peer", "client")],
-            ..MemberInfo::default()
         }
     }
 

@@ -70,8 +70,12 @@ impl Process {
         self.wait();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let status = self.0.wait().expect("it ended");
-        self.output_reader().read_to_end(&mut stdout).expect("readable");
-        self.errors_reader().read_to_end(&mut stderr).expect("readable");
+        if let Some(mut said) = self.0.stdout.take() {
+            said.read_to_end(&mut stdout).expect("readable");
+        }
+        if let Some(mut said) = self.0.stderr.take() {
+            said.read_to_end(&mut stderr).expect("readable");
+        }
         Output { status, stdout, stderr }
     }
 
