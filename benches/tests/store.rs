@@ -1,4 +1,5 @@
-//! Every load of the store's bench has something to tell of both kinds of members.
+//! The loads of the store's bench have something to tell of both kinds of members. Not those that end members: they take
+//! minutes, of waiting.
 
 use std::{path::PathBuf, process::Command};
 
@@ -23,14 +24,15 @@ fn is_there(program: &str) -> bool {
 }
 
 #[test]
-fn every_load_measures_both() {
+fn steady_loads_measure_both() {
     let Some(program) = novacron_consensus() else { return };
     if !is_there("etcd") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(BENCH)
-        .args(["--quick", "--time=0.2", "--clients=4", "--readers=4", "--watchers=10", "--state=4"])
+        .args(["--quick", "--only=put,read,mixed,txn,watch"])
+        .args(["--time=0.2", "--clients=4", "--readers=4", "--watchers=10"])
         .arg("--consensus")
         .arg(program)
         .arg("--folder")
@@ -45,10 +47,6 @@ fn every_load_measures_both() {
         "linearizable, 4 clients",
         "serializable, 4 clients",
         "10 watchers",
-        "100 ms / 1 s",
-        "1 s / 5 s",
-        "1 client that retries",
-        "4 MiB, 64 clients put",
     ];
     for case in cases {
         for contender in ["**novacron**", "etcd "] {

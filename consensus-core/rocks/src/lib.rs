@@ -321,6 +321,10 @@ fn failed(call: &'static str, error: &rocksdb::Error) -> DiskError {
             DiskError::Corrupt { call, text }
         }
         ErrorKind::IOError if text.contains("No space left on device") => DiskError::NoSpace { call, text },
+        // Of a database that is open: one of its files is gone.
+        ErrorKind::IOError if call != "open" && text.contains("No such file or directory") => {
+            DiskError::Corrupt { call, text }
+        }
         _ => DiskError::Io { call, text },
     }
 }
