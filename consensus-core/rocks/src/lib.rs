@@ -6,7 +6,7 @@
 //! the log must not be compacted beyond what was [flushed](RocksDisk::flush).
 //!
 //! A disk that is damaged is refused: RocksDB checks what it reads, except that it takes the end of a write-ahead log where
-//! a record is not whole. What was synced there is known from elsewhere ([`synced`]). Not here: what to do about it.
+//! a record is not whole. What was synced there is known from elsewhere (`synced.rs`). Not here: what to do about it.
 
 mod home;
 mod read;
