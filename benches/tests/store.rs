@@ -42,12 +42,7 @@ fn steady_loads_measure_both() {
     let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}{said}");
     assert!(!said.contains("failed:"), "{said}");
-    let cases = [
-        "4 clients",
-        "linearizable, 4 clients",
-        "serializable, 4 clients",
-        "10 watchers",
-    ];
+    let cases = ["4 clients", "linearizable, 4 clients", "serializable, 4 clients", "10 watchers"];
     for case in cases {
         for contender in ["**novacron**", "etcd "] {
             let row = told.lines().find(|line| line.starts_with(&format!("| {case} | {contender}")));
