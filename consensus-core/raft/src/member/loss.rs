@@ -209,7 +209,6 @@ impl<D: Disk> Member<D> {
             // It relies on it that nobody votes for another before the timer fires.
             || self.leader_has_leases()
             || self.has_promised() // it could neither vote nor campaign
-            || self.has_promised()
         {
             return false;
         }
