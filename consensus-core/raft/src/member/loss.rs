@@ -208,7 +208,8 @@ impl<D: Disk> Member<D> {
             || follows_another
             // It relies on it that nobody votes for another before the timer fires.
             || self.leader_has_leases()
-            || self.has_promised() // it could neither vote nor campaign
+            // It could neither vote nor campaign.
+            || self.has_promised()
         {
             return false;
         }
