@@ -18,6 +18,7 @@ mod tls;
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -33,6 +34,8 @@ use crate::{
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const EXIT_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let plan = match planned() {
@@ -94,7 +97,8 @@ fn run(plan: Plan) -> Result<Ended> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
     let ended = runtime.block_on(member::run(plan));
-    // A file may be on a disk that hangs; nobody waits for it.
-    runtime.shutdown_background();
+    // What is under way may hold the store, and RocksDB aborts a process that exits while one of its threads is in there. A file
+    // on a disk that hangs is not waited for longer.
+    runtime.shutdown_timeout(EXIT_MAX);
     ended
 }

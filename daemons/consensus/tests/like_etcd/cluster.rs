@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write as _},
     net::{TcpListener, TcpStream},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -235,6 +235,8 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 /// A command of etcdctl that was not waited for.
 pub(crate) struct Running {
     child: Child,
+    /// Its standard input ends when this is dropped.
+    input: Option<mpsc::Sender<()>>,
     out: Reader,
     err: Reader,
 }
@@ -269,7 +271,7 @@ impl Reader {
 }
 
 impl Running {
-    fn new(endpoints: &str, args: impl Iterator<Item = String>, input: Vec<u8>) -> Self {
+    fn new(endpoints: &str, args: impl Iterator<Item = String>, bytes: Vec<u8>) -> Self {
         let mut child = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", endpoints])
@@ -280,17 +282,23 @@ impl Running {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
+        let (keep, kept) = mpsc::channel();
         std::thread::spawn(move || {
             // It need not read it.
-            let _ = stdin.write_all(&input);
+            let _ = stdin.write_all(&bytes);
+            let _ = kept.recv();
         });
         let out = Reader::start(child.stdout.take().unwrap());
         let err = Reader::start(child.stderr.take().unwrap());
-        Self { child, out, err }
+        Self { child, input: Some(keep), out, err }
     }
 
-    /// Waits until the command ends or has printed so many lines; then it is interrupted.
+    /// Waits until the command ends or has printed so many lines; then it is interrupted. Its input ends before that only if it is
+    /// not waited for lines: `watch -i` ends with it, whatever is on its way to it.
     pub(crate) fn end(mut self, lines: Option<usize>) -> Outcome {
+        if lines.is_none() {
+            self.input = None;
+        }
         let until = Instant::now() + PATIENCE;
         let mut status = None;
         while status.is_none() && Instant::now() < until && lines.is_none_or(|lines| self.out.lines() < lines)
