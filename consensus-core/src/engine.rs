@@ -83,6 +83,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             changes: Vec::new(),
             passed_on: Vec::new(),
             holds: false,
+            untold: false,
             reads: Vec::new(),
             asked: BTreeMap::new(),
             asked_as: BTreeMap::new(),

@@ -37,6 +37,7 @@ const CHANGE_WAIT_TICKS: u64 = 20;
 const CHANGES_WAITING_MAX: usize = 16;
 /// While a leader's entries are on their way to a majority, requests wait for them, to share the next write, but not longer
 /// than this: a majority may be far away.
+/// As long, whoever waits for nothing is not told what is committed: the next entries may say it.
 const HELD_MAX: Duration = Duration::from_millis(1);
 /// Nor more than these.
 const HELD_REQUESTS_MAX: usize = 4096;
@@ -74,6 +75,8 @@ pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) passed_on: Vec<Message>,
     /// Requests wait for those that are on their way.
     pub(crate) holds: bool,
+    /// Some followers do not know what is committed.
+    pub(crate) untold: bool,
     /// Reads that were not asked for yet.
     pub(crate) reads: Vec<Waiter<()>>,
     /// Those that were, and the number that they were first asked for with, for each number they were asked for with.
@@ -147,8 +150,9 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
     pub(crate) fn run(mut self, mut inbox: Receiver<Input>) {
         let mut held_until = None;
         let end = loop {
-            // Requests that are held back from one turn to the next are not held for longer than those before them.
-            held_until = self.holds.then(|| held_until.unwrap_or_else(|| Instant::now() + HELD_MAX));
+            // What is held back from one turn to the next is not held for longer than what was before it.
+            held_until =
+                (self.holds || self.untold).then(|| held_until.unwrap_or_else(|| Instant::now() + HELD_MAX));
             let first = inbox::wait(&mut inbox, held_until).unwrap_or(Some(Input::Release));
             let Some(first) = first else { break End::Asked };
             if let Err(end) = self.turn(first, &mut inbox) {
@@ -184,19 +188,12 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             }
         }
         let wait = self.proposals.len() + self.passed_on.len();
-        let (before, ticks) = (self.member.status(), self.ticks);
-        self.member.commit_with_entries(wait > 0);
+        let ticks = self.ticks;
         others.into_iter().for_each(|input| self.take(input));
-        self.member.commit_with_entries(false);
         self.member.applied(self.applied.load(Acquire));
         self.holds = wait > 0 && wait < HELD_REQUESTS_MAX && !release && self.member.has_uncommitted();
         if wait > 0 && !self.holds {
             self.propose();
-        }
-        let after = self.member.status();
-        if wait > 0 && after.commit > before.commit && after.last == before.last {
-            // Nothing went out that would have said so.
-            self.member.tell_commit();
         }
         if self.ticks != ticks {
             self.save_commit()?;
@@ -205,7 +202,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         if let Some((metadata, _)) = &self.fetched {
             self.member.restore(metadata);
         }
-        self.do_work()?;
+        self.do_work(release)?;
         self.shorten_log()?;
         self.hand_on(None)?;
         self.share_lease();
@@ -359,8 +356,11 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         self.lease.share(self.member.lease_end(), self.member.status().commit);
     }
 
-    fn do_work(&mut self) -> Result<(), End> {
-        while let Some(mut work) = self.member.work() {
+    /// `release`: everybody is told what is committed.
+    fn do_work(&mut self, release: bool) -> Result<(), End> {
+        loop {
+            self.untold = self.member.tell_commit(release);
+            let Some(mut work) = self.member.work() else { return Ok(()) };
             self.share_lease();
             let nothing_to_write = work.batch.is_empty();
             if nothing_to_write && work.restored.is_none() {
@@ -390,7 +390,6 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
                 }
             }
         }
-        Ok(())
     }
 
     fn commit(&mut self, committed: Vec<Committed>) -> Result<(), End> {

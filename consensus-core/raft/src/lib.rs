@@ -9,8 +9,10 @@
 //! 1. A group begins on a disk with [`bootstrap`], written synced, the same on all of its first members. A member that
 //!    joins later begins with [`join`], and gets a snapshot.
 //! 2. Call [`Member::tick`] at even intervals, [`Member::step`] with each message of a peer, and [`Member::propose`],
-//!    [`Member::read_index`] for clients; then ask for [`Member::work`] until there is none. The time that goes with them is of
-//!    one clock, which goes on whatever happens to the process, and is looked at after what it goes with has come.
+//!    [`Member::read_index`] for clients; then ask for [`Member::work`] until there is none. Before each
+//!    time, have those who wait for it told what is committed, with [`Member::tell_commit`], and all others before long. The
+//!    time that goes with them is of one clock, which goes on whatever happens to the process, and is looked at after what it goes
+//!    with has come.
 //! 3. Send [`Work::messages`] at any time.
 //! 4. Write [`Work::batch`] as [`Work::durability`] says. If that fails, stop the member: it may have promised what was
 //!    lost. Never try again, because after a failed sync nobody knows what is on the disk (fsyncgate, 2018).

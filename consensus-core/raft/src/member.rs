@@ -8,10 +8,11 @@ mod preference;
 mod promise;
 mod snapshot;
 mod split;
+mod told;
 mod work;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     sync::Arc,
     time::Duration,
@@ -31,7 +32,7 @@ use crate::{
     log::{Log, LogError},
     logger,
     membership::{MemberChange, Membership},
-    message::{LEADER_LOST, Message},
+    message::{COMMITTED, LEADER_LOST, Message},
     proposal::{self, Request},
     snapshot::SnapshotMetadata,
 };
@@ -179,6 +180,7 @@ pub struct Member<D: Disk> {
     heard: BTreeMap<u64, u64>,
     loss: loss::Loss,
     preference: preference::Preference,
+    told: told::Told,
     /// The leader has nothing for this member but a snapshot of at least this index.
     wanted: Option<u64>,
     /// The snapshot that the next step begins with.
@@ -205,6 +207,7 @@ impl<D: Disk> Member<D> {
             max_inflight_msgs: limits::APPENDS_IN_FLIGHT,
             check_quorum: true,
             pre_vote: true,
+            skip_bcast_commit: true,
             // Not raft-rs' own priority: its voters refuse a candidate of lower priority whose log is no longer than theirs,
             // although it may be newer, and then neither of both can win.
             priority: 0,
@@ -231,6 +234,7 @@ impl<D: Disk> Member<D> {
             heard: BTreeMap::new(),
             loss: loss::Loss::default(),
             preference: preference::Preference::default(),
+            told: told::Told::default(),
             wanted: None,
             restoring: None,
         };
@@ -277,6 +281,7 @@ impl<D: Disk> Member<D> {
         if self.lease_end().is_some_and(|end| self.now < end) {
             self.raw.raft.read_only.option = ReadOnlyOption::LeaseBased;
         }
+        self.follower_waits(message.from, self.raw.raft.raft_log.committed);
         let stepped = self.raw.step(message);
         self.raw.raft.read_only.option = ReadOnlyOption::Safe;
         self.lease_used();
@@ -289,9 +294,10 @@ impl<D: Disk> Member<D> {
         if message.to() != self.config.id || message.group != self.config.group {
             return Err(StepError::Misrouted { to: message.to(), group: message.group });
         }
-        if message.raw.get_msg_type() == LEADER_LOST {
-            self.hear_of_loss(&message.raw)?;
-            return Ok(None);
+        match message.raw.get_msg_type() {
+            LEADER_LOST => return self.hear_of_loss(&message.raw).map(|()| None),
+            COMMITTED => return self.hear_of_commit(&message.raw).map(|()| None),
+            _ => {}
         }
         let admitted = self.guard(message.raw)?;
         // Only of members: a peer may call itself whatever it likes.
@@ -324,6 +330,7 @@ impl<D: Disk> Member<D> {
             return Ok(());
         }
         // All at once, so that each follower gets one message.
+        let from: BTreeSet<u64> = passed_on.iter().map(Message::from).collect();
         let mut entries: Vec<eraftpb::Entry> =
             passed_on.drain(..).filter_map(|message| self.passed_on(message)).flatten().collect();
         let mut taken = 0;
@@ -335,6 +342,8 @@ impl<D: Disk> Member<D> {
         if !entries.is_empty() {
             self.propose_entries(entries)?;
         }
+        let last = self.raw.raft.raft_log.last_index();
+        from.into_iter().for_each(|id| self.follower_waits(id, last));
         requests.clear();
         Ok(())
     }
@@ -395,18 +404,6 @@ impl<D: Disk> Member<D> {
     pub fn has_uncommitted(&self) -> bool {
         let raft = &self.raw.raft;
         raft.state == StateRole::Leader && raft.raft_log.committed < raft.raft_log.last_index()
-    }
-
-    /// Until it is told otherwise, a leader tells its followers what is committed only with the entries that come next.
-    pub fn commit_with_entries(&mut self, yes: bool) {
-        self.raw.skip_bcast_commit(yes);
-    }
-
-    /// A leader tells its followers what is committed.
-    pub fn tell_commit(&mut self) {
-        if self.raw.raft.state == StateRole::Leader {
-            self.raw.raft.bcast_append();
-        }
     }
 
     /// Asks for an index to read at. The answer, with the same number, comes in [`Work::reads`], perhaps twice, or never:

@@ -26,7 +26,7 @@ pub struct Message {
 pub enum Class {
     /// Small, and an election or a read waits for it.
     Control,
-    /// Carries entries, or acknowledges them.
+    /// Carries entries, acknowledges them, or says that they are committed.
     Append,
     /// Says that a snapshot should be fetched.
     Snapshot,
@@ -36,8 +36,11 @@ pub enum Class {
 /// raft-rs this type is local and means something else: it never gets to see these.
 pub(crate) const LEADER_LOST: MessageType = MessageType::MsgUnreachable;
 
+/// A leader says that the entry at `index`, of `log_term`, is committed. Nobody answers. As above, raft-rs never sees it.
+pub(crate) const COMMITTED: MessageType = MessageType::MsgCheckQuorum;
+
 /// The types that travel, by their number on the wire. Local ones are missing on purpose.
-const TYPES: [(u8, MessageType); 14] = [
+const TYPES: [(u8, MessageType); 15] = [
     (1, MessageType::MsgPropose),
     (2, MessageType::MsgAppend),
     (3, MessageType::MsgAppendResponse),
@@ -52,6 +55,7 @@ const TYPES: [(u8, MessageType); 14] = [
     (12, MessageType::MsgRequestPreVote),
     (13, MessageType::MsgRequestPreVoteResponse),
     (14, LEADER_LOST),
+    (15, COMMITTED),
 ];
 
 impl Message {
@@ -83,7 +87,8 @@ impl Message {
     /// How urgent it is.
     pub fn class(&self) -> Class {
         match self.raw.get_msg_type() {
-            MessageType::MsgAppend | MessageType::MsgAppendResponse | MessageType::MsgPropose => {
+            // What is committed is not to overtake the entries.
+            MessageType::MsgAppend | MessageType::MsgAppendResponse | MessageType::MsgPropose | COMMITTED => {
                 Class::Append
             }
             MessageType::MsgSnapshot => Class::Snapshot,

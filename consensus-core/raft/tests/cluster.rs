@@ -20,6 +20,8 @@ const GROUP: u64 = 1;
 /// Steps with faults, and then without.
 const ROUGH: u64 = 2500;
 const CALM: u64 = 1500;
+/// Between two times that leaders tell everybody what is committed.
+const COMMIT_TOLD_STEPS: u64 = 8;
 /// Of everybody's clock.
 const STEP: Duration = Duration::from_millis(1);
 
@@ -214,7 +216,12 @@ impl World {
 
     /// Does what a member says; `false`: it crashed meanwhile.
     fn work(&mut self, n: usize, rough: bool) -> bool {
-        while let Some(work) = self.members[n].as_mut().and_then(Member::work) {
+        let all = self.now % COMMIT_TOLD_STEPS == 0;
+        let next = |member: &mut Member<MemoryDisk>| {
+            member.tell_commit(all);
+            member.work()
+        };
+        while let Some(work) = self.members[n].as_mut().and_then(next) {
             let Work { messages, batch, durability, messages_after, restored, committed, reads } = work;
             self.send(messages, rough);
             let (promises, messages_after) = match self.mistake {

@@ -41,10 +41,11 @@ pub enum Kind {
 }
 
 /// Memory for writes of one column family, before they go to a file.
-const LOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
+const LOG_WRITE_BUFFER_BYTES: usize = 4 << 20;
 const DATA_WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Of all column families of a disk together.
-const WRITE_BUFFERS_BYTES: usize = 16 << 20;
+const LOG_WRITE_BUFFERS_BYTES: usize = 8 << 20;
+const DATA_WRITE_BUFFERS_BYTES: usize = 16 << 20;
 /// Blocks of files that are kept in memory.
 const LOG_CACHE_BYTES: usize = 2 << 20;
 const DATA_CACHE_BYTES: usize = 8 << 20;
@@ -52,6 +53,8 @@ const DATA_CACHE_BYTES: usize = 8 << 20;
 const OPEN_FILES_MAX: i32 = 256;
 /// Write-ahead logs that are kept to be written again: their blocks are there, so a sync has no metadata to write.
 const RECYCLED_LOGS: usize = 2;
+/// Files are handed to the disk in pieces of this, not at their end, where all at once would be in the way of a log's sync.
+const BYTES_PER_SYNC: u64 = 256 << 10;
 const WAL_BYTES_MAX: u64 = 64 << 20;
 
 /// A disk in one folder.
@@ -92,14 +95,18 @@ fn settings(kind: Kind, spaces: u8) -> (Options, Vec<ColumnFamilyDescriptor>) {
     options.create_missing_column_families(true);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_keep_log_file_num(2);
-    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
     options.set_max_background_jobs(2);
+    options.set_bytes_per_sync(BYTES_PER_SYNC);
+    // Otherwise a family that is written seldom, as the log's hard state, keeps one write-ahead log after the other alive, and
+    // none is there to be used again.
+    options.set_atomic_flush(true);
     match kind {
         Kind::Log => {
             options.set_recycle_log_file_num(RECYCLED_LOGS);
             options.set_max_total_wal_size(WAL_BYTES_MAX);
+            options.set_db_write_buffer_size(LOG_WRITE_BUFFERS_BYTES);
         }
-        Kind::Data => options.set_atomic_flush(true),
+        Kind::Data => options.set_db_write_buffer_size(DATA_WRITE_BUFFERS_BYTES),
     }
     let (cache_bytes, buffer_bytes) = match kind {
         Kind::Log => (LOG_CACHE_BYTES, LOG_WRITE_BUFFER_BYTES),
@@ -113,7 +120,11 @@ fn settings(kind: Kind, spaces: u8) -> (Options, Vec<ColumnFamilyDescriptor>) {
         let mut family = Options::default();
         family.set_block_based_table_factory(&table);
         family.set_write_buffer_size(buffer_bytes);
-        family.set_compression_type(DBCompressionType::Lz4);
+        // Entries of the log are gone before it would pay.
+        family.set_compression_type(match kind {
+            Kind::Log => DBCompressionType::None,
+            Kind::Data => DBCompressionType::Lz4,
+        });
         ColumnFamilyDescriptor::new(name(space), family)
     });
     // RocksDB insists on a family of that name.

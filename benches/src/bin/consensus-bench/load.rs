@@ -53,6 +53,8 @@ pub(crate) struct Sizes {
     pub(crate) folder: PathBuf,
     /// Of each measurement.
     pub(crate) time: Duration,
+    /// Before each of them.
+    pub(crate) rest: Duration,
     /// Clients at a time that put.
     pub(crate) clients: Vec<usize>,
     /// Clients at a time of the other loads.

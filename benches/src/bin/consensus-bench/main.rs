@@ -55,6 +55,9 @@ struct Args {
     /// Seconds of each measurement [default: 3; quick: 1].
     #[arg(long)]
     time: Option<f64>,
+    /// Seconds without load before each measurement: disks in clouds have a budget that fills slowly [default: 3; quick: 0].
+    #[arg(long)]
+    rest: Option<f64>,
     /// Clients at a time that put [default: 1,16,64,256,1000; quick: 1,64].
     #[arg(long, value_delimiter = ',')]
     clients: Option<Vec<usize>>,
@@ -141,13 +144,14 @@ fn measure(args: &Args, results: &mut Results) -> Result<()> {
 }
 
 fn sizes(args: &Args, folder: &Path) -> Result<Sizes> {
-    let (time, clients, watchers, ends, state) = match args.quick {
-        true => (1.0, vec![1, 64], 100, 1, 64),
-        false => (3.0, vec![1, 16, 64, 256, 1000], 1000, 7, 1024),
+    let (time, rest, clients, watchers, ends, state) = match args.quick {
+        true => (1.0, 0.0, vec![1, 64], 100, 1, 64),
+        false => (3.0, 3.0, vec![1, 16, 64, 256, 1000], 1000, 7, 1024),
     };
     Ok(Sizes {
         folder: folder.to_owned(),
         time: Duration::try_from_secs_f64(args.time.unwrap_or(time)).context("--time")?,
+        rest: Duration::try_from_secs_f64(args.rest.unwrap_or(rest)).context("--rest")?,
         clients: args.clients.clone().unwrap_or(clients),
         readers: args.readers,
         watchers: args.watchers.unwrap_or(watchers),

@@ -14,6 +14,10 @@ use crate::{
     swap,
 };
 
+/// All keys are put so often before anything is measured: 25 MB, after which a member's log does not grow into new files any
+/// more, which is what a member that runs for longer does.
+const FILLS: usize = 10;
+
 /// One after the other on the same cluster, in which all keys exist.
 pub(crate) async fn measure(
     sizes: &Sizes,
@@ -21,7 +25,9 @@ pub(crate) async fn measure(
     loads: &[(Operation, usize)],
 ) -> Result<Vec<Case>> {
     let cluster = Cluster::start(contender, &sizes.folder, &[])?;
-    fill(&cluster.endpoints(), KEYS, VALUE_BYTES).await?;
+    for _ in 0..FILLS {
+        fill(&cluster.endpoints(), KEYS, VALUE_BYTES).await?;
+    }
     let mut cases = Vec::new();
     for (operation, count) in loads {
         cases.push(run(&cluster, sizes, *operation, *count).await?);
@@ -40,6 +46,7 @@ pub(crate) fn case(operation: Operation, count: usize) -> String {
 }
 
 async fn run(cluster: &Cluster, sizes: &Sizes, operation: Operation, count: usize) -> Result<Case> {
+    tokio::time::sleep(sizes.rest).await;
     let clients = Clients::start(&cluster.endpoints(), operation, count).await?;
     let before = cluster.usage()?;
     tokio::time::sleep(sizes.time).await;
