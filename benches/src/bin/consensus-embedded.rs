@@ -1,12 +1,17 @@
 //! Three embedded nodes against their log store alone: what replication costs, without gRPC.
 //!
-//! Both sides have the same proposers, which each wait for an answer before they ask again, the same threads, and synced
-//! writes on the same disk. The log store alone writes all requests that wait as one entry, as a member does.
+//! All sides have the same proposers, which each wait for an answer before they ask again, and synced writes on the same
+//! disk. The log store alone writes all requests that wait as one entry, as a member does. Three of them at once, of which two
+//! have to have a request, are what this disk gives three nodes that share it.
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -41,6 +46,9 @@ struct Args {
     /// Seconds of each side in a round.
     #[arg(long, default_value_t = 2.0)]
     time: f64,
+    /// Seconds without load before each side: disks in clouds have a budget that fills slowly.
+    #[arg(long, default_value_t = 3.0)]
+    rest: f64,
     /// Requests on their way at a time.
     #[arg(long, default_value_t = 64)]
     proposers: usize,
@@ -112,35 +120,67 @@ where
     Ok(Outcome { per_second: latency.len() as f64 / took, latency })
 }
 
-async fn log_alone(args: &Args, folder: &Path) -> Result<Outcome> {
-    let disk = RocksDisk::open(folder, Kind::Log, 2)?;
-    let (sender, mut waiting) = mpsc::channel::<(Bytes, oneshot::Sender<()>)>(args.proposers);
-    let writer = std::thread::spawn(move || -> Result<()> {
-        let mut index = 0_u64;
-        let mut all = Vec::new();
-        while waiting.blocking_recv_many(&mut all, REQUESTS_MAX) > 0 {
-            let entry = all.iter().flat_map(|(request, _)| request.iter().copied()).collect::<Vec<u8>>();
-            let mut batch = Batch::default();
-            index += 1;
-            batch.put(Space(0), index.to_be_bytes(), entry);
-            disk.write(batch, Durability::Synced)?;
-            for (_, answer) in all.drain(..) {
-                let _ = answer.send(());
-            }
+/// A request that waits for a majority of the logs.
+struct Waiting {
+    request: Bytes,
+    left: AtomicUsize,
+    answer: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl Waiting {
+    /// One more log has it.
+    fn written(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(answer) = self.answer.lock().expect("nobody panics with it").take()
+        {
+            // Who asked has gone: the time is over.
+            let _ = answer.send(());
         }
-        Ok(())
-    });
+    }
+}
+
+/// Writes all requests that wait as one entry, again and again.
+fn write_log(folder: &Path, mut waiting: mpsc::Receiver<Arc<Waiting>>) -> Result<()> {
+    let disk = RocksDisk::open(folder, Kind::Log, 2)?;
+    let mut index = 0_u64;
+    let mut all = Vec::new();
+    while waiting.blocking_recv_many(&mut all, REQUESTS_MAX) > 0 {
+        let entry = all.iter().flat_map(|one| one.request.iter().copied()).collect::<Vec<u8>>();
+        let mut batch = Batch::default();
+        index += 1;
+        batch.put(Space(0), index.to_be_bytes(), entry);
+        disk.write(batch, Durability::Synced)?;
+        all.drain(..).for_each(|one| one.written());
+    }
+    Ok(())
+}
+
+/// So many log stores, each with everything; a request is answered when a majority has it.
+async fn logs(args: &Args, folder: &Path, count: usize) -> Result<Outcome> {
+    let (mut senders, mut writers) = (Vec::new(), Vec::new());
+    for n in 0..count {
+        let (sender, waiting) = mpsc::channel(2 * args.proposers);
+        let folder = folder.join(n.to_string());
+        senders.push(sender);
+        writers.push(std::thread::spawn(move || write_log(&folder, waiting)));
+    }
     let outcome = drive(args, |request| {
-        let sender = sender.clone();
+        let senders = senders.clone();
         async move {
             let (answer, answered) = oneshot::channel();
-            sender.send((request, answer)).await?;
+            let left = AtomicUsize::new(count / 2 + 1);
+            let waiting = Arc::new(Waiting { request, left, answer: Mutex::new(Some(answer)) });
+            for sender in senders {
+                sender.send(Arc::clone(&waiting)).await?;
+            }
             Ok(answered.await?)
         }
     })
     .await;
-    drop(sender);
-    writer.join().expect("it does not panic")?;
+    drop(senders);
+    for writer in writers {
+        writer.join().expect("it does not panic")?;
+    }
     outcome
 }
 
@@ -183,31 +223,33 @@ fn median(mut values: Vec<f64>) -> f64 {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let (mut alone, mut ratios, mut embedded) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds = Vec::new();
     for round in 0..args.rounds {
         let folder = tempfile::tempdir_in(&args.folder).context("making a folder for the logs")?;
-        let log = log_alone(&args, &folder.path().join("alone")).await?;
+        let rest = || tokio::time::sleep(Duration::from_secs_f64(args.rest));
+        rest().await;
+        let alone = logs(&args, &folder.path().join("alone"), 1).await?;
+        rest().await;
+        let three = logs(&args, &folder.path().join("three"), 3).await?;
+        rest().await;
         let nodes = three_nodes(&args, folder.path()).await?;
-        println!(
-            "round {round}: log alone {:.0}/s (p50 {} us, p99 {} us); three nodes {:.0}/s (p50 {} us, p99 {} us)",
-            log.per_second,
-            log.latency.value_at_quantile(0.5),
-            log.latency.value_at_quantile(0.99),
-            nodes.per_second,
-            nodes.latency.value_at_quantile(0.5),
-            nodes.latency.value_at_quantile(0.99),
-        );
-        ratios.push(nodes.per_second / log.per_second);
-        alone.push(log.per_second);
-        embedded.push(nodes.per_second);
+        for (name, side) in [("one log", &alone), ("three logs", &three), ("three nodes", &nodes)] {
+            let [p50, p99] = [0.5, 0.99].map(|quantile| side.latency.value_at_quantile(quantile));
+            println!("round {round}: {name}: {:.0}/s, p50 {p50} us, p99 {p99} us", side.per_second);
+        }
+        rounds.push([&alone, &three, &nodes].map(|side| side.per_second));
     }
+    let of = |value: fn(&[f64; 3]) -> f64| median(rounds.iter().map(value).collect());
     println!(
-        "{} proposers, {} bytes, medians: log alone {:.0}/s, three nodes {:.0}/s, ratio {:.2}",
+        "{} proposers, {} bytes, medians: one log {:.0}/s, three logs {:.0}/s, three nodes {:.0}/s; nodes / one log {:.2}, \
+         nodes / three logs {:.2}",
         args.proposers,
         args.bytes,
-        median(alone),
-        median(embedded),
-        median(ratios)
+        of(|[alone, _, _]| *alone),
+        of(|[_, three, _]| *three),
+        of(|[_, _, nodes]| *nodes),
+        of(|[alone, _, nodes]| nodes / alone),
+        of(|[_, three, nodes]| nodes / three),
     );
     Ok(())
 }
