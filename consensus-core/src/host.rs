@@ -427,6 +427,8 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         let (fetched, folder) = self.fetched.take().expect("a member restores what it was offered");
         assert_eq!(fetched.index, metadata.index, "a member restores what it was offered");
         self.set_membership(metadata.membership);
+        // Before anything is applied: who sees that it is sees that it was committed.
+        self.publish(self.member.status());
         self.hand_on(Some(Task::Restore(metadata.index, folder)))?;
         // Whether what was asked for here is in it, nobody can say.
         self.committed_term = metadata.term;
@@ -494,7 +496,9 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
 }
 
 impl<D: Disk, R, O> Host<D, R, O> {
+    /// Of what is applied, the member says what it has handed out or will have; others ask what there is to read.
     fn publish(&self, status: Status) {
+        let status = Status { applied: self.applied.load(Acquire), ..status };
         let leader = status.leader;
         self.status.send_if_modified(|published| {
             let led_before = published.leader;

@@ -233,7 +233,9 @@ impl Computer {
         self.turns_behind += 1;
         match member.turn() {
             Ok(()) => {
-                checks.leader(self.id, &member.status())?;
+                let status = member.status();
+                checks.leader(self.id, &status)?;
+                checks.applied(self.id, status.applied, member.machine())?;
                 self.mistake_lease();
                 Ok(true)
             }
