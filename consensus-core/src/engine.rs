@@ -89,6 +89,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             asked_as: BTreeMap::new(),
             next_read: 0,
             proposed: VecDeque::new(),
+            proposed_now: 0,
             committed_term: 0,
             waiting_to_apply: VecDeque::new(),
             compaction,
