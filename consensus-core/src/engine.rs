@@ -10,7 +10,7 @@ use std::{
 };
 
 use consensus_disk::Disk;
-use consensus_raft::{BOOTSTRAP_INDEX, Member, Membership};
+use consensus_raft::{BOOTSTRAP_INDEX, Member, Membership, Status};
 use tokio::sync::watch;
 
 use crate::{
@@ -50,7 +50,8 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
         clock: Clock,
     ) -> Self {
         let desk = Arc::new(Desk::default());
-        let applied = Arc::new(AtomicU64::new(machine.applied()));
+        let machine_applied = machine.applied();
+        let applied = Arc::new(AtomicU64::new(machine_applied));
         let (to_apply, tasks) = mpsc::sync_channel(apply::QUEUE);
         let (to_jobs, jobs) = mpsc::sync_channel(apply::JOBS);
         let metrics = Metrics::new();
@@ -68,7 +69,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             metrics: metrics.clone(),
         };
         let host = Host {
-            status: watch::Sender::new(member.status()),
+            status: watch::Sender::new(Status { applied: machine_applied, ..member.status() }),
             member,
             disk,
             desk,
@@ -89,6 +90,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             asked_as: BTreeMap::new(),
             next_read: 0,
             proposed: VecDeque::new(),
+            proposed_now: 0,
             committed_term: 0,
             waiting_to_apply: VecDeque::new(),
             compaction,

@@ -93,7 +93,7 @@ impl StartError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {
-    /// No leader is known. The request was not applied and will not be.
+    /// No leader is known, and there is no room to wait for one. The request was not applied and will not be.
     #[error("there is no leader")]
     NoLeader,
     /// Too many requests are on their way. It was not taken.
@@ -113,7 +113,8 @@ pub enum ProposeError {
     /// A change of the membership that no longer makes sense. It was not done.
     #[error("this change of the membership makes no sense any more")]
     ChangeRefused,
-    /// The leader that it went to is none any more, and it did not come back with the next one's log. It may be applied yet.
+    /// The leader that it went to is none any more, and it did not come back with the next one's log; or the way there has ended.
+    /// It may be applied yet.
     #[error("the leader that had it is gone")]
     LeaderGone,
     /// No answer in time; it may be applied yet.

@@ -41,6 +41,9 @@ const CHANGES_WAITING_MAX: usize = 16;
 const HELD_MAX: Duration = Duration::from_millis(1);
 /// Nor more than these.
 const HELD_REQUESTS_MAX: usize = 4096;
+/// Requests that wait for a leader, and their bytes; more are refused.
+const LEADERLESS_REQUESTS_MAX: usize = 4096;
+const LEADERLESS_BYTES_MAX: usize = 64 << 20;
 /// Ticks after which a read that was not answered is asked for again.
 const READ_RETRY_TICKS: u64 = 20;
 /// Tasks that wait for room at the apply thread; with more, this thread waits, and stops taking part.
@@ -83,8 +86,10 @@ pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) asked: BTreeMap<u64, Asked>,
     pub(crate) asked_as: BTreeMap<u64, u64>,
     pub(crate) next_read: u64,
-    /// Requests of this member on their way, with the term in which they were proposed.
+    /// Requests and changes of this member on their way, with the term in which they were proposed.
     pub(crate) proposed: VecDeque<(u64, u64)>,
+    /// As many of them, the last ones, were proposed in this turn.
+    pub(crate) proposed_now: usize,
     /// The term of the last committed entry.
     pub(crate) committed_term: u64,
     /// What the apply thread has no room for yet.
@@ -170,6 +175,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
     /// Everything that is done between two waits: takes what has come, and does what follows from it.
     pub(crate) fn turn(&mut self, first: Input, inbox: &mut Receiver<Input>) -> Result<(), End> {
         let mut release = false;
+        self.proposed_now = 0;
         let mut others = Vec::new();
         let rest = iter::from_fn(|| inbox.try_recv().ok());
         for input in iter::once(first).chain(rest).take(INPUTS_AT_ONCE) {
@@ -230,7 +236,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
                     self.member.lease_used();
                 }
                 self.member.tick(self.clock.now());
-                while self.proposed.front().is_some_and(|(_, id)| !self.desk.requests.has(*id)) {
+                while self.proposed.front().is_some_and(|(_, id)| !self.desk.has(*id)) {
                     self.proposed.pop_front();
                 }
                 self.retry_reads();
@@ -244,7 +250,13 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
                     tracing::debug!(from, %error, "message refused");
                 }
             }
-            Input::Unreachable(id) => self.member.unreachable(id),
+            Input::Unreachable(id) => {
+                self.member.unreachable(id);
+                if self.member.status().leader == Some(id) {
+                    // What was passed on to it may have been in the connection.
+                    self.give_up(0);
+                }
+            }
             Input::LinksLost(id) => self.member.links_lost(id),
             Input::LinksMade(id) => self.member.links_made(id),
             Input::Change(change, id) => self.change(change, id, self.ticks + CHANGE_WAIT_TICKS),
@@ -272,32 +284,66 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         }
     }
 
-    /// A new leader takes no change before it has applied all that it took over: such a change waits.
+    /// A new leader takes no change before it has applied all that it took over: such a change waits. So does one without a
+    /// leader, as long as whoever asks.
     fn change(&mut self, change: MemberChange, id: u64, until: u64) {
-        match self.member.propose_member_change(&change, (self.member.id(), id)) {
-            Ok(()) => {}
-            Err(consensus_raft::ProposeError::ChangePending)
-                if self.ticks < until && self.changes.len() < CHANGES_WAITING_MAX =>
-            {
-                self.changes.push((change, id, until));
+        let term = self.member.status().term;
+        let error = match self.member.propose_member_change(&change, (self.member.id(), id)) {
+            Ok(()) => {
+                self.proposed.push_back((term, id));
+                self.proposed_now += 1;
+                return;
             }
-            Err(error) => self.desk.changes.answer(iter::once((id, Err(error.into())))),
+            Err(error) => error,
+        };
+        let until = match error {
+            consensus_raft::ProposeError::ChangePending => until,
+            consensus_raft::ProposeError::NoLeader if self.desk.changes.has(id) => {
+                self.ticks + CHANGE_WAIT_TICKS
+            }
+            _ => 0,
+        };
+        if self.ticks < until && self.changes.len() < CHANGES_WAITING_MAX {
+            self.changes.push((change, id, until));
+        } else {
+            self.desk.changes.answer(iter::once((id, Err(error.into()))));
         }
     }
 
     fn propose(&mut self) {
         let status = self.member.status();
-        self.proposed.extend(self.proposals.iter().map(|request| (status.term, request.id)));
         if status.commit.saturating_sub(status.applied) > UNAPPLIED_MAX {
-            self.refuse(ProposeError::Busy);
+            self.refuse(ProposeError::Busy, 0);
         }
-        if let Err(error) = self.member.propose(&mut self.proposals, &mut self.passed_on) {
-            self.refuse(error.into());
+        let before = self.proposed.len();
+        self.proposed.extend(self.proposals.iter().map(|request| (status.term, request.id)));
+        let proposed = self.member.propose(&mut self.proposals, &mut self.passed_on);
+        // What stays in the queue is not on its way.
+        self.proposed.truncate(self.proposed.len() - self.proposals.len());
+        self.proposed_now += self.proposed.len() - before;
+        match proposed {
+            Ok(()) => {}
+            Err(consensus_raft::ProposeError::NoLeader) => self.wait_for_leader(),
+            Err(error) => self.refuse(error.into(), 0),
         }
     }
 
-    fn refuse(&mut self, error: ProposeError) {
-        let refused = self.proposals.drain(..).map(|request| (request.id, Err(error)));
+    /// What cannot be proposed now is tried again in the next turn, as long as somebody waits for it.
+    fn wait_for_leader(&mut self) {
+        self.proposals.retain(|request| self.desk.requests.has(request.id));
+        let mut bytes = 0;
+        let fits = |request: &&Request| {
+            bytes += request.payload.len();
+            bytes <= LEADERLESS_BYTES_MAX
+        };
+        let room = self.proposals.iter().take(LEADERLESS_REQUESTS_MAX).take_while(fits).count();
+        self.refuse(ProposeError::NoLeader, room);
+        self.passed_on.truncate(LEADERLESS_REQUESTS_MAX);
+    }
+
+    /// Refuses all requests but the first ones.
+    fn refuse(&mut self, error: ProposeError, but: usize) {
+        let refused = self.proposals.drain(but..).map(|request| (request.id, Err(error)));
         self.desk.requests.answer(refused);
     }
 
@@ -367,6 +413,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
                 // Whoever waits for what is committed comes before whoever is to be told of it.
                 self.commit(mem::take(&mut work.committed))?;
             }
+            let passes_on = work.messages.iter().chain(&work.messages_after).any(Message::is_proposal);
             let mut lost = self.outbox.send(work.messages);
             if !nothing_to_write {
                 let began = Instant::now();
@@ -379,6 +426,9 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             self.send(messages);
             if let Some(metadata) = work.restored {
                 self.take_over(metadata)?;
+            }
+            if passes_on {
+                self.give_up_unsent(&lost);
             }
             // The member may be told only now that its step is done.
             lost.into_iter().for_each(|id| self.member.unreachable(id));
@@ -415,10 +465,29 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             // not before it, will not come any more.
             self.committed_term = term;
             let before = self.proposed.partition_point(|(proposed_in, _)| *proposed_in < term);
-            let gone = self.proposed.drain(..before).map(|(_, id)| id).collect();
-            self.hand_on(Some(Task::LeaderGone(gone)))?;
+            let later = self.proposed.split_off(before);
+            self.give_up(0);
+            self.proposed = later;
         }
         Ok(())
+    }
+
+    /// Whoever waits for what is on its way, but for the first ones, is told that nobody knows what has become of it; after the
+    /// answers to what was committed before.
+    fn give_up(&mut self, but: usize) {
+        let gone: Vec<u64> = self.proposed.drain(but..).map(|(_, id)| id).collect();
+        if !gone.is_empty() {
+            self.desk.changes.answer(gone.iter().map(|id| (*id, Err(ProposeError::LeaderGone))));
+            self.waiting_to_apply.push_back(Task::LeaderGone(gone));
+        }
+    }
+
+    /// What was to be passed on to the leader with messages that did not go out: nobody else would answer it.
+    fn give_up_unsent(&mut self, lost: &[u64]) {
+        let Status { role, leader, .. } = self.member.status();
+        if role != Role::Leader && leader.is_some_and(|leader| lost.contains(&leader)) {
+            self.give_up(self.proposed.len().saturating_sub(self.proposed_now));
+        }
     }
 
     /// The log goes on from a snapshot: the state has to follow.
@@ -426,11 +495,13 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         let (fetched, folder) = self.fetched.take().expect("a member restores what it was offered");
         assert_eq!(fetched.index, metadata.index, "a member restores what it was offered");
         self.set_membership(metadata.membership);
+        // Before anything is applied: who sees that it is sees that it was committed.
+        self.publish(self.member.status());
         self.hand_on(Some(Task::Restore(metadata.index, folder)))?;
         // Whether what was asked for here is in it, nobody can say.
         self.committed_term = metadata.term;
-        let unknown = self.proposed.drain(..).map(|(_, id)| id).collect();
-        self.hand_on(Some(Task::LeaderGone(unknown)))
+        self.give_up(0);
+        Ok(())
     }
 
     fn set_membership(&mut self, membership: Membership) {
@@ -493,7 +564,9 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
 }
 
 impl<D: Disk, R, O> Host<D, R, O> {
+    /// Of what is applied, the member says what it has handed out or will have; others ask what there is to read.
     fn publish(&self, status: Status) {
+        let status = Status { applied: self.applied.load(Acquire), ..status };
         let leader = status.leader;
         self.status.send_if_modified(|published| {
             let led_before = published.leader;

@@ -96,6 +96,13 @@ pub(crate) struct Desk<R> {
     pub(crate) changes: Waiting<Membership>,
 }
 
+impl<R> Desk<R> {
+    /// Whether somebody waits for what has this number.
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.requests.has(id) || self.changes.has(id)
+    }
+}
+
 impl<R> Default for Desk<R> {
     fn default() -> Self {
         Self { requests: Waiting::default(), changes: Waiting::default() }

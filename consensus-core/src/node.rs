@@ -219,9 +219,12 @@ impl<R: Send + 'static> Node<R> {
         self.shared.network.local_addr()
     }
 
-    /// What this member knows of the group.
+    /// What this member knows of the group. `applied` is what a read finds that asks nobody: never more, and no less than
+    /// what was answered before the call.
     pub fn status(&self) -> Status {
-        self.shared.status.borrow().clone()
+        // Looked at first: nothing is applied before the status says that it is committed.
+        let applied = self.shared.reads.readers.applied();
+        Status { applied, ..self.shared.status.borrow().clone() }
     }
 
     /// The same, for whoever waits for a change.

@@ -39,8 +39,13 @@ impl Readers {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Index up to which the state machine has applied entries.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Acquire)
+    }
+
     fn has_applied(&self, index: u64) -> bool {
-        self.applied.load(Acquire) >= index
+        self.applied() >= index
     }
 
     /// What to wait for until `index` is applied; `None`: it is.
@@ -73,7 +78,7 @@ impl Readers {
 
     /// More is applied.
     pub(crate) fn answer(&self) {
-        let applied = self.applied.load(Acquire);
+        let applied = self.applied();
         let mut waiting = self.lock();
         while let Some(first) = waiting.by_index.first_entry().filter(|first| *first.key() <= applied) {
             let waiters = first.remove();

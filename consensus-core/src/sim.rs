@@ -120,6 +120,11 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
         self.push(Input::Message(message));
     }
 
+    /// A connection with a member has ended.
+    pub fn unreachable(&self, id: u64) {
+        self.push(Input::Unreachable(id));
+    }
+
     /// All links with a member were reset, and it refuses others.
     pub fn links_lost(&self, id: u64) {
         self.push(Input::LinksLost(id));

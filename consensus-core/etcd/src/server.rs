@@ -27,8 +27,8 @@ use tokio::{
 };
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
-    Status,
-    service::Routes,
+    Request, Status,
+    service::{InterceptorLayer, Routes},
     transport::server::{Connected, TcpIncoming},
 };
 
@@ -43,6 +43,8 @@ use crate::{
 
 /// Bytes that a request may have beside its keys and values, as in etcd.
 const REQUEST_OVERHEAD: usize = 512 << 10;
+/// As etcd's clients ask in the metadata of a call for an error rather than to wait for a leader.
+const HAS_LEADER: &str = "hasleader";
 /// While a member has not said its name to the others, it tries this often.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
@@ -316,7 +318,9 @@ impl Server {
         let router = std::mem::take(routes.axum_router_mut());
         *routes.axum_router_mut() = self.add_http(router);
         let config = &self.shared.config;
+        let server = self.clone();
         tonic::transport::Server::builder()
+            .layer(InterceptorLayer::new(move |call| server.refuse_without_leader(call)))
             .http2_keepalive_interval(Some(config.keepalive_interval))
             .http2_keepalive_timeout(Some(config.keepalive_timeout))
             .max_concurrent_streams(u32::MAX)
@@ -353,6 +357,15 @@ impl Server {
             .add_service(ElectionServer::new(self.clone()))
             .add_service(health_service)
             .add_service(reflection))
+    }
+
+    /// Who asks for it is not made to wait for a leader. That a leader gets lost later, calls that last are not told.
+    fn refuse_without_leader(&self, call: Request<()>) -> Result<Request<()>, Status> {
+        let asks = call.metadata().get(HAS_LEADER).is_some_and(|value| value == "true");
+        match asks && self.shared.node.status().leader.is_none() {
+            true => Err(status::propose(ProposeError::NoLeader)),
+            false => Ok(call),
+        }
     }
 
     fn close(&self) {

@@ -156,7 +156,8 @@ pub struct Status {
     pub last: u64,
     /// Index up to which entries are committed.
     pub commit: u64,
-    /// Index up to which the host has applied them, or will have with the snapshot that it was told to restore.
+    /// Index up to which the host has applied them, or will have with the snapshot that it was told to restore: not what there is
+    /// to read.
     pub applied: u64,
 }
 
@@ -313,7 +314,8 @@ impl<D: Disk> Member<D> {
     }
 
     /// Asks for requests to be committed, those that other members passed on as well. Takes from the front what is on its way; the
-    /// rest stays on an error. What was passed on and cannot be done is dropped.
+    /// rest stays on an error. So does what was passed on while leadership is being transferred; otherwise, what cannot be done
+    /// of it is dropped.
     pub fn propose(
         &mut self,
         requests: &mut VecDeque<Request>,
@@ -328,6 +330,10 @@ impl<D: Disk> Member<D> {
                 requests.drain(..count);
             }
             return Ok(());
+        }
+        if self.raw.raft.lead_transferee.is_some() {
+            // raft-rs would drop what was passed on, and nobody would know.
+            return Err(ProposeError::NoLeader);
         }
         // All at once, so that each follower gets one message.
         let from: BTreeSet<u64> = passed_on.iter().map(Message::from).collect();

@@ -21,6 +21,9 @@ use consensus_raft::{
 };
 use proptest::prelude::*;
 
+/// On the wire.
+const LEADER_LOST: u8 = 14;
+
 #[path = "../../../fuzz/bodies/consensus_codec.rs"]
 mod codec;
 #[path = "../../../fuzz/bodies/consensus_member.rs"]
@@ -191,13 +194,13 @@ fn conversation() -> Vec<Vec<u8>> {
             }
         }
     }
-    assert!(said.len() >= 11, "types of messages: {:?}", said.keys());
+    assert!(said.len() >= 12 && said.contains_key(&LEADER_LOST), "types of messages: {:?}", said.keys());
     said.into_values().collect()
 }
 
 /// Operations of the body by their numbers: 9 works, 13 wins an election, 14 is acknowledged, 15 proposes, 16 changes the
 /// membership, 17 reads, 19 hands leadership over, 20 loses the links with a member, 21 compacts, 22 restores, 23 crashes;
-/// below 8 a peer says something.
+/// below 8 a peer says something: its type less one, to whom, from whom and the term, which is the one in force or the next.
 fn member_seeds() -> Vec<Vec<u8>> {
     let (elect, work, acknowledge): (&[u8], &[u8], &[u8]) = (&[13], &[9, 0], &[14, 0]);
     let propose: &[u8] = &[15, 2, b'h', b'i'];
@@ -205,6 +208,9 @@ fn member_seeds() -> Vec<Vec<u8>> {
     let add = [&[16, 4, 0, 0][..], work, acknowledge, work].concat();
     let remove = |id| [&[16, id, 2][..], work, acknowledge, work].concat();
     let crash: &[u8] = &[23, 0, 0];
+    // Member 2 leads, its links are reset, and member 3 says that it has lost them too.
+    let heartbeat: &[u8] = &[0, 6, 0, 0, 0x49, 0, 0, 0x43, 0, 0, 0, 0, 0, 0, 0, 0];
+    let lost = [&[20, 1][..], &[0, 0xff, 0, 1, 0x41, 0x41, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
     vec![
         [elect, &committed, &committed].concat(),
         [elect, &committed, crash, elect, &committed].concat(),
@@ -215,6 +221,8 @@ fn member_seeds() -> Vec<Vec<u8>> {
         [elect, &committed, &[19, 1], work, acknowledge, work].concat(),
         [elect, &committed, &committed, &[21, 0], &committed, crash].concat(),
         [elect, &[8, 39], work, elect, work].concat(),
+        [&[8, 39], work, heartbeat, work, &lost, &[8, 3], work, &lost, &[8, 39], work].concat(),
+        [&[8, 39], work, heartbeat, work, &lost[2..], &lost, work, &[8, 3], work, elect, &committed].concat(),
         [&[22, 0, 0x49, 0x49, 0x49, 0, 3, 0, 0, 0, 0][..], work].concat(),
     ]
 }

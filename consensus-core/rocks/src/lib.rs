@@ -240,7 +240,7 @@ fn claimed(path: &Path, kind: Kind) -> Result<u64, DiskError> {
     let look = || {
         if !path.join("CURRENT").exists() && has_files(path)? {
             let text = "there are files of a database, and no file CURRENT that says which are in force";
-            return Ok(Err(damaged(path, text)));
+            return Ok(Err(damaged("open", path, text)));
         }
         if kind == Kind::Data || !path.exists() {
             return Ok(Ok(0));
@@ -281,19 +281,19 @@ fn complete(path: &Path, db: &DB, claimed: u64) -> Result<u64, DiskError> {
     let found = db.latest_sequence_number();
     if found < claimed {
         let text = format!("writes {} to {claimed} were synced and are not there any more", found + 1);
-        return Err(damaged(path, text));
+        return Err(damaged("open", path, text));
     }
     Ok(found)
 }
 
-fn damaged(path: &Path, text: impl std::fmt::Display) -> DiskError {
-    DiskError::Corrupt { call: "open", text: format!("{}: {text}", path.display()) }
+fn damaged(call: &'static str, path: &Path, text: impl std::fmt::Display) -> DiskError {
+    DiskError::Corrupt { call, text: format!("{}: {text}", path.display()) }
 }
 
 /// A file that is there for sure, and cannot be read.
 fn not_readable(path: &Path, error: &io::Error) -> DiskError {
     match error.raw_os_error() {
-        Some(EIO) => damaged(path, error),
+        Some(EIO) => damaged("open", path, error),
         _ => DiskError::Io { call: "open", text: format!("{}: {error}", path.display()) },
     }
 }
@@ -304,9 +304,9 @@ fn not_opened(path: &Path, error: &rocksdb::Error) -> DiskError {
     let for_another_reason = ["lock", "Permission denied", "Too many open files", "Cannot allocate memory"];
     match failed("open", error) {
         DiskError::Io { .. } if !for_another_reason.iter().any(|reason| text.contains(reason)) => {
-            damaged(path, text)
+            damaged("open", path, text)
         }
-        DiskError::Corrupt { .. } => damaged(path, text),
+        DiskError::Corrupt { .. } => damaged("open", path, text),
         other => other,
     }
 }

@@ -1,26 +1,29 @@
 //! Reads all files of a disk once, a slice at a time, so that what has rotted is found before it is needed.
 //!
 //! Blocks are checked as they are read, and do not take the place of others in the cache. A slice holds no files open after
-//! it. Files under the write-ahead log are not read: what is in them is in memory as well, and the next start checks them.
+//! it. Of a log, the write-ahead logs that are in force come last: what is in them is in memory as well, but the next start
+//! needs them.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::atomic::Ordering::Relaxed};
 
 use consensus_disk::{DiskError, Space};
 use rocksdb::ReadOptions;
 
-use crate::{RocksDisk, failed};
+use crate::{RocksDisk, failed, wal::Pass};
 
 /// Where the next slice begins. It begins with the last key of the one before, so that pairs can be compared with their neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     space: u8,
     key: Vec<u8>,
+    /// All spaces are read.
+    wal: Option<Pass>,
 }
 
 /// What was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// Keys and values.
+    /// Keys and values, or of files.
     pub bytes: usize,
     /// There is no more; the place is the beginning again.
     pub last: bool,
@@ -34,6 +37,13 @@ impl RocksDisk {
         bytes_max: usize,
         mut visit: impl FnMut(Space, &[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<Slice, DiskError> {
+        if let Some(pass) = &mut place.wal {
+            let slice = self.read_wal(pass, bytes_max)?;
+            if slice.last {
+                place.wal = None;
+            }
+            return Ok(slice);
+        }
         let mut options = ReadOptions::default();
         options.set_verify_checksums(true);
         options.fill_cache(false);
@@ -56,8 +66,11 @@ impl RocksDisk {
         }
         pairs.status().map_err(|error| failed("iterate", &error))?;
         let next = place.space + 1;
-        let last = usize::from(next) == self.names.len();
-        *place = Place { space: if last { 0 } else { next }, key: Vec::new() };
+        let last_space = usize::from(next) == self.names.len();
+        let wal =
+            self.synced.as_ref().filter(|_| last_space).map(|(_, synced)| Pass::new(synced.load(Relaxed)));
+        let last = last_space && wal.is_none();
+        *place = Place { space: if last_space { 0 } else { next }, key: Vec::new(), wal };
         Ok(Slice { bytes, last })
     }
 }

@@ -5,11 +5,15 @@
 //! its sequence number, and the [witness](witness) that every batch of ours begins with. Not here: replaying it,
 //! which is RocksDB's.
 
+mod live;
+
 use std::{
     fs::{self, File},
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+pub(crate) use live::Pass;
 
 const BLOCK_BYTES: usize = 32 << 10;
 /// CRC, length, type, number of the file.
@@ -18,6 +22,8 @@ const MASK_DELTA: u32 = 0xa282_ead8;
 /// Types of records that a batch begins with, in files that are used again: all of it, or its first part.
 const FULL: u8 = 5;
 const FIRST: u8 = 6;
+/// The last part of one.
+const LAST: u8 = 8;
 /// Of a batch: sequence number and count of its operations.
 const BATCH_HEADER_BYTES: usize = 12;
 /// A batch's first operation: bytes that are for the log alone (RocksDB's `kTypeLogData`), eight of them.
@@ -31,15 +37,25 @@ pub(crate) fn witness(synced: u64) -> [u8; 8] {
 /// The largest sequence number that whole records in the folder say was synced before them; 0: none does.
 pub(crate) fn synced_before(folder: &Path) -> io::Result<u64> {
     let mut synced = 0;
+    for (number, path) in files(folder)? {
+        // Records have the lower half.
+        synced = synced.max(synced_in(File::open(&path)?, number as u32)?);
+    }
+    Ok(synced)
+}
+
+/// The write-ahead logs in a folder with their numbers, the oldest first. Some may be there only to be used again.
+fn files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let stem = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
         if let Some(number) = stem.filter(|_| path.extension().is_some_and(|extension| extension == "log")) {
-            // Records have the lower half.
-            synced = synced.max(synced_in(File::open(&path)?, number as u32)?);
+            files.push((number, path));
         }
     }
-    Ok(synced)
+    files.sort_unstable();
+    Ok(files)
 }
 
 fn synced_in(mut file: impl Read, number: u32) -> io::Result<u64> {

@@ -39,6 +39,8 @@ mod tests {
             (Periodic, "1", time(3600)),
             (Periodic, "72h", time(72 * 3600)),
             (Periodic, "5m", time(300)),
+            (Periodic, "1h30m", time(5400)),
+            (Periodic, "1.5h", time(5400)),
             (Periodic, "1ms", None),
             (Periodic, "9000", None),
             (Periodic, "-1", None),

@@ -37,7 +37,8 @@ pub(crate) struct Settings {
     pub(crate) metrics_allow_plaintext: bool,
     pub(crate) heartbeat: Duration,
     pub(crate) election_timeout: Duration,
-    /// Where this member is, and where the leader should be: the first zones first.
+    /// Where this member is, and where the leader should be: the first zones first. Leadership that an operator moves to a less
+    /// preferred one comes back after two election timeouts.
     pub(crate) zone: String,
     pub(crate) preferred_zones: Vec<String>,
     pub(crate) reads: Reads,
@@ -251,7 +252,7 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
     key!(time "consensus.heartbeat", "10ms..=1m", (10, 60_000), heartbeat),
     key!(time "consensus.election_timeout", "50ms..=10m", (50, 600_000), election_timeout),
     key!("consensus.zone", "a text, or empty", zone, |t| Some(t.to_owned()), |s: &String| s.clone()),
-    key!(list "consensus.preferred_zones", "zones, any number", preferred_zones),
+    key!(list "consensus.preferred_zones", "zones, any number, the best first", preferred_zones),
     key!(word "consensus.reads", "confirmed or lease", reads),
     key!(time "consensus.snapshot_interval", "1s..=720h", (1000, HOUR_MS * 24 * 30), snapshot_interval),
     key!(

@@ -1,14 +1,26 @@
-//! Values as text: sizes (`KiB MiB GiB`), durations (`ms s m h`), and the words that stand for "none".
+//! Values as text: sizes (`KiB MiB GiB`), durations as Go writes them (`ms s m h`), and the words that stand for "none".
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
-const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+/// In nanoseconds. Go has two letters for the micro sign.
+const DURATION_UNITS: [(&str, u64); 8] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1000),
+    ("ns", 1),
+    ("\u{b5}s", 1000),
+    ("\u{3bc}s", 1000),
+];
+/// As Go has it: 292 years.
+const NANOSECONDS_MAX: u64 = i64::MAX as u64;
 
 /// What [`size`] reads.
 pub const SIZE: &str = "bytes, or a number with KiB, MiB or GiB";
 /// What [`duration`] reads.
-pub const DURATION: &str = "a number with ms, s, m or h, more than 0";
+pub const DURATION: &str = "numbers with ms, s, m or h, as in 100ms or 1h30m, more than 0";
 
 /// Bytes: a number, with `KiB`, `MiB` or `GiB` if need be.
 pub fn size(text: &str) -> Option<u64> {
@@ -20,14 +32,38 @@ pub fn print_size(bytes: u64) -> String {
     print_with_unit(bytes, &SIZE_UNITS)
 }
 
-/// A duration longer than nothing.
+/// A duration longer than nothing, as Go's `time.ParseDuration` reads it, which etcd uses: numbers that may have a fraction, each
+/// with its unit. A space before a unit is allowed as well.
 pub fn duration(text: &str) -> Option<Duration> {
-    with_unit(text, &DURATION_UNITS).filter(|ms| *ms > 0).map(Duration::from_millis)
+    let (mut rest, mut sum) = (text.strip_prefix('+').unwrap_or(text), 0_u64);
+    while !rest.is_empty() {
+        let number = rest.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
+        let unit = rest[number.len()..].trim_start();
+        let letters = unit.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == letters)?;
+        sum = sum.checked_add(nanoseconds(number, *factor)?)?;
+        rest = &unit[letters.len()..];
+    }
+    (1..=NANOSECONDS_MAX).contains(&sum).then(|| Duration::from_nanos(sum))
+}
+
+/// A number of a unit; what is less than a nanosecond is dropped.
+fn nanoseconds(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
+        return None;
+    }
+    let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()? };
+    // Of an hour, the thirteenth digit is less than a nanosecond.
+    let digits = &fraction[..fraction.len().min(18)];
+    let part = if digits.is_empty() { 0 } else { digits.parse::<u128>().ok()? };
+    let part = part * u128::from(unit) / 10_u128.pow(digits.len() as u32);
+    whole.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)
 }
 
 /// The largest unit that divides it.
 pub fn print_duration(duration: Duration) -> String {
-    print_with_unit(duration.as_millis() as u64, &DURATION_UNITS)
+    print_with_unit(duration.as_nanos().try_into().unwrap_or(NANOSECONDS_MAX), &DURATION_UNITS[..6])
 }
 
 /// `word` for `None`, anything else as `parse` reads it.
@@ -98,20 +134,43 @@ mod tests {
             ("5s", Some(5000)),
             ("15m", Some(900_000)),
             ("2h", Some(7_200_000)),
+            ("5 s", Some(5000)),
+            ("1h30m", Some(5_400_000)),
+            ("1h15m30.918s", Some(4_530_918)),
+            ("1.5s", Some(1500)),
+            (".5s", Some(500)),
+            ("1.s", Some(1000)),
+            ("+5s", Some(5000)),
+            ("1m1m", Some(120_000)),
+            ("2562047h47m16s", Some(9_223_372_036_000)),
+            ("2562047h47m17s", None),
             ("0s", None),
+            ("0", None),
             ("5", None),
             ("5 d", None),
-            ("1.5s", None),
+            ("-5s", None),
+            ("1h 30m", None),
+            ("1h30", None),
+            ("1..5s", None),
+            ("1.5.5s", None),
+            (".s", None),
+            ("s", None),
+            ("+", None),
             ("", None),
         ] {
             assert_eq!(duration(text), expected.map(Duration::from_millis), "{text:?}");
         }
+        assert_eq!(duration("0.1\u{b5}s1\u{3bc}s2us3ns"), Some(Duration::from_nanos(3103)));
+        assert_eq!(print_duration(Duration::from_secs(5400)), "90m");
+        assert_eq!(print_duration(Duration::from_micros(1500)), "1500us");
     }
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read_again(bytes: u64, ms in 1_u64..=1 << 40) {
+        fn what_is_printed_is_read_again(bytes: u64, nanoseconds in 1..=NANOSECONDS_MAX, ms in 1_u64..=1 << 40) {
             prop_assert_eq!(size(&print_size(bytes)), Some(bytes));
+            let time = Duration::from_nanos(nanoseconds);
+            prop_assert_eq!(duration(&print_duration(time)), Some(time));
             let time = Duration::from_millis(ms);
             prop_assert_eq!(duration(&print_duration(time)), Some(time));
         }

@@ -35,6 +35,8 @@ pub enum Violation {
     Lost { origin: u64, id: u64 },
     #[error("a read of member {member:x} at revision {revision} is not what the key was then")]
     WrongRead { member: u64, revision: i64 },
+    #[error("member {member:x} says that it has applied {says}, and has {has}")]
+    SaysTooMuch { member: u64, says: u64, has: u64 },
     #[error("a watcher of member {member:x} was told {what}")]
     WatcherMisled { member: u64, what: &'static str },
     #[error("not linearizable:\n{explanation}")]
@@ -71,6 +73,12 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// What a member says it has applied is there to be read.
+    pub(crate) fn applied(&self, member: u64, says: u64, machine: &Machine) -> Result<(), Violation> {
+        let has = machine.store.applied();
+        if says > has { Err(Violation::SaysTooMuch { member, says, has }) } else { Ok(()) }
     }
 
     /// Members apply the same entries at the same indices, one after the other. `last` is the last that this one was given

@@ -141,6 +141,11 @@ impl Clients {
         }
     }
 
+    /// Nobody asks for anything before then.
+    pub(crate) fn rest(&mut self, until: u64) {
+        self.clients.iter_mut().for_each(|client| client.idle_until = until);
+    }
+
     /// Whether each has got done what it wanted, and waits for nothing.
     pub(crate) fn satisfied(&self) -> bool {
         self.clients.iter().all(|client| client.done >= CALM_OPERATIONS && client.call.is_none())
@@ -329,7 +334,9 @@ impl Clients {
         let leads = member.status().role == Role::Leader;
         let reads_anyhow = match self.mistake {
             Some(Mistake::ReadWithoutAsking) => leads,
-            Some(Mistake::LeaseFromAnswer | Mistake::LeaseKeptInTransfer) => computer.believed_to_lead(),
+            Some(Mistake::LeaseFromAnswer | Mistake::LeaseKeptInTransfer | Mistake::LeaseKeptInChange) => {
+                computer.believed_to_lead()
+            }
             _ => false,
         };
         if input == Input::Get && reads_anyhow {

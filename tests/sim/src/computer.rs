@@ -80,8 +80,9 @@ pub(crate) struct Computer {
 struct Believed {
     term: u64,
     end: Option<Duration>,
-    /// The true end, as of the last turn.
+    /// The true end, and the last change of the members, as of the last turn.
     seen: Option<Duration>,
+    change: u64,
 }
 
 impl Computer {
@@ -182,8 +183,8 @@ impl Computer {
 
     /// The next write of one of its disks, or one soon after, fails.
     pub(crate) fn arm(&self, random: &mut Random) {
-        let failure = [Failure::CrashBefore, Failure::CrashAfter, Failure::NoSpace];
-        let failure = failure[random.below(3) as usize];
+        let failures = [Failure::CrashBefore, Failure::CrashAfter, Failure::NoSpace, Failure::SyncFailed];
+        let failure = failures[random.below(4) as usize];
         let after = random.below(6);
         match random.one_in(3) {
             true => lock(&self.files).data.arm(after, failure),
@@ -232,7 +233,9 @@ impl Computer {
         self.turns_behind += 1;
         match member.turn() {
             Ok(()) => {
-                checks.leader(self.id, &member.status())?;
+                let status = member.status();
+                checks.leader(self.id, &status)?;
+                checks.applied(self.id, status.applied, member.machine())?;
                 self.mistake_lease();
                 Ok(true)
             }
@@ -250,6 +253,7 @@ impl Computer {
     fn mistake_lease(&mut self) {
         let Some(member) = &self.member else { return };
         let (status, end, time) = (member.status(), member.lease_end(), self.time());
+        let change = member.membership().index;
         if status.role != Role::Leader || self.believed.term != status.term {
             self.believed = Believed { term: status.term, ..Believed::default() };
         }
@@ -259,6 +263,9 @@ impl Computer {
                 self.believed.end = end.map(|_| time + self.lease_length);
             }
             Some(Mistake::LeaseKeptInTransfer) => self.believed.end = self.believed.end.max(end),
+            Some(Mistake::LeaseKeptInChange) if change != self.believed.change => {
+                self.believed.end = self.believed.end.max(self.believed.seen);
+            }
             // Who waits after a start does not vote twice, whatever was forgotten.
             Some(Mistake::PromiseForgotten | Mistake::VoteForgotten) if self.ticked && !self.jumped => {
                 self.jumped = true;
@@ -266,7 +273,7 @@ impl Computer {
             }
             _ => {}
         }
-        self.believed.seen = end;
+        (self.believed.seen, self.believed.change) = (end, change);
     }
 
     /// Whether the applier may be late by another turn.

@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     CrashAfter,
     /// There is no room.
     NoSpace,
+    /// A sync fails, and nobody knows how much of what was written since the last one is on the disk.
+    SyncFailed,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +36,8 @@ struct Trouble {
     /// Writes until the one that fails, and how it does.
     armed: Option<(u64, Failure)>,
     failed: Option<Failure>,
+    /// A sync has failed, and by mistake nobody was told: what comes after the hole in the file is of no use either.
+    hole: bool,
     /// The hard state before the last vote, while nothing but votes was written since.
     before_vote: Option<(Vec<u8>, Bytes)>,
 }
@@ -119,6 +123,22 @@ impl SimDisk {
     }
 }
 
+impl Trouble {
+    /// How the write that comes now fails, if it does.
+    fn next_failure(&mut self, durability: Durability) -> Option<Failure> {
+        assert!(self.failed.is_none(), "nobody writes to a disk that has failed");
+        let (after, failure) = self.armed?;
+        // Without a sync, none fails.
+        let waits = failure == Failure::SyncFailed && durability != Durability::Synced;
+        if after > 0 || waits {
+            self.armed = Some((after.saturating_sub(1), failure));
+            return None;
+        }
+        (self.armed, self.failed) = (None, Some(failure));
+        self.failed
+    }
+}
+
 fn io() -> DiskError {
     DiskError::Io { call: "write", text: "simulated".to_owned() }
 }
@@ -143,26 +163,21 @@ impl Disk for SimDisk {
         if self.mistake == Some(Mistake::VoteForgotten) {
             self.note_votes(&batch);
         }
+        let failure = self.trouble().next_failure(durability);
+        if failure == Some(Failure::SyncFailed) && self.mistake == Some(Mistake::SyncRepeated) {
+            let mut trouble = self.trouble();
+            (trouble.failed, trouble.hole) = (None, true);
+            drop(trouble);
+            return self.memory.write(batch, Durability::Ordered);
+        }
         let durability = match self.mistake {
             Some(Mistake::SyncDropped) => Durability::Ordered,
+            _ if self.trouble().hole => Durability::Ordered,
             _ => durability,
-        };
-        let failure = {
-            let mut trouble = self.trouble();
-            assert!(trouble.failed.is_none(), "nobody writes to a disk that has failed");
-            match trouble.armed.take() {
-                Some((0, failure)) => {
-                    trouble.failed = Some(failure);
-                    Some(failure)
-                }
-                armed => {
-                    trouble.armed = armed.map(|(after, failure)| (after - 1, failure));
-                    None
-                }
-            }
         };
         match failure {
             None => self.memory.write(batch, durability),
+            Some(Failure::SyncFailed) => self.memory.write(batch, Durability::Ordered).and(Err(io())),
             Some(Failure::CrashBefore) => Err(io()),
             Some(Failure::CrashAfter) => self.memory.write(batch, durability).and(Err(io())),
             Some(Failure::NoSpace) => Err(DiskError::NoSpace { call: "write", text: "simulated".to_owned() }),

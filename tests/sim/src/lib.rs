@@ -50,6 +50,8 @@ pub struct Report {
     pub entries: u64,
     pub terms_led: u64,
     pub crashes: u64,
+    /// Of these, because a sync had failed.
+    pub syncs_failed: u64,
     /// Elections that began because links of a leader were reset.
     pub elections_hinted: u64,
     pub damage_noticed: u64,
@@ -74,6 +76,7 @@ impl AddAssign for Report {
         self.entries += other.entries;
         self.terms_led += other.terms_led;
         self.crashes += other.crashes;
+        self.syncs_failed += other.syncs_failed;
         self.elections_hinted += other.elections_hinted;
         self.damage_noticed += other.damage_noticed;
         self.snapshots_restored += other.snapshots_restored;

@@ -16,6 +16,9 @@ pub enum Mistake {
     ReadWithoutAsking,
     /// The disk of the log says that it has synced, and has not.
     SyncDropped,
+    /// A sync of the log has failed, and is done again: the system has forgotten what it could not write, and says that all is
+    /// well (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+    SyncRepeated,
     /// A copy of the state says that it has its last entries, and has not.
     SnapshotWithoutEnd,
     /// The state machine applies what it applies first after a start twice.
@@ -24,6 +27,8 @@ pub enum Mistake {
     LeaseFromAnswer,
     /// A lease goes on although leadership was offered to another member.
     LeaseKeptInTransfer,
+    /// A lease goes on although there are other voters than those who promised something for it.
+    LeaseKeptInChange,
     /// The time that a voter has to wait after a start is over at once.
     PromiseForgotten,
     /// The clock of a member that is paused stands still.
@@ -32,15 +37,17 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::AcknowledgedByNobody,
         Self::VoteForgotten,
         Self::ReadWithoutAsking,
         Self::SyncDropped,
+        Self::SyncRepeated,
         Self::SnapshotWithoutEnd,
         Self::AppliedTwice,
         Self::LeaseFromAnswer,
         Self::LeaseKeptInTransfer,
+        Self::LeaseKeptInChange,
         Self::PromiseForgotten,
         Self::ClockStandsStill,
     ];

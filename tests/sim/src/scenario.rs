@@ -3,7 +3,10 @@
 //! An election timeout is 50 ticks here and a heartbeat 10, so that an election that waits for the timer takes long. Each run
 //! ends as others do, with all that must hold whatever happens.
 
-use crate::{Report, Violation, plan::Plan, random::Random, world::World};
+use consensus_core::sim::GROUP;
+use consensus_raft::{MemberChange, MemberInfo, join};
+
+use crate::{Mistake, Report, Violation, computer::Computer, plan::Plan, random::Random, world::World};
 
 /// Steps until there is a leader that everybody knows.
 const SETTLED: u64 = 300;
@@ -67,6 +70,70 @@ pub fn preferred_member_leads(seed: u64, voters: u64) -> Result<Outcome, Violati
     Ok(Outcome { steps, before, after, report: world.finish()? })
 }
 
+/// Steps that clients read from the lease of a leader that is alone: the learners have long since started.
+const ALONE: u64 = 200;
+/// Steps of a run in which others lead, and the leader of before is asked as well.
+const LED_BY_TWO: u64 = 60;
+
+/// A leader that is alone has a lease, for which nobody else has promised anything. Two learners become voters; as soon as they
+/// know, they lose their links with it, elect one of themselves, and clients write there and ask the old leader as well.
+pub fn lease_over_changes(seed: u64, mistake: Option<Mistake>) -> Result<Outcome, Violation> {
+    let plan = Plan { leases: true, election_ticks: 100, clients: 5, ..Plan::calm(1) };
+    let mut world = World::with(plan, Random::new(seed, 0), seed, mistake, false);
+    let before = settle(&mut world)?;
+    for id in [2, 3] {
+        add_learner(&mut world, id, mistake);
+        wait_until(&mut world, "a learner that has everything", |world| {
+            let applied = |id| world.computers[&id].member.as_ref().map(|member| member.status().applied);
+            knows(world, id, |membership| membership.is_learner(id)) && applied(id) == applied(1)
+        })?;
+    }
+    world.clients.hushed = true;
+    for _ in 0..ALONE {
+        world.step(false)?;
+    }
+    // A round would tell the others that the leader has a lease.
+    world.clients.rest(u64::MAX);
+    for id in [2, 3] {
+        ask_leader(&mut world, MemberChange::Promote { id });
+        wait_until(&mut world, "another voter", |world| {
+            (1..=id).all(|at| knows(world, at, |membership| membership.is_voter(id)))
+        })?;
+    }
+    for other in [2, 3] {
+        let mut network = world.network.borrow_mut();
+        network.reset(other, 1);
+        network.part(other, 1);
+    }
+    let (steps, after) = wait_for(&mut world, "another leader", |id| id != 1)?;
+    world.clients.hushed = false;
+    world.clients.rest(world.now);
+    for _ in 0..LED_BY_TWO {
+        world.step(false)?;
+    }
+    Ok(Outcome { steps, before, after, report: world.finish()? })
+}
+
+/// Whether a member is up and this holds for the members that it knows.
+fn knows(world: &World, at: u64, what: impl Fn(&consensus_raft::Membership) -> bool) -> bool {
+    world.computers[&at].member.as_ref().is_some_and(|member| what(&member.membership()))
+}
+
+fn add_learner(world: &mut World, id: u64, mistake: Option<Mistake>) {
+    let others = (1..=id).map(|id| (id, MemberInfo::default())).collect();
+    let computer = Computer::new(id, join(GROUP, &others), &world.plan, mistake, &mut world.random);
+    world.computers.insert(id, computer);
+    ask_leader(world, MemberChange::Add { id, info: MemberInfo::default(), learner: true });
+}
+
+/// Nobody waits for the answer: what comes of it can be seen.
+fn ask_leader(world: &mut World, change: MemberChange) {
+    let request = world.clients.next_request();
+    if let Some(member) = world.leader().and_then(|leader| leader.member.as_ref()) {
+        drop(member.change_members(request, change));
+    }
+}
+
 fn world(seed: u64, plan: Plan) -> World {
     World::with(plan, Random::new(seed, 0), seed, None, false)
 }
@@ -98,9 +165,16 @@ fn wait_for(
     what: &str,
     is_it: impl Fn(u64) -> bool,
 ) -> Result<(u64, (u64, u64)), Violation> {
+    let leads = |world: &World| leader(world).filter(|(id, _)| is_it(*id));
+    let steps = wait_until(world, what, |world| leads(world).is_some())?;
+    Ok((steps, leads(world).expect("it was waited for")))
+}
+
+/// Steps until something holds.
+fn wait_until(world: &mut World, what: &str, holds: impl Fn(&World) -> bool) -> Result<u64, Violation> {
     for steps in 0..PATIENCE {
-        if let Some(leader) = leader(world).filter(|(id, _)| is_it(*id)) {
-            return Ok((steps, leader));
+        if holds(world) {
+            return Ok(steps);
         }
         world.step(false)?;
     }

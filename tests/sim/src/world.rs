@@ -32,13 +32,13 @@ const QUICK_RESTART: u64 = 3;
 
 pub(crate) struct World {
     seed: u64,
-    plan: Plan,
-    random: Random,
+    pub(crate) plan: Plan,
+    pub(crate) random: Random,
     pub(crate) now: u64,
     pub(crate) network: Rc<RefCell<Network>>,
     pub(crate) computers: BTreeMap<u64, Computer>,
     fetches: Fetches,
-    clients: Clients,
+    pub(crate) clients: Clients,
     watchers: Vec<Watcher>,
     operator: Operator,
     ambush: Ambush,
@@ -311,9 +311,12 @@ impl World {
             up = computer.run_job();
         }
         if !up {
-            let power_lost = computer.failed().is_some_and(|failure| failure != Failure::NoSpace);
+            let failure = computer.failed();
+            let power_lost = failure.is_some_and(|failure| failure != Failure::NoSpace);
+            self.report.syncs_failed += u64::from(failure == Some(Failure::SyncFailed));
             match computer.gone {
                 Some(_) => self.trace.note(self.now, id, "was removed", 0),
+                None if failure == Some(Failure::SyncFailed) => self.crash(id, true, "a sync fails"),
                 None => self.crash(id, power_lost, "a write fails"),
             }
         } else if let Some((what, value)) = computer.news() {

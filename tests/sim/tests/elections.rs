@@ -1,6 +1,8 @@
 //! Elections that need not wait for the timer do not, others are not held, and the member that should lead does.
 
-use sim::scenario::{Outcome, follower_loses_leader, leader_dies, preferred_member_leads};
+use sim::scenario::{
+    Outcome, follower_loses_leader, leader_dies, lease_over_changes, preferred_member_leads,
+};
 
 const SEEDS: u64 = 200;
 /// The earliest timer fires 50 ticks after the last heartbeat, which may be twelve steps old when the leader dies.
@@ -73,4 +75,17 @@ fn the_preferred_member_leads_while_it_is_there_and_others_do_not_wait_for_it() 
     of_each(&[3, 5], preferred_member_leads, |outcome| {
         assert!(outcome.steps <= BEFORE_ANY_TIMER, "{outcome:?}");
     });
+}
+
+/// Otherwise it would be worth nothing that a lease which is kept is looked for there.
+#[test]
+fn voters_who_know_of_no_lease_do_not_wait_for_one() {
+    let mut early = 0;
+    for seed in 0..SEEDS {
+        let outcome = lease_over_changes(seed, None).unwrap_or_else(|found| panic!("seed {seed}: {found}"));
+        early += u64::from(outcome.steps <= BEFORE_ANY_TIMER);
+    }
+    println!("{early} of {SEEDS} elections come before any timer");
+    // In the others, a round that renews the lease has told them of it.
+    assert!(early > SEEDS / 10, "{early}");
 }

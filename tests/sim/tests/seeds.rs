@@ -19,6 +19,7 @@ fn no_seed_finds_anything() {
     assert!(report.lease_reads > SEEDS, "and without asking others: {report:?}");
     assert!(report.serializable_reads > 5 * SEEDS, "{report:?}");
     assert!(report.crashes > SEEDS && report.terms_led > 2 * SEEDS, "{report:?}");
+    assert!(report.syncs_failed > SEEDS / 4, "{report:?}");
     assert!(report.snapshots_restored > SEEDS / 2 && report.members_changed > SEEDS, "{report:?}");
     assert!(report.elections_hinted > SEEDS / 4, "{report:?}");
     assert!(report.damage_noticed > SEEDS / 50, "{report:?}");

@@ -49,6 +49,8 @@ enum ClusterCommand {
     /// Has each member read a key; exit code 1 if one does not, or if there is an alarm.
     Health(Which),
     /// Has the leader hand over to another member.
+    ///
+    /// With preferred zones, leadership goes back to a member of the best one after two election timeouts.
     MoveLeader {
         /// Who is to lead.
         id: Id,

@@ -5,6 +5,7 @@ mod config;
 mod disk_full;
 mod drain;
 mod election;
+mod leader_dies;
 mod observe;
 mod pki;
 mod pods;
