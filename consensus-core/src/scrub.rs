@@ -78,7 +78,11 @@ impl Scrubbed for ScrubbedLog {
             checked = self.check.record(space, key, value);
             if checked.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        checked.map_err(|error| ScrubError { is_damage: error.is_damage(), source: error.into() })?;
+        checked.map_err(|error| ScrubError {
+            is_damage: error.is_damage(),
+            // The records do not know where they are.
+            source: format!("{}: {error}", self.disk.path().display()).into(),
+        })?;
         Ok(slice)
     }
 }

@@ -151,7 +151,9 @@ impl World {
 
     fn read(&self, input: &mut Input<'_>) {
         let request = requests::range(input, self.written.revision);
-        assert_eq!(self.store.reader().range(&request), self.written.range(&request), "{request:?}");
+        let (reader, expected) = (self.store.reader(), self.written.range(&request));
+        assert_eq!(reader.range(&request), expected, "{request:?}");
+        assert_eq!(reader.short_range(&request), expected.map(Some), "{request:?}");
     }
 
     /// The history from some revision on, as a watcher that is behind reads it.

@@ -3,40 +3,23 @@
 //! `DWCP_WRITE_CORPUS=1 cargo test --release -p consensus-bolt --test fuzz_corpus` writes the `seed-*` files again: pages of
 //! real files behind the number of their root's page, and the same with a byte changed or an end cut off.
 
-#![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
-
-use std::{fs, io::Cursor, path::PathBuf};
+use std::io::Cursor;
 
 use consensus_bolt::Writer;
 
 #[path = "../../../fuzz/bodies/bolt_file.rs"]
 mod body;
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
 
 const PAGE_BYTES: usize = 1024;
 /// Flags of elements.
 const PAIR: u32 = 0;
 const BUCKET: u32 = 1;
 
-fn corpus() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/bolt_file")
-}
-
 #[test]
 fn bolt_file_corpus() {
-    if std::env::var_os("DWCP_WRITE_CORPUS").is_some() {
-        fs::create_dir_all(corpus()).expect("create the corpus folder");
-        for (number, seed) in seeds().into_iter().enumerate() {
-            fs::write(corpus().join(format!("seed-{number:02}")), seed).expect("write a seed");
-        }
-    }
-    let mut count = 0;
-    for entry in fs::read_dir(corpus()).expect("the corpus is in git") {
-        let path = entry.expect("a file").path();
-        println!("{}", path.display());
-        body::run(&fs::read(path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count >= 20, "{count} inputs");
+    corpus::replay("bolt_file", seeds, body::run);
 }
 
 /// A corpus of rubbish would find nothing.

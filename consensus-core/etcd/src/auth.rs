@@ -5,8 +5,6 @@
 //!
 //! Deliberately not here: what users may do, how requests are recognized.
 
-use std::sync::Arc;
-
 use consensus_proto::{
     etcdserverpb::{
         AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse, AuthRoleAddRequest,
@@ -54,18 +52,7 @@ impl Server {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let shared = &self.shared;
-        let turn = Arc::clone(&shared.hashes).acquire_owned();
-        let Ok(Ok(turn)) = tokio::time::timeout(shared.request_timeout, turn).await else {
-            return Err(Status::resource_exhausted("etcdserver: too many requests"));
-        };
-        let work = move || {
-            let _turn = turn;
-            work()
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| Status::internal("etcdserver: hashing a password failed"))
+        self.shared.hashes.take(self.shared.request_timeout, work).await
     }
 
     async fn hash(&self, password: String) -> Result<String, Status> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use consensus_proto::internal::internal_request::Request as Internal;
-use consensus_store::{AuthEpoch, AuthError, Caller, Policy, Response as Answer, StoreError};
+use consensus_store::{AuthEpoch, AuthError, Caller, Policy, Response as Answer};
 use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -156,10 +156,10 @@ impl Server {
         &self,
         credential: &Credential,
         check: impl Fn(&Policy, &Caller) -> Result<(), AuthError>,
-        read: impl FnOnce() -> Result<T, StoreError>,
+        read: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         let permit = self.authorize(credential, check).await?;
-        let found = read().map_err(|error| status::store(&error))?;
+        let found = read.await?;
         if permit.epoch.is_enabled() && permit.epoch != self.shared.reader.auth_epoch() {
             return Err(status::auth(AuthError::OldRevision));
         }

@@ -44,7 +44,7 @@ impl Server {
             self.linearize().await?;
         }
         let allowed = |policy: &Policy, caller: &Caller| policy.check_range(caller, &request);
-        let mut response = self.read_as(credential, allowed, || self.shared.reader.range(&request)).await?;
+        let mut response = self.read_as(credential, allowed, self.read_range(&request)).await?;
         self.complete(&mut response.header);
         Ok(response)
     }
@@ -75,7 +75,7 @@ impl Server {
                 self.linearize().await?;
             }
             let allowed = |policy: &Policy, caller: &Caller| policy.check_txn(caller, &request);
-            self.read_as(credential, allowed, || self.shared.reader.txn(&request)).await?
+            self.read_as(credential, allowed, self.read_txn(&request)).await?
         } else {
             if needs_room(&request) {
                 self.check_room().await?;

@@ -22,6 +22,7 @@ mod lock;
 mod machine;
 mod maintenance;
 mod queue;
+mod reads;
 pub mod rejoin;
 mod remover;
 mod restore;
@@ -30,6 +31,7 @@ mod server;
 mod snapshot;
 mod status;
 mod token;
+mod turns;
 mod watch;
 
 pub use bootstrap::{Identity, IdentityError, InitialCluster, InitialClusterError, authority};

@@ -12,8 +12,7 @@ use consensus_proto::{
     },
     internal::internal_request::Request as Internal,
 };
-use consensus_rocks::RocksDisk;
-use consensus_store::{Policy, Reader, Response as Answer, StoreError};
+use consensus_store::{Policy, Response as Answer};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
@@ -24,18 +23,6 @@ pub const API_VERSION: &str = "3.5.0";
 
 fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!("etcdserver: {what} is not implemented yet"))
-}
-
-impl Server {
-    /// Reads what takes long, on a thread where it is in nobody's way.
-    async fn read_much<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(Reader<RocksDisk>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let reader = self.shared.reader.clone();
-        let done = tokio::task::spawn_blocking(move || read(reader)).await;
-        done.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| status::store(&error))
-    }
 }
 
 #[tonic::async_trait]
@@ -99,14 +86,14 @@ impl Maintenance for Server {
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         self.require_root(&request).await?;
-        let hash = self.read_much(|reader| reader.hash_of_everything()).await?;
+        let hash = self.read_long(|reader| reader.hash_of_everything()).await?;
         Ok(Response::new(HashResponse { header: self.header_now(), hash }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         self.require_root(&request).await?;
         let revision = request.into_inner().revision;
-        let keys = self.read_much(move |reader| reader.hash_of_keys(revision)).await?;
+        let keys = self.read_long(move |reader| reader.hash_of_keys(revision)).await?;
         Ok(Response::new(HashKvResponse {
             header: self.header_now(),
             hash: keys.hash,

@@ -37,8 +37,10 @@ use crate::{
     authority::Authority,
     compactor, lease,
     machine::{Machine, News},
+    reads,
     room::{self, Room},
     snapshot, status,
+    turns::Turns,
 };
 
 /// Bytes that a request may have beside its keys and values, as in etcd.
@@ -222,7 +224,9 @@ pub(crate) struct Shared {
     pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) request_timeout: Duration,
     /// Turns to hash or compare a password.
-    pub(crate) hashes: Arc<Semaphore>,
+    pub(crate) hashes: Turns,
+    /// Turns to read what takes long.
+    pub(crate) long_reads: Turns,
     /// True once the server stops: whoever works for it ends.
     pub(crate) closing: watch::Sender<bool>,
     /// No new writes are taken.
@@ -260,7 +264,8 @@ impl Server {
             room,
             snapshots: Arc::new(Semaphore::new(snapshot::AT_ONCE)),
             request_timeout,
-            hashes: Arc::new(Semaphore::new(auth::HASHES_AT_ONCE)),
+            hashes: Turns::new(auth::HASHES_AT_ONCE),
+            long_reads: Turns::new(reads::LONG_READS_AT_ONCE),
             closing,
             draining: AtomicBool::new(false),
             published: watch::Sender::new(false),

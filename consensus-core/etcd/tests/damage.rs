@@ -22,6 +22,10 @@ use tokio::time::timeout;
 use tonic::{Request, transport::Channel};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Harms that are done to a file. Each costs the start of a member, and RocksDB rests for a second after a flush that fails;
+/// `DAMAGE_SEED` does others.
+const HARMS_OF_CONTENT: usize = 3;
+const HARMS_OF_OTHERS: usize = 1;
 
 /// All keys, and the revision.
 type Content = (Vec<KeyValue>, i64);
@@ -37,7 +41,7 @@ async fn member() -> (Cluster, Content) {
     cluster.configure = |config| config.node.snapshots.entries = 40;
     cluster.start_all().await;
     let mut answer = None;
-    for round in 0..3 {
+    for round in 0..2 {
         let mut kv = cluster.kv(0).await;
         for n in 0..60 {
             let request = put(&format!("key{}", (round * 30 + n) % 100), &format!("{round}-{n}-").repeat(n));
@@ -46,7 +50,7 @@ async fn member() -> (Cluster, Content) {
         answer = Some(kv.range(everything()).await.unwrap().into_inner());
         drop(kv);
         cluster.stop(0).await;
-        if round < 2 {
+        if round < 1 {
             cluster.restart(0).await;
             cluster.leader().await;
         }
@@ -134,19 +138,33 @@ impl Harm {
         fs::write(path, bytes).unwrap();
     }
 
-    /// Some of each kind, at places that differ with the seed.
-    fn some(len: usize, seed: &mut u64) -> Vec<Self> {
-        let mut at = || {
+    /// A few, of kinds and at places that differ with the seed: more where content is.
+    fn some(path: &Path, seed: &mut u64) -> Vec<Self> {
+        let len = fs::metadata(path).unwrap().len() as usize;
+        let mut below = |end: usize| {
             *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (*seed >> 33) as usize % len
+            (*seed >> 33) as usize % end
         };
-        let mut harms = vec![Self::Remove];
-        if len > 0 {
-            harms.extend([Self::Flip(0), Self::Flip(len - 1), Self::Cut(at()), Self::Cut(len - 1)]);
-            harms.extend((0..6).map(|_| Self::Flip(at())));
+        if len == 0 {
+            return vec![Self::Remove];
         }
-        harms
+        let mut all =
+            vec![Self::Remove, Self::Flip(0), Self::Flip(len - 1), Self::Cut(below(len)), Self::Cut(len - 1)];
+        all.extend((0..4).map(|_| Self::Flip(below(len))));
+        let count = if has_content(path) { HARMS_OF_CONTENT } else { HARMS_OF_OTHERS };
+        (0..count).map(|_| all.swap_remove(below(all.len()))).collect()
     }
+}
+
+/// Whether it is a file that RocksDB needs to know what it has, and not one about its settings or of messages.
+fn has_content(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    [".sst", ".log", "CURRENT"].iter().any(|end| name.ends_with(end)) || name.starts_with("MANIFEST")
+}
+
+/// A folder whose files are never waited for: dozens of members start in one.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,12 +177,13 @@ async fn whichever_file_is_harmed_a_member_serves_all_or_refuses() {
     let (mut served, mut refused, mut of_tables) = (0, 0, 0);
     for path in &paths {
         let name = path.strip_prefix(&whole).unwrap();
-        for harm in Harm::some(fs::metadata(path).unwrap().len() as usize, &mut seed) {
+        for harm in Harm::some(path, &mut seed) {
             // Each in a folder of its own: tasks that are just ending may still hold the disks of the one before.
-            let harmed = cluster.folder(&format!("harmed{}", served + refused));
-            copy(&whole, &harmed);
+            let folder = in_memory();
+            let harmed = folder.path();
+            copy(&whole, harmed);
             harm.is_done_to(&harmed.join(name));
-            let started = timeout(PATIENCE, start(&cluster.initial, &harmed)).await;
+            let started = timeout(PATIENCE, start(&cluster.initial, harmed)).await;
             match started.unwrap_or_else(|_| panic!("{harm:?} of {name:?}: it hangs")) {
                 Ok(content) => {
                     assert!(content == acknowledged, "{harm:?} of {name:?}: it serves something else");
@@ -178,11 +197,10 @@ async fn whichever_file_is_harmed_a_member_serves_all_or_refuses() {
                     of_tables += u32::from(name.extension().is_some_and(|extension| extension == "sst"));
                 }
             }
-            let _ = fs::remove_dir_all(&harmed);
         }
     }
     println!("{} files: {served} times all was served, {refused} times refused", paths.len());
-    assert!(served > 0 && refused > 50 && of_tables > 20, "{served}, {refused}, {of_tables}");
+    assert!(served > 0 && refused > 30 && of_tables > 15, "{served}, {refused}, {of_tables}");
 }
 
 async fn write(kv: &mut KvClient<Channel>, keys: std::ops::Range<u32>) {

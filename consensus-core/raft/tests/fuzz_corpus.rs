@@ -3,13 +3,10 @@
 //! `DWCP_WRITE_CORPUS=1 cargo test --release -p consensus-raft --test fuzz_corpus` writes the `seed-*` files again: real
 //! encodings and the same with a byte changed, and conversations with a member.
 
-#![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
 #![allow(clippy::duplicate_mod)] // each body is a crate of its own in `fuzz`, and brings its reader of input along
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs,
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -26,39 +23,19 @@ const LEADER_LOST: u8 = 14;
 
 #[path = "../../../fuzz/bodies/consensus_codec.rs"]
 mod codec;
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
 #[path = "../../../fuzz/bodies/consensus_member.rs"]
 mod member;
 
-fn corpus(target: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
-}
-
-fn replay(target: &str, seeds: Vec<Vec<u8>>, body: fn(&[u8])) {
-    let corpus = corpus(target);
-    if std::env::var_os("DWCP_WRITE_CORPUS").is_some() {
-        fs::create_dir_all(&corpus).expect("create the corpus folder");
-        for (number, seed) in seeds.into_iter().enumerate() {
-            fs::write(corpus.join(format!("seed-{number:02}")), seed).expect("write a seed");
-        }
-    }
-    let mut count = 0;
-    for entry in fs::read_dir(corpus).expect("the corpus is in git") {
-        let path = entry.expect("a file").path();
-        println!("{}", path.display());
-        body(&fs::read(path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count >= 20, "{count} inputs");
-}
-
 #[test]
 fn consensus_codec_corpus() {
-    replay("consensus_codec", codec_seeds(), codec::run);
+    corpus::replay("consensus_codec", codec_seeds, codec::run);
 }
 
 #[test]
 fn consensus_member_corpus() {
-    replay("consensus_member", member_seeds(), member::run);
+    corpus::replay("consensus_member", member_seeds, member::run);
 }
 
 proptest! {

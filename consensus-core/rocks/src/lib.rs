@@ -25,8 +25,9 @@ use consensus_disk::{Batch, Disk, DiskError, Durability, Op, Order, Space};
 pub use home::Home;
 pub use read::{Place, Slice};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, ErrorKind,
-    Options, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
+    DBCompressionType, ErrorKind, LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
 };
 
 use crate::synced::Mark;
@@ -49,6 +50,8 @@ const DATA_WRITE_BUFFERS_BYTES: usize = 16 << 20;
 /// Blocks of files that are kept in memory.
 const LOG_CACHE_BYTES: usize = 2 << 20;
 const DATA_CACHE_BYTES: usize = 8 << 20;
+/// Parts of a file's index that are read, and kept in memory, on their own.
+const INDEX_BLOCK_BYTES: usize = 4 << 10;
 /// Files that RocksDB keeps open, of each disk.
 const OPEN_FILES_MAX: i32 = 256;
 /// Write-ahead logs that are kept to be written again: their blocks are there, so a sync has no metadata to write.
@@ -112,11 +115,20 @@ fn settings(kind: Kind, spaces: u8) -> (Options, Vec<ColumnFamilyDescriptor>) {
         Kind::Log => (LOG_CACHE_BYTES, LOG_WRITE_BUFFER_BYTES),
         Kind::Data => (DATA_CACHE_BYTES, DATA_WRITE_BUFFER_BYTES),
     };
-    let cache = Cache::new_lru_cache(cache_bytes);
-    let families = (0..spaces).map(|space| {
+    let mut cache = LruCacheOptions::default();
+    cache.set_capacity(cache_bytes);
+    // Of many parts, each would be smaller than what is read at once.
+    cache.set_num_shard_bits(0);
+    let cache = Cache::new_lru_cache_opts(&cache);
+    let family = |name: String| {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&cache);
         table.set_cache_index_and_filter_blocks(true);
+        // The index of a file in one block is a hundredth of the file: it pushes itself out of the cache, so that each read
+        // of a key would decompress all of it again.
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_metadata_block_size(INDEX_BLOCK_BYTES);
+        table.set_pin_top_level_index_and_filter(true);
         let mut family = Options::default();
         family.set_block_based_table_factory(&table);
         family.set_write_buffer_size(buffer_bytes);
@@ -125,11 +137,10 @@ fn settings(kind: Kind, spaces: u8) -> (Options, Vec<ColumnFamilyDescriptor>) {
             Kind::Log => DBCompressionType::None,
             Kind::Data => DBCompressionType::Lz4,
         });
-        ColumnFamilyDescriptor::new(name(space), family)
-    });
-    // RocksDB insists on a family of that name.
-    let default = ColumnFamilyDescriptor::new("default", Options::default());
-    let families: Vec<_> = std::iter::once(default).chain(families).collect();
+        ColumnFamilyDescriptor::new(name, family)
+    };
+    // RocksDB insists on a family called default.
+    let families = std::iter::once("default".to_owned()).chain((0..spaces).map(name)).map(family).collect();
     (options, families)
 }
 
@@ -182,6 +193,11 @@ impl RocksDisk {
     /// From now on no write is synced, whatever it asks for: a power cut loses the last ones.
     pub fn without_sync(self) -> Self {
         Self { syncs: false, ..self }
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.db.path()
     }
 
     fn family(&self, space: Space) -> &ColumnFamily {

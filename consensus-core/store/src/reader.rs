@@ -21,6 +21,7 @@ use crate::{
     StoreError,
     alarm::Alarms,
     auth::{AuthEpoch, Policy},
+    glance::{Effort, Glance},
     keys::{self, HISTORY, LEASE_KEYS, LEASES},
     range,
     store::{Changes, Published, Store, decode_ttl},
@@ -32,6 +33,9 @@ use crate::{
 /// Changes that are looked at in one call of [`Reader::changes`], and about how long its result may be.
 const READ_AT_ONCE: usize = 2000;
 const BYTES_AT_ONCE: usize = 1 << 20;
+
+/// Gives the disk in force when it is called: after the revision that is read at, or it may not have that.
+type InForce<'a> = &'a dyn Fn() -> Arc<dyn Disk>;
 
 /// Reads from any thread while one applies. Cheap to clone.
 #[derive(Debug)]
@@ -80,13 +84,44 @@ impl<D: Disk> Reader<D> {
 
     /// A range at one revision: the one asked for, or the newest.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.range_on(&|| self.disk(), request)
+    }
+
+    /// The same; `None`: that takes longer than a thread that others wait for should be kept.
+    pub fn short_range(&self, request: &RangeRequest) -> Result<Option<RangeResponse>, StoreError> {
+        match request.range_end.is_empty() {
+            true => self.range(request).map(Some),
+            false => self.shortly(|disk| self.range_on(disk, request)),
+        }
+    }
+
+    /// A transaction that changes nothing ([`check::is_read_only`](crate::check::is_read_only)), at the newest revision.
+    pub fn txn(&self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
+        self.txn_on(&|| self.disk(), request)
+    }
+
+    /// The same; `None`: that takes longer than a thread that others wait for should be kept.
+    pub fn short_txn(&self, request: &TxnRequest) -> Result<Option<TxnResponse>, StoreError> {
+        self.shortly(|disk| self.txn_on(disk, request))
+    }
+
+    fn shortly<T>(
+        &self,
+        read: impl FnOnce(InForce<'_>) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let effort = Effort::short();
+        let found = read(&|| Arc::new(Glance { disk: self.disk(), effort: Arc::clone(&effort) }));
+        if effort.is_too_little() { Ok(None) } else { found.map(Some) }
+    }
+
+    fn range_on(&self, disk: InForce<'_>, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         loop {
             let current = self.revision();
             let revision = if request.revision > 0 { request.revision } else { current };
             if revision > current {
                 return Err(StoreError::FutureRevision);
             }
-            let read = self.at(revision, request);
+            let read = range::range(View { disk: &*disk(), overlay: None, recent: None, revision }, request);
             // A compaction meanwhile may have removed what was to be read.
             match (self.compacted() > revision, request.revision > 0) {
                 (true, true) => return Err(StoreError::Compacted),
@@ -100,19 +135,23 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// A transaction that changes nothing ([`check::is_read_only`](crate::check::is_read_only)), at the newest revision.
-    pub fn txn(&self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
+    fn txn_on(&self, disk: InForce<'_>, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
         loop {
             let revision = self.revision();
-            let answer = self.txn_at(revision, request);
+            let answer = self.txn_at(disk, revision, request);
             if self.compacted() <= revision {
                 return answer;
             }
         }
     }
 
-    fn txn_at(&self, revision: i64, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
-        let disk = self.disk();
+    fn txn_at(
+        &self,
+        in_force: InForce<'_>,
+        revision: i64,
+        request: &TxnRequest,
+    ) -> Result<TxnResponse, StoreError> {
+        let disk = in_force();
         let view = View { disk: &*disk, overlay: None, recent: None, revision };
         let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
         let mut succeeded = true;
@@ -128,12 +167,14 @@ impl<D: Disk> Reader<D> {
                 Some(Asked::RequestRange(request)) => {
                     let mut response = match request.revision {
                         ..=0 => range::range(view, request)?,
-                        _ => self.range(request)?,
+                        _ => self.range_on(in_force, request)?,
                     };
                     response.header = header;
                     Answer::ResponseRange(response)
                 }
-                Some(Asked::RequestTxn(request)) => Answer::ResponseTxn(self.txn_at(revision, request)?),
+                Some(Asked::RequestTxn(request)) => {
+                    Answer::ResponseTxn(self.txn_at(in_force, revision, request)?)
+                }
                 _ => {
                     return Err(StoreError::Invalid("a change in a transaction that was said to be without"));
                 }
@@ -141,10 +182,6 @@ impl<D: Disk> Reader<D> {
             responses.push(ResponseOp { response: Some(response) });
         }
         Ok(TxnResponse { header, succeeded, responses })
-    }
-
-    fn at(&self, revision: i64, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        range::range(View { disk: &*self.disk(), overlay: None, recent: None, revision }, request)
     }
 
     /// What changed in `range` from revision `from` to `to`, both included, in order. Stops early, after whole revisions, when

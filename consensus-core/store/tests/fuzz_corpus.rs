@@ -4,10 +4,7 @@
 //! `DWCP_WRITE_CORPUS=1 cargo test --release -p consensus-store --test fuzz_corpus` writes the `seed-*` files again: real
 //! requests and records, and the same with a byte changed.
 
-#![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
 #![allow(clippy::duplicate_mod)] // each body is a crate of its own in `fuzz`, and brings its reader of input along
-
-use std::{fs, path::PathBuf};
 
 use consensus_proto::{
     etcdserverpb::{
@@ -19,6 +16,8 @@ use consensus_proto::{
 use proptest::prelude::*;
 use prost::Message as _;
 
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
 #[path = "../../../fuzz/bodies/store_ops.rs"]
 mod ops;
 #[path = "../../../fuzz/bodies/store_records.rs"]
@@ -26,37 +25,19 @@ mod records;
 #[path = "../../../fuzz/bodies/store_requests.rs"]
 mod requests;
 
-fn replay(target: &str, seeds: Vec<Vec<u8>>, body: fn(&[u8])) {
-    let corpus = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-    if std::env::var_os("DWCP_WRITE_CORPUS").is_some() {
-        fs::create_dir_all(&corpus).expect("create the corpus folder");
-        for (number, seed) in seeds.into_iter().enumerate() {
-            fs::write(corpus.join(format!("seed-{number:02}")), seed).expect("write a seed");
-        }
-    }
-    let mut count = 0;
-    for entry in fs::read_dir(corpus).expect("the corpus is in git") {
-        let path = entry.expect("a file").path();
-        println!("{}", path.display());
-        body(&fs::read(path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count >= 20, "{count} inputs");
-}
-
 #[test]
 fn store_ops_corpus() {
-    replay("store_ops", ops_seeds(), ops::run);
+    corpus::replay("store_ops", ops_seeds, ops::run);
 }
 
 #[test]
 fn store_records_corpus() {
-    replay("store_records", records_seeds(), records::run);
+    corpus::replay("store_records", records_seeds, records::run);
 }
 
 #[test]
 fn store_requests_corpus() {
-    replay("store_requests", requests_seeds(), requests::run);
+    corpus::replay("store_requests", requests_seeds, requests::run);
 }
 
 proptest! {

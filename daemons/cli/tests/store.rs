@@ -2,14 +2,14 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::Value;
 use support::{
     Process, errors, novacron,
     store::{
-        Etcd, Following, Members, etcdctl, fails, free_ports, is_installed, json, ok, run, run_with, servers,
-        store, until_ok, up,
+        Etcd, Following, Members, all_documented, etcdctl, fails, free_ports, is_installed, json, ok, run,
+        run_with, servers, store, until_ok, up,
     },
     wait_until,
 };
@@ -135,18 +135,6 @@ fn etcd_answers_alike() {
     converse(&etcd.endpoint);
 }
 
-/// All names of fields in a value.
-fn fields(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Array(values) => values.iter().for_each(|value| fields(value, found)),
-        Value::Object(object) => {
-            found.extend(object.keys().cloned());
-            object.values().for_each(|value| fields(value, found));
-        }
-        _ => {}
-    }
-}
-
 /// Commands whose JSON both stores have; what they print, with the fields checked against the document.
 fn documented_json(endpoints: &str) -> Vec<Value> {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -175,17 +163,6 @@ fn documented_json(endpoints: &str) -> Vec<Value> {
     values.extend((0..4).map(|_| serde_json::from_str(&watch.line()).expect("JSON")));
     all_documented(&values);
     values
-}
-
-fn all_documented(values: &[Value]) {
-    let mut found = BTreeSet::new();
-    values.iter().for_each(|value| fields(value, &mut found));
-    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/store-commands.md");
-    let document = fs::read_to_string(document).expect("the document");
-    for field in found {
-        let is_there = document.contains(&format!("`{field}`")) || document.contains(&format!("\"{field}\""));
-        assert!(is_there, "docs/store-commands.md does not have {field}");
-    }
 }
 
 /// What differs from store to store, and from run to run.
@@ -404,80 +381,6 @@ fn members_come_and_go_of(server: &Path) {
     let said = fails(&second.endpoint, &["member", "remove", &id], 4);
     assert!(said.contains("0 voters"), "{said}");
     all_documented(&[members, updated, defragged, removed]);
-}
-
-#[test]
-fn snapshots_are_whole_or_not_there() {
-    servers().iter().for_each(|server| snapshots_are_whole_or_not_there_of(server));
-}
-
-fn snapshots_are_whole_or_not_there_of(server: &Path) {
-    let etcd = Etcd::start_with(server, "http", free_ports(1)[0], &[]);
-    ok(&etcd.endpoint, &["kv", "put", "a", &"x".repeat(100_000)]);
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("snapshot");
-    let (path, part) = (file.to_str().expect("text"), folder.path().join("snapshot.part"));
-    fs::write(&part, "of a run that was killed, and longer than nothing").expect("written");
-    let saved = json(&etcd.endpoint, &["cluster", "snapshot", "save", path]);
-    assert!(!part.exists());
-    let metadata = fs::metadata(&file).expect("a file");
-    assert_eq!(
-        (saved["bytes"].as_u64(), metadata.permissions().mode() & 0o777),
-        (Some(metadata.len()), 0o600)
-    );
-    assert_eq!(json("", &["cluster", "snapshot", "verify", path]), saved);
-    all_documented(&[saved]);
-    if is_installed("etcdctl") {
-        let restored = folder.path().join("restored");
-        etcdctl("", &["snapshot", "restore", path, "--data-dir", restored.to_str().expect("text")]);
-    }
-
-    let whole = fs::read(&file).expect("readable");
-    for damage in
-        [|bytes: &mut Vec<u8>| bytes[5000] ^= 1, |bytes: &mut Vec<u8>| bytes.truncate(9000), Vec::clear]
-    {
-        let mut bytes = whole.clone();
-        damage(&mut bytes);
-        fs::write(&file, bytes).expect("written");
-        fails("", &["cluster", "snapshot", "verify", path], 5);
-    }
-    fails("", &["cluster", "snapshot", "verify", "/nonexistent"], 1);
-    // What was there stays if nobody answers.
-    let nobody = format!("127.0.0.1:{}", free_ports(1)[0]);
-    fs::write(&file, "before").expect("written");
-    fails(&nobody, &["cluster", "snapshot", "save", path], 1);
-    assert_eq!((fs::read(&file).expect("readable"), part.exists()), (b"before".to_vec(), false));
-    // Two at a time would write over each other.
-    let held = fs::File::create(&part).expect("a file");
-    held.lock().expect("locked");
-    let said = fails(&etcd.endpoint, &["cluster", "snapshot", "save", path], 4);
-    assert!(said.contains("another process writes"), "{said}");
-}
-
-#[test]
-fn a_snapshot_of_either_store_becomes_a_new_cluster_of_ours() {
-    let Some(mut members) = Members::start() else { return };
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("snapshot");
-    let path = file.to_str().expect("text");
-    ok(&members.endpoints(), &["kv", "put", "a", "ours"]);
-    ok(&members.endpoints(), &["cluster", "snapshot", "save", path]);
-    ok(&members.endpoints(), &["kv", "put", "a", "later"]);
-    members.restore(path);
-    assert_eq!(until_ok(&members.endpoints(), &["kv", "get", "a"]), "ours\n");
-
-    let Some(etcd) = Etcd::start() else { return };
-    ok(&etcd.endpoint, &["kv", "put", "a", "theirs"]);
-    ok(&etcd.endpoint, &["cluster", "snapshot", "save", path]);
-    members.restore(path);
-    assert_eq!(until_ok(&members.endpoints(), &["kv", "get", "a"]), "theirs\n");
-
-    let mut damaged = fs::read(&file).expect("readable");
-    damaged[5000] ^= 1;
-    fs::write(&file, damaged).expect("written");
-    let new = folder.path().join("new");
-    fails("", &["cluster", "snapshot", "restore", path, "--data-dir", new.to_str().expect("text")], 5);
-    assert!(!new.exists());
 }
 
 #[test]

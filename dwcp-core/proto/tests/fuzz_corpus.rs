@@ -3,10 +3,6 @@
 //! `DWCP_WRITE_CORPUS=1 cargo test --release -p dwcp-proto --test fuzz_corpus` writes the `seed-*` files again;
 //! `fuzz/README.md` says where the others come from.
 
-#![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
-
-use std::{fs, path::PathBuf};
-
 use bytes::Bytes;
 use dwcp_proto::{
     conn::TxBatch,
@@ -16,33 +12,13 @@ use dwcp_proto::{
 
 #[path = "../../../fuzz/bodies/connection_ops.rs"]
 mod connection_ops;
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
 #[path = "../../../fuzz/bodies/frame.rs"]
 mod frame;
 #[path = "../../../fuzz/bodies/hello.rs"]
 mod hello;
 mod support;
-
-fn corpus(target: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
-}
-
-fn replay(target: &str, seeds: impl FnOnce() -> Vec<Vec<u8>>, run: fn(&[u8])) {
-    let dir = corpus(target);
-    if std::env::var_os("DWCP_WRITE_CORPUS").is_some() {
-        fs::create_dir_all(&dir).expect("create the corpus folder");
-        for (number, seed) in seeds().into_iter().enumerate() {
-            fs::write(dir.join(format!("seed-{number:02}")), seed).expect("write a seed");
-        }
-    }
-    let mut count = 0;
-    for entry in fs::read_dir(&dir).expect("the corpus is in git") {
-        let path = entry.expect("a file").path();
-        println!("{}", path.display());
-        run(&fs::read(path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count >= 10, "{count} inputs for {target}");
-}
 
 fn random(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed;
@@ -56,17 +32,17 @@ fn random(seed: u64, len: usize) -> Vec<u8> {
 
 #[test]
 fn frame_corpus() {
-    replay("frame", frame_seeds, frame::run);
+    corpus::replay("frame", frame_seeds, frame::run);
 }
 
 #[test]
 fn hello_corpus() {
-    replay("hello", hello_seeds, hello::run);
+    corpus::replay("hello", hello_seeds, hello::run);
 }
 
 #[test]
 fn connection_ops_corpus() {
-    replay(
+    corpus::replay(
         "connection_ops",
         || (0..32).map(|seed| random(seed, 100 + 40 * seed as usize)).collect(),
         connection_ops::run,

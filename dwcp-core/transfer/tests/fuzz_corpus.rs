@@ -3,10 +3,6 @@
 //! `DWCP_WRITE_CORPUS=1 cargo test --release -p dwcp-transfer --test fuzz_corpus` writes the `seed-*` files again:
 //! real encodings, and the same with a byte changed or an end cut off.
 
-#![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
-
-use std::{fs, path::PathBuf};
-
 use dwcp_transfer::{
     RelPath, fuzzing,
     limits::FILE_BYTES_MAX,
@@ -15,6 +11,8 @@ use dwcp_transfer::{
 
 #[path = "../../../fuzz/bodies/transfer_manifest.rs"]
 mod body;
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
 
 /// Who reads an input: its first byte.
 const BATCH: u8 = 0;
@@ -22,26 +20,9 @@ const MESSAGE: u8 = 1;
 const RECORD: u8 = 2;
 const PREAMBLE: u8 = 3;
 
-fn corpus() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/transfer_manifest")
-}
-
 #[test]
 fn transfer_manifest_corpus() {
-    if std::env::var_os("DWCP_WRITE_CORPUS").is_some() {
-        fs::create_dir_all(corpus()).expect("create the corpus folder");
-        for (number, seed) in seeds().into_iter().enumerate() {
-            fs::write(corpus().join(format!("seed-{number:02}")), seed).expect("write a seed");
-        }
-    }
-    let mut count = 0;
-    for entry in fs::read_dir(corpus()).expect("the corpus is in git") {
-        let path = entry.expect("a file").path();
-        println!("{}", path.display());
-        body::run(&fs::read(path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count >= 20, "{count} inputs");
+    corpus::replay("transfer_manifest", seeds, body::run);
 }
 
 /// A corpus of rubbish would find nothing.

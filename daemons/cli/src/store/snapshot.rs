@@ -6,7 +6,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions, Permissions},
-    io::{BufReader, BufWriter, ErrorKind, Read as _, Write as _},
+    io::{BufReader, BufWriter, ErrorKind, Read as _, Seek as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use rustix::fs::FlockOperation;
 use serde_json::json;
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use super::{
     client::Client,
@@ -41,7 +41,8 @@ const MODE: u32 = 0o600;
 pub(super) enum SnapshotCommand {
     /// Copies the store into a file, from the first member that answers.
     ///
-    /// It grows as FILE.part, and takes FILE's place when it is whole and on the disk.
+    /// It grows as FILE.part, and takes FILE's place when it is whole and on the disk. A member that fails meanwhile makes
+    /// it begin anew with the next one.
     Save {
         /// The file.
         file: PathBuf,
@@ -112,7 +113,7 @@ pub(super) async fn run(client: &mut Client, command: &SnapshotCommand, json: bo
 async fn save(client: &mut Client, path: &Path) -> Result<Hash> {
     let part = part_of(path);
     let file = lock(&part)?;
-    let saved = receive(client, &part, file).await.and_then(|hash| {
+    let saved = receive(client, &part, &file).await.and_then(|hash| {
         fs::rename(&part, path).with_context(|| format!("{WHAT}: renaming {}", part.display()))?;
         sync_folder(path).with_context(|| format!("{WHAT}: syncing the folder of {}", path.display()))?;
         Ok(hash)
@@ -149,25 +150,57 @@ fn lock(part: &Path) -> Result<File> {
     }
     // A run that was killed has left one, or somebody else: it must be as if it had not been there.
     file.set_permissions(Permissions::from_mode(MODE))
-        .and_then(|()| file.set_len(0))
         .with_context(|| format!("{WHAT}: cannot write {name}"))?;
     Ok(file)
 }
 
-/// Writes what a member sends, and has it on the disk.
-async fn receive(client: &mut Client, part: &Path, file: File) -> Result<Hash> {
-    let name = part.display();
-    let mut answers =
-        client
-            .read(WHAT, SnapshotRequest {}, |link, request| async move {
-                link.maintenance().snapshot(request).await
-            })
-            .await?;
+/// Writes what a member sends, and has it on the disk. If the stream breaks, it begins anew with the next member.
+async fn receive(client: &mut Client, part: &Path, file: &File) -> Result<Hash> {
+    let mut failures = Vec::new();
+    for _ in 0..client.endpoints().len() {
+        let asked = client.read(WHAT, SnapshotRequest {}, |link, request| async move {
+            link.maintenance().snapshot(request).await
+        });
+        let answers = match asked.await {
+            Err(StoreError::NoMember { failures: latest, .. }) => {
+                failures.extend(latest);
+                break;
+            }
+            answers => answers?,
+        };
+        match receive_from_one(client, answers, part, file).await? {
+            Ok(hash) => return Ok(hash),
+            Err(failure) => {
+                tracing::warn!(%failure, "a snapshot breaks off");
+                failures.push(failure);
+                client.skip_current();
+            }
+        }
+    }
+    Err(StoreError::NoMember { what: WHAT, failures }.into())
+}
+
+/// The inner error is that of the stream.
+async fn receive_from_one(
+    client: &Client,
+    mut answers: Streaming<SnapshotResponse>,
+    part: &Path,
+    mut file: &File,
+) -> Result<Result<Hash, Failure>> {
+    let writing = || format!("{WHAT}: writing {}", part.display());
+    // Of the member before, some may be there.
+    file.set_len(0).and_then(|()| file.rewind()).with_context(writing)?;
     let mut checksum = Checksum::new();
     let mut out = BufWriter::with_capacity(READ_BYTES, file);
-    while let Some(answer) = next(client, &mut answers).await? {
-        checksum.update(&answer.blob);
-        out.write_all(&answer.blob).with_context(|| format!("{WHAT}: writing {name}"))?;
+    loop {
+        match next(client, &mut answers).await {
+            Ok(Some(answer)) => {
+                checksum.update(&answer.blob);
+                out.write_all(&answer.blob).with_context(writing)?;
+            }
+            Ok(None) => break,
+            Err(failure) => return Ok(Err(failure)),
+        }
     }
     let Some(hash) = checksum.finish() else {
         let from = client.current().name();
@@ -175,23 +208,19 @@ async fn receive(client: &mut Client, part: &Path, file: File) -> Result<Hash> {
             "{WHAT}: {from}: what it sent does not end with its hash; try again"
         )));
     };
-    let file = out.into_inner().map_err(|error| error.into_error());
-    file.and_then(|file| file.sync_all()).with_context(|| format!("{WHAT}: writing {name}"))?;
-    Ok(hash)
+    out.flush().and_then(|()| file.sync_all()).with_context(writing)?;
+    Ok(Ok(hash))
 }
 
 async fn next(
     client: &Client,
     answers: &mut Streaming<SnapshotResponse>,
-) -> Result<Option<SnapshotResponse>, StoreError> {
-    let limit = client.timeout();
-    let answer = timeout(limit, answers.message()).await;
-    answer.unwrap_or_else(|_| Err(Status::unavailable(format!("nothing more within {limit:?}")))).map_err(
-        |status| {
-            let failure = Failure::of_status(client.current().name(), &status);
-            StoreError::NoMember { what: WHAT, failures: vec![failure] }
-        },
-    )
+) -> Result<Option<SnapshotResponse>, Failure> {
+    let (limit, name) = (client.timeout(), client.current().name());
+    match timeout(limit, answers.message()).await {
+        Ok(answer) => answer.map_err(|status| Failure::of_status(name, &status)),
+        Err(_) => Err(Failure::silent(name, format!("nothing more within {limit:?}"))),
+    }
 }
 
 /// So that the name is on the disk as well.

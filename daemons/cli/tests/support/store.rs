@@ -1,12 +1,16 @@
 //! Stores to talk to: Debian's etcd, and our members, each in a process of its own.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     io::{BufRead as _, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
 };
+
+use serde_json::Value;
 
 use super::{Process, clean, errors, novacron, pass_on, swallow, wait_until};
 
@@ -244,7 +248,7 @@ pub fn fails(endpoints: &str, args: &[&str], code: i32) -> String {
 }
 
 #[track_caller]
-pub fn json(endpoints: &str, args: &[&str]) -> serde_json::Value {
+pub fn json(endpoints: &str, args: &[&str]) -> Value {
     let args = [args, &["--json"]].concat();
     serde_json::from_str(&ok(endpoints, &args)).unwrap_or_else(|error| panic!("{args:?}: {error}"))
 }
@@ -322,4 +326,29 @@ pub fn up(folder: &Path, port: u16) -> (Process, String) {
     swallow(output);
     pass_on(process.errors_reader());
     (process, printed)
+}
+
+/// All names of fields in a value.
+fn fields(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| fields(value, found)),
+        Value::Object(object) => {
+            found.extend(object.keys().cloned());
+            object.values().for_each(|value| fields(value, found));
+        }
+        _ => {}
+    }
+}
+
+/// Fields that are printed are in the document.
+#[track_caller]
+pub fn all_documented(values: &[Value]) {
+    let mut found = BTreeSet::new();
+    values.iter().for_each(|value| fields(value, &mut found));
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/store-commands.md");
+    let document = fs::read_to_string(document).expect("the document");
+    for field in found {
+        let is_there = document.contains(&format!("`{field}`")) || document.contains(&format!("\"{field}\""));
+        assert!(is_there, "docs/store-commands.md does not have {field}");
+    }
 }
