@@ -63,7 +63,7 @@ bench: programs
 bench-consensus: programs
 	$(BIN)/consensus-bench --folder $(TARGET) --etcd "$$(scripts/etcd-build.sh)" --json $(TARGET)/consensus.json \
 		--doc docs/benchmarks.md $(BENCH)
-	$(BIN)/consensus-embedded --folder $(TARGET)
+	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
 
 ## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can
 ## be measured one at a time; the next `make bench` puts them into docs/benchmarks.md.

@@ -82,6 +82,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             ticks: 0,
             proposals: VecDeque::new(),
             changes: Vec::new(),
+            changes_passed_on: Vec::new(),
             passed_on: Vec::new(),
             holds: false,
             untold: false,

@@ -15,7 +15,8 @@ use std::{
 
 use consensus_disk::{Disk, DiskError, Durability};
 use consensus_raft::{
-    Committed, Member, MemberChange, Membership, Message, Role, SnapshotMetadata, Status, proposal::Request,
+    Committed, Member, MemberChange, Membership, Message, Role, SnapshotMetadata, Status, StepError,
+    proposal::Request,
 };
 use tokio::sync::{mpsc::Receiver, watch};
 
@@ -74,6 +75,8 @@ pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) proposals: VecDeque<Request>,
     /// Changes of the membership that wait for another one, each until a tick.
     pub(crate) changes: Vec<(MemberChange, u64, u64)>,
+    /// The same of other members.
+    pub(crate) changes_passed_on: Vec<(Message, u64)>,
     /// Requests of other members.
     pub(crate) passed_on: Vec<Message>,
     /// Requests wait for those that are on their way.
@@ -158,9 +161,16 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             // What is held back from one turn to the next is not held for longer than what was before it.
             held_until =
                 (self.holds || self.untold).then(|| held_until.unwrap_or_else(|| Instant::now() + HELD_MAX));
-            let first = inbox::wait(&mut inbox, held_until).unwrap_or(Some(Input::Release));
-            let Some(first) = first else { break End::Asked };
-            if let Err(end) = self.turn(first, &mut inbox) {
+            let woken = inbox::wait(&mut inbox, held_until);
+            if matches!(woken, Some(None)) {
+                break End::Asked;
+            }
+            // There may be something to do all the time.
+            let release = held_until.is_some_and(|until| Instant::now() >= until);
+            if release {
+                held_until = None;
+            }
+            if let Err(end) = self.turn(woken.flatten(), release, &mut inbox) {
                 break end;
             }
         };
@@ -173,24 +183,25 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
     }
 
     /// Everything that is done between two waits: takes what has come, and does what follows from it.
-    pub(crate) fn turn(&mut self, first: Input, inbox: &mut Receiver<Input>) -> Result<(), End> {
-        let mut release = false;
+    /// `release`: what is held back has waited long enough.
+    pub(crate) fn turn(
+        &mut self,
+        first: Option<Input>,
+        release: bool,
+        inbox: &mut Receiver<Input>,
+    ) -> Result<(), End> {
         self.proposed_now = 0;
         let mut others = Vec::new();
         let rest = iter::from_fn(|| inbox.try_recv().ok());
-        for input in iter::once(first).chain(rest).take(INPUTS_AT_ONCE) {
+        for input in first.into_iter().chain(rest).take(INPUTS_AT_ONCE) {
             match input {
                 Input::Stop => {
                     self.save_commit()?;
                     return Err(End::Asked);
                 }
-                Input::Release => release = true,
                 Input::Propose(request) => self.proposals.push_back(request),
                 Input::Message(message) if message.is_request() => self.passed_on.push(message),
-                other => {
-                    release |= matches!(other, Input::Tick);
-                    others.push(other);
-                }
+                other => others.push(other),
             }
         }
         let wait = self.proposals.len() + self.passed_on.len();
@@ -243,6 +254,12 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
                 for (change, id, until) in mem::take(&mut self.changes) {
                     self.change(change, id, until);
                 }
+                for (message, until) in mem::take(&mut self.changes_passed_on) {
+                    self.change_passed_on(message, until);
+                }
+            }
+            Input::Message(message) if message.is_proposal() => {
+                self.change_passed_on(message, self.ticks + CHANGE_WAIT_TICKS);
             }
             Input::Message(message) => {
                 let from = message.from();
@@ -280,7 +297,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             Input::Describe(index, reply) => drop(reply.send(self.member.describe(index))),
             Input::Matched(reply) => drop(reply.send(self.member.matched())),
             Input::Fetched(metadata, folder) => self.fetched = Some((metadata, folder)),
-            Input::Propose(_) | Input::Release | Input::Stop => {}
+            Input::Propose(_) | Input::Stop => {}
         }
     }
 
@@ -310,6 +327,18 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         }
     }
 
+    /// A leader that hands over takes none, and goes on if nobody takes over.
+    fn change_passed_on(&mut self, message: Message, until: u64) {
+        let from = message.from();
+        let Err(error) = self.member.step(message.clone(), self.clock.now()) else { return };
+        let waits = matches!(error, StepError::Dropped(_)) && self.member.status().role == Role::Leader;
+        if waits && self.ticks < until && self.changes_passed_on.len() < CHANGES_WAITING_MAX {
+            self.changes_passed_on.push((message, until));
+        } else {
+            tracing::debug!(from, %error, "a change that was passed on is refused");
+        }
+    }
+
     fn propose(&mut self) {
         let status = self.member.status();
         if status.commit.saturating_sub(status.applied) > UNAPPLIED_MAX {
@@ -326,6 +355,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             Err(consensus_raft::ProposeError::NoLeader) => self.wait_for_leader(),
             Err(error) => self.refuse(error.into(), 0),
         }
+        self.bound_passed_on();
     }
 
     /// What cannot be proposed now is tried again in the next turn, as long as somebody waits for it.
@@ -338,7 +368,17 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         };
         let room = self.proposals.iter().take(LEADERLESS_REQUESTS_MAX).take_while(fits).count();
         self.refuse(ProposeError::NoLeader, room);
-        self.passed_on.truncate(LEADERLESS_REQUESTS_MAX);
+    }
+
+    /// What followers have passed on, and cannot be done now, waits as well.
+    fn bound_passed_on(&mut self) {
+        let mut bytes = 0;
+        let fits = |message: &&Message| {
+            bytes += message.payload_bytes();
+            bytes <= LEADERLESS_BYTES_MAX
+        };
+        let room = self.passed_on.iter().take(LEADERLESS_REQUESTS_MAX).take_while(fits).count();
+        self.passed_on.truncate(room);
     }
 
     /// Refuses all requests but the first ones.

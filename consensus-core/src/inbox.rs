@@ -29,8 +29,6 @@ pub(crate) enum Input {
     /// There is a link with it again.
     LinksMade(u64),
     Propose(Request),
-    /// Requests have waited long enough for those before them.
-    Release,
     Change(MemberChange, u64),
     Read(Waiter<()>),
     TransferLeader(u64),

@@ -243,10 +243,7 @@ impl Outbox for PeerLines {
         }
         by_peer.retain(|to, messages| match self.peers.get(to) {
             Some(peer) => !peer.line.send(messages.drain(..)),
-            None => {
-                self.shared.answer_caller(*to, mem::take(messages));
-                false
-            }
+            None => !self.shared.answer_caller(*to, mem::take(messages)),
         });
         by_peer.into_keys().collect()
     }

@@ -199,11 +199,12 @@ impl<D: Disk, S: StateMachine, O: Outbox> SteppedMember<D, S, O> {
         self.push(Input::Fetched(metadata, folder));
     }
 
-    /// What the raft thread does when it wakes up; nothing if nothing has come.
-    pub fn turn(&mut self) -> Result<(), End> {
+    /// What the raft thread does when it wakes up; nothing if nothing has come. `release`: because what it holds back has waited
+    /// long enough.
+    pub fn turn(&mut self, release: bool) -> Result<(), End> {
         match self.inputs.try_recv() {
-            Ok(first) => self.engine.host.turn(first, &mut self.inputs),
-            Err(_) => Ok(()),
+            Err(_) if !release => Ok(()),
+            first => self.engine.host.turn(first.ok(), release, &mut self.inputs),
         }
     }
 

@@ -131,7 +131,7 @@ impl Group {
         }
         for member in self.members.values_mut() {
             member.tick();
-            member.turn().unwrap();
+            member.turn(true).unwrap();
             while let Some((_, applied)) = member.apply() {
                 applied.unwrap();
             }

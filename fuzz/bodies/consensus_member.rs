@@ -120,6 +120,7 @@ impl Host {
     /// Works as the host contract says, perhaps without applying what is committed.
     fn work(&mut self, input: &mut Input<'_>) {
         let applies = !input.one_in(4);
+        self.member.tell_commit(applies);
         while let Some(Work { batch, durability, restored, committed, .. }) = self.member.work() {
             self.disk.write(batch, durability).expect("memory");
             self.member.written();

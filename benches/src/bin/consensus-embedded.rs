@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -23,6 +24,7 @@ use consensus_core::{
 };
 use consensus_disk::{Batch, Disk as _, Durability, Space};
 use consensus_rocks::{Kind, RocksDisk};
+use dwcp_benches::report::{Machine, Section, median, update};
 use hdrhistogram::Histogram;
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,6 +57,9 @@ struct Args {
     /// Bytes of a request.
     #[arg(long, default_value_t = 256)]
     bytes: usize,
+    /// The document to update.
+    #[arg(long)]
+    doc: Option<PathBuf>,
 }
 
 /// What a side did.
@@ -215,9 +220,39 @@ async fn three_nodes(args: &Args, folder: &Path) -> Result<Outcome> {
     outcome
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// What the sides are called, in the order in which they are measured.
+const SIDES: [&str; 3] = ["one log", "three logs", "three nodes"];
+
+/// The section of the document: medians over the rounds.
+fn section(args: &Args, rounds: &[[Outcome; 3]]) -> Section {
+    let of = |value: &dyn Fn(&[Outcome; 3]) -> f64| {
+        median(&rounds.iter().map(value).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    };
+    let mut text =
+        "| | requests per second | p50 µs | p99 µs | nodes / this |\n|---|---:|---:|---:|---:|\n".to_owned();
+    for (n, name) in SIDES.into_iter().enumerate() {
+        let quantile = |q: f64| of(&move |sides| sides[n].latency.value_at_quantile(q) as f64);
+        let per_second = of(&move |sides| sides[n].per_second);
+        let ratio = of(&move |sides| sides[2].per_second / sides[n].per_second);
+        let (p50, p99) = (quantile(0.5), quantile(0.99));
+        let _ = writeln!(text, "| {name} | {per_second:.0} | {p50:.0} | {p99:.0} | {ratio:.2} |");
+    }
+    let machine = Machine::current("consensus-embedded");
+    let _ = write!(
+        text,
+        "\n{} proposers, {} bytes, {} rounds of {} s. {} cores of {}, Linux {}, commit {}, {}, `{}`.",
+        args.proposers,
+        args.bytes,
+        rounds.len(),
+        args.time,
+        machine.processors,
+        machine.processor,
+        machine.kernel,
+        machine.commit,
+        machine.date,
+        machine.command,
+    );
+    Section { name: "store_embedded", text }
 }
 
 #[tokio::main]
@@ -228,28 +263,20 @@ async fn main() -> Result<()> {
         let folder = tempfile::tempdir_in(&args.folder).context("making a folder for the logs")?;
         let rest = || tokio::time::sleep(Duration::from_secs_f64(args.rest));
         rest().await;
-        let alone = logs(&args, &folder.path().join("alone"), 1).await?;
+        let one = logs(&args, &folder.path().join("one"), 1).await?;
         rest().await;
         let three = logs(&args, &folder.path().join("three"), 3).await?;
         rest().await;
-        let nodes = three_nodes(&args, folder.path()).await?;
-        for (name, side) in [("one log", &alone), ("three logs", &three), ("three nodes", &nodes)] {
-            let [p50, p99] = [0.5, 0.99].map(|quantile| side.latency.value_at_quantile(quantile));
-            println!("round {round}: {name}: {:.0}/s, p50 {p50} us, p99 {p99} us", side.per_second);
+        let sides = [one, three, three_nodes(&args, folder.path()).await?];
+        for (name, side) in SIDES.iter().zip(&sides) {
+            eprintln!("round {round}: {name}: {:.0}/s", side.per_second);
         }
-        rounds.push([&alone, &three, &nodes].map(|side| side.per_second));
+        rounds.push(sides);
     }
-    let of = |value: fn(&[f64; 3]) -> f64| median(rounds.iter().map(value).collect());
-    println!(
-        "{} proposers, {} bytes, medians: one log {:.0}/s, three logs {:.0}/s, three nodes {:.0}/s; nodes / one log {:.2}, \
-         nodes / three logs {:.2}",
-        args.proposers,
-        args.bytes,
-        of(|[alone, _, _]| *alone),
-        of(|[_, three, _]| *three),
-        of(|[_, _, nodes]| *nodes),
-        of(|[alone, _, nodes]| nodes / alone),
-        of(|[_, three, nodes]| nodes / three),
-    );
-    Ok(())
+    let section = section(&args, &rounds);
+    println!("{}", section.text);
+    match &args.doc {
+        Some(path) => update(path, &[section]),
+        None => Ok(()),
+    }
 }

@@ -335,6 +335,14 @@ impl<D: Disk> Member<D> {
             // raft-rs would drop what was passed on, and nobody would know.
             return Err(ProposeError::NoLeader);
         }
+        let passed_on_bytes: usize = passed_on.iter().map(Message::payload_bytes).sum();
+        let own_bytes: usize = requests.iter().map(|request| request.payload.len()).sum();
+        let uncommitted = self.raw.raft.uncommitted_size();
+        if uncommitted > 0
+            && (uncommitted + passed_on_bytes + own_bytes) as u64 > limits::UNCOMMITTED_BYTES_MAX
+        {
+            return Err(ProposeError::Busy);
+        }
         // All at once, so that each follower gets one message.
         let from: BTreeSet<u64> = passed_on.iter().map(Message::from).collect();
         let mut entries: Vec<eraftpb::Entry> =

@@ -84,6 +84,11 @@ impl Message {
         self.is_proposal() && self.raw.get_entries().iter().all(|entry| entry.context.is_empty())
     }
 
+    /// Bytes of the entries that it carries.
+    pub fn payload_bytes(&self) -> usize {
+        self.raw.get_entries().iter().map(|entry| entry.data.len() + entry.context.len()).sum()
+    }
+
     /// How urgent it is.
     pub fn class(&self) -> Class {
         match self.raw.get_msg_type() {

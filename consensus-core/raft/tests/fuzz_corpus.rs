@@ -20,6 +20,7 @@ use proptest::prelude::*;
 
 /// On the wire.
 const LEADER_LOST: u8 = 14;
+const COMMITTED: u8 = 15;
 
 #[path = "../../../fuzz/bodies/consensus_codec.rs"]
 mod codec;
@@ -156,6 +157,7 @@ fn conversation() -> Vec<Vec<u8>> {
         }
         let mut messages = Vec::new();
         for (member, disk) in &mut pair {
+            member.tell_commit(true);
             while let Some(work) = member.work() {
                 disk.write(work.batch, work.durability).expect("memory");
                 messages.extend(work.messages.into_iter().chain(work.messages_after));
@@ -171,7 +173,12 @@ fn conversation() -> Vec<Vec<u8>> {
             }
         }
     }
-    assert!(said.len() >= 12 && said.contains_key(&LEADER_LOST), "types of messages: {:?}", said.keys());
+    assert!(said.len() >= 13, "types of messages: {:?}", said.keys());
+    assert!(
+        said.contains_key(&LEADER_LOST) && said.contains_key(&COMMITTED),
+        "types of messages: {:?}",
+        said.keys()
+    );
     said.into_values().collect()
 }
 
@@ -188,6 +195,9 @@ fn member_seeds() -> Vec<Vec<u8>> {
     // Member 2 leads, its links are reset, and member 3 says that it has lost them too.
     let heartbeat: &[u8] = &[0, 6, 0, 0, 0x49, 0, 0, 0x43, 0, 0, 0, 0, 0, 0, 0, 0];
     let lost = [&[20, 1][..], &[0, 0xff, 0, 1, 0x41, 0x41, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    // The same says that an entry is committed.
+    let entries: &[u8] = &[0, 1, 0, 0, 0x49, 0, 0, 0x43, 0, 0, 0, 0, 0, 0, 0, 0];
+    let commit = [&[0, 0xfe, 0, 1, 0x41, 0x41, 0x42][..], &[0; 9]].concat();
     vec![
         [elect, &committed, &committed].concat(),
         [elect, &committed, crash, elect, &committed].concat(),
@@ -200,6 +210,7 @@ fn member_seeds() -> Vec<Vec<u8>> {
         [elect, &[8, 39], work, elect, work].concat(),
         [&[8, 39], work, heartbeat, work, &lost, &[8, 3], work, &lost, &[8, 39], work].concat(),
         [&[8, 39], work, heartbeat, work, &lost[2..], &lost, work, &[8, 3], work, elect, &committed].concat(),
+        [&[8, 39], work, heartbeat, work, entries, work, &commit, work, &commit, entries, work].concat(),
         [&[22, 0, 0x49, 0x49, 0x49, 0, 3, 0, 0, 0, 0][..], work].concat(),
     ]
 }

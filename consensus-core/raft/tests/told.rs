@@ -109,6 +109,11 @@ impl Group {
 
     /// A request that member `n` takes.
     fn propose(&mut self, n: usize) {
+        self.begin(n);
+        self.settle();
+    }
+
+    fn begin(&mut self, n: usize) {
         let request = Request { origin: n as u64 + 1, id: 1, payload: Bytes::from_static(b"request") };
         self.members[n].propose(&mut [request].into(), &mut Vec::new()).unwrap();
         self.do_work(n);
@@ -117,7 +122,6 @@ impl Group {
             self.on_their_way.drain(..).partition(Message::is_request);
         self.on_their_way = rest.into();
         self.members[0].propose(&mut VecDeque::new(), &mut passed_on).unwrap();
-        self.settle();
     }
 
     fn commits(&self) -> Vec<u64> {
@@ -169,6 +173,23 @@ fn heartbeats_say_it_too() {
     assert!(!group.tell(false), "it is about to be said");
     group.settle();
     assert_eq!(group.commits(), [group.members[0].status().commit; 3]);
+}
+
+#[test]
+fn who_writes_and_reads_waits_for_both() {
+    let mut group = Group::new();
+    group.begin(1);
+    let now = group.now;
+    // It asks what is committed now, which is less than it waits for.
+    group.members[1].read_index(1, now);
+    group.do_work(1);
+    let question = group.on_their_way.pop_back().unwrap();
+    group.members[0].step(question, now).unwrap();
+    group.settle();
+    group.delivered.clear();
+    group.tell(false);
+    group.settle();
+    assert_eq!(group.delivered, [(COMMITTED, 2)]);
 }
 
 #[test]

@@ -65,13 +65,12 @@ impl Network {
         });
     }
 
-    /// Answers a member that is not known here. What does not go out is lost, and Raft repeats it.
-    pub(super) fn answer_caller(&self, to: u64, messages: Vec<Message>) {
-        let Some(connection) = self.callers().get(&to).cloned() else { return };
+    /// Answers a member that is not known here. Whether all went out; what did not is lost.
+    pub(super) fn answer_caller(&self, to: u64, messages: Vec<Message>) -> bool {
+        let Some(connection) = self.callers().get(&to).cloned() else { return false };
         let mut context = Context::from_waker(Waker::noop());
-        for message in messages {
-            send_control(&connection.messages(), &message, &mut context);
-        }
+        let send = |message| send_control(&connection.messages(), message, &mut context);
+        messages.iter().map(send).fold(true, |all, sent| all && sent)
     }
 
     /// Tells somebody who wants to join who the members are.

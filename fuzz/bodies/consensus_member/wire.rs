@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     PreVoteAnswer = 13,
     Propose = 1,
     LeaderLost = 14,
+    Committed = 15,
 }
 
 /// Those that raft-rs gets to see.
@@ -87,6 +88,7 @@ pub(crate) fn message(input: &mut Input<'_>, status: &Status, reads: u64) -> Byt
     // One byte alone, so that what was found with the others stays what it was.
     let kind = match input.u8() {
         u8::MAX => Kind::LeaderLost as u8,
+        0xfe => Kind::Committed as u8,
         byte => 1 + byte % KINDS,
     };
     let client = kind == Kind::Propose as u8 || kind == Kind::ReadIndex as u8;

@@ -228,10 +228,10 @@ impl Computer {
     }
 
     /// The raft thread's part. `false`: the machine has crashed.
-    pub(crate) fn turn(&mut self, checks: &mut Checks) -> Result<bool, Violation> {
+    pub(crate) fn turn(&mut self, release: bool, checks: &mut Checks) -> Result<bool, Violation> {
         let Some(member) = &mut self.member else { return Ok(false) };
         self.turns_behind += 1;
-        match member.turn() {
+        match member.turn(release) {
             Ok(()) => {
                 let status = member.status();
                 checks.leader(self.id, &status)?;

@@ -29,6 +29,8 @@ const DOWN_MAX: u64 = 80;
 const PAUSE_MAX: u64 = 40;
 /// A machine that is down for a moment only.
 const QUICK_RESTART: u64 = 3;
+/// Between two times that a member lets go of what it holds back.
+const RELEASE_STEPS: u64 = 3;
 
 pub(crate) struct World {
     seed: u64,
@@ -302,7 +304,8 @@ impl World {
         if computer.member.is_none() || computer.paused_until > self.now {
             return Ok(());
         }
-        let mut up = computer.turn(&mut self.checks)?;
+        let release = (self.now + id) % RELEASE_STEPS == 0;
+        let mut up = computer.turn(release, &mut self.checks)?;
         let waits = rough && computer.may_wait() && self.random.one_in(3);
         if up && !waits {
             up = computer.apply(&mut self.checks)?;

@@ -32,7 +32,8 @@ impl<D: Disk> Member<D> {
     /// A follower has passed something on that is done when this is committed, and applied there.
     pub(super) fn follower_waits(&mut self, id: u64, index: u64) {
         if self.raw.raft.prs().get(id).is_some() {
-            self.told_in_this_term().waits.entry(id).or_insert((index, index)).1 = index;
+            let (first, last) = self.told_in_this_term().waits.entry(id).or_insert((index, index));
+            (*first, *last) = (index.min(*first), index.max(*last));
         }
     }
 
@@ -59,7 +60,10 @@ impl<D: Disk> Member<D> {
                 *known = message.commit.max(*known);
             }
         }
+        told.commit.retain(|id, _| raft.prs().get(*id).is_some());
         let (commit, last) = (raft.raft_log.committed, raft.raft_log.last_index());
+        // Of what the log does not have any more, everybody has heard: its term is 0.
+        let commit_term = raft.raft_log.term(commit).unwrap_or_default();
         let untold = |told: &Told, id: &u64| told.commit.get(id).is_none_or(|told| *told < commit);
         let followers: Vec<(u64, bool)> =
             raft.prs().iter().map(|(id, it)| (*id, it.next_idx <= last)).collect();
@@ -73,8 +77,17 @@ impl<D: Disk> Member<D> {
                 // raft-rs leaves it to the empty append to send what an answer has made room for.
                 raft.send_append(to);
             } else if waits || all {
-                let message = committed(raft, to, commit);
-                raft.msgs.extend(message);
+                let (from, term) = (id, raft.term);
+                let mut message = eraftpb::Message {
+                    from,
+                    to,
+                    term,
+                    log_term: commit_term,
+                    index: commit,
+                    ..Default::default()
+                };
+                message.set_msg_type(COMMITTED);
+                raft.msgs.push(message);
             } else {
                 some_are_not = true;
                 continue;
@@ -97,26 +110,17 @@ impl<D: Disk> Member<D> {
             return Err(StepError::Impossible { from: message.from, what });
         }
         let from_leader = message.term == raft.term && message.from == raft.leader_id;
+        let is_news = raft.state == StateRole::Follower && message.index > raft.raft_log.committed;
         // raft-rs gives term 0 to what its log does not have.
-        let known = message.log_term != 0 && raft.raft_log.match_term(message.index, message.log_term);
-        if from_leader && known && raft.state == StateRole::Follower {
+        if from_leader
+            && is_news
+            && message.log_term != 0
+            && raft.raft_log.match_term(message.index, message.log_term)
+        {
             raft.raft_log.commit_to(message.index);
         }
         Ok(())
     }
-}
-
-/// The message that says so; `None`: the log does not have the entry any more, so everybody has heard of it.
-fn committed<D: Disk>(
-    raft: &raft::Raft<crate::log::Log<D>>,
-    to: u64,
-    index: u64,
-) -> Option<eraftpb::Message> {
-    let log_term = raft.raft_log.term(index).ok().filter(|term| *term != 0)?;
-    let mut message =
-        eraftpb::Message { from: raft.id, to, term: raft.term, log_term, index, ..Default::default() };
-    message.set_msg_type(COMMITTED);
-    Some(message)
 }
 
 const _: () = assert!(matches!(COMMITTED, MessageType::MsgCheckQuorum), "raft-rs sends no such message");

@@ -99,14 +99,21 @@ struct Options {
     timeout: Duration,
 }
 
-/// Puts the login's token onto requests.
+/// Puts the login's token onto requests, and what is to be known of the leader.
 #[derive(Clone)]
-pub(crate) struct Token(Option<AsciiMetadataValue>);
+pub(crate) struct Token {
+    token: Option<AsciiMetadataValue>,
+    /// A member that knows no leader is to refuse the request.
+    needs_leader: bool,
+}
 
 impl Interceptor for Token {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
+        if let Some(token) = &self.token {
             request.metadata_mut().insert("token", token.clone());
+        }
+        if self.needs_leader {
+            request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
         }
         Ok(request)
     }
@@ -122,6 +129,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    fn with_leader(mut self) -> Self {
+        self.token.needs_leader = true;
+        self
+    }
+
     pub(crate) fn kv(&self) -> KvClient<Authorized> {
         KvClient::with_interceptor(self.channel.clone(), self.token.clone())
             .max_decoding_message_size(ANSWER_BYTES_MAX)
@@ -213,7 +225,7 @@ impl Endpoint {
                 }
             };
         }
-        Ok(Link { channel, token: Token(token) })
+        Ok(Link { channel, token: Token { token, needs_leader: false } })
     }
 
     fn token(&self, token: &str) -> Result<AsciiMetadataValue, Failure> {
@@ -340,7 +352,8 @@ impl Client {
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        self.call(what, false, request, method).await
+        // Without a leader, it is refused at once instead of waiting where nobody knows what becomes of it.
+        self.call(what, false, request, |link, request| method(link.with_leader(), request)).await
     }
 
     async fn call<Q, A, F>(

@@ -66,6 +66,10 @@ pub(super) fn run(worker: &Worker, mut queue: mpsc::Receiver<Message>) -> Result
                 if !worker.session.is_idle() {
                     return Err(TransferError::Protocol { rule: "T3.7: Finish before all outcomes" });
                 }
+                // Whichever is faster: the outcome of the file that met it, or the message that nothing more is taken.
+                if let Some((failure, path)) = worker.session.fatal() {
+                    return Err(TransferError::Destination { failure, path: path.to_string() });
+                }
                 if let DestinationSetup::Folder(folder) = &worker.session.setup.destination {
                     folder
                         .sync()
