@@ -86,6 +86,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             passed_on: Vec::new(),
             holds: false,
             untold: false,
+            reads_wait: false,
             reads: Vec::new(),
             asked: BTreeMap::new(),
             asked_as: BTreeMap::new(),

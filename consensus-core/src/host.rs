@@ -38,7 +38,8 @@ const CHANGE_WAIT_TICKS: u64 = 20;
 const CHANGES_WAITING_MAX: usize = 16;
 /// While a leader's entries are on their way to a majority, requests wait for them, to share the next write, but not longer
 /// than this: a majority may be far away.
-/// As long, whoever waits for nothing is not told what is committed: the next entries may say it.
+/// As long, reads wait for those before them, and whoever waits for nothing is not told what is committed: the next entries may say
+/// it.
 const HELD_MAX: Duration = Duration::from_millis(1);
 /// Nor more than these.
 const HELD_REQUESTS_MAX: usize = 4096;
@@ -85,6 +86,8 @@ pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) untold: bool,
     /// Reads that were not asked for yet.
     pub(crate) reads: Vec<Waiter<()>>,
+    /// They wait for the answer to those that were.
+    pub(crate) reads_wait: bool,
     /// Those that were, and the number that they were first asked for with, for each number they were asked for with.
     pub(crate) asked: BTreeMap<u64, Asked>,
     pub(crate) asked_as: BTreeMap<u64, u64>,
@@ -159,8 +162,8 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         let mut held_until = None;
         let end = loop {
             // What is held back from one turn to the next is not held for longer than what was before it.
-            held_until =
-                (self.holds || self.untold).then(|| held_until.unwrap_or_else(|| Instant::now() + HELD_MAX));
+            held_until = (self.holds || self.untold || self.reads_wait)
+                .then(|| held_until.unwrap_or_else(|| Instant::now() + HELD_MAX));
             let woken = inbox::wait(&mut inbox, held_until);
             if matches!(woken, Some(None)) {
                 break End::Asked;
@@ -215,11 +218,15 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         if self.ticks != ticks {
             self.save_commit()?;
         }
-        self.ask_to_read();
+        self.ask_to_read(release);
         if let Some((metadata, _)) = &self.fetched {
             self.member.restore(metadata);
         }
         self.do_work(release)?;
+        if self.reads_wait && self.asked.is_empty() {
+            self.ask_to_read(release);
+            self.do_work(release)?;
+        }
         self.shorten_log()?;
         self.hand_on(None)?;
         self.share_lease();
@@ -394,10 +401,16 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         }
     }
 
-    /// All reads that came together rest on one question.
-    fn ask_to_read(&mut self) {
+    /// All reads that came together rest on one question. Those that come while one is on its way wait for its answer, and rest on
+    /// the next, unless it takes long.
+    fn ask_to_read(&mut self, release: bool) {
         self.reads.retain(|waiter| !waiter.is_closed());
+        self.reads_wait = false;
         if self.reads.is_empty() || self.member.status().leader.is_none() {
+            return;
+        }
+        if !self.asked.is_empty() && !release {
+            self.reads_wait = true;
             return;
         }
         let waiters = mem::take(&mut self.reads);

@@ -121,7 +121,10 @@ impl<D: Disk> Reader<D> {
             if revision > current {
                 return Err(StoreError::FutureRevision);
             }
-            let read = range::range(View { disk: &*disk(), overlay: None, recent: None, revision }, request);
+            let read = range::range(
+                View { disk: &*disk(), overlay: None, recent: Some(&self.published.recent), revision },
+                request,
+            );
             // A compaction meanwhile may have removed what was to be read.
             match (self.compacted() > revision, request.revision > 0) {
                 (true, true) => return Err(StoreError::Compacted),
@@ -152,7 +155,7 @@ impl<D: Disk> Reader<D> {
         request: &TxnRequest,
     ) -> Result<TxnResponse, StoreError> {
         let disk = in_force();
-        let view = View { disk: &*disk, overlay: None, recent: None, revision };
+        let view = View { disk: &*disk, overlay: None, recent: Some(&self.published.recent), revision };
         let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
         let mut succeeded = true;
         for compare in &request.compare {
@@ -236,8 +239,10 @@ impl<D: Disk> Reader<D> {
     }
 
     fn event(&self, key: Bytes, revision: i64) -> Result<Event, StoreError> {
-        let at =
-            |revision| View { disk: &*self.disk(), overlay: None, recent: None, revision }.get(&key, true);
+        let at = |revision| {
+            View { disk: &*self.disk(), overlay: None, recent: Some(&self.published.recent), revision }
+                .get(&key, true)
+        };
         // What was before a compaction cannot be asked for, whether or not it is removed already.
         let before = if revision > self.compacted() { at(revision - 1)? } else { None };
         let after = at(revision)?;

@@ -1,10 +1,14 @@
-//! The newest versions of keys that changed lately, in memory: whoever changes one of them again need not look for it on the
-//! disk. Not for readers, who want other revisions as well.
+//! The newest versions of keys that changed lately, in memory: whoever reads one of them, or changes it again, need not look for it
+//! on the disk, which takes more than all the rest of a read. Not here: what readers have read, and older versions.
 
 // Nobody goes through them in their order, which differs from run to run.
 #![expect(clippy::disallowed_types)]
 
-use std::{collections::HashMap, mem};
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{PoisonError, RwLock, RwLockWriteGuard},
+};
 
 use bytes::Bytes;
 
@@ -14,6 +18,23 @@ use crate::version::Version;
 const HALF_BYTES_MAX: usize = 4 << 20;
 /// What an entry takes beside its key and its value, about.
 const ENTRY_BYTES: usize = 128;
+
+/// One thread writes, any may read.
+#[derive(Debug, Default)]
+pub(crate) struct SharedRecent(RwLock<Recent>);
+
+impl SharedRecent {
+    /// A key's version in force at this revision, which may be a deletion; `None`: it is not known here. Every change up to the
+    /// revision must have been put: then none is between the newest version and the revision.
+    pub(crate) fn get(&self, key: &[u8], revision: i64) -> Option<Version> {
+        let recent = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        recent.get(key).filter(|version| version.mod_revision <= revision).cloned()
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Recent> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Two halves: what was used since the last change of halves, and what was used in the one before. What was not used in
 /// either is forgotten.

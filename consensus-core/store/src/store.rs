@@ -27,7 +27,7 @@ use crate::{
     alarm::{self, Alarms},
     auth::{self, Access, Caller, Policy, PublishedPolicy, TokenChange},
     keys::{self, LEASE_KEYS, LEASES, META},
-    recent::Recent,
+    recent::SharedRecent,
     txn::Txn,
     view::Overlay,
 };
@@ -46,6 +46,8 @@ pub(crate) struct Published<D> {
     pub(crate) current: AtomicI64,
     pub(crate) compacted: AtomicI64,
     pub(crate) policy: PublishedPolicy,
+    /// With every change up to the current revision, and perhaps some after it.
+    pub(crate) recent: SharedRecent,
 }
 
 impl<D> Published<D> {
@@ -123,8 +125,6 @@ pub struct Store<D> {
     /// Of the batch that is being applied.
     pub(crate) overlay: Overlay,
     pub(crate) batch: Batch,
-    /// Of all batches.
-    pub(crate) recent: Recent,
 }
 
 impl<D: Disk> Store<D> {
@@ -138,6 +138,7 @@ impl<D: Disk> Store<D> {
             current: revision.into(),
             compacted: compacted.into(),
             policy: PublishedPolicy::new(&policy),
+            recent: SharedRecent::default(),
         };
         Ok(Self {
             leases: read_leases(&*disk)?,
@@ -150,7 +151,6 @@ impl<D: Disk> Store<D> {
             policy,
             overlay: Overlay::new(),
             batch: Batch::default(),
-            recent: Recent::default(),
         })
     }
 
@@ -164,7 +164,7 @@ impl<D: Disk> Store<D> {
         self.leases = read_leases(&*disk)?;
         self.alarms = Alarms::read(&*disk)?;
         self.policy = Arc::new(Policy::load(&*disk)?);
-        self.recent.clear();
+        self.published.recent.write().clear();
         (self.applied, self.revision, self.compacted) = (applied, revision, compacted);
         let before = std::mem::replace(&mut self.disk, Arc::clone(&disk));
         self.published.policy.publish(&self.policy);

@@ -1,6 +1,6 @@
 //! One revision in the making.
 
-use std::{cmp::Ordering, ops::ControlFlow};
+use std::{cmp::Ordering, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use consensus_disk::Disk;
@@ -44,8 +44,13 @@ impl<'a, D: Disk> Txn<'a, D> {
     }
 
     fn view(&self) -> View<'_> {
-        let Store { disk, overlay, recent, .. } = &*self.store;
-        View { disk: &**disk, overlay: Some(overlay), recent: Some(recent), revision: self.revision }
+        let Store { disk, overlay, published, .. } = &*self.store;
+        View {
+            disk: &**disk,
+            overlay: Some(overlay),
+            recent: Some(&published.recent),
+            revision: self.revision,
+        }
     }
 
     fn header(&self) -> Option<ResponseHeader> {
@@ -190,10 +195,12 @@ impl<'a, D: Disk> Txn<'a, D> {
         }
         let Self { store, revision, changes } = self;
         let mut events = Vec::with_capacity(changes.len());
+        let published = Arc::clone(&store.published);
+        let mut recent = published.recent.write();
         for (sub, Change { key, before, after }) in changes.into_iter().enumerate() {
             store.batch.put(VERSIONS, keys::version_key(&key, revision), after.encode());
             store.batch.put(HISTORY, keys::history_key(revision, sub as u32), &key[..]);
-            store.recent.put(&key, &after);
+            recent.put(&key, &after);
             let held = before.as_ref().map_or(0, |before| before.lease);
             if held != after.lease {
                 if let Some(lease) = store.leases.get_mut(&held) {

@@ -11,7 +11,7 @@ use consensus_disk::{Disk, Order};
 use crate::{
     StoreError,
     keys::{self, VERSIONS},
-    recent::Recent,
+    recent::SharedRecent,
     version::Version,
 };
 
@@ -49,15 +49,16 @@ impl<'a> KeyRange<'a> {
 pub(crate) struct View<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) overlay: Option<&'a Overlay>,
-    pub(crate) recent: Option<&'a Recent>,
+    pub(crate) recent: Option<&'a SharedRecent>,
     pub(crate) revision: i64,
 }
 
 impl View<'_> {
     /// A key's version in force; `None`: it never was, or is deleted.
     pub(crate) fn get(&self, key: &[u8], with_value: bool) -> Result<Option<Version>, StoreError> {
-        let found = match self.overlaid(key).or_else(|| self.recent(key)) {
-            Some(version) => Some(version.clone()),
+        let found = match self.overlaid(key).cloned().or_else(|| self.recent?.get(key, self.revision)) {
+            Some(version) if with_value => Some(version),
+            Some(version) => Some(Version { value: Bytes::new(), ..version }),
             None => self.on_disk(key, with_value)?,
         };
         Ok(found.filter(|version| !version.is_deletion()))
@@ -65,10 +66,6 @@ impl View<'_> {
 
     fn overlaid(&self, key: &[u8]) -> Option<&Version> {
         newest(self.overlay?.get(key)?, self.revision)
-    }
-
-    fn recent(&self, key: &[u8]) -> Option<&Version> {
-        self.recent?.get(key).filter(|version| version.mod_revision <= self.revision)
     }
 
     fn on_disk(&self, key: &[u8], with_value: bool) -> Result<Option<Version>, StoreError> {

@@ -139,7 +139,8 @@ impl Cluster {
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {
-        Usage::of(self.members.iter().filter_map(|member| Some(member.process.as_ref()?.id())))
+        let processes = self.members.iter().filter_map(|member| Some(member.process.as_ref()?.id()));
+        Usage::of(processes, self.folder.path())
     }
 
     /// `kill -9`; the member is gone when this returns.
