@@ -216,7 +216,7 @@ impl World {
 
     /// Does what a member says; `false`: it crashed meanwhile.
     fn work(&mut self, n: usize, rough: bool) -> bool {
-        let all = self.now % COMMIT_TOLD_STEPS == 0;
+        let all = self.now.is_multiple_of(COMMIT_TOLD_STEPS);
         let next = |member: &mut Member<MemoryDisk>| {
             member.tell_commit(all);
             member.work()

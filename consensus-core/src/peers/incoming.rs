@@ -69,8 +69,8 @@ impl Network {
     pub(super) fn answer_caller(&self, to: u64, messages: Vec<Message>) -> bool {
         let Some(connection) = self.callers().get(&to).cloned() else { return false };
         let mut context = Context::from_waker(Waker::noop());
-        let send = |message| send_control(&connection.messages(), message, &mut context);
-        messages.iter().map(send).fold(true, |all, sent| all && sent)
+        let lost = |message: &&Message| !send_control(&connection.messages(), message, &mut context);
+        messages.iter().filter(lost).count() == 0
     }
 
     /// Tells somebody who wants to join who the members are.

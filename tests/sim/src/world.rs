@@ -304,7 +304,7 @@ impl World {
         if computer.member.is_none() || computer.paused_until > self.now {
             return Ok(());
         }
-        let release = (self.now + id) % RELEASE_STEPS == 0;
+        let release = (self.now + id).is_multiple_of(RELEASE_STEPS);
         let mut up = computer.turn(release, &mut self.checks)?;
         let waits = rough && computer.may_wait() && self.random.one_in(3);
         if up && !waits {
