@@ -1,6 +1,6 @@
 //! Where and when a run took place.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,12 @@ impl Machine {
         let sysctl = |key: &str| {
             std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap_or_default().trim().to_owned()
         };
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        // Where things are on this machine says nothing to others.
+        let place = |argument: String| match Path::new(&argument).file_name() {
+            Some(name) if argument.starts_with('/') => name.to_string_lossy().into_owned(),
+            _ => argument,
+        };
+        let arguments: Vec<String> = std::env::args().skip(1).map(place).collect();
         Self {
             processor: model.unwrap_or_default().trim_start_matches([' ', '\t', ':']).to_owned(),
             processors: std::thread::available_parallelism().map_or(0, usize::from),
