@@ -35,6 +35,7 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// For threads to end what they have begun, before the process does.
 const EXIT_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {

@@ -236,7 +236,7 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 pub(crate) struct Running {
     child: Child,
     /// Its standard input ends when this is dropped.
-    input: Option<mpsc::Sender<()>>,
+    input: Option<mpsc::SyncSender<()>>,
     out: Reader,
     err: Reader,
 }
@@ -282,7 +282,7 @@ impl Running {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        let (keep, kept) = mpsc::channel();
+        let (keep, kept) = mpsc::sync_channel(0);
         std::thread::spawn(move || {
             // It need not read it.
             let _ = stdin.write_all(&bytes);
