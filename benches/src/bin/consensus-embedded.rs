@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -191,9 +190,9 @@ async fn logs(args: &Args, folder: &Path, count: usize) -> Result<Outcome> {
 
 async fn three_nodes(args: &Args, folder: &Path) -> Result<Outcome> {
     let mut members = BTreeMap::new();
-    for id in 1..=3 {
-        let free: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        members.insert(id, MemberInfo { peer_urls: vec![format!("dwcp://{free}")], ..MemberInfo::default() });
+    for (id, port) in (1..).zip(ports::free(3)) {
+        let url = format!("dwcp://127.0.0.1:{port}");
+        members.insert(id, MemberInfo { peer_urls: vec![url], ..MemberInfo::default() });
     }
     let mut nodes = Vec::new();
     for (id, info) in &members {

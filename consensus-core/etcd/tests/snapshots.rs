@@ -11,7 +11,7 @@ use consensus_proto::etcdserverpb::{
     MoveLeaderRequest, WatchCreateRequest, WatchRequest, cluster_client::ClusterClient,
     maintenance_client::MaintenanceClient, watch_client::WatchClient, watch_request::RequestUnion,
 };
-use support::{Cluster, free_ports, get, put, value};
+use support::{Cluster, free_addresses, get, put, value};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, transport::Channel};
@@ -113,7 +113,7 @@ async fn a_new_member_learns_everything_and_gets_a_vote() {
     let mut cluster = Cluster::start_with(3, |config| config.node.snapshots.entries = ENTRIES).await;
     write(&cluster, 0, 0..100).await;
     all_are_named(&cluster).await;
-    let at = free_ports(1).await[0];
+    let at = free_addresses(1)[0];
     let unknown = cluster.join("new", at).await.unwrap_err();
     assert!(unknown.contains("add it first"), "{unknown}");
 
@@ -155,7 +155,7 @@ async fn a_cluster_of_one_grows_and_shrinks() {
     let mut cluster = Cluster::start_with(1, |config| config.node.snapshots.entries = ENTRIES).await;
     write(&cluster, 0, 0..60).await;
     all_are_named(&cluster).await;
-    let at = free_ports(1).await[0];
+    let at = free_addresses(1)[0];
     let added = add(&cluster, 0, at, false).await;
     let new = cluster.join("new", at).await.unwrap();
     let mut kv = cluster.kv(new).await;
@@ -203,7 +203,7 @@ async fn a_member_follows_a_leader_that_it_does_not_know() {
     let leader = cluster.leader().await;
     let away = (leader + 1) % 3;
     cluster.stop(away).await;
-    let at = free_ports(1).await[0];
+    let at = free_addresses(1)[0];
     let mut changes = members(&cluster, leader).await;
     // As etcd's, our service adds nobody while a voter is away; whoever embeds a node may.
     let info = MemberInfo { peer_urls: vec![format!("http://{at}")], ..MemberInfo::default() };

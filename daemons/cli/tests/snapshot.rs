@@ -13,10 +13,7 @@ use std::{
 
 use support::{
     errors, noise,
-    store::{
-        Etcd, Members, all_documented, etcdctl, fails, free_ports, is_installed, json, ok, run, servers,
-        until_ok,
-    },
+    store::{Etcd, Members, all_documented, etcdctl, fails, is_installed, json, ok, run, servers, until_ok},
 };
 
 #[test]
@@ -25,7 +22,7 @@ fn snapshots_are_whole_or_not_there() {
 }
 
 fn snapshots_are_whole_or_not_there_of(server: &Path) {
-    let etcd = Etcd::start_with(server, "http", free_ports(1)[0], &[]);
+    let etcd = Etcd::start_with(server, "http", ports::free(1)[0], &[]);
     ok(&etcd.endpoint, &["kv", "put", "a", &"x".repeat(100_000)]);
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("snapshot");
@@ -56,7 +53,7 @@ fn snapshots_are_whole_or_not_there_of(server: &Path) {
     }
     fails("", &["cluster", "snapshot", "verify", "/nonexistent"], 1);
     // What was there stays if nobody answers.
-    let nobody = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let nobody = format!("127.0.0.1:{}", ports::free(1)[0]);
     fs::write(&file, "before").expect("written");
     fails(&nobody, &["cluster", "snapshot", "save", path], 1);
     assert_eq!((fs::read(&file).expect("readable"), part.exists()), (b"before".to_vec(), false));

@@ -8,8 +8,8 @@ use serde_json::Value;
 use support::{
     Process, errors, novacron,
     store::{
-        Etcd, Following, Members, all_documented, etcdctl, fails, free_ports, is_installed, json, ok, run,
-        run_with, servers, store, until_ok, up,
+        Etcd, Following, Members, all_documented, etcdctl, fails, is_installed, json, ok, run, run_with,
+        servers, store, until_ok, up,
     },
     wait_until,
 };
@@ -250,7 +250,7 @@ fn a_watch_goes_on_at_the_next_member_without_loss_or_repetition() {
 #[test]
 fn requests_go_to_the_next_member_and_errors_say_what_where_and_what_to_do() {
     let Some(mut members) = Members::start() else { return };
-    let nobody = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let nobody = format!("127.0.0.1:{}", ports::free(1)[0]);
     let list = format!("{nobody},{}", members.endpoints());
     ok(&list, &["kv", "put", "a", "1"]);
     assert_eq!(ok(&list, &["kv", "get", "a"]), "1\n");
@@ -350,8 +350,8 @@ fn members_come_and_go() {
 }
 
 fn members_come_and_go_of(server: &Path) {
-    let etcd = Etcd::start_with(server, "http", free_ports(1)[0], &[]);
-    let peer_port = free_ports(1)[0];
+    let etcd = Etcd::start_with(server, "http", ports::free(1)[0], &[]);
+    let peer_port = ports::free(1)[0];
     let peer_url = format!("http://127.0.0.1:{peer_port}");
     // Until the only member has been there for five seconds, etcd takes no other.
     let added = until_ok(&etcd.endpoint, &["member", "add", "second", "--learner", "--peer-urls", &peer_url]);
@@ -389,7 +389,7 @@ fn a_full_store_is_told_of_and_its_alarm_disarmed() {
 }
 
 fn a_full_store_of(server: &Path) {
-    let etcd = Etcd::start_with(server, "http", free_ports(1)[0], &["--quota-backend-bytes", "200000"]);
+    let etcd = Etcd::start_with(server, "http", ports::free(1)[0], &["--quota-backend-bytes", "200000"]);
     let value = "x".repeat(50_000);
     let full = || run(&etcd.endpoint, &["kv", "put", "a", &value]).status.code() != Some(0);
     wait_until("it is full", full);
@@ -433,7 +433,7 @@ fn users_log_in_to(server_program: &Path) {
     let server =
         ["--cert-file", &path("server.pem"), "--key-file", &path("server.key"), "--trusted-ca-file", &ca];
     let args = [&server[..], &["--client-cert-auth"]].concat();
-    let etcd = Etcd::start_with(server_program, "https", free_ports(1)[0], &args);
+    let etcd = Etcd::start_with(server_program, "https", ports::free(1)[0], &args);
     let tls = ["--cacert", &ca, "--cert", &cert, "--key", &key];
     let url = format!("https://{}", etcd.endpoint);
     fn joined<'a>(parts: [&[&'a str]; 3]) -> Vec<&'a str> {
@@ -477,7 +477,7 @@ fn users_log_in_to(server_program: &Path) {
 fn up_says_where_its_members_are() {
     let folder = tempfile::tempdir().expect("a folder");
     // Its ports are 0, 1, 100, 101, 200 and 201 above this one.
-    let port = free_ports(1)[0].min(u16::MAX - 201);
+    let port = ports::free(202)[0];
     let (up, endpoints) = up(folder.path(), port);
     let get =
         |args: &[&str]| novacron().env("ETCDCTL_ENDPOINTS", &endpoints).args(args).output().expect("it runs");

@@ -2,7 +2,7 @@
 
 use std::{
     io::Read as _,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -31,8 +31,8 @@ fn is_there(program: &str) -> bool {
 impl Process {
     /// Both take the same flags.
     fn start(program: &str) -> Self {
-        let held = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
-        let [client, peer] = held.map(|listener| listener.local_addr().unwrap().port());
+        let ports = ports::free(2);
+        let (client, peer) = (ports[0], ports[1]);
         let folder = tempfile::tempdir().unwrap();
         let (clients, peers) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
         let child = Command::new(program)

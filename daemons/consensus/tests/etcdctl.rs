@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -36,14 +35,9 @@ fn etcdctl_is_there() -> bool {
     there
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-}
-
 impl Cluster {
     fn start(count: usize) -> Self {
-        let ports = free_ports(2 * count).chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let ports = ports::free(2 * count as u16).chunks(2).map(|pair| (pair[0], pair[1])).collect();
         let mut cluster = Self { folder: tempfile::tempdir().unwrap(), ports, members: Vec::new() };
         let started: Vec<_> = (0..count).map(|n| cluster.spawn(n)).collect();
         for (member, ready) in started {

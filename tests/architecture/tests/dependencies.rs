@@ -55,10 +55,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // Measures and checks, and is used by nothing.
-    ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks"]),
+    ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "ports"]),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
-    ("chaos", &["consensus-proto", "dwcp-lab", "linearizability"]),
+    ("ports", &[]),
+    ("chaos", &["consensus-proto", "dwcp-lab", "linearizability", "ports"]),
     (
         "sim",
         &[

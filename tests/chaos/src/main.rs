@@ -54,7 +54,7 @@ fn main() -> Result<ExitCode> {
     };
     eprintln!("seed {seed}");
     let network = if args.loopback {
-        Network::loopback()?
+        Network::loopback()
     } else {
         Network::bridged().context("without namespaces there is --loopback")?
     };

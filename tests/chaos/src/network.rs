@@ -6,7 +6,7 @@
 //! names, so the kernel removes them with the last process that uses them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     process::Command,
 };
 
@@ -99,12 +99,9 @@ impl Network {
     }
 
     /// Free ports of this machine.
-    pub fn loopback() -> Result<Self> {
-        let held: Vec<_> =
-            (0..2 * MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-        let ports: Vec<_> =
-            held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
-        Ok(Self::Loopback(ports.chunks(2).map(|pair| (pair[0], pair[1])).collect()))
+    pub fn loopback() -> Self {
+        let ports = ports::free(2 * MEMBERS as u16);
+        Self::Loopback(ports.chunks(2).map(|pair| (pair[0], pair[1])).collect())
     }
 
     /// Where a member listens for clients.

@@ -118,7 +118,7 @@ fn clients_see_one_history_whatever_is_killed_stopped_or_cut_off() {
 fn clients_see_one_history_on_loopback() {
     let _turn = turn();
     let Some(program) = novacron_consensus() else { return };
-    let mut cluster = Cluster::start(&program, Network::loopback().unwrap()).unwrap();
+    let mut cluster = Cluster::start(&program, Network::loopback()).unwrap();
     let rounds: Vec<_> = Schedule::new(SEED, false).take(2).collect();
     let recording = run(&mut cluster, &load(Reads::Linearizable), &rounds).unwrap();
     assert_something_happened(&recording);
@@ -143,7 +143,7 @@ fn stale_reads_of_a_member_that_is_cut_off_are_found() {
 fn a_member_that_ends_by_itself_is_an_error_and_nothing_is_left() {
     let _turn = turn();
     let Some(program) = novacron_consensus() else { return };
-    let mut cluster = Cluster::start(&program, Network::loopback().unwrap()).unwrap();
+    let mut cluster = Cluster::start(&program, Network::loopback()).unwrap();
     let processes: Vec<_> = (0..chaos::MEMBERS).map(|n| cluster.process(n).unwrap()).collect();
     let killed = nix::unistd::Pid::from_raw(processes[1] as i32);
     nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();

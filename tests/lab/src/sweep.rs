@@ -2,19 +2,21 @@
 //!
 //! Owns: the mark that every command of a lab carries in its environment, and ending the processes (and scratch
 //! folders) that carry it. Namespaces and devices need no sweeping, the kernel removes them; but a grandchild that
-//! outlived its lab would keep a namespace alive. A process in the midst of `exec` has no environment to be seen for a
-//! moment; if one slips through, the next lab's sweep finds it.
+//! outlived its lab would keep a namespace alive. What slips through all the same, the next lab's sweep finds.
 
 use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// The environment variable that marks a lab's commands.
 pub const MARK_VARIABLE: &str = "DWCP_LAB_MARK";
 /// Scratch folders live in memory, so that a disk is never the bottleneck of a transfer over the lab.
 const SCRATCH_ROOT: &str = "/dev/shm";
 const SCRATCH_PREFIX: &str = "dwcp-lab-";
+/// Between two looks at processes that change.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Identifies one lab: process, its start time (process ids are used again), and a count within it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,11 +88,18 @@ pub fn end_on_signals() {
 }
 
 fn sweep(condemned: impl Fn(&Mark) -> bool) {
-    for (pid, mark) in marked_processes() {
-        if condemned(&mark) {
+    /// More than any process takes to die or to fork, unless the kernel holds it.
+    const PASSES: usize = 100;
+    // A process may have forked between being seen and being killed: until none is left.
+    for _ in 0..PASSES {
+        let found = marked_processes().filter(|(_, mark)| condemned(mark)).inspect(|(pid, _)| {
             // A process that ended in between is what was wanted.
-            let _ = signal::kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+            let _ = signal::kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
+        });
+        if found.count() == 0 {
+            break;
         }
+        std::thread::sleep(MOMENT);
     }
     for entry in std::fs::read_dir(SCRATCH_ROOT).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -105,11 +114,26 @@ fn marked_processes() -> impl Iterator<Item = (u32, Mark)> {
     let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| *pid != std::process::id()).filter_map(|pid| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let environment = environment(pid)?;
         let prefix = format!("{MARK_VARIABLE}=");
         let value = environment.split(|byte| *byte == 0).find_map(|v| v.strip_prefix(prefix.as_bytes()))?;
         Some((pid, Mark::parse(std::str::from_utf8(value).ok()?)?))
     })
+}
+
+/// `/proc/PID/environ`; `None` when the process is gone. In the midst of `exec` a process has the new program and no
+/// environment yet (fs/exec.c, `begin_new_exec`): it is asked again.
+fn environment(pid: u32) -> Option<Vec<u8>> {
+    const TRIES: usize = 20;
+    for _ in 0..TRIES {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        // What has no program either has ended, or is the kernel's.
+        if !environment.is_empty() || std::fs::read_link(format!("/proc/{pid}/exe")).is_err() {
+            return Some(environment);
+        }
+        std::thread::sleep(MOMENT);
+    }
+    Some(Vec::new())
 }
 
 /// When a process started, in ticks since boot (`/proc/PID/stat`, field 22); `None` when it is gone.

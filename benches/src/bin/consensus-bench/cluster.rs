@@ -3,7 +3,6 @@
 //! Not here: what they say of themselves to clients (`status.rs`).
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -51,13 +50,9 @@ impl Drop for Cluster {
 }
 
 /// Members that do not run yet, on ports that are free.
-fn places(members: usize) -> Result<Vec<Member>> {
-    let held: Vec<_> =
-        (0..2 * members).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let ports: Vec<_> =
-        held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
+fn places(members: usize) -> Vec<Member> {
     let member = |pair: &[u16]| Member { process: None, client: pair[0], peer: pair[1] };
-    Ok(ports.chunks_exact(2).map(member).collect())
+    ports::free(2 * members as u16).chunks_exact(2).map(member).collect()
 }
 
 fn url(port: u16) -> String {
@@ -72,7 +67,7 @@ impl Cluster {
             folder: tempfile::tempdir_in(folder).with_context(|| folder.display().to_string())?,
             program: contender.program.clone(),
             flags: contender.flags.iter().cloned().chain(flags.iter().map(|&flag| flag.to_owned())).collect(),
-            members: places(MEMBERS)?,
+            members: places(MEMBERS),
         };
         for n in 0..MEMBERS {
             cluster.spawn(n, "new")?;
@@ -176,7 +171,7 @@ impl Cluster {
 
     /// Says where one more member will be: its number, and its URL for the others.
     pub(crate) fn prepare(&mut self) -> Result<(usize, String)> {
-        self.members.extend(places(1)?);
+        self.members.extend(places(1));
         let n = self.members.len() - 1;
         Ok((n, url(self.members[n].peer)))
     }

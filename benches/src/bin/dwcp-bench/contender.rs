@@ -3,7 +3,6 @@
 //! DWCP takes part as its users have it: `novacron bench`.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -238,7 +237,7 @@ impl Contender {
 /// iperf3 with its defaults: 128 KiB writes, one thread on each side.
 fn measure_iperf3(congestion_control: Option<&str>, time: Duration) -> Result<Measured> {
     // It cannot report a port that it chose: take one that is free now.
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+    let port = ports::free(1)[0].to_string();
     let seconds = (time.as_secs_f64().ceil() as u64).to_string();
     let mut server =
         Command::new("iperf3").args(["-s", "-1", "-p", &port]).stdout(std::process::Stdio::null()).spawn()?;

@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command},
     time::{Duration, Instant},
@@ -26,11 +25,6 @@ pub(crate) fn programs_are_there() -> bool {
 }
 
 /// Two, held at the same time so that they differ.
-fn free_ports() -> [u16; 2] {
-    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
-}
-
 /// What it prints, on standard error if it fails.
 pub(crate) fn etcdctl(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(arguments).output().unwrap();
@@ -53,7 +47,8 @@ impl Drop for Etcd {
 
 impl Etcd {
     pub(crate) fn start(data: &Path) -> Self {
-        let [endpoint, peer] = free_ports().map(|port| format!("http://127.0.0.1:{port}"));
+        let ports = ports::free(2);
+        let [endpoint, peer] = [0, 1].map(|n| format!("http://127.0.0.1:{}", ports[n]));
         let log = data.with_extension("log");
         let process = Command::new("etcd")
             .args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint])

@@ -3,7 +3,11 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use consensus_core::{NodeConfig, Role, Timing};
 use consensus_etcd::{InitialCluster, MemberFolder, Server, ServerConfig};
@@ -42,12 +46,8 @@ impl Drop for Cluster {
 }
 
 /// Ports that were free a moment ago.
-pub(crate) async fn free_ports(count: usize) -> Vec<SocketAddr> {
-    let mut held = Vec::new();
-    for _ in 0..count {
-        held.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-    }
-    held.iter().map(|listener| listener.local_addr().unwrap()).collect()
+pub(crate) fn free_addresses(count: u16) -> Vec<SocketAddr> {
+    ports::free(count).into_iter().map(|port| (Ipv4Addr::LOCALHOST, port).into()).collect()
 }
 
 impl Cluster {
@@ -64,7 +64,7 @@ impl Cluster {
 
     /// Members that do not run yet.
     pub(crate) async fn prepare(count: usize) -> Self {
-        let peers = free_ports(count).await;
+        let peers = free_addresses(count as u16);
         let list: Vec<_> = peers.iter().enumerate().map(|(n, addr)| format!("m{n}=http://{addr}")).collect();
         let initial = InitialCluster::parse(&list.join(","), "test").unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, Write as _},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -16,11 +15,6 @@ use super::{Process, clean, errors, novacron, pass_on, swallow, wait_until};
 
 /// What our members, and etcd, say when they serve clients.
 const READY: &str = "ready to serve client requests";
-
-pub fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    held.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
-}
 
 /// Whether a program of Debian's etcd packages is there.
 pub fn is_installed(program: &str) -> bool {
@@ -48,12 +42,12 @@ pub struct Etcd {
 impl Etcd {
     /// None if it is not installed.
     pub fn start() -> Option<Self> {
-        is_installed("etcd").then(|| Self::start_with(Path::new("etcd"), "http", free_ports(1)[0], &[]))
+        is_installed("etcd").then(|| Self::start_with(Path::new("etcd"), "http", ports::free(1)[0], &[]))
     }
 
     pub fn start_with(server: &Path, scheme: &str, peer_port: u16, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let client = free_ports(1)[0];
+        let client = ports::free(1)[0];
         let (url, peer_url) =
             (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer_port}"));
         let mut command = Command::new(server);
@@ -109,7 +103,7 @@ impl Members {
         if !is_built() {
             return None;
         }
-        let ports = free_ports(6).chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let ports = ports::free(6).chunks(2).map(|pair| (pair[0], pair[1])).collect();
         let folder = tempfile::tempdir().expect("a folder");
         let mut members = Self { folder, ports, processes: Vec::new(), env };
         let mut started: Vec<_> = (0..3).map(|n| members.spawn(n)).collect();

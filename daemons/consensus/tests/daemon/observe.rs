@@ -2,9 +2,7 @@
 
 use std::{net::TcpListener, process::Command};
 
-use crate::process::{
-    Cluster, Member, READY, etcdctl, free_ports, get, is_there, path, run, text, wait_until,
-};
+use crate::process::{Cluster, Member, READY, etcdctl, get, is_there, path, run, text, wait_until};
 
 #[test]
 fn metrics_health_and_status_are_there_on_both_ports() {
@@ -80,7 +78,7 @@ fn a_port_that_is_taken_is_an_error_only_if_it_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ports = free_ports(2);
+    let ports = ports::free(2);
     let data = path(&folder.path().join("data"));
     let client = format!("http://127.0.0.1:{}", ports[0]);
     let peer = format!("http://127.0.0.1:{}", ports[1]);

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::process::{Member, READY, etcdctl, free_ports, is_there, path, text};
+use crate::process::{Member, READY, etcdctl, is_there, path, text};
 
 /// A file of hosts in which each pod has an address of its own.
 fn hosts(folder: &Path) -> String {
@@ -37,7 +37,7 @@ fn pods_of_a_stateful_set_start_together_and_without_one_of_them() {
     if !is_there("etcdctl") || !can_mount(&hosts) {
         return;
     }
-    let ports = free_ports(4);
+    let ports = ports::free(4);
     let pod = |n: usize| {
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", WITH_HOSTS, &hosts]).arg(env!("CARGO_BIN_EXE_novacron-consensus"));

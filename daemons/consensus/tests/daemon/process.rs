@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
@@ -45,11 +45,6 @@ pub(crate) fn is_there(name: &str) -> bool {
         eprintln!("SKIP: {name} is not installed");
     }
     there
-}
-
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 /// One running member.
@@ -144,7 +139,7 @@ impl Cluster {
 
     /// Members with their data in these folders.
     pub(crate) fn start_in(folders: &[&Path], more: &[&str]) -> Self {
-        let ports = free_ports(3 * folders.len());
+        let ports = ports::free(3 * folders.len() as u16);
         let (clients, rest) = ports.split_at(folders.len());
         let (peers, metrics) = rest.split_at(folders.len());
         let list: Vec<_> =

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     pki::Authority,
-    process::{Member, READY, etcdctl, free_ports, is_there, path, text, wait_until},
+    process::{Member, READY, etcdctl, is_there, path, text, wait_until},
 };
 
 struct Ports {
@@ -40,7 +40,7 @@ fn member(n: usize, ports: &[Ports], folder: &Path) -> Member {
 }
 
 fn ports(count: usize) -> Vec<Ports> {
-    let ports = free_ports(3 * count);
+    let ports = ports::free(3 * count as u16);
     ports.chunks(3).map(|ports| Ports { tls: ports[0], plain: ports[1], peer: ports[2] }).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
@@ -48,14 +48,9 @@ impl Drop for Side {
     }
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-}
-
 impl Side {
     pub(crate) fn start(program: &'static str) -> Self {
-        let ports = free_ports(2 * (MEMBERS + 1)).chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let ports = ports::free(2 * (MEMBERS as u16 + 1)).chunks(2).map(|pair| (pair[0], pair[1])).collect();
         let folder = tempfile::tempdir().unwrap();
         let mut side = Self { program, folder, ports, members: Vec::new(), names: Vec::new() };
         side.members.resize_with(MEMBERS + 1, || None);
