@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::ControlFlow,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{BufMut, Bytes};
@@ -27,12 +28,13 @@ use crate::{
 
 /// Entries.
 pub const LOG: Space = Space(0);
-/// Hard state, membership, and where the log begins.
+/// Hard state, membership, where the log begins, and how long this member has ever promised to elect nobody.
 pub const STATE: Space = Space(1);
 
 const HARD_STATE: u8 = b'h';
 const MEMBERSHIP: u8 = b'm';
 const BEGIN: u8 = b'b';
+const PROMISED: u8 = b'p';
 
 /// A log that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +122,8 @@ pub(crate) struct Log<D> {
     bytes: u64,
     pub(crate) hard_state: HardState,
     pub(crate) membership: Membership,
+    /// The longest that was ever promised to a leader with leases.
+    pub(crate) promised: Duration,
     /// The newest entries.
     cache: VecDeque<Entry>,
     cache_bytes: usize,
@@ -236,6 +240,15 @@ impl<D: Disk> Log<D> {
             reader.end().map(|()| membership)
         })()
         .map_err(damaged("membership"))?;
+        let promised = match read(PROMISED)? {
+            None => Duration::ZERO,
+            Some(promised) => (|| {
+                let mut reader = codec::unseal(promised, "promise")?;
+                let promised = Duration::from_nanos(reader.u64()?);
+                reader.end().map(|()| promised)
+            })()
+            .map_err(damaged("promise"))?,
+        };
         let mut log = Self {
             disk: Arc::clone(&disk),
             group,
@@ -244,6 +257,7 @@ impl<D: Disk> Log<D> {
             bytes: 0,
             hard_state,
             membership,
+            promised,
             cache: VecDeque::new(),
             cache_bytes: 0,
         };
@@ -362,6 +376,11 @@ impl<D: Disk> Log<D> {
 
     pub(crate) fn save_hard_state(&self, batch: &mut Batch) {
         put_hard_state(batch, self.group, &self.hard_state);
+    }
+
+    pub(crate) fn save_promised(&self, batch: &mut Batch) {
+        let nanoseconds = self.promised.as_nanos() as u64;
+        batch.put(STATE, state_key(self.group, PROMISED), codec::seal(|out| out.put_u64_le(nanoseconds)));
     }
 
     pub(crate) fn last(&self) -> u64 {

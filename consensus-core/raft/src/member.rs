@@ -218,7 +218,6 @@ impl<D: Disk> Member<D> {
         };
         let settings = |error: raft::Error| OpenError::Settings { group, text: error.to_string() };
         raft.validate().map_err(settings)?;
-        let promise = Promise::of_start(log.hard_state.term);
         let raw = RawNode::new(&raft, log, &logger::logger()).map_err(settings)?;
         let mut member = Self {
             random: config.seed,
@@ -231,7 +230,7 @@ impl<D: Disk> Member<D> {
             ticks: 0,
             now: Duration::ZERO,
             lease: Lease::default(),
-            promise,
+            promise: Promise::of_start(),
             heard: BTreeMap::new(),
             loss: loss::Loss::default(),
             preference: preference::Preference::default(),

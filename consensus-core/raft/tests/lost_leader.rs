@@ -25,6 +25,22 @@ struct Group {
     now: Duration,
 }
 
+fn open(disk: &Arc<MemoryDisk>, id: u64, priority: u32) -> Member<MemoryDisk> {
+    let config = Config {
+        group: GROUP,
+        id,
+        election_ticks: ELECTION_TICKS as usize,
+        heartbeat_ticks: HEARTBEAT_TICKS as usize,
+        election_timeout: TICK * ELECTION_TICKS as u32,
+        leases: false,
+        applied: 0,
+        priority,
+        entries_per_message_max: 1000,
+        seed: id,
+    };
+    Member::open(Arc::clone(disk), config).unwrap()
+}
+
 impl Group {
     /// Members 1, 2... of these priorities; 1 leads.
     fn new(priorities: &[u32]) -> Self {
@@ -35,19 +51,7 @@ impl Group {
         for (id, priority) in ids.zip(priorities) {
             let disk = Arc::new(MemoryDisk::default());
             disk.write(begin.clone(), Durability::Synced).unwrap();
-            let config = Config {
-                group: GROUP,
-                id,
-                election_ticks: ELECTION_TICKS as usize,
-                heartbeat_ticks: HEARTBEAT_TICKS as usize,
-                election_timeout: TICK * ELECTION_TICKS as u32,
-                leases: false,
-                applied: 0,
-                priority: *priority,
-                entries_per_message_max: 1000,
-                seed: id,
-            };
-            members.insert(id, Member::open(Arc::clone(&disk), config).unwrap());
+            members.insert(id, open(&disk, id, *priority));
             disks.insert(id, disk);
         }
         let mut group = Self { disks, members, cut: BTreeSet::new(), now: Duration::ZERO };
@@ -152,6 +156,22 @@ fn when_a_quorum_has_lost_the_leader_another_leads_at_once() {
         assert_eq!((group.leader(), group.hinted()), (Some(2), 1), "{voters} voters, without a tick");
         assert_eq!(group.member(2).status().term, term + 1);
     }
+}
+
+/// Where no leader has leases, nobody has promised anything before a crash.
+#[test]
+fn who_has_just_started_takes_part() {
+    let mut group = Group::new(&[0, 0, 0]);
+    group.kill(1);
+    group.lose(&[2, 3], 1);
+    assert_eq!(group.leader(), Some(2));
+    let back = open(&group.disks[&1], 1, 0);
+    group.members.insert(1, back);
+    group.tick(HEARTBEAT_TICKS);
+    assert_eq!(group.member(1).status().leader, Some(2));
+    group.kill(2);
+    group.lose(&[1, 3], 2);
+    assert_eq!((group.leader().is_some(), group.hinted()), (true, 1), "without a tick");
 }
 
 #[test]

@@ -3,14 +3,15 @@
 //! Whoever answers a round of a leader with leases promises not to vote, and not to campaign, until the time that the leader
 //! asked for has passed on this member's clock. raft-rs has such a rule of its own, which is not enough: it counts ticks,
 //! which may come late and then all at once, and forgets the leader with any message of a higher term. A member that starts does
-//! not know what it promised before, so it promises an election timeout. That holds on all members, whatever their own
-//! settings are: the leader's may differ.
+//! not know when it promised something last; how long it was at most is on its disk before the first such promise leaves, and
+//! that long it waits. Where no leader has leases, nobody waits. All that holds whatever the settings of this member are: the
+//! leader's count.
 //!
 //! Only an election that the leader itself has asked for, to hand leadership over, goes past a promise.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
-use consensus_disk::Disk;
+use consensus_disk::{Batch, Disk};
 use raft::{
     CAMPAIGN_TRANSFER, StateRole,
     eraftpb::{Message, MessageType},
@@ -24,6 +25,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Promise {
     until: Until,
+    /// It is for longer than any that the disk knows of.
+    unsaved: bool,
     /// The last leader that has asked for a promise, and its term.
     given_to: Option<(u64, u64)>,
 }
@@ -36,12 +39,9 @@ enum Until {
 }
 
 impl Promise {
-    /// Of a member that starts. In the first term of a log there is no leader to whom anything was promised.
-    pub(super) fn of_start(term: u64) -> Self {
-        /// That of a log as [`bootstrap`](crate::bootstrap) makes it.
-        const NOBODY_LED: u64 = 1;
-        let until = if term == NOBODY_LED { Until::Time(Duration::ZERO) } else { Until::Start };
-        Self { until, given_to: None }
+    /// Of a member that starts.
+    pub(super) fn of_start() -> Self {
+        Self { until: Until::Start, unsaved: false, given_to: None }
     }
 }
 
@@ -57,14 +57,14 @@ impl<D: Disk> Member<D> {
     pub(super) fn look_at_clock(&mut self, now: Duration) {
         self.now = self.now.max(now);
         if let Until::Start = self.promise.until {
-            self.promise.until = Until::Time(self.now + self.config.election_timeout);
+            self.promise.until = Until::Time(self.now + self.raw.store().promised);
         }
     }
 
     /// Whether this member may elect nobody now, itself included.
     pub(super) fn has_promised(&self) -> bool {
         match self.promise.until {
-            Until::Start => true,
+            Until::Start => !self.raw.store().promised.is_zero(),
             Until::Time(until) => self.now < until,
         }
     }
@@ -85,10 +85,25 @@ impl<D: Disk> Member<D> {
             return;
         };
         self.promise.given_to = Some((message.from, message.term));
-        let until = self.now + asked.min(PROMISE_MAX);
+        let asked = asked.min(PROMISE_MAX);
+        let log = self.raw.mut_store();
+        if asked > log.promised {
+            log.promised = asked;
+            self.promise.unsaved = true;
+        }
+        let until = self.now + asked;
         if let Until::Time(before) = self.promise.until {
             self.promise.until = Until::Time(before.max(until));
         }
+    }
+
+    /// What is to be on the disk before a promise leaves; whether there is anything.
+    pub(super) fn save_promise(&mut self, batch: &mut Batch) -> bool {
+        let unsaved = mem::take(&mut self.promise.unsaved);
+        if unsaved {
+            self.raw.store().save_promised(batch);
+        }
+        unsaved
     }
 
     /// Before a tick: keeps a member that has promised from campaigning with it. It does with the first after the promise.

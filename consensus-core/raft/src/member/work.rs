@@ -125,6 +125,10 @@ impl<D: Disk> Member<D> {
             self.raw.store().save_hard_state(&mut work.batch);
             self.commit_unsaved = false;
         }
+        // A follower's messages are all of those that wait.
+        if self.save_promise(&mut work.batch) {
+            work.durability = Durability::Synced;
+        }
         self.written = Some(ready);
         Some(work)
     }

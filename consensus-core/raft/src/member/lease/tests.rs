@@ -327,9 +327,11 @@ fn a_leader_without_leases_is_promised_nothing() {
 }
 
 #[test]
-fn who_starts_elects_nobody_for_an_election_timeout() {
+fn who_starts_elects_nobody_for_as_long_as_it_ever_promised() {
     let mut played = Played::new();
-    assert!(played.is_asked_to_vote(MessageType::MsgRequestPreVote, 2, b""), "nobody ever led");
+    played.hears(message(2, MessageType::MsgHeartbeat, 4));
+    played.restart();
+    assert!(played.is_asked_to_vote(MessageType::MsgRequestPreVote, 5, b""), "no leader had leases");
     played.promises(5);
     played.now += ms(1_000_000);
     played.restart();
@@ -341,4 +343,29 @@ fn who_starts_elects_nobody_for_an_election_timeout() {
     played.restart();
     assert!(!played.is_asked_to_vote(MessageType::MsgRequestVote, 7, b""));
     assert!(played.is_asked_to_vote(MessageType::MsgRequestVote, 7, CAMPAIGN_TRANSFER));
+}
+
+#[test]
+fn a_promise_leaves_when_the_disk_knows_of_one_as_long() {
+    let mut played = Played::new();
+    for (number, promise, synced) in [(1, TIMEOUT, true), (2, TIMEOUT, false), (3, 3 * TIMEOUT, true)] {
+        let mut heartbeat = message(2, MessageType::MsgHeartbeat, 5);
+        let context = Context { id: 2, seed: 9, number, promise: Some(promise) }.encode();
+        heartbeat.context = context.clone().into();
+        played.member.step(Message { group: 1, raw: heartbeat }, played.now).unwrap();
+        let work = played.member.work().expect("an answer");
+        assert!(work.messages.is_empty(), "{:?}", work.messages);
+        assert!(work.messages_after.iter().any(|answer| answer.raw.context[..] == context[..]));
+        assert_eq!(!work.batch.is_empty() && work.durability == Durability::Synced, synced, "round {number}");
+        played.disk.write(work.batch, work.durability).unwrap();
+        played.member.written();
+        played.works();
+    }
+    // Longer than this member's own election timeout: the leader's counts.
+    played.restart();
+    played.ticks(1, Duration::ZERO);
+    played.now += 2 * TIMEOUT;
+    assert!(!played.is_asked_to_vote(MessageType::MsgRequestVote, 6, b""));
+    played.now += TIMEOUT;
+    assert!(played.is_asked_to_vote(MessageType::MsgRequestVote, 6, b""));
 }
