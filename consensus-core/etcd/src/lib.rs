@@ -6,10 +6,10 @@
 //! Deliberately not here: configuration files, signals, exit codes.
 
 mod auth;
-mod authority;
 mod bootstrap;
 mod cluster;
 mod compactor;
+mod connection;
 mod drain;
 mod election;
 mod folder;

@@ -33,9 +33,9 @@ use tonic::{
 };
 
 use crate::{
-    AutoCompaction, Jwt, MetricsText, TokenOptionError, auth,
-    authority::Authority,
-    compactor, lease,
+    AutoCompaction, Jwt, MetricsText, TokenOptionError, auth, compactor,
+    connection::Connection,
+    lease,
     machine::{Machine, News},
     reads,
     room::{self, Room},
@@ -331,7 +331,7 @@ impl Server {
             .max_concurrent_streams(u32::MAX)
             .accept_http1(true)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming.map(|io| io.map(Authority::new)), async {
+            .serve_with_incoming_shutdown(incoming.map(|io| io.map(Connection::new)), async {
                 tokio::select! {
                     () = shutdown => self.close(),
                     () = self.closing() => {}
