@@ -12,11 +12,7 @@ use std::{
 use consensus_raft::{Committed, proposal::Request};
 
 use crate::{
-    ProposeError, StateMachine, StateMachineError,
-    inbox::{Desk, Waiter},
-    metrics::Metrics,
-    readers::Readers,
-    snapshot,
+    ProposeError, StateMachine, StateMachineError, inbox::Desk, metrics::Metrics, readers::Readers, snapshot,
     state_machine::Job,
 };
 
@@ -28,8 +24,6 @@ pub(crate) const JOBS: usize = 4;
 /// One thing for the apply thread.
 pub(crate) enum Task {
     Apply(Vec<Committed>),
-    /// Whoever reads waits for this index.
-    Read(u64, Vec<Waiter<()>>),
     /// Requests that were not in what a new leader's log began with: whoever waits for them is told.
     LeaderGone(Vec<u64>),
     /// What is applied is to survive a crash.
@@ -80,9 +74,6 @@ impl<S: StateMachine> Applier<S> {
     pub(crate) fn handle(&mut self, task: Task) -> Result<(), StateMachineError> {
         match task {
             Task::Apply(committed) => self.apply(committed)?,
-            Task::Read(index, waiters) => {
-                self.readers.add(index, waiters);
-            }
             Task::LeaderGone(ids) => {
                 self.desk.requests.answer(ids.into_iter().map(|id| (id, Err(ProposeError::LeaderGone))));
             }

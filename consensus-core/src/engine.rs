@@ -64,7 +64,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             machine,
             desk: Arc::clone(&desk),
             applied: Arc::clone(&applied),
-            readers,
+            readers: Arc::clone(&readers),
             jobs: to_jobs,
             metrics: metrics.clone(),
         };
@@ -78,6 +78,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             lease,
             to_apply,
             applied,
+            readers,
             membership,
             ticks: 0,
             proposals: VecDeque::new(),

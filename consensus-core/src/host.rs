@@ -27,6 +27,7 @@ use crate::{
     inbox::{self, Desk, Input, Waiter},
     lease::SharedLease,
     metrics::Metrics,
+    readers::Readers,
 };
 
 /// Inputs taken before the member is asked what to do: all of their requests share a write.
@@ -70,6 +71,7 @@ pub(crate) struct Host<D: Disk, R, O> {
     pub(crate) lease: Arc<SharedLease>,
     pub(crate) to_apply: mpsc::SyncSender<Task>,
     pub(crate) applied: Arc<AtomicU64>,
+    pub(crate) readers: Arc<Readers>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) membership: watch::Sender<Membership>,
     pub(crate) ticks: u64,
@@ -162,7 +164,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         let mut held_until = None;
         let end = loop {
             // What is held back from one turn to the next is not held for longer than what was before it.
-            held_until = (self.holds || self.untold || self.reads_wait)
+            held_until = (self.holds || self.untold || self.reads_wait || self.member.reads_wait())
                 .then(|| held_until.unwrap_or_else(|| Instant::now() + HELD_MAX));
             let woken = inbox::wait(&mut inbox, held_until);
             if matches!(woken, Some(None)) {
@@ -219,6 +221,9 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             self.save_commit()?;
         }
         self.ask_to_read(release);
+        if release {
+            self.member.ask_beside();
+        }
         if let Some((metadata, _)) = &self.fetched {
             self.member.restore(metadata);
         }
@@ -401,15 +406,16 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         }
     }
 
-    /// All reads that came together rest on one question. Those that come while one is on its way wait for its answer, and rest on
-    /// the next, unless it takes long.
+    /// All reads that came together rest on one question. Those that come while one is on its way to the leader wait for its
+    /// answer, and rest on the next, unless it takes long. A leader's member does as much for all who ask it.
     fn ask_to_read(&mut self, release: bool) {
         self.reads.retain(|waiter| !waiter.is_closed());
         self.reads_wait = false;
         if self.reads.is_empty() || self.member.status().leader.is_none() {
             return;
         }
-        if !self.asked.is_empty() && !release {
+        let leads = self.member.status().role == Role::Leader;
+        if !self.asked.is_empty() && !release && !leads {
             self.reads_wait = true;
             return;
         }
@@ -489,7 +495,7 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
             for read in work.reads {
                 let first = self.asked_as.remove(&read.number);
                 if let Some(asked) = first.and_then(|first| self.asked.remove(&first)) {
-                    self.hand_on(Some(Task::Read(read.index, asked.waiters)))?;
+                    self.readers.add(read.index, asked.waiters);
                 }
             }
         }

@@ -4,8 +4,11 @@
 mod guard;
 mod lease;
 mod loss;
+#[cfg(test)]
+mod played;
 mod preference;
 mod promise;
+mod reads;
 mod snapshot;
 mod split;
 mod told;
@@ -20,9 +23,9 @@ use std::{
 
 use bytes::Bytes;
 use consensus_disk::{Batch, Disk};
-use lease::{Lease, RENEWALS};
+use lease::Lease;
 use promise::Promise;
-use raft::{Config as RaftConfig, RawNode, ReadOnlyOption, StateRole, eraftpb};
+use raft::{Config as RaftConfig, RawNode, StateRole, eraftpb};
 
 pub use work::{Committed, MembershipApplied, Read, Work};
 
@@ -176,6 +179,7 @@ pub struct Member<D: Disk> {
     /// What the clock said last.
     now: Duration,
     lease: Lease,
+    reads: reads::Reads,
     promise: Promise,
     /// The tick at which each member was last heard from.
     heard: BTreeMap<u64, u64>,
@@ -230,6 +234,7 @@ impl<D: Disk> Member<D> {
             ticks: 0,
             now: Duration::ZERO,
             lease: Lease::default(),
+            reads: reads::Reads::default(),
             promise: Promise::of_start(),
             heard: BTreeMap::new(),
             loss: loss::Loss::default(),
@@ -265,28 +270,17 @@ impl<D: Disk> Member<D> {
     pub fn step(&mut self, message: Message, now: Duration) -> Result<(), StepError> {
         self.look_at_clock(now);
         let Some(raw) = self.admit(message)? else { return Ok(()) };
-        let raw = self.hold_back(raw);
+        let mut raw = self.hold_back(raw);
         self.promise(&raw);
         let stepped = match raw.get_msg_type() {
-            eraftpb::MessageType::MsgReadIndex => self.step_read(raw),
+            eraftpb::MessageType::MsgReadIndex if self.raw.raft.state == StateRole::Leader => {
+                self.read_for_other(&mut raw);
+                Ok(())
+            }
             _ => self.raw.step(raw),
         };
         self.draw_timeout();
         stepped.map_err(|error| StepError::Dropped(error.to_string()))
-    }
-
-    /// A read that a follower passes on. With a lease, raft-rs is told to answer this one at once; its own kind of lease is not
-    /// used, which trusts ticks.
-    fn step_read(&mut self, message: eraftpb::Message) -> raft::Result<()> {
-        if self.lease_end().is_some_and(|end| self.now < end) {
-            self.raw.raft.read_only.option = ReadOnlyOption::LeaseBased;
-        }
-        self.follower_waits(message.from, self.raw.raft.raft_log.committed);
-        let stepped = self.raw.step(message);
-        self.raw.raft.read_only.option = ReadOnlyOption::Safe;
-        self.lease_used();
-        self.renew_lease();
-        stepped
     }
 
     /// What raft-rs may see of a message; `None`: nothing.
@@ -417,15 +411,6 @@ impl<D: Disk> Member<D> {
     pub fn has_uncommitted(&self) -> bool {
         let raft = &self.raw.raft;
         raft.state == StateRole::Leader && raft.raft_log.committed < raft.raft_log.last_index()
-    }
-
-    /// Asks for an index to read at. The answer, with the same number, comes in [`Work::reads`], perhaps twice, or never:
-    /// whoever asks asks again after a while, with another number. A number is not used again, and below 2^63.
-    pub fn read_index(&mut self, number: u64, now: Duration) {
-        assert!(number < RENEWALS, "a host's number");
-        self.look_at_clock(now);
-        self.lease_used();
-        self.begin_round(number);
     }
 
     /// The state machine has applied entries up to this one.

@@ -12,10 +12,10 @@ use raft::StateRole;
 use super::Member;
 
 /// Rounds of this leader that are not confirmed yet; of more, the oldest cannot make the lease longer.
-const ROUNDS_MAX: usize = 64;
+pub(super) const ROUNDS_MAX: usize = 64;
 /// Longest promise that is asked for or given, whatever the election timeout is.
 pub(super) const PROMISE_MAX: Duration = Duration::from_secs(600);
-/// Numbers from here on are of rounds that renew a lease; no host asks with them.
+/// Numbers from here on are of a leader's rounds; no host asks with them.
 pub(super) const RENEWALS: u64 = 1 << 63;
 
 /// By which raft-rs tells rounds apart, and members whose they are: id, seed and number, eight bytes each. That of a leader with
@@ -56,14 +56,13 @@ pub(super) struct Lease {
     given_up: bool,
     /// Somebody has read since the last round began.
     used: bool,
-    renewals: u64,
 }
 
 impl Lease {
     /// A term begins without a lease.
     fn enter(&mut self, term: u64) {
         if self.term != term {
-            *self = Self { term, used: self.used, renewals: self.renewals, ..Self::default() };
+            *self = Self { term, used: self.used, ..Self::default() };
         }
     }
 
@@ -103,15 +102,14 @@ impl<D: Disk> Member<D> {
         (self.config.leases && leads).then(|| self.config.election_timeout.min(PROMISE_MAX))
     }
 
-    /// Begins a round. It counts for a lease if this member leads.
-    pub(super) fn begin_round(&mut self, number: u64) {
+    /// A round begins. What it asks voters for, if it counts for a lease.
+    pub(super) fn begin_lease(&mut self, number: u64) -> Option<Duration> {
         let promise = self.asks_for();
         if promise.is_some() {
             self.lease.enter(self.raw.raft.term);
             self.lease.begin(number, self.now);
         }
-        let Self { config, raw, .. } = self;
-        raw.read_index(Context { id: config.id, seed: config.seed, number, promise }.encode());
+        promise
     }
 
     /// Begins a round that nobody waits for when half of the lease is gone, if somebody has read since the last one.
@@ -121,8 +119,7 @@ impl<D: Disk> Member<D> {
         let lease = &self.lease;
         let due = lease.last_began.is_none_or(|began| self.now >= began + length(promise) / 2);
         if due && lease.used && !lease.given_up && self.raw.raft.commit_to_current_term() {
-            self.lease.renewals += 1;
-            self.begin_round(RENEWALS | self.lease.renewals);
+            self.begin_round();
         }
     }
 

@@ -51,9 +51,10 @@ impl<D: Disk> Member<D> {
         if self.raw.raft.state != StateRole::Leader {
             return false;
         }
+        // Whatever it is about to ask says it, too.
+        self.ask();
         let (id, mut told) = (self.config.id, std::mem::take(self.told_in_this_term()));
         let raft = &mut self.raw.raft;
-        // What is about to be sent says it, too.
         for message in &raft.msgs {
             if let MessageType::MsgAppend | MessageType::MsgHeartbeat = message.get_msg_type() {
                 let known = told.commit.entry(message.to).or_default();

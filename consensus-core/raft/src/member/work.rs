@@ -8,11 +8,7 @@ use raft::{
     eraftpb::{self, EntryType},
 };
 
-use super::{
-    Member,
-    lease::{Context, RENEWALS},
-    skip, split,
-};
+use super::{Member, skip, split};
 use crate::{
     membership::{MemberChange, Membership},
     message::Message,
@@ -79,6 +75,7 @@ impl<D: Disk> Member<D> {
     /// the member.
     pub fn work(&mut self) -> Option<Work> {
         assert!(self.written.is_none(), "the step before was not reported as written");
+        self.ask();
         if !self.raw.has_ready() && self.committed.is_empty() {
             return None;
         }
@@ -112,8 +109,11 @@ impl<D: Disk> Member<D> {
             messages_after: self.address(ready.take_persisted_messages()),
             restored,
             committed: Vec::with_capacity(entries.len()),
-            reads: ready.take_read_states().iter().filter_map(|state| self.read(state)).collect(),
+            reads: Vec::new(),
         };
+        for state in ready.take_read_states() {
+            work.reads.extend(self.read(&state));
+        }
         if new_term {
             work.messages_after.splice(..0, work.messages.drain(..));
         }
@@ -146,18 +146,6 @@ impl<D: Disk> Member<D> {
         self.applied(restored);
         self.committed.extend(light.take_committed_entries());
         self.address(light.take_messages())
-    }
-
-    /// The answer to a question of this member's, in this run.
-    fn read(&mut self, state: &raft::ReadState) -> Option<Read> {
-        let context = Context::decode(&state.request_ctx)?;
-        if (context.id, context.seed) != (self.config.id, self.config.seed) {
-            return None;
-        }
-        if context.promise.is_some() {
-            self.confirm_round(context.number);
-        }
-        (context.number < RENEWALS).then_some(Read { number: context.number, index: state.index })
     }
 
     fn address(&self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
