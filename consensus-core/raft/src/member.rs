@@ -3,6 +3,7 @@
 
 mod guard;
 mod lease;
+mod leave;
 mod loss;
 mod preference;
 mod promise;
@@ -182,6 +183,7 @@ pub struct Member<D: Disk> {
     loss: loss::Loss,
     preference: preference::Preference,
     told: told::Told,
+    leave: leave::Leave,
     /// The leader has nothing for this member but a snapshot of at least this index.
     wanted: Option<u64>,
     /// The snapshot that the next step begins with.
@@ -236,6 +238,7 @@ impl<D: Disk> Member<D> {
             loss: loss::Loss::default(),
             preference: preference::Preference::default(),
             told: told::Told::default(),
+            leave: leave::Leave::default(),
             wanted: None,
             restoring: None,
         };
@@ -268,6 +271,7 @@ impl<D: Disk> Member<D> {
         let Some(raw) = self.admit(message)? else { return Ok(()) };
         let raw = self.hold_back(raw);
         self.promise(&raw);
+        self.note_commit(&raw);
         let stepped = match raw.get_msg_type() {
             eraftpb::MessageType::MsgReadIndex => self.step_read(raw),
             _ => self.raw.step(raw),
@@ -331,8 +335,8 @@ impl<D: Disk> Member<D> {
             }
             return Ok(());
         }
-        if self.raw.raft.lead_transferee.is_some() {
-            // raft-rs would drop what was passed on, and nobody would know.
+        if self.raw.raft.lead_transferee.is_some() || self.is_leaving() {
+            // raft-rs would drop what was passed on, and nobody would know. Who leaves would not see what becomes of it.
             return Err(ProposeError::NoLeader);
         }
         let passed_on_bytes: usize = passed_on.iter().map(Message::payload_bytes).sum();

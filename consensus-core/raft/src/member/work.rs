@@ -79,8 +79,12 @@ impl<D: Disk> Member<D> {
     /// the member.
     pub fn work(&mut self) -> Option<Work> {
         assert!(self.written.is_none(), "the step before was not reported as written");
-        if !self.raw.has_ready() && self.committed.is_empty() {
+        let leaves = self.leaves();
+        if !self.raw.has_ready() && self.committed.is_empty() && !leaves {
             return None;
+        }
+        if leaves {
+            self.prepare_to_leave();
         }
         let mut ready = self.raw.ready();
         let mut batch = Batch::default();
@@ -88,6 +92,7 @@ impl<D: Disk> Member<D> {
         // What was to be applied before a snapshot is in it.
         let restored = (!ready.snapshot().is_empty()).then(|| {
             self.committed.clear();
+            self.forget_removal();
             self.restoring.take().expect("raft-rs has only the snapshot that it was given")
         });
         let log = self.raw.mut_store();
@@ -105,6 +110,7 @@ impl<D: Disk> Member<D> {
         }
         let mut entries = mem::take(&mut self.committed);
         entries.extend(ready.take_committed_entries());
+        let entries = self.hold_removal(entries, leaves);
         let mut work = Work {
             messages: self.address(ready.take_messages()),
             batch,
