@@ -9,6 +9,7 @@ mod preference;
 mod promise;
 mod snapshot;
 mod split;
+mod successor;
 mod told;
 mod work;
 
@@ -184,6 +185,8 @@ pub struct Member<D: Disk> {
     preference: preference::Preference,
     told: told::Told,
     leave: leave::Leave,
+    /// By a leader that hands over, while a change of the membership is not applied.
+    asked_to_lead: Option<eraftpb::Message>,
     /// The leader has nothing for this member but a snapshot of at least this index.
     wanted: Option<u64>,
     /// The snapshot that the next step begins with.
@@ -239,6 +242,7 @@ impl<D: Disk> Member<D> {
             preference: preference::Preference::default(),
             told: told::Told::default(),
             leave: leave::Leave::default(),
+            asked_to_lead: None,
             wanted: None,
             restoring: None,
         };
@@ -272,6 +276,9 @@ impl<D: Disk> Member<D> {
         let raw = self.hold_back(raw);
         self.promise(&raw);
         self.note_commit(&raw);
+        if self.defers(&raw) {
+            return Ok(());
+        }
         let stepped = match raw.get_msg_type() {
             eraftpb::MessageType::MsgReadIndex => self.step_read(raw),
             _ => self.raw.step(raw),
@@ -437,6 +444,7 @@ impl<D: Disk> Member<D> {
     pub fn applied(&mut self, index: u64) {
         if index > self.raw.raft.raft_log.applied {
             self.raw.advance_apply_to(index);
+            self.campaign_if_asked();
         }
     }
 

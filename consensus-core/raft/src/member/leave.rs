@@ -5,8 +5,9 @@
 //! message to the other were lost, nobody would lead any more. So a member does not hand out its own removal, nor what follows
 //! it, before others know:
 //!
-//! - Who leads waits until a majority of the voters that stay have said that it is committed. What they say is on their
-//!   disks, so any quorum of theirs has one that knows, and tells the others with its request for votes.
+//! - Who leads waits until a majority of the voters that stay have said that it is committed, and one of them has all of the
+//!   log, to lead next. What they say is on their disks, so any quorum of theirs has one that knows, and tells the others with
+//!   its request for votes.
 //! - Who follows waits until its leader has said so.
 //! - Who has no leader waits for one, because it was started again or has lost its quorum.
 //!
@@ -19,7 +20,7 @@ use std::mem;
 
 use consensus_disk::Disk;
 use raft::{
-    StateRole,
+    Progress, StateRole,
     eraftpb::{self, MessageType},
 };
 
@@ -28,7 +29,8 @@ use crate::{limits::LEAVE_ELECTIONS_MAX, membership::MemberChange};
 
 #[derive(Debug, Default)]
 pub(super) struct Leave {
-    /// Committed entries that are held: this member's removal, and what follows it.
+    /// Committed entries that are held: this member's removal, and what follows it. They were on their way before it was committed,
+    /// since a leader takes no more, so `UNCOMMITTED_BYTES_MAX` bounds them.
     held: Vec<eraftpb::Entry>,
     /// The tick since when they are.
     since: u64,
@@ -57,25 +59,29 @@ impl<D: Disk> Member<D> {
     /// Whether the next step hands out what is held.
     pub(super) fn leaves(&self) -> bool {
         let wait = LEAVE_ELECTIONS_MAX * self.config.election_ticks as u64;
-        self.is_leaving() && (self.others_know() || self.ticks >= self.leave.since + wait)
+        self.is_leaving() && (self.is_dispensable() || self.ticks >= self.leave.since + wait)
     }
 
-    fn others_know(&self) -> bool {
-        let Some(index) = self.leave.held.first().map(|removal| removal.index) else { return false };
+    /// Whether others know of the removal that is held, and one can lead.
+    fn is_dispensable(&self) -> bool {
+        let Some(removal) = self.leave.held.first() else { return false };
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader {
-            return self.leave.heard >= index;
+            return self.leave.heard >= removal.index;
         }
         let voters = raft.prs().conf().voters().ids();
-        let stay: Vec<_> =
-            voters.iter().filter(|id| *id != self.config.id).filter_map(|id| raft.prs().get(id)).collect();
-        let know = stay.iter().filter(|progress| progress.committed_index >= index).count();
-        stay.is_empty() || 2 * know > stay.len()
+        let others = voters.iter().filter(|id| *id != self.config.id);
+        let stay: Vec<_> = others.filter_map(|id| raft.prs().get(id)).collect();
+        let know = stay.iter().filter(|progress| progress.committed_index >= removal.index).count();
+        // Since no more requests are taken, this comes about.
+        let has_all = |progress: &Progress| progress.matched == raft.raft_log.last_index();
+        let successor = stay.iter().any(|progress| progress.recent_active && has_all(progress));
+        stay.is_empty() || 2 * know > stay.len() && successor
     }
 
     /// Before the step that hands out what is held: a leader has another one lead.
     pub(super) fn prepare_to_leave(&mut self) {
-        if !self.others_know() {
+        if !self.is_dispensable() {
             tracing::warn!("this member was removed, and does not know whether the others know");
         }
         if let Some(heir) = self.most_caught_up() {

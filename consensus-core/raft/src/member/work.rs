@@ -235,6 +235,11 @@ impl<D: Disk> Member<D> {
         }
         log.save_membership(&mut work.batch);
         work.durability = Durability::Synced;
+        if !removed {
+            // Whoever is removed leaves when it hears of that, and must not be needed once more because this member has
+            // forgotten it.
+            work.messages_after.splice(..0, work.messages.drain(..));
+        }
         let membership = log.membership.clone();
         Some(MembershipApplied { request, membership, change, done: sensible })
     }
