@@ -46,6 +46,8 @@ const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// For a stranger to ask, and a member to answer.
 const INTRODUCTION: Duration = Duration::from_secs(5);
+/// For what was said last to a member that is removed to get there: that its removal is committed, or an answer that it waits for.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// What a control message is: first byte.
 const RAFT: u8 = 0;
 const QUESTION: u8 = 1;
@@ -167,6 +169,18 @@ impl Network {
         None
     }
 
+    /// Ends the task of a member that is elsewhere now, or, not at once, of one that is none any more.
+    fn end(&self, task: &tokio::task::JoinHandle<()>, moved: bool) {
+        if moved {
+            return task.abort();
+        }
+        let task = task.abort_handle();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            task.abort();
+        });
+    }
+
     async fn run_peer(self: Arc<Self>, id: u64, info: MemberInfo, line: Arc<Line>) {
         let mut pause = RECONNECT;
         loop {
@@ -222,8 +236,8 @@ impl Outbox for PeerLines {
         self.peers.retain(|id, peer| {
             let stays = membership.members.get(id).is_some_and(|info| info.peer_urls == peer.info.peer_urls);
             if !stays {
-                peer.task.abort();
                 self.shared.connections().remove(id);
+                self.shared.end(&peer.task, membership.members.contains_key(id));
             }
             stays
         });

@@ -19,6 +19,9 @@ pub const COMMITTED_BYTES: u64 = 4 << 20;
 pub const CACHE_BYTES: usize = 4 << 20;
 /// Times that a member campaigns because of one lost leader, without waiting for the election timeout.
 pub const HINTED_CAMPAIGNS_MAX: u32 = 4;
+/// Election timeouts for which a removed member waits for others to know that it is: up to two until a leader that has lost its
+/// quorum notices, and up to two until another one leads.
+pub const LEAVE_ELECTIONS_MAX: u64 = 4;
 /// Largest term of a message or a log: one above it would not be far from the end of the numbers, where no election can go on,
 /// and no honest member ever gets there.
 pub const TERM_MAX: u64 = 1 << 62;

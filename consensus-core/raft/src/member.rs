@@ -3,6 +3,7 @@
 
 mod guard;
 mod lease;
+mod leave;
 mod loss;
 #[cfg(test)]
 mod played;
@@ -11,6 +12,7 @@ mod promise;
 mod reads;
 mod snapshot;
 mod split;
+mod successor;
 mod told;
 mod work;
 
@@ -186,6 +188,9 @@ pub struct Member<D: Disk> {
     loss: loss::Loss,
     preference: preference::Preference,
     told: told::Told,
+    leave: leave::Leave,
+    /// By a leader that hands over, while a change of the membership is not applied.
+    asked_to_lead: Option<eraftpb::Message>,
     /// The leader has nothing for this member but a snapshot of at least this index.
     wanted: Option<u64>,
     /// The snapshot that the next step begins with.
@@ -240,6 +245,8 @@ impl<D: Disk> Member<D> {
             loss: loss::Loss::default(),
             preference: preference::Preference::default(),
             told: told::Told::default(),
+            leave: leave::Leave::default(),
+            asked_to_lead: None,
             wanted: None,
             restoring: None,
         };
@@ -272,6 +279,10 @@ impl<D: Disk> Member<D> {
         let Some(raw) = self.admit(message)? else { return Ok(()) };
         let mut raw = self.hold_back(raw);
         self.promise(&raw);
+        self.note_commit(&raw);
+        if self.defers(&raw) {
+            return Ok(());
+        }
         let stepped = match raw.get_msg_type() {
             eraftpb::MessageType::MsgReadIndex if self.raw.raft.state == StateRole::Leader => {
                 self.read_for_other(&mut raw);
@@ -324,8 +335,8 @@ impl<D: Disk> Member<D> {
             }
             return Ok(());
         }
-        if self.raw.raft.lead_transferee.is_some() {
-            // raft-rs would drop what was passed on, and nobody would know.
+        if self.raw.raft.lead_transferee.is_some() || self.is_leaving() {
+            // raft-rs would drop what was passed on, and nobody would know. Who leaves would not see what becomes of it.
             return Err(ProposeError::NoLeader);
         }
         let passed_on_bytes: usize = passed_on.iter().map(Message::payload_bytes).sum();
@@ -417,6 +428,7 @@ impl<D: Disk> Member<D> {
     pub fn applied(&mut self, index: u64) {
         if index > self.raw.raft.raft_log.applied {
             self.raw.advance_apply_to(index);
+            self.campaign_if_asked();
         }
     }
 

@@ -90,14 +90,55 @@ impl Cluster {
     }
 
     fn ctl(&self, args: &[&str]) -> (bool, String) {
+        Self::ctl_at(&self.endpoints(), args)
+    }
+
+    fn ctl_of(&self, n: usize, args: &[&str]) -> (bool, String) {
+        Self::ctl_at(&format!("127.0.0.1:{}", self.ports[n].0), args)
+    }
+
+    fn ctl_at(endpoints: &str, args: &[&str]) -> (bool, String) {
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.endpoints(), "--command-timeout", "20s"])
+            .args(["--endpoints", endpoints, "--command-timeout", "20s"])
             .args(args)
             .output()
             .unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// What a member says of itself: address, id, version, size, whether it leads, and more.
+    fn status(&self, n: usize) -> Vec<String> {
+        let (_, text) = self.ctl_of(n, &["endpoint", "status"]);
+        text.split(", ").map(str::to_owned).collect()
+    }
+
+    /// Of the members that run, the one that leads.
+    fn leader(&self) -> usize {
+        let leads = |n: &usize| {
+            self.members[*n].is_some() && self.status(*n).get(4).is_some_and(|leads| leads == "true")
+        };
+        for _ in 0..200 {
+            if let Some(leader) = (0..self.ports.len()).find(leads) {
+                return leader;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("nobody leads");
+    }
+
+    /// A process that ends by itself.
+    fn wait_for_end(&mut self, n: usize) {
+        let mut member = self.members[n].take().unwrap();
+        for _ in 0..600 {
+            if member.try_wait().unwrap().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        member.kill().unwrap();
+        panic!("m{n} still runs");
     }
 
     /// What was on its way to a leader that is killed fails, and whoever asked tries again.
@@ -200,6 +241,29 @@ fn killed_members_come_back_with_everything() {
         assert_eq!(cluster.ok(&["get", &format!("key{round}"), "--print-value-only"]), "value\n");
     }
     assert_eq!(cluster.ok(&["get", "meanwhile", "--print-value-only"]), "key5\n");
+}
+
+#[test]
+fn members_that_are_removed_end_and_the_others_go_on() {
+    if !etcdctl_is_there() {
+        return;
+    }
+    let mut cluster = Cluster::start(4);
+    for left in [3, 2, 1] {
+        cluster.ok(&["put", "left", &format!("{left}")]);
+        let leader = cluster.leader();
+        // A follower, and then whoever leads.
+        let removed = if left == 3 { (leader + 1) % 4 } else { leader };
+        let id = cluster.status(removed).swap_remove(1);
+        let (success, text) = cluster.ctl_of(leader, &["member", "remove", &id]);
+        assert!(success && text.contains("removed from cluster"), "{text}");
+        cluster.wait_for_end(removed);
+        let next = cluster.leader();
+        let (success, text) = cluster.ctl_of(next, &["member", "list"]);
+        assert!(success && text.lines().count() == left, "{text}");
+        let (success, text) = cluster.ctl_of(next, &["get", "left", "--print-value-only"]);
+        assert!(success && text == format!("{left}\n"), "{text}");
+    }
 }
 
 #[test]

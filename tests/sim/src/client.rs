@@ -146,9 +146,14 @@ impl Clients {
         self.clients.iter_mut().for_each(|client| client.idle_until = until);
     }
 
+    /// Whether nobody waits for anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.clients.iter().all(|client| client.call.is_none())
+    }
+
     /// Whether each has got done what it wanted, and waits for nothing.
     pub(crate) fn satisfied(&self) -> bool {
-        self.clients.iter().all(|client| client.done >= CALM_OPERATIONS && client.call.is_none())
+        self.is_idle() && self.clients.iter().all(|client| client.done >= CALM_OPERATIONS)
     }
 
     pub(crate) fn next_request(&mut self) -> u64 {

@@ -114,6 +114,31 @@ pub fn lease_over_changes(seed: u64, mistake: Option<Mistake>) -> Result<Outcome
     Ok(Outcome { steps, before, after, report: world.finish()? })
 }
 
+/// Steps that those who stay do not hear from a leader that is removed: no election timeout.
+const DEAF: u64 = 30;
+
+/// A leader is removed, and nobody who has made that committed hears that it is, for a while.
+pub fn leader_is_removed(seed: u64, voters: u64) -> Result<Outcome, Violation> {
+    let mut world = world(seed, Plan::calm(voters));
+    let before = settle(&mut world)?;
+    world.clients.rest(u64::MAX);
+    wait_until(&mut world, "nobody asks for anything", |world| world.clients.is_idle())?;
+    let last = |world: &World, id| world.computers[&id].member.as_ref().map(|member| member.status().last);
+    let removal = last(&world, before.0).map(|last| last + 1);
+    ask_leader(&mut world, MemberChange::Remove { id: before.0 });
+    let others: Vec<u64> = (1..=voters).filter(|id| *id != before.0).collect();
+    for _ in 0..DEAF {
+        world.step(false)?;
+        // What it answers is still on its way.
+        let have = others.iter().filter(|id| last(&world, **id) >= removal);
+        have.for_each(|id| world.network.borrow_mut().cut(before.0, *id));
+    }
+    world.network.borrow_mut().mend();
+    let (steps, after) = wait_for(&mut world, "another leader", |id| id != before.0)?;
+    wait_until(&mut world, "the removed one stops", |world| world.computers[&before.0].gone.is_some())?;
+    Ok(Outcome { steps, before, after, report: world.finish()? })
+}
+
 /// Whether a member is up and this holds for the members that it knows.
 fn knows(world: &World, at: u64, what: impl Fn(&consensus_raft::Membership) -> bool) -> bool {
     world.computers[&at].member.as_ref().is_some_and(|member| what(&member.membership()))

@@ -1,7 +1,8 @@
 //! Elections that need not wait for the timer do not, others are not held, and the member that should lead does.
 
 use sim::scenario::{
-    Outcome, follower_loses_leader, leader_dies, lease_over_changes, preferred_member_leads,
+    Outcome, follower_loses_leader, leader_dies, leader_is_removed, lease_over_changes,
+    preferred_member_leads,
 };
 
 const SEEDS: u64 = 200;
@@ -67,6 +68,15 @@ fn a_follower_that_alone_has_lost_the_leader_changes_nothing() {
     of_each(&[3, 4, 5], follower_loses_leader, |outcome| {
         assert_eq!(outcome.after, outcome.before, "{outcome:?}");
         assert_eq!(outcome.report.elections_hinted, 0, "{outcome:?}");
+    });
+}
+
+/// It leads on until they know, and then hands over. One that stops as soon as its removal is committed leaves two voters of whom
+/// one never learns that it is the only one.
+#[test]
+fn a_leader_that_is_removed_does_not_leave_before_those_who_stay_know() {
+    of_each(&[2, 3, 4, 5], leader_is_removed, |outcome| {
+        assert!(outcome.steps <= BEFORE_ANY_TIMER, "{outcome:?}");
     });
 }
 

@@ -20,7 +20,7 @@ use raft::{
 use super::{
     Member,
     lease::{Context, RENEWALS, ROUNDS_MAX},
-    work::Read,
+    work::{Read, Work},
 };
 
 /// Reads that wait for a round. More are not answered, and asked for again.
@@ -79,7 +79,8 @@ impl<D: Disk> Member<D> {
     pub(super) fn read_for_other(&mut self, message: &mut eraftpb::Message) {
         let known_by = message.mut_entries()[0].take_data();
         if self.lease_end().is_some_and(|end| self.now < end) {
-            self.answer(message.from, known_by, self.raw.raft.raft_log.committed);
+            let answer = self.answer(message.from, known_by, self.raw.raft.raft_log.committed);
+            self.raw.raft.msgs.push(answer);
         } else {
             self.wait_for_round(Question::PassedOn(message.from, known_by));
         }
@@ -128,46 +129,47 @@ impl<D: Disk> Member<D> {
         self.raw.read_index(context.encode());
     }
 
-    /// What raft-rs has an answer to: a read that a leader has answered, or a round of this leader's, and the reads that rest
-    /// on it.
-    pub(super) fn read(&mut self, state: &raft::ReadState) -> Vec<Read> {
-        let Some(context) = Context::decode(&state.request_ctx) else { return Vec::new() };
+    /// Takes note of what raft-rs has an answer to: a read that a leader has answered, or a round of this leader's, and the
+    /// reads that rest on it.
+    pub(super) fn read(&mut self, state: &raft::ReadState, work: &mut Work) {
+        let index = state.index;
+        let Some(context) = Context::decode(&state.request_ctx) else { return };
         if (context.id, context.seed) != (self.config.id, self.config.seed) {
-            return Vec::new();
+            return;
         }
         if context.number < RENEWALS {
-            return vec![Read { number: context.number, index: state.index }];
+            work.reads.push(Read { number: context.number, index });
+            return;
         }
         if context.promise.is_some() {
             self.confirm_round(context.number);
         }
         let leads = self.leads();
         let rounds = &mut self.reads_in_this_term().rounds;
-        let Some(place) = rounds.iter().position(|(number, _)| *number == context.number) else {
-            return Vec::new();
-        };
+        let Some(place) = rounds.iter().position(|(number, _)| *number == context.number) else { return };
         let questions: Vec<_> = rounds.drain(..=place).flat_map(|(_, questions)| questions).collect();
-        let mut own = Vec::new();
         for question in questions {
             match question {
-                Question::Own(number) => own.push(Read { number, index: state.index }),
-                Question::PassedOn(id, known_by) if leads => self.answer(id, known_by, state.index),
+                Question::Own(number) => work.reads.push(Read { number, index }),
+                Question::PassedOn(id, known_by) if leads => {
+                    let answer = self.answer(id, known_by, index);
+                    work.messages.extend(self.address(vec![answer]));
+                }
                 // An answer says who leads, and in which term.
                 Question::PassedOn(..) => {}
             }
         }
-        own
     }
 
-    /// Tells a member where to read.
-    fn answer(&mut self, to: u64, known_by: Bytes, index: u64) {
+    /// What tells a member where to read.
+    fn answer(&mut self, to: u64, known_by: Bytes, index: u64) -> eraftpb::Message {
         self.follower_waits(to, index);
         let (from, term) = (self.config.id, self.raw.raft.term);
         let mut message = eraftpb::Message { from, to, term, index, ..Default::default() };
         message.set_msg_type(MessageType::MsgReadIndexResp);
         let entry = eraftpb::Entry { data: known_by, ..Default::default() };
         message.set_entries(vec![entry].into());
-        self.raw.raft.msgs.push(message);
+        message
     }
 }
 

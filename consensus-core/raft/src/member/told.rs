@@ -120,6 +120,9 @@ impl<D: Disk> Member<D> {
         {
             raft.raft_log.commit_to(message.index);
         }
+        if from_leader {
+            self.note_committed(message.index);
+        }
         Ok(())
     }
 }

@@ -76,8 +76,12 @@ impl<D: Disk> Member<D> {
     pub fn work(&mut self) -> Option<Work> {
         assert!(self.written.is_none(), "the step before was not reported as written");
         self.ask();
-        if !self.raw.has_ready() && self.committed.is_empty() {
+        let leaves = self.leaves();
+        if !self.raw.has_ready() && self.committed.is_empty() && !leaves {
             return None;
+        }
+        if leaves {
+            self.prepare_to_leave();
         }
         let mut ready = self.raw.ready();
         let mut batch = Batch::default();
@@ -85,6 +89,7 @@ impl<D: Disk> Member<D> {
         // What was to be applied before a snapshot is in it.
         let restored = (!ready.snapshot().is_empty()).then(|| {
             self.committed.clear();
+            self.forget_removal();
             self.restoring.take().expect("raft-rs has only the snapshot that it was given")
         });
         let log = self.raw.mut_store();
@@ -102,6 +107,7 @@ impl<D: Disk> Member<D> {
         }
         let mut entries = mem::take(&mut self.committed);
         entries.extend(ready.take_committed_entries());
+        let entries = self.hold_removal(entries, leaves);
         let mut work = Work {
             messages: self.address(ready.take_messages()),
             batch,
@@ -112,7 +118,7 @@ impl<D: Disk> Member<D> {
             reads: Vec::new(),
         };
         for state in ready.take_read_states() {
-            work.reads.extend(self.read(&state));
+            self.read(&state, &mut work);
         }
         if new_term {
             work.messages_after.splice(..0, work.messages.drain(..));
@@ -148,7 +154,7 @@ impl<D: Disk> Member<D> {
         self.address(light.take_messages())
     }
 
-    fn address(&self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
+    pub(super) fn address(&self, messages: Vec<eraftpb::Message>) -> Vec<Message> {
         let messages =
             messages.into_iter().flat_map(|raw| split::split(raw, self.config.entries_per_message_max));
         messages.map(|raw| Message { group: self.config.group, raw: self.with_priority(raw) }).collect()
@@ -221,6 +227,11 @@ impl<D: Disk> Member<D> {
         }
         log.save_membership(&mut work.batch);
         work.durability = Durability::Synced;
+        if !removed {
+            // Whoever is removed leaves when it hears of that, and must not be needed once more because this member has
+            // forgotten it.
+            work.messages_after.splice(..0, work.messages.drain(..));
+        }
         let membership = log.membership.clone();
         Some(MembershipApplied { request, membership, change, done: sensible })
     }
