@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -14,7 +15,8 @@ use super::{
     Setup,
     commit::Commit,
     metadata,
-    target::{Place, Target},
+    target::{Opened, Place, Target},
+    write_back::Turn,
 };
 use crate::{
     Failure, FailureKind, ProgressSource, RelPath, TransferError,
@@ -30,6 +32,8 @@ pub(super) struct Session {
     pub(super) progress: ProgressSource,
     /// Compare content before a file counts as there.
     pub(super) checksum: bool,
+    /// Of a disk that is shared.
+    pub(super) disk: Turn,
     out: mpsc::Sender<Message>,
     state: Mutex<State>,
     digests_held: AtomicU64,
@@ -67,6 +71,7 @@ impl Session {
             setup,
             progress,
             checksum,
+            disk: Turn::default(),
             out,
             state: Mutex::default(),
             digests_held: AtomicU64::new(0),
@@ -175,6 +180,24 @@ impl Session {
             }
         }
         self.send(Message::Outcomes(outcomes));
+    }
+
+    /// A part of a file was written. To a disk that is shared it goes now.
+    pub(super) fn write_back(
+        &self,
+        target: &Target,
+        opened: Option<&Opened>,
+        part: Range<u64>,
+    ) -> Result<(), Failure> {
+        let file = match (&target.place, opened) {
+            (Place::Device(device), _) => Some(&**device),
+            (_, opened) => opened.map(|opened| &opened.file),
+        };
+        match file.filter(|_| self.setup.shares_disk) {
+            Some(file) => self.disk.write_back(file, part),
+            None => Ok(()),
+        }
+        .map_err(|error| Failure::at_receiver("sync_file_range", &error))
     }
 
     pub(super) fn fail(&self, target: &Target, failure: Failure) {
@@ -302,7 +325,8 @@ mod tests {
     fn t4_6_the_digests_of_unfinished_contents_are_bounded() {
         let output: Box<dyn std::io::Write + Send> = Box::new(std::io::sink());
         let destination = DestinationSetup::Output(Arc::new(Mutex::new(output)));
-        let setup = Setup { destination, overwrite: false, fsync: false, privileged: false };
+        let setup =
+            Setup { destination, overwrite: false, fsync: false, shares_disk: false, privileged: false };
         let session = Session::new(Arc::new(setup), ProgressSource::default(), false, mpsc::channel(1).0);
         for _ in 0..DIGESTS_HELD_MAX {
             session.count_digest().unwrap();
