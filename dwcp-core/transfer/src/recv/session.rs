@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     ops::Range,
+    os::fd::AsFd as _,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,7 +17,6 @@ use super::{
     commit::Commit,
     metadata,
     target::{Opened, Place, Target},
-    write_back::Turn,
 };
 use crate::{
     Failure, FailureKind, ProgressSource, RelPath, TransferError,
@@ -32,8 +32,6 @@ pub(super) struct Session {
     pub(super) progress: ProgressSource,
     /// Compare content before a file counts as there.
     pub(super) checksum: bool,
-    /// Of a disk that is shared.
-    pub(super) disk: Turn,
     out: mpsc::Sender<Message>,
     state: Mutex<State>,
     digests_held: AtomicU64,
@@ -71,7 +69,6 @@ impl Session {
             setup,
             progress,
             checksum,
-            disk: Turn::default(),
             out,
             state: Mutex::default(),
             digests_held: AtomicU64::new(0),
@@ -194,7 +191,7 @@ impl Session {
             (_, opened) => opened.map(|opened| &opened.file),
         };
         match file.filter(|_| self.setup.shares_disk) {
-            Some(file) => self.disk.write_back(file, part),
+            Some(file) => dwcp_sys::write_back(file.as_fd(), part.start, part.end - part.start),
             None => Ok(()),
         }
         .map_err(|error| Failure::at_receiver("sync_file_range", &error))

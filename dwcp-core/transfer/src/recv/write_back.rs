@@ -1,30 +1,12 @@
-//! Content goes to the disk as it comes, if others sync files on that disk: what a session has on its way there is bounded.
+//! When content is written back, if others sync files on its disk: as it comes, so that what is on its way there is bounded.
 //!
 //! Left to the system, what is received gathers in memory for seconds, and then all of it is written at once: a database's
-//! sync on that disk waits behind hundreds of megabytes. Here it waits behind [`WRITE_BACK_BYTES`]. Nothing is durable by
-//! this; a file's sync is, and has little left to write.
+//! sync on that disk waits behind hundreds of megabytes. Here it waits behind [`WRITE_BACK_BYTES`] of each data stream.
+//! Nothing is durable by this; a file's sync is, and has little left to write.
 
-use std::{
-    fs::File,
-    io,
-    ops::Range,
-    os::fd::AsFd as _,
-    sync::{Mutex, PoisonError},
-};
+use std::ops::Range;
 
 use crate::limits::WRITE_BACK_BYTES;
-
-/// Of one session: whoever writes to the disk has it.
-#[derive(Debug, Default)]
-pub(super) struct Turn(Mutex<()>);
-
-impl Turn {
-    /// Has a part of a file written, when nothing else of this session is on its way to the disk.
-    pub(super) fn write_back(&self, file: &File, part: Range<u64>) -> io::Result<()> {
-        let _turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        dwcp_sys::write_back(file.as_fd(), part.start, part.end - part.start)
-    }
-}
 
 /// What a data stream has written of a piece, in order, and nobody has told the disk.
 #[derive(Debug)]
