@@ -139,6 +139,8 @@ impl Fetcher {
 async fn receive(connection: &Connection, copy: &Path, from: &str) -> Result<(), StateMachineError> {
     let mut config = ReceiverConfig::new(Destination::Folder(copy.to_owned()));
     config.overwrite = true;
+    // The log is synced there, this member's or those of several on one machine.
+    config.shares_disk = true;
     let receiver = Receiver::open(config)?;
     let progress = ProgressSource::default();
     let received = tokio::select! {

@@ -83,6 +83,8 @@ impl Outgoing {
         let source = Source::Path { path: copy.files.state(), dest: RelPath::new(*b"state")? };
         let mut config = SenderConfig::new(vec![source]);
         config.checksum = true;
+        // The store's own compactions take the other name of files of a copy: no reason to send them once more.
+        config.written_once = true;
         let sent = Sender::new(config)?.run(&Throttled::new(connection.clone(), self.bytes_per_second)).await;
         // Above all if it was cut off: whoever comes back goes on with the same copy, and nobody else keeps it for ever.
         self.keep_for_a_while(&copy).await;

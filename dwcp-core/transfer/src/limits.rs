@@ -60,6 +60,8 @@ pub const BUFFERS_KEPT_MAX: usize = 16;
 pub const COMMIT_GROUP_MAX: usize = 128;
 /// A partial file is flushed each time this many bytes were written to it.
 pub const FLUSH_BYTES: u64 = 256 << 20;
+/// A data stream has content written back to a disk that others use each time it has written this many bytes, and waits.
+pub const WRITE_BACK_BYTES: u64 = 1 << 20;
 /// Partial files of one session that are re-read at once.
 pub const REHASHES_MAX: usize = 2;
 /// Resumed files of one session that are open at once; more are sent from their beginning.

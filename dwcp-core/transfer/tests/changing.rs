@@ -89,6 +89,39 @@ async fn t4_7_what_did_not_change_does_not_travel_again() {
     assert!(fs::read(into.join("f")).unwrap() == fs::read(&from).unwrap());
 }
 
+/// A database takes the names of its own files from them while a copy, made of hard links, is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_7_a_file_that_is_written_once_may_lose_a_name_and_still_must_not_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, other, into) = (dir.path().join("from"), dir.path().join("other"), dir.path().join("into"));
+    fs::write(&from, noise(LEN, 5)).unwrap();
+    let reads_again = |written_once: bool| {
+        fs::hard_link(&from, &other).unwrap();
+        let (connection, other) = (connection(u64::MAX), other.clone());
+        connection.2.before_each_chunk(move |carried| {
+            if carried > 1 << 20 && other.exists() {
+                fs::remove_file(&other).unwrap();
+            }
+        });
+        let (from, into) = (from.clone(), into.join(written_once.to_string()));
+        async move {
+            let mut config = sender(&from);
+            config.written_once = written_once;
+            let (sent, _) = transfer_over(connection, config, unsynced(&into)).await.clean();
+            assert!(fs::read(into.join("f")).unwrap() == fs::read(&from).unwrap());
+            sent.progress.bytes_skipped > 0
+        }
+    };
+    assert!(reads_again(false).await, "without it, a name that goes is a change");
+    assert!(!reads_again(true).await);
+
+    let connection = change_once(&from, |file| file.write_all_at(b"x", 0).unwrap());
+    let mut config = sender(&from);
+    config.written_once = true;
+    transfer_over(connection, config, unsynced(&into.join("written"))).await.clean();
+    assert!(fs::read(into.join("written/f")).unwrap() == fs::read(&from).unwrap(), "a mixture");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn t4_7_a_source_that_does_not_stop_changing_fails_and_the_others_go_on() {
     let dir = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use dwcp_transfer::{FailureKind, SenderConfig};
+use dwcp_transfer::{Destination, FailureKind, ReceiverConfig, SenderConfig, limits::WRITE_BACK_BYTES};
 use proptest::prelude::*;
 use support::*;
 
@@ -40,6 +40,38 @@ fn listing(root: &Path) -> BTreeMap<Vec<u8>, String> {
     let mut out = BTreeMap::new();
     visit(root, root, &mut out);
     out
+}
+
+/// Pieces that are written back whole, in part, and not at all; with holes, and as one stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_to_a_disk_that_others_use_arrives_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, into) = (dir.path().join("from"), dir.path().join("into"));
+    fs::create_dir(&from).unwrap();
+    for (name, len) in [("small", 5), ("one", WRITE_BACK_BYTES), ("large", 9 * WRITE_BACK_BYTES + 1)] {
+        fs::write(from.join(name), noise(len as usize, len)).unwrap();
+    }
+    let sparse = File::create(from.join("sparse")).unwrap();
+    sparse.set_len(30 << 20).unwrap();
+    sparse.write_all_at(&noise(3 << 20, 7), 6 << 20).unwrap();
+    let shared = |destination| {
+        let mut config = ReceiverConfig::new(destination);
+        config.shares_disk = true;
+        config
+    };
+    let tree = SenderConfig::new(vec![source(&from, "tree")]);
+    transfer(tree, shared(Destination::Folder(into.clone()))).await.clean();
+    assert_eq!(listing(&into.join("tree")), listing(&from));
+
+    let device = dir.path().join("device");
+    fs::write(&device, noise(30 << 20, 8)).unwrap();
+    let one = SenderConfig::new(vec![source(from.join("sparse"), "sparse")]);
+    transfer(one, shared(Destination::Device(device.clone()))).await.clean();
+    assert!(fs::read(&device).unwrap() == fs::read(from.join("sparse")).unwrap());
+
+    // Where there is nothing to be written back.
+    let one = SenderConfig::new(vec![source(from.join("large"), "large")]);
+    transfer(one, shared(Destination::Output(Box::new(std::io::sink())))).await.clean();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-proto", &[]),
     ("dwcp-sys", &[]),
     ("dwcp-core", &["dwcp-proto", "dwcp-sys"]),
-    ("dwcp-transfer", &["dwcp-core"]),
+    ("dwcp-transfer", &["dwcp-core", "dwcp-sys"]),
     ("consensus-disk", &[]),
     ("consensus-proto", &[]),
     ("consensus-bolt", &["consensus-proto"]),

@@ -10,6 +10,7 @@ mod plan;
 mod session;
 mod target;
 mod write;
+mod write_back;
 
 use std::{
     collections::HashMap,
@@ -58,6 +59,9 @@ pub struct ReceiverConfig {
     pub overwrite: bool,
     /// Files are durable before they are reported as done.
     pub fsync: bool,
+    /// Others sync files on that disk meanwhile, and must not wait for all of this: content goes there as it comes, a little at
+    /// a time. Without others it is faster when the system chooses.
+    pub shares_disk: bool,
     /// Also apply owner, setuid bits and extended attributes outside `user.`; needs privileges and trust.
     pub privileged_metadata: bool,
 }
@@ -65,7 +69,7 @@ pub struct ReceiverConfig {
 impl ReceiverConfig {
     /// The defaults, for this destination.
     pub fn new(destination: Destination) -> Self {
-        Self { destination, overwrite: false, fsync: true, privileged_metadata: false }
+        Self { destination, overwrite: false, fsync: true, shares_disk: false, privileged_metadata: false }
     }
 }
 
@@ -85,6 +89,7 @@ struct Setup {
     destination: DestinationSetup,
     overwrite: bool,
     fsync: bool,
+    shares_disk: bool,
     privileged: bool,
 }
 
@@ -110,8 +115,8 @@ impl Receiver {
             }
             Destination::Output(output) => DestinationSetup::Output(Arc::new(Mutex::new(output))),
         };
-        let ReceiverConfig { overwrite, fsync, privileged_metadata: privileged, .. } = config;
-        let setup = Arc::new(Setup { destination, overwrite, fsync, privileged });
+        let ReceiverConfig { overwrite, fsync, shares_disk, privileged_metadata: privileged, .. } = config;
+        let setup = Arc::new(Setup { destination, overwrite, fsync, shares_disk, privileged });
         Ok(Self { setup, running: Mutex::default() })
     }
 

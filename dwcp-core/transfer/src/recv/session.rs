@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
+    os::fd::AsFd as _,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -14,7 +16,7 @@ use super::{
     Setup,
     commit::Commit,
     metadata,
-    target::{Place, Target},
+    target::{Opened, Place, Target},
 };
 use crate::{
     Failure, FailureKind, ProgressSource, RelPath, TransferError,
@@ -177,6 +179,24 @@ impl Session {
         self.send(Message::Outcomes(outcomes));
     }
 
+    /// A part of a file was written. To a disk that is shared it goes now.
+    pub(super) fn write_back(
+        &self,
+        target: &Target,
+        opened: Option<&Opened>,
+        part: Range<u64>,
+    ) -> Result<(), Failure> {
+        let file = match (&target.place, opened) {
+            (Place::Device(device), _) => Some(&**device),
+            (_, opened) => opened.map(|opened| &opened.file),
+        };
+        match file.filter(|_| self.setup.shares_disk) {
+            Some(file) => dwcp_sys::write_back(file.as_fd(), part.start, part.end - part.start),
+            None => Ok(()),
+        }
+        .map_err(|error| Failure::at_receiver("sync_file_range", &error))
+    }
+
     pub(super) fn fail(&self, target: &Target, failure: Failure) {
         target.discard();
         self.settle(vec![(target.id, Outcome::Failed(failure))]);
@@ -302,7 +322,8 @@ mod tests {
     fn t4_6_the_digests_of_unfinished_contents_are_bounded() {
         let output: Box<dyn std::io::Write + Send> = Box::new(std::io::sink());
         let destination = DestinationSetup::Output(Arc::new(Mutex::new(output)));
-        let setup = Setup { destination, overwrite: false, fsync: false, privileged: false };
+        let setup =
+            Setup { destination, overwrite: false, fsync: false, shares_disk: false, privileged: false };
         let session = Session::new(Arc::new(setup), ProgressSource::default(), false, mpsc::channel(1).0);
         for _ in 0..DIGESTS_HELD_MAX {
             session.count_digest().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{session::Worker, target::Target};
+use super::{session::Worker, target::Target, write_back::Gathered};
 use crate::{
     Failure, FailureKind, TransferError,
     content::PieceHasher,
@@ -56,6 +56,7 @@ fn piece(
     };
     let offset = target.offset(header.index);
     let mut hasher = PieceHasher::new(offset);
+    let mut gathered = Gathered::from(offset);
     let mut at = 0;
     let tail = Extent { start: header.len, len: 0 };
     for extent in extents.iter().chain([&tail]) {
@@ -73,6 +74,12 @@ fn piece(
                 failed = target.write(opened.as_deref(), header.index, at, &data).err();
             }
             at += data.len() as u32;
+            let due = gathered.add(data.len() as u64, offset + u64::from(at));
+            if failed.is_none()
+                && let Some(part) = due
+            {
+                failed = worker.session.write_back(target, opened.as_deref(), part).err();
+            }
         }
     }
     let counters = worker.session.progress.counters();

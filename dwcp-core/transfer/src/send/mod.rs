@@ -61,6 +61,8 @@ pub struct SenderConfig {
     pub sources: Vec<Source>,
     /// Compare content, not only size and time, before a file counts as already there.
     pub checksum: bool,
+    /// Nobody writes to these files any more: one that gets or loses a name while it is read has not changed.
+    pub written_once: bool,
     /// Data streams, 1..=16.
     pub data_streams: usize,
     /// Distinguishes transfers of the same sources by different senders, for instance a node name.
@@ -70,7 +72,13 @@ pub struct SenderConfig {
 impl SenderConfig {
     /// The defaults, for these sources.
     pub fn new(sources: Vec<Source>) -> Self {
-        Self { sources, checksum: false, data_streams: DATA_STREAMS, sender: String::new() }
+        Self {
+            sources,
+            checksum: false,
+            written_once: false,
+            data_streams: DATA_STREAMS,
+            sender: String::new(),
+        }
     }
 }
 
@@ -163,7 +171,7 @@ impl Sender {
             });
         }
         let scanned = shared.clone();
-        tasks.spawn_blocking(move || Ok(scan::run(&scanned, self.config.sources)));
+        tasks.spawn_blocking(move || Ok(scan::run(&scanned, self.config.sources, self.config.written_once)));
 
         let mut draining = false;
         let ended = loop {

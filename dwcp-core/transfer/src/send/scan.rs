@@ -45,13 +45,15 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, TransferError> {
 
 /// Sends the manifest of all sources; returns when everything is dealt with at the receiver, or nothing is under way
 /// any more.
-pub(super) fn run(shared: &Shared, sources: Vec<Source>) -> Ended {
+pub(super) fn run(shared: &Shared, sources: Vec<Source>, written_once: bool) -> Ended {
     // Aborted: the async side knows why.
-    Scan::new(shared).all(sources).unwrap_or(Ended::Other)
+    Scan::new(shared, written_once).all(sources).unwrap_or(Ended::Other)
 }
 
 struct Scan<'a> {
     shared: &'a Shared,
+    /// As in [`SenderConfig`](super::SenderConfig).
+    written_once: bool,
     batch: Vec<Entry>,
     batch_bytes: usize,
     /// First path of each inode with several.
@@ -71,9 +73,10 @@ enum Visit<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    fn new(shared: &'a Shared, written_once: bool) -> Self {
         Self {
             shared,
+            written_once,
             batch: Vec::new(),
             batch_bytes: 0,
             inodes: HashMap::new(),
@@ -223,7 +226,8 @@ impl<'a> Scan<'a> {
         }
         self.shared.progress.counters().bytes_total.add(found.len());
         let id = self.shared.next_id();
-        let file = SourceFile::file(id, dest.clone(), path.to_owned(), found, metadata);
+        let written_once = self.written_once;
+        let file = SourceFile::file(id, dest.clone(), path.to_owned(), found, metadata, written_once);
         self.emit_file(id, dest, EntryKind::File { size: found.len(), differs: false }, file, linked)
     }
 

@@ -63,7 +63,8 @@ struct Identity {
     inode: u64,
     size: u64,
     modified: (i64, i64),
-    changed: (i64, i64),
+    /// `None`: nobody writes to it, and that it gets or loses a name, which changes this as well, does not matter.
+    changed: Option<(i64, i64)>,
 }
 
 #[derive(Default)]
@@ -103,9 +104,11 @@ impl SourceFile {
         local: PathBuf,
         found: &FsMetadata,
         metadata: Metadata,
+        written_once: bool,
     ) -> Self {
-        let content =
-            Content::File { local, layout: Layout::new(found.len()), identity: Identity::of(found) };
+        let mut identity = Identity::of(found);
+        identity.changed = identity.changed.filter(|_| !written_once);
+        let content = Content::File { local, layout: Layout::new(found.len()), identity };
         Self::new(id, path, metadata, content)
     }
 
@@ -126,7 +129,9 @@ impl SourceFile {
     /// The file as it is now, under a new id: it is no longer what it was when it was found.
     pub(super) fn as_it_is_now(&self, id: u64) -> Result<Self, Failure> {
         let changed = |detail| Failure::new(FailureKind::SourceChanged, detail);
-        let Content::File { local, .. } = &self.content else { return Err(changed("cannot be read again")) };
+        let Content::File { local, identity, .. } = &self.content else {
+            return Err(changed("cannot be read again"));
+        };
         let found = std::fs::symlink_metadata(local).map_err(|error| Failure::at_source("lstat", &error))?;
         if !found.is_file() {
             return Err(changed("replaced by something that is no file"));
@@ -135,7 +140,8 @@ impl SourceFile {
             return Err(Failure::new(FailureKind::Limit, "larger than 64 TiB"));
         }
         let metadata = metadata_of(local, &found);
-        let now = Self::file(id, self.path.clone(), local.clone(), &found, metadata);
+        let written_once = identity.changed.is_none();
+        let now = Self::file(id, self.path.clone(), local.clone(), &found, metadata, written_once);
         Ok(Self { reads: self.reads + 1, ..now })
     }
 
@@ -357,16 +363,15 @@ impl Identity {
             inode: found.ino(),
             size: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
+            changed: Some((found.ctime(), found.ctime_nsec())),
         }
     }
 
     /// Returns when a write would leave a stamp that differs from this one. A stamp of the future, after a clock was
     /// set back, is not waited for.
     fn wait_for_next_stamp(&self) {
-        let (Ok(seconds), Ok(nanoseconds)) = (self.changed.0.try_into(), self.changed.1.try_into()) else {
-            return;
-        };
+        let Some((seconds, nanoseconds)) = self.changed else { return };
+        let (Ok(seconds), Ok(nanoseconds)) = (seconds.try_into(), nanoseconds.try_into()) else { return };
         let changed = UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds));
         if let Some(Ok(age)) = changed.map(|changed| SystemTime::now().duration_since(changed)) {
             std::thread::sleep(STAMP_STEP.saturating_sub(age));
@@ -374,7 +379,8 @@ impl Identity {
     }
 
     fn check(&self, file: &File) -> Result<(), Failure> {
-        let found = Self::of(&file.metadata().map_err(|error| Failure::at_source("fstat", &error))?);
+        let mut found = Self::of(&file.metadata().map_err(|error| Failure::at_source("fstat", &error))?);
+        found.changed = found.changed.filter(|_| self.changed.is_some());
         if found == *self {
             return Ok(());
         }
@@ -459,14 +465,14 @@ mod tests {
         std::fs::write(&path, b"x").unwrap();
         let now = Identity::of(&std::fs::metadata(&path).unwrap());
         let stamps = [
-            (now.changed.0 + 3600, 0),
+            (now.changed.unwrap().0 + 3600, 0),
             (i64::MAX, 999_999_999),
             (i64::MAX, i64::MAX),
             (-1, 0),
             (i64::MIN, 0),
         ];
         for changed in stamps {
-            Identity { changed, ..now }.wait_for_next_stamp();
+            Identity { changed: Some(changed), ..now }.wait_for_next_stamp();
         }
         // Whatever the stamp, a file that keeps it is unchanged, and one that does not is not.
         let file = File::options().write(true).open(&path).unwrap();
