@@ -31,8 +31,8 @@ fn steady_loads_measure_both() {
     }
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(BENCH)
-        .args(["--quick", "--only=put,read,mixed,txn,watch"])
-        .args(["--time=0.2", "--clients=4", "--readers=4", "--watchers=10"])
+        .args(["--quick", "--only=put,memory,read,mixed,txn,watch"])
+        .args(["--time=0.2", "--puts=2000", "--clients=4", "--readers=4", "--watchers=10"])
         .arg("--consensus")
         .arg(program)
         .arg("--folder")
@@ -42,7 +42,13 @@ fn steady_loads_measure_both() {
     let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}{said}");
     assert!(!said.contains("failed:"), "{said}");
-    let cases = ["4 clients", "linearizable, 4 clients", "serializable, 4 clients", "10 watchers"];
+    let cases = [
+        "4 clients",
+        "2000 puts of 4 clients",
+        "linearizable, 4 clients",
+        "serializable, 4 clients",
+        "10 watchers",
+    ];
     for case in cases {
         for contender in ["**novacron**", "etcd "] {
             let row = told.lines().find(|line| line.starts_with(&format!("| {case} | {contender}")));

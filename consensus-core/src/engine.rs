@@ -92,6 +92,7 @@ impl<D: Disk, S: StateMachine, O: Outbox> Engine<D, S, O> {
             asked: BTreeMap::new(),
             asked_as: BTreeMap::new(),
             next_read: 0,
+            asked_of: None,
             proposed: VecDeque::new(),
             proposed_now: 0,
             committed_term: 0,

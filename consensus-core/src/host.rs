@@ -1,6 +1,9 @@
 //! The thread that owns the Raft member: the host of `consensus-raft`'s contract. What it does between two waits is
 //! [`Host::turn`], which the simulator calls as well.
 
+mod leaderless;
+mod reads;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     iter, mem,
@@ -44,11 +47,6 @@ const CHANGES_WAITING_MAX: usize = 16;
 const HELD_MAX: Duration = Duration::from_millis(1);
 /// Nor more than these.
 const HELD_REQUESTS_MAX: usize = 4096;
-/// Requests that wait for a leader, and their bytes; more are refused.
-const LEADERLESS_REQUESTS_MAX: usize = 4096;
-const LEADERLESS_BYTES_MAX: usize = 64 << 20;
-/// Ticks after which a read that was not answered is asked for again.
-const READ_RETRY_TICKS: u64 = 20;
 /// Tasks that wait for room at the apply thread; with more, this thread waits, and stops taking part.
 const WAITING_TO_APPLY_MAX: usize = 256;
 
@@ -91,9 +89,11 @@ pub(crate) struct Host<D: Disk, R, O> {
     /// They wait for the answer to those that were.
     pub(crate) reads_wait: bool,
     /// Those that were, and the number that they were first asked for with, for each number they were asked for with.
-    pub(crate) asked: BTreeMap<u64, Asked>,
+    pub(crate) asked: BTreeMap<u64, reads::Asked>,
     pub(crate) asked_as: BTreeMap<u64, u64>,
     pub(crate) next_read: u64,
+    /// The leader that they were asked of, and its term.
+    pub(crate) asked_of: Option<(u64, u64)>,
     /// Requests and changes of this member on their way, with the term in which they were proposed.
     pub(crate) proposed: VecDeque<(u64, u64)>,
     /// As many of them, the last ones, were proposed in this turn.
@@ -137,13 +137,6 @@ impl Compaction {
     ) -> Self {
         Self { entries, interval_ticks, last: 0, saving: false, saved: None, inbox }
     }
-}
-
-/// Reads that were asked for together.
-pub(crate) struct Asked {
-    /// When for the last time.
-    tick: u64,
-    waiters: Vec<Waiter<()>>,
 }
 
 /// Why a member takes part no more.
@@ -370,84 +363,11 @@ impl<D: Disk, R, O: Outbox> Host<D, R, O> {
         self.bound_passed_on();
     }
 
-    /// What cannot be proposed now is tried again in the next turn, as long as somebody waits for it.
-    fn wait_for_leader(&mut self) {
-        self.proposals.retain(|request| self.desk.requests.has(request.id));
-        let mut bytes = 0;
-        let fits = |request: &&Request| {
-            bytes += request.payload.len();
-            bytes <= LEADERLESS_BYTES_MAX
-        };
-        let room = self.proposals.iter().take(LEADERLESS_REQUESTS_MAX).take_while(fits).count();
-        self.refuse(ProposeError::NoLeader, room);
-    }
-
-    /// What followers have passed on, and cannot be done now, waits as well.
-    fn bound_passed_on(&mut self) {
-        let mut bytes = 0;
-        let fits = |message: &&Message| {
-            bytes += message.payload_bytes();
-            bytes <= LEADERLESS_BYTES_MAX
-        };
-        let room = self.passed_on.iter().take(LEADERLESS_REQUESTS_MAX).take_while(fits).count();
-        self.passed_on.truncate(room);
-    }
-
-    /// Refuses all requests but the first ones.
-    fn refuse(&mut self, error: ProposeError, but: usize) {
-        let refused = self.proposals.drain(but..).map(|request| (request.id, Err(error)));
-        self.desk.requests.answer(refused);
-    }
-
     fn save_commit(&mut self) -> Result<(), End> {
         match self.member.save_commit() {
             Some(batch) => self.disk.write(batch, Durability::Ordered).map_err(End::Disk),
             None => Ok(()),
         }
-    }
-
-    /// All reads that came together rest on one question. Those that come while one is on its way to the leader wait for its
-    /// answer, and rest on the next, unless it takes long. A leader's member does as much for all who ask it.
-    fn ask_to_read(&mut self, release: bool) {
-        self.reads.retain(|waiter| !waiter.is_closed());
-        self.reads_wait = false;
-        if self.reads.is_empty() || self.member.status().leader.is_none() {
-            return;
-        }
-        let leads = self.member.status().role == Role::Leader;
-        if !self.asked.is_empty() && !release && !leads {
-            self.reads_wait = true;
-            return;
-        }
-        let waiters = mem::take(&mut self.reads);
-        self.asked.insert(self.next_read, Asked { tick: self.ticks, waiters });
-        self.ask(self.next_read);
-    }
-
-    /// Asks with a number that was never used before: an answer to a question of before must not be taken for one to this.
-    fn ask(&mut self, first: u64) {
-        let number = self.next_read;
-        self.next_read += 1;
-        self.asked_as.insert(number, first);
-        self.member.read_index(number, self.clock.now());
-    }
-
-    /// A question may get lost on its way, or find a leader that is none any more. The first answer to any of the numbers
-    /// counts.
-    fn retry_reads(&mut self) {
-        let now = self.ticks;
-        let mut again = Vec::new();
-        self.asked.retain(|first, asked| {
-            asked.waiters.retain(|waiter| !waiter.is_closed());
-            if asked.tick + READ_RETRY_TICKS <= now {
-                asked.tick = now;
-                again.push(*first);
-            }
-            !asked.waiters.is_empty()
-        });
-        again.retain(|first| self.asked.contains_key(first));
-        self.asked_as.retain(|_, first| self.asked.contains_key(first));
-        again.into_iter().for_each(|first| self.ask(first));
     }
 
     fn send(&mut self, messages: Vec<Message>) {

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     /// Novacron that answers linearizable reads by its leader's lease.
     NovacronLease,
     Etcd,
+    /// Answers, and nothing else: what the clients and the kernel leave.
+    Floor,
 }
 
 /// A kind of member that is there.
@@ -47,6 +49,12 @@ impl Contender {
             .with_context(|| program.display().to_string())?;
         ensure!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr).trim());
         Ok(Self { kind: Kind::NovacronLease, name: "novacron, lease reads".to_owned(), program, flags })
+    }
+
+    /// The one beside this program.
+    pub(crate) fn floor() -> Result<Self> {
+        let program = std::env::current_exe()?.with_file_name("consensus-floor");
+        Ok(Self { kind: Kind::Floor, name: "answers alone".to_owned(), program, flags: Vec::new() })
     }
 
     pub(crate) fn etcd(program: PathBuf) -> Result<Self> {

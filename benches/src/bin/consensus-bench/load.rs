@@ -4,6 +4,7 @@
 
 mod crash;
 mod join;
+mod memory;
 mod planned;
 mod steady;
 mod watch;
@@ -31,6 +32,8 @@ use crate::{
 pub(crate) enum Load {
     /// Puts.
     Put,
+    /// Memory after many puts.
+    Memory,
     /// Linearizable and serializable reads.
     Read,
     /// Four reads for each put.
@@ -60,6 +63,8 @@ pub(crate) struct Sizes {
     /// Clients at a time of the other loads.
     pub(crate) readers: usize,
     pub(crate) watchers: usize,
+    /// Before memory is looked at.
+    pub(crate) puts: u64,
     /// How often the leader of a cluster is ended.
     pub(crate) ends: usize,
     /// What a new member takes over.
@@ -90,6 +95,7 @@ impl Load {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Put => "put",
+            Self::Memory => "memory of a member",
             Self::Read => "read",
             Self::Mixed => "mixed, 4 linearizable reads for each put",
             Self::Txn => "compare and swap",
@@ -100,9 +106,9 @@ impl Load {
         }
     }
 
-    /// What differs between kinds of ours is how they read.
+    /// What differs between kinds of ours is how they read, which is all that answers alone can stand for, too.
     pub(crate) fn takes(self, kind: Kind) -> bool {
-        self == Self::Read || kind != Kind::NovacronLease
+        self == Self::Read || matches!(kind, Kind::Novacron | Kind::Etcd)
     }
 
     /// Once, on a new cluster.
@@ -117,6 +123,7 @@ impl Load {
                 let both = [Operation::LinearizableRead, Operation::SerializableRead];
                 steady::measure(sizes, contender, &both.map(|operation| (operation, sizes.readers))).await
             }
+            Self::Memory => memory::measure(sizes, contender).await,
             Self::Mixed => steady::measure(sizes, contender, &readers(Operation::Mixed)).await,
             Self::Txn => steady::measure(sizes, contender, &readers(Operation::Swap)).await,
             Self::Watch => watch::measure(sizes, contender).await,

@@ -67,6 +67,9 @@ struct Args {
     /// Watchers of one key [default: 1000; quick: 100].
     #[arg(long)]
     watchers: Option<usize>,
+    /// Puts before memory is looked at [default: 200000; quick: 5000].
+    #[arg(long)]
+    puts: Option<u64>,
     /// How often in a round the leader is killed, and told to end [default: 7; quick: 1].
     #[arg(long)]
     ends: Option<usize>,
@@ -144,9 +147,9 @@ fn measure(args: &Args, results: &mut Results) -> Result<()> {
 }
 
 fn sizes(args: &Args, folder: &Path) -> Result<Sizes> {
-    let (time, rest, clients, watchers, ends, state) = match args.quick {
-        true => (1.0, 0.0, vec![1, 64], 100, 1, 64),
-        false => (3.0, 3.0, vec![1, 16, 64, 256, 1000], 1000, 7, 1024),
+    let (time, rest, clients, watchers, puts, ends, state) = match args.quick {
+        true => (1.0, 0.0, vec![1, 64], 100, 5000, 1, 64),
+        false => (3.0, 3.0, vec![1, 16, 64, 256, 1000], 1000, 200_000, 7, 1024),
     };
     Ok(Sizes {
         folder: folder.to_owned(),
@@ -155,6 +158,7 @@ fn sizes(args: &Args, folder: &Path) -> Result<Sizes> {
         clients: args.clients.clone().unwrap_or(clients),
         readers: args.readers,
         watchers: args.watchers.unwrap_or(watchers),
+        puts: args.puts.unwrap_or(puts),
         ends: args.ends.unwrap_or(ends),
         state_bytes: args.state.unwrap_or(state) * MIB,
     })
@@ -171,5 +175,6 @@ fn contenders(args: &Args, folder: &Path) -> Result<Vec<Contender>> {
         Err(error) => eprintln!("lease reads are not measured: {error:#}"),
     }
     contenders.push(Contender::etcd(args.etcd.clone())?);
+    contenders.push(Contender::floor()?);
     Ok(contenders)
 }

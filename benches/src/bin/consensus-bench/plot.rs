@@ -34,7 +34,11 @@ fn chart(results: &Results, load: Load, figure: Figure) -> Chart {
             let values = row.figures.get(&figure).cloned().unwrap_or_default();
             if !values.is_empty() {
                 let name = format!("{}: {}", row.case, measured.names[&row.kind]);
-                bars.push(Bar { name, ours: row.kind != Kind::Etcd, values });
+                bars.push(Bar {
+                    name,
+                    ours: matches!(row.kind, Kind::Novacron | Kind::NovacronLease),
+                    values,
+                });
             }
         }
     }

@@ -7,7 +7,7 @@ use dwcp_benches::report::{
 
 use crate::{
     clients::Operation,
-    contender::Kind::{self, Novacron, NovacronLease},
+    contender::Kind::{self, Floor, Novacron, NovacronLease},
     figure::{
         Figure::{
             self, CpuSeconds, EventsPerSecond, Failed, GapMs, LastWatcherP99Ms, OfDisk, P99Ratio, P99Us,
@@ -27,6 +27,7 @@ const USUAL: usize = 64;
 /// Every requirement that this bench can judge, and ratios that are reported beside them.
 pub(crate) fn requirements(results: &Results) -> Vec<Requirement> {
     let mut all = puts(results);
+    all.push(memory(results));
     all.extend(reads(results));
     all.extend(others(results));
     all.extend(leaders(results));
@@ -42,9 +43,13 @@ fn against_etcd(
     must: Must,
 ) -> Requirement {
     let (heading, ..) = figure.columns()[0];
-    let lease = if ours == NovacronLease { "lease reads of novacron" } else { "novacron" };
+    let who = match ours {
+        Floor => "answers alone",
+        NovacronLease => "lease reads of novacron",
+        _ => "novacron",
+    };
     Requirement {
-        what: format!("{}, {case}: {heading}, {lease} / etcd", load.title()),
+        what: format!("{}, {case}: {heading}, {who} / etcd", load.title()),
         value: results.ratio(load, case, ours, figure),
         must,
     }
@@ -62,11 +67,16 @@ fn puts(results: &Results) -> Vec<Requirement> {
         all.push(put(WrittenBytes, Reported));
     }
     let case = steady_case(Operation::Put, MANY);
-    all.push(against_etcd(results, (Load::Put, &case), Novacron, RssMib, AtMost(0.6)));
+    all.push(against_etcd(results, (Load::Put, &case), Novacron, RssMib, Reported));
     all
 }
 
-fn reads(results: &Results) -> [Requirement; 3] {
+fn memory(results: &Results) -> Requirement {
+    let case = only_case(results, Load::Memory);
+    against_etcd(results, (Load::Memory, case), Novacron, RssMib, AtMost(0.6))
+}
+
+fn reads(results: &Results) -> [Requirement; 4] {
     let linearizable = steady_case(Operation::LinearizableRead, USUAL);
     let serializable = steady_case(Operation::SerializableRead, USUAL);
     let read = |case, ours, must| against_etcd(results, (Load::Read, case), ours, PerSecond, must);
@@ -74,6 +84,7 @@ fn reads(results: &Results) -> [Requirement; 3] {
         read(&linearizable, Novacron, AtLeast(2.0)),
         read(&linearizable, NovacronLease, AtLeast(4.0)),
         read(&serializable, Novacron, Reported),
+        read(&linearizable, Floor, Reported),
     ]
 }
 
@@ -118,10 +129,14 @@ fn leaders(results: &Results) -> Vec<Requirement> {
     ]
 }
 
+/// The name of a load's only case, whatever size was asked for.
+fn only_case(results: &Results, load: Load) -> &str {
+    let measured = results.loads.get(&load);
+    measured.and_then(|measured| measured.rows.first()).map_or("", |row| &row.case)
+}
+
 fn join(results: &Results) -> Vec<Requirement> {
-    // Its only case, whatever size was asked for.
-    let measured = results.loads.get(&Load::Join);
-    let case = measured.and_then(|measured| measured.rows.first()).map_or("", |row| &row.case);
+    let case = only_case(results, Load::Join);
     let bound = |figure: Figure, must| {
         let (heading, ..) = figure.columns()[0];
         Requirement {

@@ -7,7 +7,7 @@ use super::{Case, Sizes};
 use crate::{
     clients::{Clients, KEYS, Operation, VALUE_BYTES},
     cluster::Cluster,
-    contender::Contender,
+    contender::{Contender, Kind},
     figure::Figure,
     fill::fill,
     status::channel,
@@ -25,7 +25,8 @@ pub(crate) async fn measure(
     loads: &[(Operation, usize)],
 ) -> Result<Vec<Case>> {
     let cluster = Cluster::start(contender, &sizes.folder, &[])?;
-    for _ in 0..FILLS {
+    let fills = if contender.kind == Kind::Floor { 0 } else { FILLS };
+    for _ in 0..fills {
         fill(&cluster.endpoints(), KEYS, VALUE_BYTES).await?;
     }
     let mut cases = Vec::new();
