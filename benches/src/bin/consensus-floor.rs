@@ -15,6 +15,7 @@ use consensus_proto::{
     etcdserverpb::{RangeResponse, ResponseHeader},
     mvccpb::KeyValue,
 };
+use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response};
 use prost::Message as _;
 use tokio::{
@@ -68,14 +69,28 @@ async fn serve(socket: TcpStream, answer: Bytes) -> Result<()> {
     socket.set_nodelay(true)?;
     let mut connection = h2::server::handshake(OneWrite(socket)).await?;
     while let Some(request) = connection.accept().await {
-        let (_, mut respond) = request?;
-        let response = Response::builder().header("content-type", "application/grpc").body(())?;
-        let mut stream = respond.send_response(response, false)?;
-        stream.send_data(answer.clone(), false)?;
-        let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        stream.send_trailers(trailers)?;
+        let (request, respond) = request?;
+        let mut body = request.into_body();
+        if body.is_end_stream() {
+            respond_with(respond, answer.clone())?;
+            continue;
+        }
+        let answer = answer.clone();
+        tokio::spawn(async move {
+            while body.data().await.is_some() {}
+            respond_with(respond, answer)
+        });
     }
+    Ok(())
+}
+
+fn respond_with(mut respond: SendResponse<Bytes>, answer: Bytes) -> Result<()> {
+    let response = Response::builder().header("content-type", "application/grpc").body(())?;
+    let mut stream = respond.send_response(response, false)?;
+    stream.send_data(answer, false)?;
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    stream.send_trailers(trailers)?;
     Ok(())
 }
 
