@@ -43,10 +43,10 @@ pub enum Kind {
 
 /// Memory for writes of one column family, before they go to a file.
 const LOG_WRITE_BUFFER_BYTES: usize = 3 << 20;
-const DATA_WRITE_BUFFER_BYTES: usize = 8 << 20;
+const DATA_WRITE_BUFFER_BYTES: usize = 6 << 20;
 /// Of all column families of a disk together.
 const LOG_WRITE_BUFFERS_BYTES: usize = 6 << 20;
-const DATA_WRITE_BUFFERS_BYTES: usize = 16 << 20;
+const DATA_WRITE_BUFFERS_BYTES: usize = 12 << 20;
 /// Blocks of files that are kept in memory.
 const LOG_CACHE_BYTES: usize = 2 << 20;
 const DATA_CACHE_BYTES: usize = 6 << 20;
