@@ -73,7 +73,7 @@ pub struct Config {
     pub limit: Option<Limit>,
     /// What happens where the limit cannot be told.
     pub failure: Failure,
-    /// Of how many drops one makes an event, on average; 0: none does.
+    /// Of how many drops for one reason, on one processor, one makes an event; 0: none does.
     pub sample_every: u32,
     /// A folder in a BPF file system, where link and maps are pinned, in a folder of the interface's name.
     pub root: PathBuf,

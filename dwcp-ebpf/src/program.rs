@@ -79,7 +79,7 @@ pub(crate) fn share_maps(open: &mut OpenGuardSkel<'_>, folder: &Path) -> libbpf_
 
 fn settings(config: &Config) -> types::settings {
     let mut settings = types::settings {
-        sample_every: config.sample_every,
+        sample_every: config.sample_every.into(),
         deny_any: (!config.deny.is_empty()).into(),
         allow_any: (!config.allow.is_empty()).into(),
         fail_open: (config.failure == Failure::Open).into(),

@@ -30,7 +30,7 @@
 const volatile struct settings {
     __u64 interval_ns;  /* between two datagrams of a source, on average; 0: no limit */
     __u64 tolerance_ns; /* how far ahead of that a source may be */
-    __u32 sample_every; /* of drops, one event for so many; 0: none */
+    __u64 sample_every;  /* of drops for one reason, one event for so many; 0: none */
     __be16 ports[PORTS_MAX]; /* 0: none */
     __u8 deny_any;
     __u8 allow_any;
@@ -177,12 +177,14 @@ static __always_inline bool is_dropped(enum action action)
     }
 }
 
-static __always_inline void count(enum action action, const struct address *source, __u64 bytes)
+/* How many of this processor that makes. */
+static __always_inline __u64 count(enum action action, const struct address *source, __u64 bytes)
 {
     __u32 index = action;
+    __u64 packets = 0;
     struct count *total = bpf_map_lookup_elem(&totals, &index);
     if (total) {
-        total->packets++;
+        packets = ++total->packets;
         total->bytes += bytes;
     }
     struct peer *peer = bpf_map_lookup_elem(&peers, source);
@@ -193,12 +195,11 @@ static __always_inline void count(enum action action, const struct address *sour
     }
     if (peer && index < ACTIONS)
         peer->packets[index]++;
+    return packets;
 }
 
 static __always_inline void tell(enum action action, const struct found *found, __u32 bytes)
 {
-    if (!settings.sample_every || bpf_get_prandom_u32() % settings.sample_every)
-        return;
     struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
     if (!event)
         return;
@@ -236,8 +237,8 @@ int dwcp_guard(struct xdp_md *ctx)
     int verdict = is_dropped(action) ? XDP_DROP : steer(ctx, &found, end);
     if (verdict == XDP_REDIRECT && action == PASSED)
         action = STEERED;
-    count(action, &found.source, bytes);
-    if (verdict == XDP_DROP)
+    __u64 packets = count(action, &found.source, bytes);
+    if (verdict == XDP_DROP && settings.sample_every && packets % settings.sample_every == 0)
         tell(action, &found, bytes);
     return verdict;
 }

@@ -53,6 +53,9 @@ pub(crate) fn ipv4_with(source: Ipv4Addr, options: u8, fragment: u16, protocol: 
     bytes.extend(source.octets());
     bytes.extend([192, 0, 2, 2]);
     bytes.resize(header, 1);
+    let sum: u32 = bytes.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
     bytes.extend(body);
     bytes
 }

@@ -1,4 +1,5 @@
 //! What the guard's API has no business with: a foreign program, an AF_XDP socket, and giving up root.
+#![allow(dead_code, reason = "each test uses some")]
 
 use std::{
     ffi::c_void,
@@ -44,11 +45,38 @@ pub(crate) fn instruction(code: u8, register: u8, off: i16, imm: i32) -> libbpf_
 
 /// Attaches a program as `ip link set xdp` does, without a link.
 pub(crate) fn attach(index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    replace(index, program.as_raw_fd())
+}
+
+/// Leaves an interface without one.
+pub(crate) fn detach(index: u32) -> io::Result<()> {
+    replace(index, -1)
+}
+
+fn replace(index: u32, program: i32) -> io::Result<()> {
     // SAFETY: no pointer but that of the options, which may be null.
-    let code = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program.as_raw_fd(), 0, ptr::null()) };
+    let code = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program, 0, ptr::null()) };
     if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) }
 }
 
+/// Runs a program on so many copies of a frame, and does with them what it says.
+pub(crate) fn send(program: BorrowedFd<'_>, frame: &[u8], count: u32) -> io::Result<()> {
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: mem::size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        repeat: count as i32,
+        flags: BPF_F_TEST_XDP_LIVE_FRAMES,
+        ..Default::default()
+    };
+    // SAFETY: `options` is exclusive and as long as it says; `data_in` is `data_size_in` bytes that the kernel reads, and
+    // there is nothing that it could write to.
+    let code = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
+    if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) }
+}
+
+/// Of linux/bpf.h.
+const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 const FRAME_BYTES: usize = 4096;
 /// Of the socket, in each ring: a power of two.
 const FRAMES: usize = 64;
