@@ -5,6 +5,7 @@
 fn main() {}
 
 #[cfg(feature = "xdp")]
+#[allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts through the environment")]
 fn main() {
     use std::{env, path::PathBuf, process::Command};
 

@@ -23,11 +23,9 @@ pub(crate) fn check() -> Result<(), Error> {
 fn missing(effective: &str) -> Option<String> {
     let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
     let has = |bit: u32| effective & 1 << bit != 0;
-    let missing: Vec<_> = NEEDED
-        .into_iter()
-        .filter(|&(bit, name)| !has(bit) && !(name != "CAP_NET_ADMIN" && has(SYS_ADMIN)))
-        .map(|(_, name)| name)
-        .collect();
+    let granted = |bit, name| has(bit) || (name != "CAP_NET_ADMIN" && has(SYS_ADMIN));
+    let missing: Vec<_> =
+        NEEDED.into_iter().filter(|&(bit, name)| !granted(bit, name)).map(|(_, name)| name).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 

@@ -12,7 +12,6 @@ use libbpf_rs::{
     Link, MapCore, MapFlags, Program, RingBufferBuilder,
     query::{LinkTypeInfo, ProgInfoIter},
 };
-use nix::errno::Errno;
 
 use crate::{
     capabilities,
@@ -48,7 +47,8 @@ impl Guard {
     /// without a gap, and counters, buckets and flows go on; another `mode` than the one it has is a new attachment.
     ///
     /// # Errors
-    /// [`Error`] says what is missing or in the way. Nothing has changed then.
+    /// [`Error`] says what is missing or in the way. Nothing has changed then, unless another mode was asked for and the
+    /// interface refused it: then it has no program.
     pub fn attach(interface: &str, config: &Config) -> Result<Self, Error> {
         config.check()?;
         capabilities::check()?;
@@ -187,6 +187,15 @@ impl Guard {
     }
 }
 
+/// What is pinned for an interface.
+enum Pinned {
+    Nothing,
+    /// A link that guards it.
+    Usable(Link, Mode),
+    /// A link whose interface is gone, or that is of another mode than is wanted.
+    Replaceable(Link),
+}
+
 fn attach_in(
     folder: &Folder,
     interface: &str,
@@ -196,54 +205,40 @@ fn attach_in(
     let pinned = pinned(folder, interface, index, config.mode)?;
     let share = |open: &mut OpenGuardSkel<'_>| program::share_maps(open, &folder.maps());
     let attached = program::load(config, share, |program, _| match pinned {
-        Some((mut link, mode)) => {
+        Pinned::Usable(mut link, mode) => {
             link.update_prog(program)
                 .map_err(|error| of_link("update", interface)(io::Error::other(error)))?;
             Ok(Attachment { mode, native_refused: None })
         }
-        None => attach_new(folder, interface, index, config.mode, program),
+        Pinned::Replaceable(link) => {
+            detach(&link, interface)?;
+            folder.unpin()?;
+            attach_new(folder, interface, index, config.mode, program)
+        }
+        Pinned::Nothing => attach_new(folder, interface, index, config.mode, program),
     })?;
     folder.remove_other_maps()?;
     Ok(attached)
 }
 
-/// The link that guards this interface, if there is one that can go on. Refuses if the interface has another program.
-fn pinned(
-    folder: &Folder,
-    interface: &str,
-    index: i32,
-    wanted: Option<Mode>,
-) -> Result<Option<(Link, Mode)>, Error> {
+/// Refuses if the interface has a program that is not the pinned link's.
+fn pinned(folder: &Folder, interface: &str, index: i32, wanted: Option<Mode>) -> Result<Pinned, Error> {
     let attached = interface::attached(index).map_err(of_link("query", interface))?;
     let Some(link) = folder.link()? else {
-        return attached.map_or(Ok(None), |attached| Err(occupied(interface, attached.id)));
+        return attached.map_or(Ok(Pinned::Nothing), |attached| Err(occupied(interface, attached.id)));
     };
     let info = link.info().map_err(|error| of_link("query", interface)(io::Error::other(error)))?;
-    let LinkTypeInfo::Xdp(of) = info.info else {
-        return Err(of_link("query", interface)(io::Error::from(Errno::EINVAL)));
-    };
+    // The kernel takes the link from an interface that goes.
+    let is_detached = matches!(&info.info, LinkTypeInfo::Xdp(of) if of.ifindex == 0);
     match attached {
-        Some(attached) if attached.id == info.prog_id => {
-            if wanted.is_none_or(|wanted| wanted == attached.mode) {
-                return Ok(Some((link, attached.mode)));
-            }
-            detach(&link, interface)?;
-        }
-        // The kernel has taken it from an interface that is gone.
-        _ if of.ifindex == 0 => {
-            if let Some(attached) = attached {
-                return Err(occupied(interface, attached.id));
-            }
-        }
-        _ => {
-            return Err(Error::OtherNamespace {
-                interface: interface.to_owned(),
-                folder: folder.path().to_owned(),
-            });
-        }
+        Some(attached) if attached.id == info.prog_id => Ok(match wanted {
+            Some(wanted) if wanted != attached.mode => Pinned::Replaceable(link),
+            _ => Pinned::Usable(link, attached.mode),
+        }),
+        Some(attached) if is_detached => Err(occupied(interface, attached.id)),
+        None if is_detached => Ok(Pinned::Replaceable(link)),
+        _ => Err(Error::OtherNamespace { interface: interface.to_owned(), folder: folder.path().to_owned() }),
     }
-    folder.unpin()?;
-    Ok(None)
 }
 
 /// Native, and generic if the driver refuses; or what is wanted.

@@ -1,6 +1,6 @@
 //! What the program counts and tells, out of the bytes of its maps. The numbers are those of `bpf/wire.h`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// What became of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +111,8 @@ pub struct Event {
 
 #[cfg(any(xdp, test))]
 mod decode {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     /// Of `struct event`.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use dwcp_ebpf::{Action, Config, Error, Guard, Limit, Mode};
+use dwcp_lab::namespace::Namespace;
 
 use self::{
     frame::{PORT, datagram},
@@ -39,6 +40,9 @@ fn flood(sender: &UdpSocket, payload: &[u8], flooding: &AtomicBool) -> u64 {
     sent
 }
 
+/// As when a process ends: nothing but descriptors go.
+fn leave(_guard: Guard) {}
+
 /// What crosses a veth pair arrives within the call that sends it, or very soon after.
 fn wait_for(what: &str, mut until: impl FnMut() -> bool) {
     for _ in 0..500 {
@@ -62,7 +66,7 @@ fn flood_in(place: &Place<'_>, mode: Mode) {
         let (sender, flooding) = (place.sender("192.0.2.1"), &flooding);
         let flood = scope.spawn(move || flood(&sender, &BAD, flooding));
         // Four megabytes, whole.
-        let content: Vec<u8> = (0..4 << 20).map(|at: u32| (at * 31 >> 3) as u8).collect();
+        let content: Vec<u8> = (0..4 << 20).map(|at: u32| ((at * 31) >> 3) as u8).collect();
         scope.spawn({
             let (content, place) = (content.clone(), &place);
             move || {
@@ -146,8 +150,7 @@ fn counters_and_guard_go_on_between_two_processes() {
         let guard = place.attach(&place.config());
         send();
         wait_for("the first count", || malformed(&guard) == SOME);
-        // As when a process ends: nothing but descriptors go.
-        drop(guard);
+        leave(guard);
         send();
         let guard = place.attach(&place.config());
         wait_for("the count of what came in between", || malformed(&guard) == 2 * SOME);
@@ -179,7 +182,7 @@ fn an_upgrade_under_a_flood_lets_nothing_through() {
             let flooding = &flooding;
             let flood = scope.spawn(move || flood(&sender, &datagram(1), flooding));
             for config in [&second, &first].into_iter().cycle().take(20) {
-                drop(guard);
+                leave(guard);
                 guard = place.attach(config);
                 assert_eq!(guard.mode(), Mode::Native);
             }
@@ -190,7 +193,7 @@ fn an_upgrade_under_a_flood_lets_nothing_through() {
         let denied = guard.totals().expect("totals").of(Action::Denied).packets;
         assert!(denied > sent / 2 && denied <= sent, "{denied} of {sent}");
         // The settings are those of the last.
-        drop(guard);
+        leave(guard);
         let guard = place.attach(&place.config());
         place.sender("192.0.2.1").send_to(&datagram(1), to(ADDRESS, PORT)).expect("sent");
         assert_eq!(drain(&socket), [datagram(1)]);
@@ -221,9 +224,25 @@ fn a_second_guard_is_refused() {
 #[test]
 fn another_mode_is_another_attachment() {
     with_place(|place| {
-        drop(place.attach(&place.config()));
+        leave(place.attach(&place.config()));
         let guard = place.attach(&Config { mode: Some(Mode::Generic), ..place.config() });
         assert_eq!(guard.mode(), Mode::Generic);
+        guard.detach().expect("detached");
+    });
+}
+
+#[test]
+fn pins_of_another_namespace_are_left_alone() {
+    with_place(|place| {
+        leave(place.attach(&place.config()));
+        let (near, far) =
+            (Namespace::create().expect("a namespace"), Namespace::create().expect("a namespace"));
+        join(&near, &far);
+        let refused = near.enter(|| Guard::attach(NEAR, &place.config())).expect_err("they are not its own");
+        assert!(matches!(refused, Error::OtherNamespace { .. }), "{refused}");
+        let guard = place.attach(&place.config());
+        place.sender("192.0.2.1").send_to(&BAD, to(ADDRESS, PORT)).expect("sent");
+        wait_for("the count", || malformed(&guard) == 1);
         guard.detach().expect("detached");
     });
 }
@@ -234,7 +253,7 @@ fn an_interface_that_comes_back_is_guarded_again_and_counters_go_on() {
         let guard = place.attach(&place.config());
         place.sender("192.0.2.1").send_to(&BAD, to(ADDRESS, PORT)).expect("sent");
         wait_for("the count", || malformed(&guard) == 1);
-        drop(guard);
+        leave(guard);
         let removed = std::process::Command::new("ip").args(["link", "del", NEAR]).status().expect("ip runs");
         assert!(removed.success());
         let refused = Guard::attach(NEAR, &place.config()).expect_err("there is none");
