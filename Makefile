@@ -18,7 +18,7 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-kube sim lint doc fuzz bench bench-consensus lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-xdp test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -26,10 +26,15 @@ run: programs
 
 ## Everything that has to hold before a change goes in. Ends with the tests that could not run here.
 test: lint
-	scripts/test.sh --workspace --release --locked --no-fail-fast
+	$(MAKE) test-xdp
+	scripts/test.sh --workspace --exclude dwcp-ebpf --release --locked --no-fail-fast
 	$(MAKE) doc
 	fuzz/smoke.sh
-	@cat $(TARGET)/test-skips.txt
+	@cat $(TARGET)/xdp-skips.txt $(TARGET)/test-skips.txt
+
+## XDP in this kernel, on veth pairs. Apart, because its feature would have everything else compiled a second time.
+test-xdp: deps
+	TEST_NAME=xdp scripts/test.sh -p dwcp-ebpf --features xdp --release --locked
 
 ## Tests in a Kubernetes cluster.
 test-kube:
@@ -42,6 +47,7 @@ sim: programs
 lint: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --release --locked --all-targets -- -D warnings
+	cargo clippy -p dwcp-ebpf --features xdp --release --locked --all-targets -- -D warnings
 
 doc: deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --release --locked --no-deps
@@ -64,6 +70,10 @@ bench-consensus: programs
 	$(BIN)/consensus-bench --folder $(TARGET) --etcd "$$(scripts/etcd-build.sh)" --json $(TARGET)/consensus.json \
 		--doc docs/benchmarks.md $(BENCH)
 	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
+
+## What dropping a flood costs a core: in XDP, and in user space.
+bench-xdp: deps
+	cargo bench --locked -p dwcp-ebpf --features xdp --bench drop_rate
 
 ## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can
 ## be measured one at a time; the next `make bench` puts them into docs/benchmarks.md.

@@ -20,6 +20,9 @@ iperf3 iperf3
 rsync rsync
 etcdctl etcd-client
 protoc protobuf-compiler
+clang clang
+make make
+pkg-config pkg-config
 "
 
 packages=$(echo "$needed" | while read -r program package; do
@@ -29,6 +32,9 @@ done | sort -u | tr '\n' ' ')
 [ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"
 # RocksDB's bindings are made by libclang, which also needs its own headers.
 ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/llvm-*/lib/clang/*/include/stddef.h >/dev/null 2>&1 || packages="$packages libclang-dev"
+# libbpf is compiled against these two.
+[ -e /usr/include/libelf.h ] || packages="$packages libelf-dev"
+[ -e /usr/include/zlib.h ] || packages="$packages zlib1g-dev"
 # protoc alone lacks the types that come with it.
 [ -e /usr/include/google/protobuf/descriptor.proto ] || packages="$packages libprotobuf-dev"
 

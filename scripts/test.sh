@@ -1,13 +1,14 @@
 #!/bin/bash
 # `cargo test` with these arguments. libtest calls a test passed that printed `SKIP: why` and returned, and swallows what
 # it printed. Here it counts as ignored in the line that closes its binary, and all are shown with their reasons at the
-# end, and in test-skips.txt beside the programs. What passing tests print is in test.log there.
+# end, and in test-skips.txt beside the programs. What passing tests print is in test.log there. TEST_NAME is another name
+# for the two files.
 set -euo pipefail
 
 target=${CARGO_TARGET_DIR:-$(dirname "$0")/../target}
 mkdir -p "$target"
-log=$target/test.log
-skips=$target/test-skips.txt
+log=$target/${TEST_NAME:-test}.log
+skips=$target/${TEST_NAME:-test}-skips.txt
 
 result='^test result: ([A-Za-z]+)\. ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored; (.*)$'
 running='^ *(Running|Doc-tests) ([^(]*)(\((.*)\))?'

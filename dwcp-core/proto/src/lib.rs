@@ -9,6 +9,7 @@
 
 mod close;
 pub mod conn;
+pub mod datagram;
 mod error;
 pub mod frame;
 pub mod hello;

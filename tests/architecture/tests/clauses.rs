@@ -1,8 +1,8 @@
 //! Every clause of the specifications is cited by a test, and every citation is of a clause that exists.
 //!
-//! A test cites `DWCP-5.3`, or `T5.3` of the transfer protocol, which may also stand in its name (`t5_3_...`). Code cites
-//! as well, and `(clause 5.3` in the protocol core, which covers nothing. Nor does what a file of tests says of itself
-//! (`//!`): a citation belongs to the test that checks the clause.
+//! A test cites `DWCP-5.3`, `DATAGRAM-2.3`, or `T5.3` of the transfer protocol, which may also stand in its name
+//! (`t5_3_...`). Code cites as well, and `(clause 5.3` in the protocol core, which covers nothing. Nor does what a file of
+//! tests says of itself (`//!`): a citation belongs to the test that checks the clause.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,10 +47,15 @@ fn every_clause_is_cited_by_a_test_and_every_citation_exists() {
     assert!(untested.is_empty(), "no test cites {untested:?}");
 }
 
-/// Sections (`DWCP-5`, `T5`: not to be covered as such) and clauses of both documents.
+/// Sections (`DWCP-5`, `T5`: not to be covered as such) and clauses of all documents.
 fn clauses() -> BTreeMap<String, bool> {
     let mut found = BTreeMap::new();
-    for (document, section, prefix) in [("dwcp-1.md", "## ", "DWCP-"), ("transfer-1.md", "## T", "T")] {
+    let documents = [
+        ("dwcp-1.md", "## ", "DWCP-"),
+        ("datagram-1.md", "## ", "DATAGRAM-"),
+        ("transfer-1.md", "## T", "T"),
+    ];
+    for (document, section, prefix) in documents {
         let text = fs::read_to_string(root().join("docs/spec").join(document)).expect("a specification");
         for (before, normative) in [(section, false), ("- **", true)] {
             for line in text.lines().filter_map(|line| line.strip_prefix(before)) {
@@ -65,8 +70,10 @@ fn clauses() -> BTreeMap<String, bool> {
 
 /// What a file cites.
 fn citations(content: &str) -> BTreeSet<String> {
-    let mut found: BTreeSet<String> =
-        numbers(content, "DWCP-").map(|clause| format!("DWCP-{clause}")).collect();
+    let mut found = BTreeSet::new();
+    for prefix in ["DWCP-", "DATAGRAM-"] {
+        found.extend(numbers(content, prefix).map(|clause| format!("{prefix}{clause}")));
+    }
     let starts_a_word = |at: usize| !content[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
     for (at, _) in content.match_indices('T').filter(|(at, _)| starts_a_word(*at)) {
         let clause = number(&content[at + 1..]);

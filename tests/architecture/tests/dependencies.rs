@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-sys", &[]),
     ("dwcp-core", &["dwcp-proto", "dwcp-sys"]),
     ("dwcp-transfer", &["dwcp-core", "dwcp-sys"]),
+    ("dwcp-ebpf", &[]),
     ("consensus-disk", &[]),
     ("consensus-proto", &[]),
     ("consensus-bolt", &["consensus-proto"]),

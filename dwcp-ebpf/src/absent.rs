@@ -1,0 +1,64 @@
+//! The guard of a build that has no program to load: it cannot be made, and says why.
+
+use std::{convert::Infallible, io, os::fd::BorrowedFd, time::Duration};
+
+use crate::{Config, Error, Event, Mode, Peer, Totals};
+
+const REASON: &str = if cfg!(feature = "xdp") {
+    "built without clang; install it (Debian package clang) and build again"
+} else {
+    "built without the feature `xdp` of dwcp-ebpf, which needs clang, libelf and zlib (Debian packages clang, libelf-dev, \
+     zlib1g-dev)"
+};
+
+/// A guard of one interface: there is none in this build.
+#[derive(Debug)]
+pub struct Guard(Infallible);
+
+#[allow(missing_docs, reason = "as in guard.rs")]
+impl Guard {
+    /// Fails.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], or that of a bad setting.
+    pub fn attach(_interface: &str, config: &Config) -> Result<Self, Error> {
+        config.check()?;
+        Err(Error::Unavailable { reason: REASON })
+    }
+
+    pub fn detach(self) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    pub fn mode(&self) -> Mode {
+        match self.0 {}
+    }
+
+    pub fn native_refused(&self) -> Option<&io::Error> {
+        match self.0 {}
+    }
+
+    pub fn totals(&self) -> Result<Totals, Error> {
+        match self.0 {}
+    }
+
+    pub fn top_peers(&self, _count: usize) -> Result<Vec<Peer>, Error> {
+        match self.0 {}
+    }
+
+    pub fn poll_events(&self, _timeout: Duration, _take: impl FnMut(Event)) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    pub fn add_flow(&self, _flow: u64) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    pub fn remove_flow(&self, _flow: u64) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    pub fn set_socket(&self, _queue: u32, _socket: BorrowedFd<'_>) -> Result<(), Error> {
+        match self.0 {}
+    }
+}

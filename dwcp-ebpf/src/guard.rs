@@ -1,0 +1,293 @@
+//! `Guard`: one interface that is guarded. Attaching, taking over, replacing and detaching; what its maps say.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use libbpf_rs::{
+    Link, MapCore, MapFlags, Program, RingBufferBuilder,
+    query::{LinkTypeInfo, ProgInfoIter},
+};
+
+use crate::{
+    capabilities,
+    config::{Config, Mode, QUEUES_MAX},
+    error::Error,
+    folder::Folder,
+    interface,
+    program::{self, Maps, OpenGuardSkel},
+    stats::{self, Action, Event, Peer, Totals},
+};
+
+/// Keys of peers that are read at most: twice what the map holds, since it changes meanwhile.
+const PEER_KEYS_MAX: usize = 2 * 4096;
+
+/// A guard of one interface. Dropping it leaves the program attached: [`Guard::detach`] ends it.
+#[derive(Debug)]
+pub struct Guard {
+    interface: String,
+    mode: Mode,
+    native_refused: Option<io::Error>,
+    folder: Folder,
+    maps: Maps,
+}
+
+/// A new attachment.
+struct Attachment {
+    mode: Mode,
+    native_refused: Option<io::Error>,
+}
+
+impl Guard {
+    /// Guards an interface. If a guard of an earlier process is pinned, its program is replaced by one with these settings
+    /// without a gap, and counters, buckets and flows go on; another `mode` than the one it has is a new attachment.
+    ///
+    /// # Errors
+    /// [`Error`] says what is missing or in the way. Nothing has changed then, unless another mode was asked for and the
+    /// interface refused it: then it has no program.
+    pub fn attach(interface: &str, config: &Config) -> Result<Self, Error> {
+        config.check()?;
+        capabilities::check()?;
+        let index = interface::index(interface)?;
+        let folder = Folder::open(&config.root, interface)?;
+        match attach_in(&folder, interface, index, config) {
+            Ok((attachment, maps)) => Ok(Self {
+                interface: interface.to_owned(),
+                mode: attachment.mode,
+                native_refused: attachment.native_refused,
+                folder,
+                maps,
+            }),
+            Err(error) => {
+                folder.remove_if_unused();
+                Err(error)
+            }
+        }
+    }
+
+    /// Detaches the program and removes all pins, counters included.
+    ///
+    /// # Errors
+    /// [`Error::Link`] or [`Error::Folder`] if the kernel refuses.
+    pub fn detach(self) -> Result<(), Error> {
+        if let Some(link) = self.folder.link()? {
+            detach(&link, &self.interface)?;
+        }
+        self.folder.remove()
+    }
+
+    /// Where the program runs.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Why the program does not run in the driver, if this process tried.
+    pub fn native_refused(&self) -> Option<&io::Error> {
+        self.native_refused.as_ref()
+    }
+
+    /// Counts by action, since the guard was first attached.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn totals(&self) -> Result<Totals, Error> {
+        let mut totals = Totals::default();
+        for action in Action::ALL {
+            let key = u32::from(action as u8).to_ne_bytes();
+            let shares =
+                self.maps.totals.lookup_percpu(&key, MapFlags::ANY).map_err(failed("lookup", "totals"))?;
+            for share in shares.unwrap_or_default() {
+                stats::add_count(&share, &mut totals.0[action as usize]).expect("the program's own value");
+            }
+        }
+        Ok(totals)
+    }
+
+    /// The sources with the most datagrams, most first, of the last few thousand sources.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn top_peers(&self, count: usize) -> Result<Vec<Peer>, Error> {
+        let mut peers = HashMap::new();
+        for key in self.maps.peers.keys().take(PEER_KEYS_MAX) {
+            let address = stats::address(&key).expect("the program's own key");
+            let shares =
+                self.maps.peers.lookup_percpu(&key, MapFlags::ANY).map_err(failed("lookup", "peers"))?;
+            let mut packets = [0; Action::ALL.len()];
+            // Gone meanwhile: no shares.
+            for share in shares.unwrap_or_default() {
+                for (at, sum) in packets.iter_mut().enumerate() {
+                    *sum += stats::u64_at(&share, at * 8).expect("the program's own value");
+                }
+            }
+            peers.insert(address, Peer { address, packets });
+        }
+        let mut peers: Vec<_> = peers.into_values().collect();
+        peers.sort_by_key(|peer| (std::cmp::Reverse(peer.packets()), peer.address));
+        peers.truncate(count);
+        Ok(peers)
+    }
+
+    /// Hands over the drops that were sampled since the last call, and waits for the first if there are none. For a thread
+    /// that does nothing else, with a timeout of about a second.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn poll_events(&self, timeout: Duration, mut take: impl FnMut(Event)) -> Result<(), Error> {
+        let take = RefCell::new(|bytes: &[u8]| stats::event(bytes).into_iter().for_each(&mut take));
+        let mut builder = RingBufferBuilder::new();
+        builder
+            .add(&self.maps.events, |bytes| {
+                take.borrow_mut()(bytes);
+                0
+            })
+            .map_err(failed("open", "events"))?;
+        let ring = builder.build().map_err(failed("open", "events"))?;
+        ring.poll(timeout).map_err(failed("poll", "events"))
+    }
+
+    /// Makes datagrams of a flow go to the AF_XDP socket of the queue they arrive on, and to the kernel's UDP where there
+    /// is none.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses, for instance beyond [`crate::FLOWS_MAX`].
+    pub fn add_flow(&self, flow: u64) -> Result<(), Error> {
+        self.maps.flows.update(&flow.to_ne_bytes(), &[1], MapFlags::ANY).map_err(failed("update", "flows"))
+    }
+
+    /// Ends that; a flow that is not known is none.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn remove_flow(&self, flow: u64) -> Result<(), Error> {
+        let key = flow.to_ne_bytes();
+        match self.maps.flows.delete(&key) {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
+                Err(failed("delete", "flows")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Names the AF_XDP socket of a receive queue, which has to be bound to that queue. The kernel forgets it when it is
+    /// closed.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a queue from [`QUEUES_MAX`] on, [`Error::Map`] if the kernel refuses.
+    pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        if queue >= QUEUES_MAX {
+            return Err(Error::Setting { setting: "queue", allowed: "below 64" });
+        }
+        let (key, value) = (queue.to_ne_bytes(), socket.as_raw_fd().to_ne_bytes());
+        self.maps.sockets.update(&key, &value, MapFlags::ANY).map_err(failed("update", "sockets"))
+    }
+}
+
+/// What is pinned for an interface.
+enum Pinned {
+    Nothing,
+    /// A link that guards it.
+    Usable(Link, Mode),
+    /// A link whose interface is gone, or that is of another mode than is wanted.
+    Replaceable(Link),
+}
+
+fn attach_in(
+    folder: &Folder,
+    interface: &str,
+    index: i32,
+    config: &Config,
+) -> Result<(Attachment, Maps), Error> {
+    let pinned = pinned(folder, interface, index, config.mode)?;
+    let share = |open: &mut OpenGuardSkel<'_>| program::share_maps(open, &folder.maps());
+    let attached = program::load(config, share, |program, _| match pinned {
+        Pinned::Usable(mut link, mode) => {
+            link.update_prog(program)
+                .map_err(|error| of_link("update", interface)(io::Error::other(error)))?;
+            Ok(Attachment { mode, native_refused: None })
+        }
+        Pinned::Replaceable(link) => {
+            detach(&link, interface)?;
+            folder.unpin()?;
+            attach_new(folder, interface, index, config.mode, program)
+        }
+        Pinned::Nothing => attach_new(folder, interface, index, config.mode, program),
+    })?;
+    folder.remove_other_maps()?;
+    Ok(attached)
+}
+
+/// Refuses if the interface has a program that is not the pinned link's.
+fn pinned(folder: &Folder, interface: &str, index: i32, wanted: Option<Mode>) -> Result<Pinned, Error> {
+    let attached = interface::attached(index).map_err(of_link("query", interface))?;
+    let Some(link) = folder.link()? else {
+        return attached.map_or(Ok(Pinned::Nothing), |attached| Err(occupied(interface, attached.id)));
+    };
+    let info = link.info().map_err(|error| of_link("query", interface)(io::Error::other(error)))?;
+    // The kernel takes the link from an interface that goes.
+    let is_detached = matches!(&info.info, LinkTypeInfo::Xdp(of) if of.ifindex == 0);
+    match attached {
+        Some(attached) if attached.id == info.prog_id => Ok(match wanted {
+            Some(wanted) if wanted != attached.mode => Pinned::Replaceable(link),
+            _ => Pinned::Usable(link, attached.mode),
+        }),
+        Some(attached) if is_detached => Err(occupied(interface, attached.id)),
+        None if is_detached => Ok(Pinned::Replaceable(link)),
+        _ => Err(Error::OtherNamespace { interface: interface.to_owned(), folder: folder.path().to_owned() }),
+    }
+}
+
+/// Native, and generic if the driver refuses; or what is wanted.
+fn attach_new(
+    folder: &Folder,
+    interface: &str,
+    index: i32,
+    wanted: Option<Mode>,
+    program: &Program<'_>,
+) -> Result<Attachment, Error> {
+    let mut mode = wanted.unwrap_or(Mode::Native);
+    let mut native_refused = None;
+    let link = match attach_link(interface, index, mode, program) {
+        Err(Error::Attach { source, .. }) if wanted.is_none() => {
+            mode = Mode::Generic;
+            native_refused = Some(source);
+            attach_link(interface, index, mode, program)
+        }
+        result => result,
+    }?;
+    folder.pin(&link)?;
+    Ok(Attachment { mode, native_refused })
+}
+
+fn attach_link(interface: &str, index: i32, mode: Mode, program: &Program<'_>) -> Result<OwnedFd, Error> {
+    interface::attach(index, program.as_fd(), mode).map_err(|source| match interface::attached(index) {
+        // It came after this guard had looked.
+        Ok(Some(attached)) => occupied(interface, attached.id),
+        _ => Error::Attach { interface: interface.to_owned(), mode, source },
+    })
+}
+
+fn detach(link: &Link, interface: &str) -> Result<(), Error> {
+    link.detach().map_err(|error| of_link("detach", interface)(io::Error::other(error)))
+}
+
+fn occupied(interface: &str, id: u32) -> Error {
+    // Asking for the name takes CAP_SYS_ADMIN.
+    let name = ProgInfoIter::default().find(|program| program.id == id);
+    let name =
+        name.map(|program| program.name.to_string_lossy().into_owned()).filter(|name| !name.is_empty());
+    Error::Occupied { interface: interface.to_owned(), id, name }
+}
+
+fn of_link(call: &'static str, interface: &str) -> impl FnOnce(io::Error) -> Error {
+    let interface = interface.to_owned();
+    move |source| Error::Link { call, interface, source }
+}
+
+fn failed(call: &'static str, map: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Error {
+    move |error| Error::Map { call, map, source: io::Error::other(error) }
+}

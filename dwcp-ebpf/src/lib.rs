@@ -1,0 +1,38 @@
+//! Guards DWCP datagrams (`docs/spec/datagram-1.md`) in XDP, before the kernel makes packets of them.
+//!
+//! Owns the BPF program (`bpf/`), loading, attaching and pinning it, and reading what it counts. Does not know
+//! connections, keys or sockets: it is told which flows are known and which AF_XDP sockets there are.
+//!
+//! [`Guard::attach`] leaves the program attached when the process ends: link and maps are pinned, the next process takes
+//! them over without a gap, and puts its own program in the place of the old one atomically.
+//!
+//! Without the feature `xdp`, or built without clang, [`Guard::attach`] returns [`Error::Unavailable`].
+
+mod config;
+mod error;
+mod stats;
+
+#[cfg(not(xdp))]
+mod absent;
+#[cfg(xdp)]
+mod capabilities;
+#[cfg(xdp)]
+mod folder;
+#[cfg(xdp)]
+mod guard;
+#[cfg(xdp)]
+mod interface;
+#[cfg(xdp)]
+mod program;
+#[cfg(all(test, xdp))]
+mod verdict_tests;
+
+#[cfg(not(xdp))]
+pub use absent::Guard;
+pub use config::{
+    Config, FLOWS_MAX, Failure, Limit, Mode, PORTS_MAX, PREFIXES_MAX, Prefix, PrefixError, QUEUES_MAX,
+};
+pub use error::Error;
+#[cfg(xdp)]
+pub use guard::Guard;
+pub use stats::{Action, Count, Event, Peer, Totals};
