@@ -18,7 +18,7 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-kube sim lint doc fuzz bench bench-consensus lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-kube test-rdma sim lint doc fuzz bench bench-consensus lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -27,9 +27,14 @@ run: programs
 ## Everything that has to hold before a change goes in. Ends with the tests that could not run here.
 test: lint
 	scripts/test.sh --workspace --release --locked --no-fail-fast
+	scripts/test-rdma.sh
 	$(MAKE) doc
 	fuzz/smoke.sh
 	@cat $(TARGET)/test-skips.txt
+
+## RDMA on Soft-RoCE in a virtual machine; RDMA=--compare also measures beside the verbs tools. Part of `make test`.
+test-rdma: deps
+	scripts/test-rdma.sh $(RDMA)
 
 ## Tests in a Kubernetes cluster.
 test-kube:

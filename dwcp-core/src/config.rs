@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use crate::Zone;
+use crate::TrustZone;
 
 /// Everything an [`Endpoint`](crate::Endpoint) needs to know.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub struct TransportConfig {
     pub handshake_timeout: Duration,
     /// Peers with addresses in these get links over RDMA where both sides have it. Verbs do not encrypt, even on a
     /// connection with TLS: name only networks whose wire is trusted. None: RDMA is off.
-    pub rdma_zones: Vec<Zone>,
+    pub rdma_zones: Vec<TrustZone>,
 }
 
 impl TransportConfig {

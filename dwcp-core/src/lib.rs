@@ -57,7 +57,7 @@ pub use endpoint::Endpoint;
 pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
 pub use message::{IncomingMessage, Messages, Priority, Responder};
 pub use metrics::{count_integrity_failure, describe as describe_metrics};
-pub use rdma::{Zone, ZoneError};
+pub use rdma::{TrustZone, TrustZoneError};
 pub use reach::Reach;
 pub use security::TlsConfig;
 pub use stats::{ConnectionSnapshot, ConnectionStats, LinkStats};

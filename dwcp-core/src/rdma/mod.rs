@@ -1,6 +1,6 @@
 //! Links whose frames go over RDMA: who may have them, how both ends agree, and the socket that carries the frames.
 //!
-//! Such a link begins as any other, with TCP, TLS and HELLO. If the peer's address is in a trust zone ([`Zone`]) of both
+//! Such a link begins as any other, with TCP, TLS and HELLO. If the peer's address is in a trust zone ([`TrustZone`]) of both
 //! sides and both have a port, the HELLOs carry what each has to know of the other's queue pair, and from then on frames
 //! go over it. TCP stays open beside it, silent: its end is the link's end. Whatever fails ends the link, and what was on
 //! its way goes out again on the next one, which is TCP for [`REST`]; then RDMA is tried again.
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub(crate) use offer::{Answer, Offer, answer, conclude};
 pub(crate) use socket::RdmaSocket;
-pub use zone::{Zone, ZoneError};
+pub use zone::{TrustZone, TrustZoneError};
 
 /// How long after the loss of an RDMA link a connection goes without.
 const REST: Duration = Duration::from_secs(5);

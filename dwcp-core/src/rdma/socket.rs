@@ -111,11 +111,11 @@ impl RdmaSocket {
     /// Calls `f`, and wakes those who wait if it has made the stream ready for them.
     fn with<T>(&self, f: impl FnOnce(&mut RdmaStream) -> T) -> T {
         let mut stream = self.lock();
-        let before = (stream.is_readable(), stream.is_writable());
+        let (was_readable, was_writable) = (stream.is_readable(), stream.is_writable());
         let result = f(&mut stream);
-        let after = (stream.is_readable(), stream.is_writable());
+        let became_ready = (stream.is_readable() && !was_readable) || (stream.is_writable() && !was_writable);
         drop(stream);
-        if after.0 > before.0 || after.1 > before.1 {
+        if became_ready {
             self.changed.notify_waiters();
         }
         result

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 /// Addresses whose network is trusted with what is not encrypted, e.g. `10.1.0.0/16` or `fd00:1::/32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Zone {
+pub struct TrustZone {
     addr: IpAddr,
     prefix_len: u8,
 }
@@ -12,12 +12,12 @@ pub struct Zone {
 /// Text that is not a zone.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{text}: expected an address and the length of its prefix, such as 10.1.0.0/16")]
-pub struct ZoneError {
+pub struct TrustZoneError {
     /// The text.
     pub text: String,
 }
 
-impl Zone {
+impl TrustZone {
     /// Whether an address is in it.
     pub fn contains(&self, addr: IpAddr) -> bool {
         fn equal(a: &[u8], b: &[u8], bits: u8) -> bool {
@@ -32,20 +32,20 @@ impl Zone {
     }
 }
 
-impl FromStr for Zone {
-    type Err = ZoneError;
+impl FromStr for TrustZone {
+    type Err = TrustZoneError;
 
-    fn from_str(text: &str) -> Result<Self, ZoneError> {
+    fn from_str(text: &str) -> Result<Self, TrustZoneError> {
         let parsed = text.split_once('/').and_then(|(addr, prefix_len)| {
             let (addr, prefix_len) = (addr.parse::<IpAddr>().ok()?, prefix_len.parse().ok()?);
             let bits = if addr.is_ipv4() { 32 } else { 128 };
             (prefix_len <= bits).then_some(Self { addr, prefix_len })
         });
-        parsed.ok_or_else(|| ZoneError { text: text.to_owned() })
+        parsed.ok_or_else(|| TrustZoneError { text: text.to_owned() })
     }
 }
 
-impl fmt::Display for Zone {
+impl fmt::Display for TrustZone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.addr, self.prefix_len)
     }
@@ -71,7 +71,7 @@ mod tests {
             ("fd00:1::/32", "fd00:2::", false),
             ("::/0", "10.0.0.1", false),
         ] {
-            let zone: Zone = zone.parse().unwrap();
+            let zone: TrustZone = zone.parse().unwrap();
             assert_eq!(zone.contains(addr.parse().unwrap()), expected, "{zone} {addr}");
         }
     }
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn what_is_no_prefix_is_refused() {
         for text in ["", "10.0.0.0", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/-1", "/8", "a/8"] {
-            assert_eq!(text.parse::<Zone>(), Err(ZoneError { text: text.into() }));
+            assert_eq!(text.parse::<TrustZone>(), Err(TrustZoneError { text: text.into() }));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use dwcp_core::{
-    CompressionConfig, Connection, Endpoint, EndpointConfig, Priority, ReadError, RecvStream, Zone,
+    CompressionConfig, Connection, Endpoint, EndpointConfig, Priority, ReadError, RecvStream, TrustZone,
 };
 
 pub(crate) fn config(name: &str, links: u16) -> EndpointConfig {
@@ -17,7 +17,7 @@ pub(crate) fn config(name: &str, links: u16) -> EndpointConfig {
 
 /// Of the environment: the suite is also run over RDMA (`make test-rdma`).
 #[allow(clippy::disallowed_methods)] // a test is its own program
-fn zones() -> Vec<Zone> {
+fn zones() -> Vec<TrustZone> {
     std::env::var("DWCP_TEST_RDMA_ZONE").map_or(Vec::new(), |zone| vec![zone.parse().unwrap()])
 }
 

@@ -149,9 +149,11 @@ impl RdmaStream {
     ///
     /// # Errors
     /// `WouldBlock`: wait until [`is_writable`](Self::is_writable). Others have an [`RdmaError`] inside and are final;
-    /// what of the bytes taken before has arrived is unknown then.
+    /// what of the bytes taken before has arrived is unknown then. `BrokenPipe` after [`shutdown_write`](Self::shutdown_write).
     pub fn try_write(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        assert!(!self.shut_down, "writing after the end");
+        if self.shut_down {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         self.progress()?;
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         if total == 0 {
@@ -192,7 +194,7 @@ impl RdmaStream {
         }
         match (copied, progress) {
             (0, _) if bufs.iter().all(|buf| buf.is_empty()) => Ok(0),
-            (0, Ok(_)) if self.ended => Ok(0),
+            (0, _) if self.ended => Ok(0),
             (0, Ok(_)) => Err(io::ErrorKind::WouldBlock.into()),
             (0, Err(error)) => Err(error.into()),
             (copied, _) => Ok(copied),
