@@ -12,16 +12,13 @@ compare=
 tests/vm/install.sh
 
 # The features of the whole workspace, as in `make test`: nothing is compiled twice.
-built=$(cargo test --release --locked --workspace --no-run --test driver --example rdma-loopback \
-    --message-format json-render-diagnostics)
 executable() {
-    grep -F "\"src_path\":\"$PWD/$1\"" <<<"$built" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+    grep -F "\"src_path\":\"$PWD/$1\"" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
 }
-driver=$(executable dwcp-core/tests/driver/main.rs)
-loopback=$(executable dwcp-core/sys/examples/rdma-loopback.rs)
-# The test harness has an example for a test as well: the program itself stands beside it.
-loopback=$(dirname "$loopback")/rdma-loopback
-: "${driver:?}"
+flags=(--release --locked --workspace --message-format json-render-diagnostics)
+driver=$(cargo test "${flags[@]}" --no-run --test driver | executable dwcp-core/tests/driver/main.rs)
+loopback=$(cargo build "${flags[@]}" --example rdma-loopback | executable dwcp-core/sys/examples/rdma-loopback.rs)
+: "${driver:?}" "${loopback:?}"
 
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
