@@ -5,6 +5,9 @@
 //! the receiver reads it in order without being told where. A queue pair delivers in order, and so the receiver's
 //! completions are the order of the bytes. A message has a header: its kind, and credit (see `credit`).
 //!
+//! A peer that dies while nothing is on its way to it is *not* noticed here: verbs have no keepalive. The caller needs
+//! another sign of it, such as a TCP connection beside the stream.
+//!
 //! Owns what is sent how; not waiting: [`arm`](RdmaStream::arm), look once more, then wait for the descriptors.
 
 use std::{
