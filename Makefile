@@ -18,7 +18,7 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-xdp test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-xdp test-rdma test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -28,6 +28,7 @@ run: programs
 test: lint
 	$(MAKE) test-xdp
 	scripts/test.sh --workspace --exclude dwcp-ebpf --release --locked --no-fail-fast
+	scripts/test-rdma.sh
 	$(MAKE) doc
 	fuzz/smoke.sh
 	@cat $(TARGET)/xdp-skips.txt $(TARGET)/test-skips.txt
@@ -35,6 +36,10 @@ test: lint
 ## XDP in this kernel, on veth pairs. Apart, because its feature would have everything else compiled a second time.
 test-xdp: deps
 	TEST_NAME=xdp scripts/test.sh -p dwcp-ebpf --features xdp --release --locked
+
+## RDMA on Soft-RoCE in a virtual machine; RDMA=--compare also measures beside the verbs tools. Part of `make test`.
+test-rdma: deps
+	scripts/test-rdma.sh $(RDMA)
 
 ## Tests in a Kubernetes cluster.
 test-kube:

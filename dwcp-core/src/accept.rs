@@ -22,6 +22,7 @@ use crate::{
     Connection, PeerInfo,
     endpoint::EndpointCore,
     handshake::{self, HandshakeError},
+    rdma,
     security::LinkSocket,
 };
 
@@ -107,11 +108,11 @@ impl Acceptor {
         if hello.connection == ConnectionId::default() {
             self.open(socket, names, hello, addr).await;
         } else {
-            self.join(socket, names, hello).await;
+            self.join(socket, names, hello, addr).await;
         }
     }
 
-    async fn open(&self, socket: LinkSocket, names: Vec<String>, hello: Hello, addr: SocketAddr) {
+    async fn open(&self, mut socket: LinkSocket, names: Vec<String>, hello: Hello, addr: SocketAddr) {
         let Ok(permit) = self.connections.try_reserve() else {
             return handshake::refuse(&socket, CloseCode::BUSY, "too many connections wait").await;
         };
@@ -119,12 +120,14 @@ impl Acceptor {
         if getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut token)).is_err() || id == [0; 16] {
             return handshake::refuse(&socket, CloseCode::INTERNAL, "no randomness").await;
         }
+        let rdma = self.answer_rdma(&socket, &hello, addr).await;
         let answer = Hello {
             minor: MINOR_VERSION,
             link: hello.link,
             connection: ConnectionId(id),
             token: JoinToken(token),
             capabilities: self.endpoint.capabilities(),
+            rdma: rdma.as_ref().map(|answer| answer.data()).unwrap_or_default(),
         };
         let says = hello.capabilities;
         let peer = PeerInfo {
@@ -140,10 +143,11 @@ impl Acceptor {
         if full {
             return handshake::refuse(&socket, CloseCode::BUSY, "too many connections").await;
         }
-        let shared = self.endpoint.new_connection(Role::Server, answer.connection, says, peer);
+        let shared =
+            self.endpoint.new_connection(Role::Server, answer.connection, says, peer, rdma.is_some());
         self.endpoint.remember(answer.connection, answer.token, &shared);
         // The answer must be first on the wire: only then may the link carry frames.
-        if let Err(error) = handshake::send_hello(&socket, &answer).await {
+        if let Err(error) = answer_hello(&mut socket, &answer, rdma).await {
             tracing::debug!(%error, "the handshake failed");
             return shared.with(|state, _| state.core.close(CloseCode::NONE, ""));
         }
@@ -151,7 +155,7 @@ impl Acceptor {
         permit.send(Connection::new(shared));
     }
 
-    async fn join(&self, socket: LinkSocket, names: Vec<String>, hello: Hello) {
+    async fn join(&self, mut socket: LinkSocket, names: Vec<String>, hello: Hello, addr: SocketAddr) {
         let shared = {
             let known = self.endpoint.connections.lock().unwrap_or_else(PoisonError::into_inner);
             let found = known.get(&hello.connection).filter(|known| known.token.matches(&hello.token));
@@ -166,15 +170,46 @@ impl Acceptor {
         if shared.link_count() >= usize::from(limit) {
             return handshake::refuse(&socket, CloseCode::BUSY, "too many links").await;
         }
+        let rdma = match shared.rdma_agreed() {
+            true => self.answer_rdma(&socket, &hello, addr).await,
+            false => None,
+        };
         let answer = Hello {
             minor: MINOR_VERSION,
             link: hello.link,
             connection: hello.connection,
             token: JoinToken::default(),
             capabilities: self.endpoint.capabilities(),
+            rdma: rdma.as_ref().map(|answer| answer.data()).unwrap_or_default(),
         };
-        if handshake::send_hello(&socket, &answer).await.is_ok() {
-            self.endpoint.attach(&shared, LinkId(hello.link), socket);
+        match answer_hello(&mut socket, &answer, rdma).await {
+            Ok(()) => {
+                self.endpoint.attach(&shared, LinkId(hello.link), socket);
+            }
+            Err(error) => tracing::debug!(%error, "the handshake failed"),
         }
     }
+
+    /// The answer to the client's offer of RDMA, if it made one and its wire is trusted.
+    async fn answer_rdma(
+        &self,
+        socket: &LinkSocket,
+        hello: &Hello,
+        addr: SocketAddr,
+    ) -> Option<rdma::Answer> {
+        match !hello.rdma.is_empty() && self.endpoint.config.transport.trusts_wire_to(addr.ip()) {
+            true => rdma::answer(socket.tcp(), &hello.rdma).await,
+            false => None,
+        }
+    }
+}
+
+/// Sends the server's HELLO and, where it offers RDMA, hears what the client makes of that.
+async fn answer_hello(
+    socket: &mut LinkSocket,
+    answer: &Hello,
+    rdma: Option<rdma::Answer>,
+) -> Result<(), HandshakeError> {
+    handshake::send_hello(socket, answer).await?;
+    rdma::conclude(socket, rdma).await
 }

@@ -1,7 +1,9 @@
 //! What an endpoint can be told. Defaults and ranges of the settings are listed in `ARCHITECTURE.md`, with the reasons
 //! of those that were decided otherwise than first planned.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use crate::TrustZone;
 
 /// Everything an [`Endpoint`](crate::Endpoint) needs to know.
 #[derive(Clone, Debug)]
@@ -48,6 +50,16 @@ pub struct TransportConfig {
     pub keepalive_interval: Duration,
     /// Bound on TCP connect, TLS and DWCP handshake together.
     pub handshake_timeout: Duration,
+    /// Peers with addresses in these get links over RDMA where both sides have it. Verbs do not encrypt, even on a
+    /// connection with TLS: name only networks whose wire is trusted. None: RDMA is off.
+    pub rdma_zones: Vec<TrustZone>,
+}
+
+impl TransportConfig {
+    /// Whether RDMA is allowed with the peer at this address.
+    pub(crate) fn trusts_wire_to(&self, peer: IpAddr) -> bool {
+        self.rdma_zones.iter().any(|zone| zone.contains(peer))
+    }
 }
 
 /// Bounds of the number of links of a connection, 1..=1024, min <= initial <= max.
@@ -185,6 +197,7 @@ impl Default for TransportConfig {
             idle_timeout: None,
             keepalive_interval: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(10),
+            rdma_zones: Vec::new(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     dialer::DIALS_MAX,
     endpoint::EndpointCore,
     handshake::{self, HandshakeError},
+    rdma::Offer,
     security::{self, LinkSocket, RecordError},
     socket_options,
 };
@@ -57,45 +58,46 @@ impl EndpointCore {
         self: &Arc<Self>,
         addr: SocketAddr,
         server_name: &str,
-        hello: &Hello,
+        hello: Hello,
     ) -> Result<(MadeLink, VecDeque<Spare>), ConnectError> {
         let making = async {
             let opened = self.open_socket(addr, server_name).await?;
             let rtt_min = socket_options::rtt_min(opened.socket.tcp()).unwrap_or_default();
             let links = adapt::links_at_first(self.config.transport.streams, rtt_min);
             let spares = (1..links).take(DIALS_MAX).map(|_| self.open_spare(addr, server_name)).collect();
-            Ok((introduce(addr, opened, hello).await?, spares))
+            Ok((self.introduce(addr, opened, hello, true).await?, spares))
         };
-        self.in_time(addr, hello, making).await
+        self.in_time(addr, 0, making).await
     }
 
-    /// Makes a further link, on `spare` if there is one.
+    /// Makes a further link, on `spare` if there is one; over RDMA, if `rdma` and both sides can.
     pub(crate) async fn make_link(
         &self,
         addr: SocketAddr,
         server_name: &str,
-        hello: &Hello,
+        hello: Hello,
         spare: Option<Spare>,
+        rdma: bool,
     ) -> Result<MadeLink, ConnectError> {
+        let link = hello.link;
         let making = async {
             let opened = match spare {
                 Some(spare) => spare.opened(addr).await?,
                 None => self.open_socket(addr, server_name).await?,
             };
-            introduce(addr, opened, hello).await
+            self.introduce(addr, opened, hello, rdma).await
         };
-        self.in_time(addr, hello, making).await
+        self.in_time(addr, link, making).await
     }
 
     async fn in_time<T>(
         &self,
         addr: SocketAddr,
-        hello: &Hello,
+        link: u32,
         making: impl Future<Output = Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
         let timeout = self.config.transport.handshake_timeout;
-        let making =
-            making.instrument(tracing::info_span!("handshake", role = "client", %addr, link = hello.link));
+        let making = making.instrument(tracing::info_span!("handshake", role = "client", %addr, link));
         tokio::time::timeout(timeout, making).await.unwrap_or(Err(ConnectError::TimedOut { addr, timeout }))
     }
 
@@ -120,16 +122,35 @@ impl EndpointCore {
         let (socket, names) = connected.map_err(|source| ConnectError::Tls { addr, source })?;
         Ok(OpenSocket { socket, names })
     }
-}
 
-/// Exchanges HELLOs.
-async fn introduce(addr: SocketAddr, opened: OpenSocket, hello: &Hello) -> Result<MadeLink, ConnectError> {
-    let OpenSocket { socket, names } = opened;
-    let sent = handshake::send_hello(&socket, hello).await;
-    // A peer that refused before our HELLO came may have closed; why is to be read all the same.
-    match handshake::receive_hello(&socket).await {
-        Ok(answer) => Ok(MadeLink { socket, hello: answer, names }),
-        Err(error) => Err(connect_error(addr, sent.err(), error)),
+    /// Exchanges HELLOs, and goes over to RDMA if `rdma` is wanted and both sides can.
+    async fn introduce(
+        &self,
+        addr: SocketAddr,
+        opened: OpenSocket,
+        mut hello: Hello,
+        rdma: bool,
+    ) -> Result<MadeLink, ConnectError> {
+        let OpenSocket { mut socket, names } = opened;
+        let offer = match rdma && self.config.transport.trusts_wire_to(addr.ip()) {
+            true => Offer::make(socket.tcp()).await,
+            false => None,
+        };
+        hello.rdma = offer.as_ref().map(Offer::data).unwrap_or_default();
+        let sent = handshake::send_hello(&socket, &hello).await;
+        // A peer that refused before our HELLO came may have closed; why is to be read all the same.
+        let mut answer = match handshake::receive_hello(&socket).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(connect_error(addr, sent.err(), error)),
+        };
+        match offer {
+            Some(offer) => {
+                let decided = offer.decide(&mut socket, answer.rdma.clone()).await;
+                decided.map_err(|source| ConnectError::Io { call: "write", addr, source })?;
+            }
+            None => answer.rdma.clear(), // nobody has asked for it
+        }
+        Ok(MadeLink { socket, hello: answer, names })
     }
 }
 

@@ -135,6 +135,13 @@ impl Connection {
         self.shared().retire_link(id);
     }
 
+    /// Breaks the queue pairs of links over RDMA, for tests. Returns how many there were.
+    #[doc(hidden)]
+    pub fn break_rdma(&self) -> usize {
+        let links = self.shared().lock().links.clone();
+        links.iter().filter_map(|link| link.socket.rdma()).inspect(|rdma| rdma.abort()).count()
+    }
+
     /// Whether the peer is within reach, for whoever waits for a change. Does not keep the connection open.
     pub fn watch_reach(&self) -> watch::Receiver<Reach> {
         self.shared().reach.subscribe()

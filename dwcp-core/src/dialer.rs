@@ -9,10 +9,18 @@ use dwcp_proto::{
     conn::LinkId,
     hello::{ConnectionId, Hello, JoinToken, MINOR_VERSION},
 };
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::sleep_until,
+};
 use tracing::Instrument;
 
-use crate::{ConnectError, connect::Spare, endpoint::EndpointCore, shared::Shared};
+use crate::{
+    ConnectError,
+    connect::{MadeLink, Spare},
+    endpoint::EndpointCore,
+    shared::Shared,
+};
 
 /// First and longest wait after a failed attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -57,14 +65,21 @@ impl Dialer {
         let mut backoffs = Backoffs::default();
         let mut next_link = 1;
         while !dialer.shared.is_closed() {
+            let rdma_due = dialer.shared.rdma_due();
             while attempts.len() < dialer.shared.links_missing().min(DIALS_MAX) {
                 let attempt = Arc::clone(&dialer).attempt(next_link, backoffs.take(), spares.pop_front());
                 attempts.spawn(attempt.in_current_span());
                 next_link += 1;
             }
             spares.clear(); // the peer takes fewer
+            // Not before there is a link: whatever is wrong with RDMA must not keep the connection waiting.
+            let returns = rdma_due.filter(|_| attempts.is_empty() && dialer.shared.link_count() > 0);
             tokio::select! {
                 () = dialer.shared.links_changed.notified() => {}
+                () = sleep_until(dialer.shared.instant(returns.unwrap_or_default())), if returns.is_some() => {
+                    attempts.spawn(Arc::clone(&dialer).return_to_rdma(next_link).in_current_span());
+                    next_link += 1;
+                }
                 Some(ended) = attempts.join_next() => backoffs.attempt_ended(result(ended)),
             }
         }
@@ -77,14 +92,7 @@ impl Dialer {
         backoff: Duration,
         spare: Option<Spare>,
     ) -> Option<Duration> {
-        let hello = Hello {
-            minor: MINOR_VERSION,
-            link,
-            connection: self.connection,
-            token: self.token,
-            capabilities: self.endpoint.capabilities(),
-        };
-        match self.endpoint.make_link(self.addr, &self.server_name, &hello, spare).await {
+        match self.make(link, spare, false).await {
             Ok(made) if made.names == self.shared.peer.names => {
                 self.endpoint.attach(&self.shared, LinkId(link), made.socket);
                 return None;
@@ -103,6 +111,37 @@ impl Dialer {
         }
         tokio::time::sleep(backoff).await;
         Some(backoff)
+    }
+}
+
+impl Dialer {
+    async fn make(&self, link: u32, spare: Option<Spare>, rdma: bool) -> Result<MadeLink, ConnectError> {
+        let hello = Hello {
+            minor: MINOR_VERSION,
+            link,
+            connection: self.connection,
+            token: self.token,
+            capabilities: self.endpoint.capabilities(),
+            rdma: Vec::new(),
+        };
+        self.endpoint.make_link(self.addr, &self.server_name, hello, spare, rdma).await
+    }
+
+    /// Tries to make a link over RDMA in the place of those over TCP. A link that came out as one of them is not kept.
+    async fn return_to_rdma(self: Arc<Self>, link: u32) -> Option<Duration> {
+        // Whatever becomes of it, the next attempt takes its time.
+        self.shared.rdma_rests();
+        match self.make(link, None, true).await {
+            Ok(made) if made.names == self.shared.peer.names => {
+                let is_rdma = made.socket.rdma().is_some();
+                if self.endpoint.attach(&self.shared, LinkId(link), made.socket) && !is_rdma {
+                    self.shared.with(|state, _| state.core.retire_link(LinkId(link)));
+                }
+            }
+            Ok(_) => tracing::warn!(link, "another peer answers at this address: link not used"),
+            Err(error) => tracing::debug!(link, %error, "a link over RDMA could not be made"),
+        }
+        None
     }
 }
 

@@ -33,6 +33,7 @@ use crate::{
     compressor::Compressor,
     dialer::Dialer,
     link::Link,
+    rdma::Course,
     reader::{FrameReader, SCRATCH_LEN},
     security::{self, LinkSocket},
     shared::Shared,
@@ -129,8 +130,9 @@ impl Endpoint {
             connection: ConnectionId::default(),
             token: JoinToken::default(),
             capabilities: self.core.capabilities(),
+            rdma: Vec::new(),
         };
-        let (made, spares) = self.core.make_first_link(addr, server_name, &hello).await?;
+        let (made, spares) = self.core.make_first_link(addr, server_name, hello).await?;
         let peer = PeerInfo {
             node_id: made.hello.capabilities.node_id.clone(),
             region: Some(made.hello.capabilities.region.clone()).filter(|region| !region.is_empty()),
@@ -139,7 +141,8 @@ impl Endpoint {
         };
         let id = made.hello.connection;
         let token = made.hello.token;
-        let shared = self.core.new_connection(Role::Client, id, made.hello.capabilities, peer);
+        let rdma = !made.hello.rdma.is_empty();
+        let shared = self.core.new_connection(Role::Client, id, made.hello.capabilities, peer, rdma);
         self.core.remember(id, token, &shared);
         self.core.attach(&shared, LinkId(0), made.socket);
         let dialer = Dialer {
@@ -275,12 +278,14 @@ impl EndpointCore {
         }
     }
 
+    /// `rdma`: the HELLOs of both sides carry the data for it.
     pub(crate) fn new_connection(
         &self,
         role: Role,
         id: ConnectionId,
         peer_says: Capabilities,
         peer: PeerInfo,
+        rdma: bool,
     ) -> Arc<Shared> {
         let t = &self.config.transport;
         let config = ConnectionConfig {
@@ -290,12 +295,14 @@ impl EndpointCore {
             keepalive_interval: t.keepalive_interval,
             idle_timeout: t.idle_timeout,
             resume_timeout: t.resume_timeout,
-            links_authenticated: self.tls().is_some(),
+            // Of what goes over RDMA, only frames' own checksums tell that it is what was sent.
+            links_authenticated: self.tls().is_some() && !rdma,
         };
         let compressor = self.compressor(&config.peer);
         let core = Core::new(config, Duration::ZERO);
         let span = connection_span(role, id, &peer);
-        let shared = Shared::new(core, Instant::now(), peer, t.clone(), compressor, span.clone());
+        let shared =
+            Shared::new(core, Instant::now(), peer, t.clone(), compressor, span.clone(), Course::new(rdma));
         task::spawn(&shared, "timer", span.clone(), Arc::clone(&shared).run_timer());
         task::spawn(&shared, "closer", span, Arc::clone(&shared).run_closer());
         shared
@@ -352,6 +359,9 @@ impl EndpointCore {
             let added = state.core.link_added(now, id);
             if added {
                 state.links.push(Arc::clone(&link));
+                if link.socket.rdma().is_some() {
+                    state.rely_on(id, shared.role, self.config.transport.streams.min);
+                }
                 shared
                     .reach
                     .send_if_modified(|reach| std::mem::replace(reach, Reach::Linked) != Reach::Linked);

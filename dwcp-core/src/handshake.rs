@@ -23,7 +23,7 @@ pub(crate) enum HandshakeError {
     Refused(CloseReason),
 }
 
-async fn read_exact(socket: &LinkSocket, mut buffer: &mut [u8]) -> Result<(), HandshakeError> {
+pub(crate) async fn read_exact(socket: &LinkSocket, mut buffer: &mut [u8]) -> Result<(), HandshakeError> {
     while !buffer.is_empty() {
         match socket.try_read(&mut [IoSliceMut::new(buffer)]) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -36,7 +36,7 @@ async fn read_exact(socket: &LinkSocket, mut buffer: &mut [u8]) -> Result<(), Ha
     Ok(())
 }
 
-async fn write_all(socket: &LinkSocket, mut bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_all(socket: &LinkSocket, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() || socket.has_unflushed() {
         let result = if bytes.is_empty() {
             socket.try_flush()

@@ -2,7 +2,8 @@
 //!
 //! An [`Endpoint`] listens and connects; a [`Connection`] carries ordered byte streams
 //! ([`SendStream`], [`RecvStream`]) and small prioritised [`Messages`] over 1..N *links*. A link is
-//! one TCP connection; links are added, retired and lost while data flows.
+//! one TCP connection, or an RDMA queue pair beside one; links are added, retired and lost while data
+//! flows.
 //!
 //! The wire format and the state machine live in `dwcp-proto`, system calls in `dwcp-sys`. This
 //! crate owns the tokio driver, TLS, compression and the controllers; it deliberately knows
@@ -32,6 +33,7 @@ mod metrics;
 mod monitor;
 mod pacing;
 mod peer_label;
+mod rdma;
 mod reach;
 mod reader;
 #[doc(hidden)]
@@ -55,6 +57,7 @@ pub use endpoint::Endpoint;
 pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
 pub use message::{IncomingMessage, Messages, Priority, Responder};
 pub use metrics::{count_integrity_failure, describe as describe_metrics};
+pub use rdma::{TrustZone, TrustZoneError};
 pub use reach::Reach;
 pub use security::TlsConfig;
 pub use stats::{ConnectionSnapshot, ConnectionStats, LinkStats};

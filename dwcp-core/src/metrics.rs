@@ -31,6 +31,10 @@ pub fn describe() {
         "dwcp_congestion_control_fallbacks_total",
         "Times that a wanted congestion control was not to be had."
     );
+    describe_counter!(
+        "dwcp_rdma_fallbacks_total",
+        "Links that went or went on over TCP although the peer is in a trust zone."
+    );
     describe_gauge!("dwcp_compression_ratio", "Stream payload bytes for each frame byte sent, so far.");
     describe_gauge!("dwcp_active_streams", "Links (TCP streams) that are up.");
     describe_gauge!("dwcp_active_connections", "Connections that have a link.");
@@ -78,6 +82,8 @@ pub(crate) struct ConnectionMetrics {
     /// For each kind of change.
     decisions: [Counter; 3],
     transport: Gauge,
+    /// Links over RDMA.
+    rdma: Part,
     /// Dropped last: the label is in use until then.
     _label: PeerLabel,
 }
@@ -137,6 +143,7 @@ impl ConnectionMetrics {
             active: Part::new(gauge!("dwcp_active_connections"), 0),
             decisions: ["add_links", "retire_link", "congestion_control"].map(decision),
             transport: gauge!("dwcp_transport_info", "kind" => "tcp"),
+            rdma: Part::new(gauge!("dwcp_transport_info", "kind" => "rdma"), 0),
             _label: label,
         }
     }
@@ -159,6 +166,7 @@ impl ConnectionMetrics {
         }
         // A recorder may forget what is not touched for long: everything is, with each sample.
         self.transport.set(1.0);
+        self.rdma.set(links.iter().filter(|link| link.transport == "rdma").count() as u64);
         self.decisions.iter().for_each(|counter| counter.increment(0));
         if raw > 0 && wire_sent > 0 {
             self.compression_ratio.set(raw as f64 / wire_sent as f64);

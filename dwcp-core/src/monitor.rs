@@ -140,7 +140,11 @@ impl Monitor {
                 .map(|(link, info)| path_sample(link, info))
                 .collect()
         };
-        let actions = self.controller.on_sample(&PathSample { now, limit, links: &active });
+        // The controllers are about TCP's ways with a path.
+        let actions = match self.shared.lock().has_rdma() {
+            true => Vec::new(),
+            false => self.controller.on_sample(&PathSample { now, limit, links: &active }),
+        };
         for action in actions {
             self.act(&links, action);
         }
@@ -205,6 +209,7 @@ impl Monitor {
     /// sending has no use for many leaves it to the client, whose links they are, too.
     fn links_wish(&self) -> u16 {
         match self.shared.role {
+            _ if self.shared.lock().has_rdma() => self.shared.config.streams.min,
             Role::Server if self.unlimited >= WISH_KEPT => self.shared.config.streams.min,
             Role::Server | Role::Client => self.controller.links_target(),
         }
@@ -326,6 +331,7 @@ fn link_stats(link: &Link, info: &tcp_info::TcpInfo) -> LinkStats {
         wire_bytes_sent: link.wire_sent.load(Ordering::Relaxed),
         wire_bytes_received: link.wire_received.load(Ordering::Relaxed),
         zerocopy: link.zerocopy(),
+        transport: if link.socket.rdma().is_some() { "rdma" } else { "tcp" },
     }
 }
 

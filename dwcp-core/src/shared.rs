@@ -34,6 +34,7 @@ use crate::{
     link::{self, Link},
     metrics, monitor,
     pacing::Pacing,
+    rdma::{self, Course},
     security,
     stats::LinkStats,
     task::CallGuard,
@@ -73,6 +74,7 @@ pub(crate) struct State {
     pub(crate) congestion_control: Option<CongestionControl>,
     pub(crate) links_wanted_by_peer: u32,
     pub(crate) pacing: Pacing,
+    pub(crate) rdma: Course,
     /// The task whose panic ended the connection.
     pub(crate) panicked: Option<&'static str>,
 }
@@ -124,6 +126,7 @@ impl Shared {
         config: TransportConfig,
         compressor: Option<Compressor>,
         span: Span,
+        rdma: Course,
     ) -> Arc<Self> {
         if core.role() == Role::Server {
             core.want_links(config.streams.initial.into()); // goes out on the first link
@@ -146,6 +149,7 @@ impl Shared {
                 last_decision: String::new(),
                 congestion_control_decision: String::new(),
                 congestion_control: None,
+                rdma,
                 panicked: None,
             }),
             span,
@@ -316,6 +320,10 @@ impl Shared {
         self.with(|state, now| {
             if state.core.closed().is_none() {
                 self.resumes.fetch_add(1, Ordering::Relaxed);
+            }
+            if link.socket.rdma().is_some() && state.core.closed().is_none() {
+                rdma::count_fallback("lost");
+                state.rdma.failed(now);
             }
             state.core.link_lost(now, link.id);
             self.remove_link(state, link.id);
@@ -513,6 +521,25 @@ impl State {
         self.links.iter().find(|link| link.is_idle() && self.core.wants_transmit_on(link.id)).cloned()
     }
 
+    /// Whether a link goes over RDMA.
+    pub(crate) fn has_rdma(&self) -> bool {
+        self.links.iter().any(|link| link.socket.rdma().is_some())
+    }
+
+    /// A link over RDMA takes all there is: beside it the others would only hold frames back. The client retires them.
+    pub(crate) fn rely_on(&mut self, rdma: LinkId, role: Role, links_min: u16) {
+        self.links_wanted = links_min.into();
+        match role {
+            Role::Server => self.core.want_links(links_min.into()),
+            Role::Client => {
+                let others: Vec<_> = self.core.active_links().filter(|&id| id != rdma).collect();
+                for id in others {
+                    self.core.retire_link(id);
+                }
+            }
+        }
+    }
+
     /// Segments sent again so far: on links that are gone, and on the others as of the last sample. Never falls.
     pub(crate) fn retransmits(&self) -> u64 {
         let is_live = |stats: &&LinkStats| self.links.iter().any(|link| link.id.0 == stats.id);
@@ -524,6 +551,23 @@ impl State {
 impl Shared {
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().core.closed().is_some()
+    }
+
+    /// Whether both sides offered RDMA when the connection was made.
+    pub(crate) fn rdma_agreed(&self) -> bool {
+        self.lock().rdma.agreed
+    }
+
+    /// When a link over RDMA should be tried; `None`: there is one, or never.
+    pub(crate) fn rdma_due(&self) -> Option<Duration> {
+        let state = self.lock();
+        state.rdma.due_at().filter(|_| !state.has_rdma())
+    }
+
+    /// RDMA is not tried again soon.
+    pub(crate) fn rdma_rests(&self) {
+        let now = self.now();
+        self.lock().rdma.failed(now);
     }
 
     pub(crate) fn link_count(&self) -> usize {

@@ -70,6 +70,8 @@ pub struct LinkStats {
     pub wire_bytes_received: u64,
     /// Whether large payloads go to the kernel by reference (`on: ...`) or are copied (`off: ...`), and why.
     pub zerocopy: &'static str,
+    /// What carries its frames: `tcp`, or `rdma`: then what is said of TCP here is of the silent connection beside it.
+    pub transport: &'static str,
 }
 
 impl Shared {

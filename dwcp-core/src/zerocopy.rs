@@ -65,6 +65,7 @@ impl ZeroCopy {
     /// For a link that has just been made.
     pub(crate) fn new(setting: Zerocopy, socket: &LinkSocket) -> Self {
         let state = match setting {
+            _ if socket.rdma().is_some() => State::Off("off: over RDMA"),
             _ if socket.is_tls() => State::Off("off: encrypted bytes are a copy already"),
             Zerocopy::Off => State::Off("off: set"),
             Zerocopy::On => State::On,

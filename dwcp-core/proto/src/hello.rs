@@ -25,6 +25,9 @@ pub const FRAME_BYTES_MIN: u32 = 4 << 10;
 /// Largest frame bound that a side may ask for, in bytes.
 pub const FRAME_BYTES_LIMIT: u32 = 4 << 20;
 
+/// Largest connection data for RDMA in bytes.
+pub const RDMA_LEN_MAX: usize = 64;
+
 const FIXED_LEN: usize = 48;
 const ITEM_OPTIONAL: u16 = 0x8000;
 
@@ -91,6 +94,8 @@ pub struct Hello {
     pub token: JoinToken,
     /// What the sender can do. On a joining link the receiver ignores it.
     pub capabilities: Capabilities,
+    /// Where the sender's queue pair for this link is, opaque here, at most [`RDMA_LEN_MAX`] bytes; empty: it offers none.
+    pub rdma: Vec<u8>,
 }
 
 mod item {
@@ -106,6 +111,8 @@ mod item {
     pub(super) const STREAMS_MAX: u16 = 10;
     pub(super) const PAYLOAD_CRC: u16 = 11;
     pub(super) const RESUME_TIMEOUT_MS: u16 = 12;
+    /// Optional: who does not know it speaks TCP.
+    pub(super) const RDMA: u16 = super::ITEM_OPTIONAL | 13;
 }
 
 impl Capabilities {
@@ -163,6 +170,9 @@ impl Hello {
         put(item::STREAMS_MAX, &c.streams_max.to_le_bytes());
         put(item::PAYLOAD_CRC, &[u8::from(c.payload_crc)]);
         put(item::RESUME_TIMEOUT_MS, &c.resume_timeout_ms.to_le_bytes());
+        if !self.rdma.is_empty() {
+            put(item::RDMA, &self.rdma);
+        }
         out
     }
 
@@ -196,6 +206,7 @@ impl Hello {
                 payload_crc: true,
                 resume_timeout_ms: 0,
             },
+            rdma: Vec::new(),
         };
         while !rest.is_empty() {
             let Some((head, tail)) = rest.split_first_chunk::<4>() else {
@@ -206,7 +217,11 @@ impl Hello {
             let Some((value, tail)) = tail.split_at_checked(len) else {
                 return Err(invalid("an item is cut off"));
             };
-            hello.capabilities.set(ty, value)?;
+            match ty {
+                item::RDMA if value.len() > RDMA_LEN_MAX => return Err(invalid("RDMA data")),
+                item::RDMA => hello.rdma = value.to_vec(),
+                _ => hello.capabilities.set(ty, value)?,
+            }
             rest = tail;
         }
         hello.capabilities.check()?;

@@ -85,11 +85,13 @@ fn hello_seeds() -> Vec<Vec<u8>> {
         connection: ConnectionId::default(),
         token: JoinToken::default(),
         capabilities: support::capabilities(),
+        rdma: Vec::new(),
     };
     let with = |capabilities| Hello { capabilities, ..base.clone() }.encode();
     let c = support::capabilities;
     let mut seeds = vec![
         base.encode(),
+        Hello { rdma: vec![5; 44], ..base.clone() }.encode(),
         Hello { link: 3, connection: ConnectionId([7; 16]), token: JoinToken([9; 16]), ..base.clone() }
             .encode(),
         with(Capabilities { region: "eu-west".into(), ..c() }),

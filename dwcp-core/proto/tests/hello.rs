@@ -15,6 +15,7 @@ fn hello() -> Hello {
         connection: ConnectionId([0xc1; 16]),
         token: JoinToken([0x70; 16]),
         capabilities: Capabilities { region: "eu".into(), ..support::capabilities() },
+        rdma: Vec::new(),
     }
 }
 
@@ -130,6 +131,7 @@ prop_compose! {
         dictionaries in prop::collection::vec(any::<[u8; 32]>(), 0..=16),
         frame_bytes_max in 4096..=4_194_304_u32,
         windows in (4096_u64.., 4096_u64.., 131_072_u64..),
+        rdma in prop::collection::vec(any::<u8>(), 0..=64),
     ) -> Hello {
         let (connection_window, stream_window, message_window) = windows;
         Hello {
@@ -138,6 +140,7 @@ prop_compose! {
                 node_id, region, codecs, dictionaries, links_max, frame_bytes_max, connection_window,
                 stream_window, message_window, streams_max, payload_crc, resume_timeout_ms,
             },
+            rdma,
         }
     }
 }

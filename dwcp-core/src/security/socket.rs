@@ -1,4 +1,4 @@
-//! One connected TCP socket, plain or TLS, for several tasks.
+//! One connected TCP socket, plain or TLS, for several tasks; or an RDMA stream that has taken its place.
 
 use std::{
     fmt,
@@ -23,6 +23,7 @@ use super::{
     record_read::{Progress, RecordReader},
     record_write::RecordWriter,
 };
+use crate::rdma::RdmaSocket;
 
 /// Between looks at a socket that cannot be waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -36,6 +37,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 pub struct LinkSocket {
     tcp: TcpStream,
     tls: Option<Tls>,
+    /// Carries all bytes, if it is there.
+    rdma: Option<RdmaSocket>,
     /// Sends by reference are enabled: what the reactor knows of this socket's writing may be wrong.
     has_completions: AtomicBool,
     /// Another registration of the same socket, after the last completion.
@@ -51,7 +54,7 @@ struct Tls {
 impl LinkSocket {
     /// Without encryption.
     pub fn plain(tcp: TcpStream) -> Self {
-        Self { tcp, tls: None, has_completions: AtomicBool::new(false), renewed: OnceLock::new() }
+        Self { tcp, tls: None, rdma: None, has_completions: AtomicBool::new(false), renewed: OnceLock::new() }
     }
 
     /// Performs the client's side of a TLS handshake; the peer's certificate must be for
@@ -91,7 +94,13 @@ impl LinkSocket {
         let writer = RecordWriter::new(keys, established.write);
         let tls = Tls { reader: Mutex::new(reader), writer: Mutex::new(writer) };
         Ok((
-            Self { tcp, tls: Some(tls), has_completions: AtomicBool::new(false), renewed: OnceLock::new() },
+            Self {
+                tcp,
+                tls: Some(tls),
+                rdma: None,
+                has_completions: AtomicBool::new(false),
+                renewed: OnceLock::new(),
+            },
             names,
         ))
     }
@@ -101,7 +110,17 @@ impl LinkSocket {
         &self.tcp
     }
 
-    /// Whether the socket encrypts.
+    /// Reads and writes over RDMA from now on. TCP has to be silent, in both directions: its end is the socket's.
+    pub(crate) fn go_over(&mut self, rdma: RdmaSocket) {
+        self.rdma = Some(rdma);
+    }
+
+    /// The RDMA stream, if the socket has gone over to one.
+    pub(crate) fn rdma(&self) -> Option<&RdmaSocket> {
+        self.rdma.as_ref()
+    }
+
+    /// Whether the socket encrypts, or did until it went over to RDMA.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -112,6 +131,9 @@ impl LinkSocket {
     /// [is left](Self::has_unflushed) for the next call or [`try_flush`](Self::try_flush). Nothing more
     /// is taken until then: what is queued here cannot be overtaken.
     pub fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let Some(rdma) = &self.rdma {
+            return rdma.try_write(bufs);
+        }
         let Some(tls) = &self.tls else {
             return self.write(bufs);
         };
@@ -192,6 +214,9 @@ impl LinkSocket {
         bufs: &mut [IoSliceMut<'_>],
         read: impl Fn(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        if let Some(rdma) = &self.rdma {
+            return rdma.try_read(bufs);
+        }
         let Some(tls) = &self.tls else {
             return read(bufs);
         };
@@ -227,6 +252,9 @@ impl LinkSocket {
     /// Returns when [`try_read`](Self::try_read) has a chance: at once while decrypted bytes wait.
     /// Cancel-safe.
     pub async fn readable(&self) -> io::Result<()> {
+        if let Some(rdma) = &self.rdma {
+            return rdma.readable(&self.tcp).await;
+        }
         if self.has_decrypted() {
             return Ok(());
         }
@@ -235,6 +263,9 @@ impl LinkSocket {
 
     /// Returns when [`try_write`](Self::try_write) has a chance, or completions have come. Cancel-safe.
     pub async fn writable(&self) -> io::Result<()> {
+        if let Some(rdma) = &self.rdma {
+            return rdma.writable().await;
+        }
         let ready = self.writing().ready(Interest::WRITABLE).await?;
         if !self.has_completions() || !ready.is_write_closed() {
             return Ok(());
@@ -279,6 +310,9 @@ impl LinkSocket {
     /// Ends our direction in order, after all that was taken: `close_notify` with TLS, then a TCP FIN.
     /// On `WouldBlock` call again when writable.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        if let Some(rdma) = &self.rdma {
+            return rdma.shutdown_write();
+        }
         if let Some(tls) = &self.tls {
             let mut writer = tls.writer();
             writer.close().map_err(io::Error::other)?;

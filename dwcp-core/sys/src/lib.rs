@@ -1,16 +1,20 @@
-//! What DWCP needs from Linux TCP sockets, and of files, and the standard library does not offer.
+//! What DWCP needs from Linux TCP sockets, of files and of RDMA devices, and the standard library does not offer.
 //!
-//! Everything takes a borrowed descriptor of a socket (one function: of a file) that the caller owns,
-//! and works on live connections. Linux only. This crate deliberately keeps no state, makes no sockets
-//! and decides nothing: which congestion control to use, or when, is the transport's business.
+//! For sockets, everything takes a borrowed descriptor of a socket (one function: of a file) that the
+//! caller owns, and works on live connections. Linux only. This crate deliberately keeps no state, makes
+//! no sockets and decides nothing: which congestion control to use, or when, is the transport's business.
+//! RDMA (feature `rdma`) has no descriptor that could be borrowed: `rdma` makes and owns its queue pairs.
 //!
 //! It is the one user-space crate that may contain `unsafe`; today all of it is in the private module
-//! `sockopt`, in what `tcp_info` promises to it, and in `write_back`.
+//! `sockopt`, in what `tcp_info` promises to it, in `write_back`, and in `rdma`'s `library`, `device`,
+//! `memory` and `queue_pair`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod congestion;
 mod error;
 pub mod options;
+#[cfg(feature = "rdma")]
+pub mod rdma;
 mod sockopt;
 pub mod tcp_info;
 mod write_back;

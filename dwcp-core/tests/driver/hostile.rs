@@ -59,6 +59,7 @@ fn hello() -> Hello {
             payload_crc: true,
             resume_timeout_ms: 1000,
         },
+        rdma: Vec::new(),
     }
 }
 

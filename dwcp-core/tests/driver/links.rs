@@ -50,13 +50,13 @@ async fn through_proxy(
 }
 
 /// A stream, messages and requests at the same time, all checked.
-struct Traffic {
+pub(crate) struct Traffic {
     received: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Traffic {
-    fn start(a: &Connection, b: &Connection, stream_len: usize, messages: u64) -> Self {
+    pub(crate) fn start(a: &Connection, b: &Connection, stream_len: usize, messages: u64) -> Self {
         let data = pattern(stream_len);
         let received = Arc::new(AtomicU64::new(0));
         let tasks = vec![
@@ -70,14 +70,14 @@ impl Traffic {
         Self { received, tasks }
     }
 
-    async fn received(&self, bytes: u64) {
+    pub(crate) async fn received(&self, bytes: u64) {
         while self.received.load(Ordering::SeqCst) < bytes && !self.tasks[1].is_finished() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
     /// All but the answering task, which ends with the connection.
-    async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         self.tasks.pop();
         for task in self.tasks {
             task.await.unwrap();

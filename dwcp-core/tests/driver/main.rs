@@ -8,6 +8,7 @@ mod lifecycle;
 mod links;
 mod metrics;
 mod proxy;
+mod rdma;
 mod reload;
 mod spans;
 mod support;

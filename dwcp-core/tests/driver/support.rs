@@ -3,13 +3,22 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use dwcp_core::{CompressionConfig, Connection, Endpoint, EndpointConfig, Priority, ReadError, RecvStream};
+use dwcp_core::{
+    CompressionConfig, Connection, Endpoint, EndpointConfig, Priority, ReadError, RecvStream, TrustZone,
+};
 
 pub(crate) fn config(name: &str, links: u16) -> EndpointConfig {
     let mut config = EndpointConfig::new(name);
     config.compression = CompressionConfig::NONE;
     config.transport.streams.initial = links;
+    config.transport.rdma_zones = zones();
     config
+}
+
+/// Of the environment: the suite is also run over RDMA (`make test-rdma`).
+#[allow(clippy::disallowed_methods)] // a test is its own program
+fn zones() -> Vec<TrustZone> {
+    std::env::var("DWCP_TEST_RDMA_ZONE").map_or(Vec::new(), |zone| vec![zone.parse().unwrap()])
 }
 
 pub(crate) async fn listen(config: EndpointConfig) -> (Endpoint, SocketAddr) {

@@ -1,0 +1,26 @@
+//! RDMA: a byte stream over a reliable connected queue pair, on libibverbs that is opened at run time.
+//!
+//! Owns the binding (`abi`, `library`), the search for a port (`device`), registered memory (`memory`), the queue pair
+//! (`queue_pair`) and the stream on it ([`RdmaStream`]). It deliberately does not know how two ends learn of each other
+//! (they exchange [`ConnectionData`] over something else), does not wait (there are descriptors to wait for), and does
+//! not fall back: after an error the caller goes another way.
+//!
+//! **There is no encryption and no authentication on the wire.** Whoever can send packets into the network of the ports
+//! can read and change what the stream carries.
+
+mod abi;
+mod connection_data;
+mod credit;
+mod device;
+mod error;
+mod library;
+mod memory;
+mod queue_pair;
+mod send_queue;
+mod stream;
+
+pub use abi::Gid;
+pub use connection_data::{CONNECTION_DATA_LEN, ConnectionData};
+pub use device::{Mtu, Port};
+pub use error::{CompletionStatus, RdmaError};
+pub use stream::{Counts, Prepared, RdmaStream};

@@ -1,0 +1,71 @@
+#!/bin/bash
+# Tests of RDMA on Soft-RoCE, in a virtual machine that tests/vm makes: the driver's own tests and its whole suite with
+# links over RDMA, then the stream alone between two processes, one of which is killed. With `--compare`, also what the
+# verbs tools of perftest carry in the same guest. A software device on an emulated processor says nothing of speed.
+#
+# Where the machine cannot run it, it says why, also in test-skips.txt, and ends with 0.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compare=
+[ "${1:-}" != --compare ] || compare=1
+tests/vm/install.sh
+
+# The features of the whole workspace, as in `make test`: nothing is compiled twice.
+executable() {
+    grep -F "\"src_path\":\"$PWD/$1\"" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+}
+flags=(--release --locked --workspace --message-format json-render-diagnostics)
+driver=$(cargo test "${flags[@]}" --no-run --test driver | executable dwcp-core/tests/driver/main.rs)
+loopback=$(cargo build "${flags[@]}" --example rdma-loopback | executable dwcp-core/sys/examples/rdma-loopback.rs)
+: "${driver:?}" "${loopback:?}"
+
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+
+# Runs commands in a guest with these files. 77: it cannot be made here.
+guest() {
+    local code=0
+    nice tests/vm/run.sh "$@" | tee "$said" || code=${PIPESTATUS[0]}
+    if [ "$code" = 77 ]; then
+        sed -n 's/^SKIP.*/& [test-rdma]/p' "$said" >>"${CARGO_TARGET_DIR:-target}/test-skips.txt"
+        exit 0
+    fi
+    return "$code"
+}
+
+echo "== the driver's tests of RDMA"
+guest -f "$driver" "$driver --test-threads=1 rdma::"
+
+# Not these: they measure or stop the TCP connections that carry frames, or wait for several. Over RDMA there is one link.
+tcp_only=$(printf -- '--skip %s ' latency:: zerocopy:: metrics:: over_several_links opens_no_more_links \
+    says_at_once_how_many a_handshake_that_hangs retired_and_added thirty_links_die \
+    reload:: events_lie_in_the_span)
+echo "== the driver's suite over RDMA"
+guest -f "$driver" "DWCP_TEST_RDMA_ZONE=127.0.0.0/8 $driver --test-threads=1 --skip rdma:: $tcp_only"
+
+echo "== 256 MiB and small messages, in one process, between two, and to one that is killed"
+guest -f "$loopback" "
+set -e
+$loopback
+$loopback listen 10.9.0.1:7000 & listening=\$!
+$loopback connect 10.9.0.1:7000
+wait \$listening
+$loopback listen 10.9.0.1:7001 & listening=\$!
+$loopback connect 10.9.0.1:7001 & connecting=\$!
+sleep 3
+kill -9 \$listening
+wait \$connecting && exit 1 || echo 'the survivor says so'
+"
+
+if [ -n "$compare" ]; then
+    echo "== beside the verbs tools"
+    guest -f "$loopback" -f "$(command -v ib_write_bw)" -f "$(command -v ib_send_lat)" "
+set -e
+both() { \"\$@\" >/dev/null & sleep 2; \"\$@\" 10.9.0.1; wait; }
+$loopback listen 10.9.0.1:7000 & $loopback connect 10.9.0.1:7000; wait
+both $(command -v ib_write_bw) -d rxe0 -x 1 -s 65536 -n 2000
+both $(command -v ib_send_lat) -d rxe0 -x 1 -s 64 -n 1000
+$loopback listen 10.9.0.1:7001 & $loopback connect 10.9.0.1:7001; wait
+"
+fi

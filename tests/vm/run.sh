@@ -1,0 +1,127 @@
+#!/bin/bash
+# run.sh [-f FILE]... [-t SECONDS] 'COMMANDS': boots Debian's kernel with Soft-RoCE (rdma_rxe) under QEMU, runs COMMANDS
+# in it as root, and ends with their exit code.
+#
+# The guest is busybox, the modules, and each FILE at its own path with the libraries it is linked with. It has no disk
+# and no network but lo and two ends of a veth pair, v0 (10.9.0.1, with the RDMA device rxe0) and v1.
+# Codes of its own: 77, something is missing here (stdout says what: "SKIP: ..."); 125, the guest ended without a code.
+set -euo pipefail
+
+files=()
+seconds=600
+while getopts f:t: option; do
+    case $option in
+        f) files+=("$OPTARG") ;;
+        t) seconds=$OPTARG ;;
+        *) exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+commands=${1:?commands for the guest}
+PATH=$PATH:/usr/sbin:/sbin
+
+skip() {
+    echo "SKIP: $*"
+    exit 77
+}
+
+for program in qemu-system-x86_64 busybox cpio xz depmod modprobe ip rdma dpkg-deb apt-get; do
+    command -v "$program" >/dev/null || skip "no $program here (tests/vm/install.sh installs it)"
+done
+provider=$(find /usr/lib -name 'librxe-rdmav*.so' -print -quit 2>/dev/null)
+[ -n "$provider" ] || skip "no provider for Soft-RoCE here (Debian: ibverbs-providers)"
+library=$(ldconfig -p | sed -n 's/.*libibverbs\.so\.1 .*=> //p' | head -1)
+[ -n "$library" ] || skip "no libibverbs here (Debian: libibverbs1)"
+
+# The kernel that Debian's meta package names, unpacked once; only the modules that RDMA may need.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/novacron-dwcp/vm
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+image=$(apt-cache depends linux-image-amd64 2>/dev/null | awk '/Depends: linux-image/ { print $2; exit }')
+[ -n "$image" ] || image=$(cat "$cache/image" 2>/dev/null) || skip "no package linux-image-amd64 is known here"
+release=${image#linux-image-}
+if [ ! -e "$cache/$release/complete" ]; then
+    rm -rf "${cache:?}/$release"
+    mkdir "$cache/$release"
+    (cd "$cache/$release" && apt-get -q -o APT::Sandbox::User=root download "$image" >download.log 2>&1) ||
+        skip "$image cannot be downloaded: $(tail -1 "$cache/$release/download.log")"
+    dpkg-deb --fsys-tarfile "$cache/$release/$image"_*.deb |
+        tar -x -C "$cache/$release" --wildcards './boot/vmlinuz-*' './lib/modules/*/modules.*' \
+            './lib/modules/*/kernel/drivers/infiniband/*' './lib/modules/*/kernel/drivers/net/*' \
+            './lib/modules/*/kernel/net/*' './lib/modules/*/kernel/lib/*' './lib/modules/*/kernel/crypto/*' \
+            './lib/modules/*/kernel/arch/x86/crypto/*'
+    rm "$cache/$release/$image"_*.deb
+    depmod -b "$cache/$release" "$release"
+    echo "$image" >"$cache/image"
+    touch "$cache/$release/complete"
+fi
+flock -u 9
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+root=$work/root
+mkdir -p "$root"/{bin,sbin,proc,sys,dev,tmp,run,etc/libibverbs.d,modules}
+
+# Puts a file (at $2, if given), and the libraries that it is linked with where they are here.
+put() {
+    install -D "$(readlink -f "$1")" "$root${2:-$1}"
+    { ldd "$1" 2>/dev/null || true; } | { grep -o '/[^ ]*' || true; } | while read -r needed; do
+        [ -e "$root$needed" ] || install -D "$(readlink -f "$needed")" "$root$needed"
+    done
+}
+for file in "$provider" "$library" "${files[@]}"; do
+    put "$(realpath -s "$file")"
+done
+put "$(command -v ip)" /usr/sbin/ip
+put "$(command -v rdma)" /usr/sbin/rdma
+cp /etc/libibverbs.d/rxe.driver "$root/etc/libibverbs.d/"
+cp "$(command -v busybox)" "$root/bin/busybox"
+
+# In the order in which they need each other.
+count=100
+for module in crc32_generic rdma_rxe ib_uverbs veth; do
+    modprobe -d "$cache/$release" -S "$release" --show-depends "$module"
+done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r module; do
+    count=$((count + 1))
+    name=$(basename "$module")
+    case $module in
+        *.xz) xz -dc "$module" >"$root/modules/$count-${name%.xz}" ;;
+        *) cp "$module" "$root/modules/$count-$name" ;;
+    esac
+done
+
+printf '%s\n' "$commands" >"$root/commands"
+cat >"$root/init" <<INIT
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /run
+for module in /modules/*; do insmod \$module; done
+mkdir -p /dev/infiniband
+ulimit -l unlimited
+# The shell's own ip does less.
+ip() { /usr/sbin/ip "\$@"; }
+ip link set lo up
+ip link add v0 type veth peer name v1
+ip addr add 10.9.0.1/24 dev v0
+ip link set v0 mtu 9000 up
+ip link set v1 mtu 9000 up
+rdma link add rxe0 type rxe netdev v0
+sh /commands
+echo "GUEST_EXIT=\$?"
+poweroff -f
+INIT
+chmod +x "$root/init"
+(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initramfs"
+
+# /dev/kvm may be there and not work (a nested guest that stops): the emulator always does.
+timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nodefaults -no-user-config \
+    -display none -serial stdio -no-reboot -kernel "$cache/$release/boot/vmlinuz-$release" -initrd "$work/initramfs" \
+    -append 'console=ttyS0 quiet panic=-1' </dev/null 2>&1 |
+    sed -u 's/\r//g; s/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' | tee "$work/log" || true
+code=$(sed -n 's/.*GUEST_EXIT=\([0-9]*\).*/\1/p' "$work/log" | tail -1)
+exit "${code:-125}"
