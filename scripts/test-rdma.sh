@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 
 compare=
 [ "${1:-}" != --compare ] || compare=1
-tests/vm/install.sh
+# What could not be installed, the guest names.
+tests/vm/install.sh || echo "tests/vm/install.sh failed" >&2
 
 # The features of the whole workspace, as in `make test`: nothing is compiled twice.
 executable() {
@@ -42,7 +43,7 @@ tcp_only=$(printf -- '--skip %s ' latency:: zerocopy:: metrics:: over_several_li
     says_at_once_how_many a_handshake_that_hangs retired_and_added thirty_links_die \
     reload:: events_lie_in_the_span)
 echo "== the driver's suite over RDMA"
-guest -f "$driver" "DWCP_TEST_RDMA_ZONE=127.0.0.0/8 $driver --test-threads=1 --skip rdma:: $tcp_only"
+guest -t 1800 -f "$driver" "DWCP_TEST_RDMA_ZONE=127.0.0.0/8 $driver --test-threads=1 --skip rdma:: $tcp_only"
 
 echo "== 256 MiB and small messages, in one process, between two, and to one that is killed"
 guest -f "$loopback" "
