@@ -16,7 +16,7 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of committed entries handed out at a time.
 pub const COMMITTED_BYTES: u64 = 4 << 20;
 /// Recent entries kept in memory, in bytes. Older ones are read from the disk, for members that are behind.
-pub const CACHE_BYTES: usize = 2 << 20;
+pub const CACHE_BYTES: usize = 4 << 20;
 /// Times that a member campaigns because of one lost leader, without waiting for the election timeout.
 pub const HINTED_CAMPAIGNS_MAX: u32 = 4;
 /// Election timeouts for which a removed member waits for others to know that it is: up to two until a leader that has lost its

@@ -42,14 +42,14 @@ pub enum Kind {
 }
 
 /// Memory for writes of one column family, before they go to a file.
-const LOG_WRITE_BUFFER_BYTES: usize = 3 << 20;
-const DATA_WRITE_BUFFER_BYTES: usize = 6 << 20;
+const LOG_WRITE_BUFFER_BYTES: usize = 4 << 20;
+const DATA_WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Of all column families of a disk together.
-const LOG_WRITE_BUFFERS_BYTES: usize = 6 << 20;
-const DATA_WRITE_BUFFERS_BYTES: usize = 12 << 20;
+const LOG_WRITE_BUFFERS_BYTES: usize = 8 << 20;
+const DATA_WRITE_BUFFERS_BYTES: usize = 16 << 20;
 /// Blocks of files that are kept in memory.
 const LOG_CACHE_BYTES: usize = 2 << 20;
-const DATA_CACHE_BYTES: usize = 6 << 20;
+const DATA_CACHE_BYTES: usize = 8 << 20;
 /// Parts of a file's index that are read, and kept in memory, on their own.
 const INDEX_BLOCK_BYTES: usize = 4 << 10;
 /// Files that RocksDB keeps open, of each disk.
