@@ -50,7 +50,7 @@ fn in_one_process() -> Result<()> {
     let (a, b) = (Prepared::new(&port, 0x123)?, Prepared::new(&port, 0xff_ffff)?);
     let (for_a, for_b) = (b.connection_data().clone(), a.connection_data().clone());
     let (a, b) = (a.connect(&for_a)?, b.connect(&for_b)?);
-    let (done, result) = mpsc::channel();
+    let (done, result) = mpsc::sync_channel(1);
     thread::spawn(move || done.send(receiver(b)));
     sender(a)?;
     result.recv()?
