@@ -161,11 +161,12 @@ impl Session {
         }
     }
 
-    /// Sends the final outcomes of targets, in order; a destination that cannot go on ends the session.
-    pub(super) fn settle(&self, outcomes: Vec<(u64, Outcome)>) {
+    /// Sends the final outcomes of targets, in order; a destination that cannot go on ends the session. Whoever settles
+    /// a target first tells of it, after its consequences are noted: the sender may answer at once.
+    pub(super) fn settle(&self, mut outcomes: Vec<(u64, Outcome)>) {
         let counters = self.progress.counters();
-        for (id, outcome) in &outcomes {
-            let Some(target) = self.forget(*id) else { continue };
+        outcomes.retain(|(id, outcome)| {
+            let Some(target) = self.forget(*id) else { return false };
             counters.entries_done.add(1);
             match outcome {
                 Outcome::Failed(failure) => self.failed(&target.path, failure),
@@ -175,8 +176,11 @@ impl Session {
                     counters.bytes_done.add(target.kept_bytes());
                 }
             }
+            true
+        });
+        if !outcomes.is_empty() {
+            self.send(Message::Outcomes(outcomes));
         }
-        self.send(Message::Outcomes(outcomes));
     }
 
     /// A part of a file was written. To a disk that is shared it goes now.
@@ -316,18 +320,44 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recv::DestinationSetup;
+    use crate::{
+        manifest::Metadata,
+        recv::{DestinationSetup, target::Output},
+    };
+
+    /// A session onto standard output, and what it sends.
+    fn session() -> (Session, mpsc::Receiver<Message>) {
+        let destination = DestinationSetup::Output(sink());
+        let setup =
+            Setup { destination, overwrite: false, fsync: false, shares_disk: false, privileged: false };
+        let (out, sent) = mpsc::channel(4);
+        (Session::new(Arc::new(setup), ProgressSource::default(), false, out), sent)
+    }
+
+    fn sink() -> Output {
+        Arc::new(Mutex::new(Box::new(std::io::sink())))
+    }
 
     #[test]
     fn t4_6_the_digests_of_unfinished_contents_are_bounded() {
-        let output: Box<dyn std::io::Write + Send> = Box::new(std::io::sink());
-        let destination = DestinationSetup::Output(Arc::new(Mutex::new(output)));
-        let setup =
-            Setup { destination, overwrite: false, fsync: false, shares_disk: false, privileged: false };
-        let session = Session::new(Arc::new(setup), ProgressSource::default(), false, mpsc::channel(1).0);
+        let (session, _) = session();
         for _ in 0..DIGESTS_HELD_MAX {
             session.count_digest().unwrap();
         }
         assert!(matches!(session.count_digest(), Err(TransferError::Protocol { .. })));
+    }
+
+    #[test]
+    fn t5_7_only_the_first_stream_that_meets_a_full_disk_tells_of_it() {
+        let (session, mut sent) = session();
+        let path = RelPath::new(b"f").expect("a path");
+        let target = Arc::new(Target::new(1, path, Metadata::default(), None, Place::Output(sink())));
+        session.expect(target.clone());
+        let full = Failure::at_receiver("write", &std::io::Error::from_raw_os_error(28));
+        session.fail(&target, full.clone());
+        assert!(session.fatal().is_some());
+        session.fail(&target, full);
+        assert!(matches!(sent.try_recv(), Ok(Message::Outcomes(outcomes)) if outcomes.len() == 1));
+        assert!(sent.try_recv().is_err(), "told twice");
     }
 }
