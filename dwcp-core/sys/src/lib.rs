@@ -11,6 +11,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod congestion;
+pub mod datagram;
 mod error;
 pub mod options;
 #[cfg(feature = "rdma")]
