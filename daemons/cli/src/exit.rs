@@ -3,6 +3,7 @@
 use dwcp_core::{BindError, CloseCode, ConfigError, ConnectError, security::HandshakeError};
 use dwcp_transfer::{FailureKind, Summary, TransferError};
 use novacron_admin::AdminError;
+use novacron_process::{CertificatesError, SourceError};
 use novacron_settings::SettingsError;
 
 use crate::store::StoreError;
@@ -88,7 +89,12 @@ pub(crate) fn of_transfer_error(error: &TransferError) -> u8 {
 }
 
 pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() || error.is::<SettingsError>() || error.is::<ConfigError>() {
+    let is_usage = error.is::<Usage>()
+        || error.is::<SettingsError>()
+        || error.is::<ConfigError>()
+        || error.is::<SourceError>()
+        || error.is::<CertificatesError>();
+    if is_usage {
         return USAGE;
     }
     if let Some(error) = error.downcast_ref::<TransferError>() {

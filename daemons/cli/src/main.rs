@@ -8,7 +8,6 @@ mod progress;
 mod recv;
 mod send;
 mod settings;
-mod signals;
 mod size;
 mod status;
 mod store;
@@ -21,7 +20,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
 
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
 #[global_allocator]
@@ -60,18 +58,7 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(directives) => EnvFilter::try_new(&directives).unwrap_or_else(|error| {
-            eprintln!("novacron: RUST_LOG={directives:?}: {error}; logging warnings only");
-            EnvFilter::new("warn")
-        }),
-        Err(_) => EnvFilter::new("warn"),
-    };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match cli.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
+    novacron_process::log_to_stderr("novacron", cli.log_format == LogFormat::Json, "warn");
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -6,9 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use dwcp_core::Endpoint;
 use novacron_admin::{ConnectionStatus, Listener, Metrics, Observed, Server, TransportStatus};
+use novacron_process::Draining;
 use novacron_settings::{MetricsSettings, Settings};
 
-use crate::{settings::Flag, signals::Draining};
+use crate::settings::Flag;
 
 /// Where metrics and status can be fetched.
 #[derive(Args, Debug, Default)]

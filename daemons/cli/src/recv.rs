@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use dwcp_core::{Connection, Endpoint};
 use dwcp_transfer::{Destination, ProgressSource, Receiver, ReceiverConfig, clean_partials};
+use novacron_process::{Signals, raise_open_files};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
     observe::Observable,
     progress::{Display, OutputArgs},
     settings::SettingsArgs,
-    signals::Signals,
     size,
 };
 
@@ -158,14 +158,4 @@ async fn session(receiver: Arc<Receiver>, connection: Connection, display: Displ
         connection.close(0, "transfer ended");
     }
     Ended { code, complete }
-}
-
-/// Many files are open at once; the soft limit is often far below what the hard one allows.
-fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "setrlimit(RLIMIT_NOFILE)");
-    }
 }

@@ -11,13 +11,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use dwcp_core::{Connection, Endpoint};
 use dwcp_transfer::{RelPath, Sender, SenderConfig, Source};
+use novacron_process::Signals;
 
 use crate::{
     exit::{self, Usage},
     observe::Observable,
     progress::OutputArgs,
     settings::SettingsArgs,
-    signals::Signals,
 };
 
 /// How long to wait, when all is done, for the peer to take note.

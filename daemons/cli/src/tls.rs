@@ -1,7 +1,6 @@
-//! The security flags, and all that this command knows of certificates.
+//! The security flags.
 
 use clap::Args;
-use dwcp_core::security::{AllowRule, PatternError, TlsFiles};
 
 use crate::settings::Flag;
 
@@ -37,13 +36,4 @@ impl TlsArgs {
             ("--allow-plaintext", "allow_plaintext", self.allow_plaintext.then(|| "true".to_owned())),
         ]
     }
-}
-
-/// The certificate files that the settings name, with the rule that they say.
-pub(crate) fn files(settings: &novacron_settings::TlsFiles) -> Result<TlsFiles, PatternError> {
-    let allow = match &settings.allow[..] {
-        [] => None,
-        names => Some(AllowRule::new(names)?),
-    };
-    Ok(TlsFiles { cert: settings.cert.clone(), key: settings.key.clone(), ca: settings.ca.clone(), allow })
 }

@@ -8,7 +8,9 @@ use consensus_core::{NodeConfig, Start};
 use consensus_etcd::{InitialCluster, Server, ServerConfig};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use crate::{exit, signals::Signals};
+use novacron_process::Signals;
+
+use crate::exit;
 
 const MEMBERS: u16 = 3;
 /// Between the ports of one member and of the next.

@@ -11,24 +11,20 @@ mod member;
 mod observe;
 mod plan;
 mod settings;
-mod signals;
 mod sources;
 mod tls;
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use tracing_subscriber::EnvFilter;
+use novacron_process::environment;
 
 use crate::{
     flags::{CUT_SHORT, FAILURE, OK, USAGE},
     member::Ended,
     plan::Plan,
     settings::{LogFormat, Settings},
+    sources::ETCD_PREFIX,
 };
 
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
@@ -61,7 +57,7 @@ fn main() -> ExitCode {
 fn planned() -> Result<Option<Plan>> {
     let args = flags::with_two_dashes(std::env::args_os());
     let matches = flags::command().try_get_matches_from(args).unwrap_or_else(|error| error.exit());
-    let loaded = sources::load(&matches, &sources::environment()?)?;
+    let loaded = sources::load(&matches, &environment(&["NOVACRON_", ETCD_PREFIX])?)?;
     if matches.get_flag("print-config") {
         // A reader that went away has seen enough.
         let _ = std::io::stdout().write_all(loaded.sources.to_yaml_with_origins().as_bytes());
@@ -77,21 +73,7 @@ fn planned() -> Result<Option<Plan>> {
 
 fn log(settings: &Settings) {
     let level = settings::as_word(&settings.log_level);
-    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(directives) => EnvFilter::try_new(&directives).unwrap_or_else(|error| {
-            eprintln!("novacron-consensus: RUST_LOG={directives:?}: {error}; log.level {level} it is");
-            EnvFilter::new(level)
-        }),
-        Err(_) => EnvFilter::new(level),
-    };
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match settings.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
+    novacron_process::log_to_stderr("novacron-consensus", settings.log_format == LogFormat::Json, &level);
 }
 
 fn run(plan: Plan) -> Result<Ended> {

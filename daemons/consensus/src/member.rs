@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use consensus_etcd::{MetricsText, Server, ServerError};
 use novacron_admin::Metrics;
+use novacron_process::Signals;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     lock::DataLock,
     observe::{self, Process},
     plan::Plan,
-    signals::Signals,
     tls::Current,
 };
 
@@ -44,7 +44,7 @@ pub(crate) async fn run(mut plan: Plan) -> Result<Ended> {
     let begin = Begin::new(plan.server, plan.cluster, plan.joins, plan.data_dir);
     let server = tokio::select! {
         started = begin.start() => started?,
-        () = signals.drain() => return Ok(Ended::CutShort),
+        () = signals.first() => return Ok(Ended::CutShort),
     };
     tracing::info!(
         member = format!("{:x}", server.node().id()),
@@ -100,7 +100,7 @@ async fn work(
             served.context("serving clients")??;
             bail!("clients are not served any more");
         }
-        () = signals.drain() => {}
+        () = signals.first() => {}
     }
     tracing::info!("draining");
     let deadline = Instant::now() + drain_timeout;

@@ -1,11 +1,12 @@
-//! Where settings come from: `--config FILE`, etcd's variables, `NOVACRON_*` variables, flags. Reads files and the
-//! environment; what the settings mean together is checked elsewhere.
+//! Where settings come from: `--config FILE`, etcd's variables, `NOVACRON_*` variables, flags. What the settings
+//! mean together is checked elsewhere.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ArgMatches;
 use consensus_etcd::authority;
+use novacron_process::settings_text;
 use novacron_settings::{Origin, Sources};
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// etcd's variables begin like this, and so do those that Kubernetes makes for a service called `etcd`.
-const ETCD_PREFIX: &str = "ETCD_";
+pub(crate) const ETCD_PREFIX: &str = "ETCD_";
 
 /// All settings, and what should be said about them once there is a log.
 pub(crate) struct Loaded {
@@ -31,7 +32,7 @@ pub(crate) fn load(matches: &ArgMatches, environment: &[(String, String)]) -> Re
         no_sync_allowed: false,
     };
     if let Some(path) = matches.get_one::<String>("config") {
-        loaded.sources.file(path, &read(Path::new(path))?)?;
+        loaded.sources.file(path, &settings_text(Path::new(path))?)?;
     }
     for (name, value) in environment.iter().filter(|(name, _)| name.starts_with(ETCD_PREFIX)) {
         match ETCD.iter().find(|flag| flag.variable() == *name) {
@@ -101,36 +102,6 @@ impl Loaded {
         }
         Ok(())
     }
-}
-
-/// The text of a settings file, and not more of it than a settings file may have.
-fn read(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    // One byte more: what is too long has to be seen to be.
-    let bytes_max = Sources::<Settings>::FILE_BYTES_MAX as u64 + 1;
-    let read = File::open(path).and_then(|file| file.take(bytes_max).read_to_string(&mut text));
-    match read {
-        Ok(_) => Ok(text),
-        Err(error) => bail!("cannot read {}: {error}", path.display()),
-    }
-}
-
-/// The environment's variables that may be ours.
-pub(crate) fn environment() -> Result<Vec<(String, String)>> {
-    let ours = |name: &std::ffi::OsString| {
-        [&b"NOVACRON_"[..], ETCD_PREFIX.as_bytes()]
-            .iter()
-            .any(|prefix| name.as_encoded_bytes().starts_with(prefix))
-    };
-    let mut variables = Vec::new();
-    for (name, value) in std::env::vars_os().filter(|(name, _)| ours(name)) {
-        match (name.into_string(), value.into_string()) {
-            (Ok(name), Ok(value)) => variables.push((name, value)),
-            (Ok(text), Err(_)) => bail!("environment variable {text}: the value is not UTF-8"),
-            (Err(name), _) => bail!("environment: {} is not UTF-8", name.display()),
-        }
-    }
-    Ok(variables)
 }
 
 #[cfg(test)]

@@ -1,17 +1,8 @@
 //! The settings of a process with a DWCP endpoint: their sources, and the checks that need all of them.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use dwcp_core::security::AllowRule;
 
-use dwcp_core::{EndpointConfig, security::AllowRule};
-
-use crate::{
-    MetricsSettings, Settings, SettingsError, Sources,
-    keys::{self, KEYS},
-};
+use crate::{Settings, SettingsError, Sources, endpoint_keys, keys};
 
 /// Settings while they are put together: call `file`, `env` and `flag` in this order, then `finish`.
 pub struct Layers {
@@ -24,15 +15,7 @@ impl Layers {
 
     /// The defaults, for a node of this name.
     pub fn new(node_id: impl Into<String>) -> Self {
-        let settings = Settings {
-            endpoint: EndpointConfig::new(node_id),
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8888)),
-            tls: None,
-            metrics: MetricsSettings::default(),
-            drain_timeout: Duration::from_secs(30),
-            origins: BTreeMap::new(),
-        };
-        Self { sources: Sources::new(KEYS, settings) }
+        Self { sources: Sources::new(endpoint_keys(), Settings::new(node_id)) }
     }
 
     /// Sets what a YAML file says. `name` is for errors. A setting without a value keeps its default.
@@ -55,39 +38,49 @@ impl Layers {
 
     /// Checks what depends on more than one setting, and every range.
     pub fn finish(mut self) -> Result<Settings, SettingsError> {
-        // Who sets one bound of the links need not set the others.
-        let Sources { values, origins, .. } = &mut self.sources;
-        let streams = &mut values.endpoint.transport.streams;
-        let unset = |key| !origins.contains_key(key);
-        if unset("transport.streams.min") {
-            streams.min = streams.min.min(streams.max).max(1);
-        }
-        if unset("transport.streams.max") {
-            streams.max = streams.max.max(streams.min);
-        }
-        if unset("transport.streams.initial") && streams.min <= streams.max {
-            streams.initial = streams.initial.clamp(streams.min, streams.max);
-        }
-        let validated = self.sources.values.endpoint.validate();
-        validated.map_err(|error| self.sources.invalid(error.key, error.value, error.expected))?;
-        self.check_tls()?;
+        finish_endpoint(&mut self.sources)?;
         let Sources { values, origins, .. } = self.sources;
         Ok(Settings { origins, ..values })
     }
+}
 
-    /// Certificate, key and trust anchors come together or not at all; names are those that certificates can carry.
-    fn check_tls(&mut self) -> Result<(), SettingsError> {
-        let Some(tls) = &self.sources.values.tls else { return Ok(()) };
-        let paths = [("tls.cert", &tls.cert), ("tls.key", &tls.key), ("tls.ca", &tls.ca)];
-        let missing = paths.iter().find(|(_, path)| path.as_os_str().is_empty());
-        if paths.iter().all(|(_, path)| path.as_os_str().is_empty()) && tls.allow.is_empty() {
-            self.sources.values.tls = None;
-        } else if let Some((key, _)) = missing {
-            let expected = "a path, since other tls settings are there";
-            return Err(self.sources.invalid(key, String::new(), expected));
-        } else if let Some(pattern) = tls.allow.iter().find(|name| AllowRule::new([name]).is_err()) {
-            return Err(self.sources.invalid("tls.allow", pattern.clone(), keys::ALLOW));
-        }
-        Ok(())
+/// Checks what depends on more than one setting of an endpoint, and every range of them.
+///
+/// # Errors
+/// Names the setting that does not go with the others, and where it comes from.
+pub fn finish_endpoint<S: AsRef<Settings> + AsMut<Settings>>(
+    sources: &mut Sources<S>,
+) -> Result<(), SettingsError> {
+    // Who sets one bound of the links need not set the others.
+    let Sources { values, origins, .. } = sources;
+    let streams = &mut values.as_mut().endpoint.transport.streams;
+    let unset = |key| !origins.contains_key(key);
+    if unset("transport.streams.min") {
+        streams.min = streams.min.min(streams.max).max(1);
     }
+    if unset("transport.streams.max") {
+        streams.max = streams.max.max(streams.min);
+    }
+    if unset("transport.streams.initial") && streams.min <= streams.max {
+        streams.initial = streams.initial.clamp(streams.min, streams.max);
+    }
+    let validated = sources.values.as_ref().endpoint.validate();
+    validated.map_err(|error| sources.invalid(error.key, error.value, error.expected))?;
+    check_tls(sources)
+}
+
+/// Certificate, key and trust anchors come together or not at all; names are those that certificates can carry.
+fn check_tls<S: AsRef<Settings> + AsMut<Settings>>(sources: &mut Sources<S>) -> Result<(), SettingsError> {
+    let Some(tls) = &sources.values.as_ref().tls else { return Ok(()) };
+    let paths = [("tls.cert", &tls.cert), ("tls.key", &tls.key), ("tls.ca", &tls.ca)];
+    let missing = paths.iter().find(|(_, path)| path.as_os_str().is_empty());
+    if paths.iter().all(|(_, path)| path.as_os_str().is_empty()) && tls.allow.is_empty() {
+        sources.values.as_mut().tls = None;
+    } else if let Some((key, _)) = missing {
+        let expected = "a path, since other tls settings are there";
+        return Err(sources.invalid(key, String::new(), expected));
+    } else if let Some(pattern) = tls.allow.iter().find(|name| AllowRule::new([name]).is_err()) {
+        return Err(sources.invalid("tls.allow", pattern.clone(), keys::ALLOW));
+    }
+    Ok(())
 }

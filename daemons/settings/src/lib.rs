@@ -27,12 +27,18 @@ mod sources;
 pub mod value;
 mod yaml;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use dwcp_core::EndpointConfig;
 
 pub use error::{Origin, SettingsError};
-pub use layers::Layers;
+pub use keys::endpoint_keys;
+pub use layers::{Layers, finish_endpoint};
 pub use sources::{Key, Sources};
 pub use value::{DURATION, SIZE, duration, size};
 
@@ -75,15 +81,39 @@ pub struct TlsFiles {
     pub allow: Vec<String>,
 }
 
+impl AsRef<Self> for Settings {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl AsMut<Self> for Settings {
+    fn as_mut(&mut self) -> &mut Self {
+        self
+    }
+}
+
 impl Settings {
+    /// The defaults, for a node of this name.
+    pub fn new(node_id: impl Into<String>) -> Self {
+        Self {
+            endpoint: EndpointConfig::new(node_id),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8888)),
+            tls: None,
+            metrics: MetricsSettings::default(),
+            drain_timeout: Duration::from_secs(30),
+            origins: BTreeMap::new(),
+        }
+    }
+
     /// Every setting as YAML; parsed again, it gives the same settings.
     pub fn to_yaml(&self) -> String {
-        print::yaml(keys::KEYS, self, |_| None)
+        print::yaml(&endpoint_keys(), self, |_| None)
     }
 
     /// The same, with where each value comes from as a comment behind it.
     pub fn to_yaml_with_origins(&self) -> String {
-        print::yaml(keys::KEYS, self, |key| Some(self.origin(key)))
+        print::yaml(&endpoint_keys(), self, |key| Some(self.origin(key)))
     }
 
     /// Where the value of a key comes from.
@@ -99,5 +129,5 @@ pub fn variable(key: &str) -> String {
 
 /// The names of all settings.
 pub fn key_names() -> impl Iterator<Item = &'static str> {
-    keys::KEYS.iter().map(|key| key.name)
+    endpoint_keys::<Settings>().into_iter().map(|key| key.name)
 }

@@ -18,6 +18,14 @@ pub struct Key<S: 'static> {
     pub get: fn(&S) -> String,
 }
 
+impl<S> Clone for Key<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Key<S> {}
+
 impl<S> Key<S> {
     /// A setting that has one value.
     pub const fn one(
@@ -42,7 +50,7 @@ impl<S> Key<S> {
 
 /// Settings while they are put together: call `file`, `env` and `flag` in this order.
 pub struct Sources<S: 'static> {
-    keys: &'static [Key<S>],
+    keys: Vec<Key<S>>,
     /// What is set so far.
     pub values: S,
     pub(crate) origins: BTreeMap<&'static str, Origin>,
@@ -53,8 +61,8 @@ impl<S> Sources<S> {
     pub const FILE_BYTES_MAX: usize = 1 << 20;
 
     /// The defaults.
-    pub fn new(keys: &'static [Key<S>], defaults: S) -> Self {
-        Self { keys, values: defaults, origins: BTreeMap::new() }
+    pub fn new(keys: impl Into<Vec<Key<S>>>, defaults: S) -> Self {
+        Self { keys: keys.into(), values: defaults, origins: BTreeMap::new() }
     }
 
     /// Sets what a YAML file says. `name` is for errors. A setting without a value keeps its default.
@@ -105,7 +113,7 @@ impl<S> Sources<S> {
             if !name.starts_with("NOVACRON_") {
                 continue;
             }
-            match self.keys.iter().find(|key| variable(key.name) == name) {
+            match self.keys.iter().copied().find(|key| variable(key.name) == name) {
                 Some(key) => self.assign(Origin::Variable(name), key, &value)?,
                 None => unknown.push(name),
             }
@@ -142,10 +150,10 @@ impl<S> Sources<S> {
     /// Every setting as YAML, with where each value comes from as a comment behind it; parsed again, it gives the same
     /// settings.
     pub fn to_yaml_with_origins(&self) -> String {
-        print::yaml(self.keys, &self.values, |key| Some(self.origin(key)))
+        print::yaml(&self.keys, &self.values, |key| Some(self.origin(key)))
     }
 
-    fn assign(&mut self, origin: Origin, key: &'static Key<S>, value: &str) -> Result<(), SettingsError> {
+    fn assign(&mut self, origin: Origin, key: Key<S>, value: &str) -> Result<(), SettingsError> {
         let Some(()) = (key.set)(&mut self.values, value) else {
             let (key, value, expected) = (key.name, value.to_owned(), key.expected);
             return Err(SettingsError::Invalid { origin, key, value, expected });
@@ -154,8 +162,8 @@ impl<S> Sources<S> {
         Ok(())
     }
 
-    fn known(&self, origin: &Origin, name: &str) -> Result<&'static Key<S>, SettingsError> {
-        self.keys.iter().find(|key| key.name == name).ok_or_else(|| SettingsError::UnknownKey {
+    fn known(&self, origin: &Origin, name: &str) -> Result<Key<S>, SettingsError> {
+        self.keys.iter().copied().find(|key| key.name == name).ok_or_else(|| SettingsError::UnknownKey {
             origin: origin.clone(),
             key: name.to_owned(),
             nearest: self.nearest(name),

@@ -13,11 +13,12 @@ use super::{
     Ring, Until, cpu_seconds, drain, fill, peak_rss_kib,
     report::{Interval, LinkReport, Report},
 };
+use novacron_process::Signals;
+
 use crate::{
     exit::{self, Usage},
     observe::Observable,
     settings::Node,
-    signals::Signals,
 };
 
 /// Messages handed over at once.

@@ -10,7 +10,9 @@ use super::{
     Arrivals, BLOCK_BYTES_MAX, Control, End, Outcome, Plan, Ring, STREAMS_MAX, ServerArgs, Until,
     cpu_seconds, drain, fill, retransmits,
 };
-use crate::{observe::Observable, settings::Node, signals::Signals};
+use novacron_process::Signals;
+
+use crate::{observe::Observable, settings::Node};
 
 /// Messages taken at once.
 const MESSAGES_BATCH: usize = 1024;

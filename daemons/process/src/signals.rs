@@ -1,7 +1,8 @@
-//! Signals that end a command: SIGTERM, SIGINT and SIGUSR1 ask it to drain, a second SIGTERM or SIGINT to stop now.
+//! Signals that end a program: SIGTERM, SIGINT and SIGUSR1 ask it to drain, a second SIGTERM or SIGINT to stop now.
 
 use std::{
     future::Future,
+    io,
     pin::pin,
     sync::{
         Arc,
@@ -9,11 +10,10 @@ use std::{
     },
 };
 
-use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// From when it exists until the process ends, signals end nothing by themselves.
-pub(crate) struct Signals {
+/// The signals. From when it exists until the process ends, signals end nothing by themselves.
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     drain: Signal,
@@ -24,33 +24,38 @@ pub(crate) struct Signals {
 
 /// Whether a signal has asked to drain.
 #[derive(Clone, Default)]
-pub(crate) struct Draining(Arc<AtomicBool>);
+pub struct Draining(Arc<AtomicBool>);
 
 impl Draining {
-    pub(crate) fn is_set(&self) -> bool {
+    /// There was a signal.
+    pub fn is_set(&self) -> bool {
         self.0.load(Relaxed)
     }
 }
 
 impl Signals {
-    pub(crate) fn listen() -> Result<Self> {
-        let listen = |kind| signal(kind).context("sigaction");
+    /// Takes the signals over.
+    ///
+    /// # Errors
+    /// What `sigaction` says.
+    pub fn listen() -> io::Result<Self> {
         Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            drain: listen(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            drain: signal(SignalKind::user_defined1())?,
             draining: Draining::default(),
             terminated: false,
         })
     }
 
-    pub(crate) fn draining(&self) -> Draining {
+    /// Tells whether there was one, for as long as anybody wants to know.
+    pub fn draining(&self) -> Draining {
         self.draining.clone()
     }
 
     /// Does `work`. At the first signal `drain` is done beside it; the work is given up (`None`) when that is over, or
     /// at the signal to stop now.
-    pub(crate) async fn let_finish<T>(
+    pub async fn let_finish<T>(
         &mut self,
         work: impl Future<Output = T>,
         drain: impl Future<Output = ()>,
@@ -68,14 +73,15 @@ impl Signals {
     }
 
     /// Does `work` unless there is a signal.
-    pub(crate) async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    pub async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             ended = work => Some(ended),
             () = self.first() => None,
         }
     }
 
-    async fn first(&mut self) {
+    /// Waits for the first.
+    pub async fn first(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => self.terminated = true,
             _ = self.interrupt.recv() => self.terminated = true,
@@ -84,7 +90,8 @@ impl Signals {
         self.draining.0.store(true, Relaxed);
     }
 
-    async fn stop_now(&mut self) {
+    /// Waits for the second SIGTERM or SIGINT.
+    pub async fn stop_now(&mut self) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}

@@ -1,0 +1,187 @@
+//! An agent from its start to its end: what is opened in which order, and how it drains.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use dwcp_core::{BindError, Endpoint};
+use dwcp_transfer::TransferError;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+use crate::{
+    control::{Socket, SocketError},
+    discovery,
+    guard::Guards,
+    hub::Hub,
+    incoming,
+    observe::Process,
+    schema::{Greeting, Node},
+    settings::Settings,
+    store::{Register, RegisterError},
+    target::Target,
+    transfers::Transfers,
+};
+
+/// For taking the own entry out of the store.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A node agent that runs. Ends when it is dropped, without a drain; guards in XDP stay attached.
+pub struct Agent {
+    inner: Arc<Inner>,
+    tasks: JoinSet<()>,
+    discovering: JoinSet<()>,
+    /// Ends discovery.
+    stop: watch::Sender<bool>,
+    settings: Settings,
+}
+
+/// What the parts of an agent share.
+pub(crate) struct Inner {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) guards: Guards,
+    pub(crate) began: Instant,
+    /// Somebody asked over the control API.
+    pub(crate) drain_asked: Notify,
+    listen: SocketAddr,
+    datagrams: Option<SocketAddr>,
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// It cannot listen for DWCP.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// It cannot listen for control.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// It cannot receive transfers.
+    #[error("transfers.into: {0}")]
+    Transfers(TransferError),
+    /// It cannot use the store.
+    #[error("discovery.store: {0}")]
+    Register(#[from] RegisterError),
+}
+
+impl Agent {
+    /// Starts an agent. What the kernel or the hardware cannot do is logged, told by `GET /v1/capabilities`, and done
+    /// without.
+    ///
+    /// # Errors
+    /// [`AgentError`]: nothing was left behind then.
+    pub async fn start(settings: Settings) -> Result<Self, AgentError> {
+        let transfers = Arc::new(Transfers::new(&settings.transfers_into).map_err(AgentError::Transfers)?);
+        // First: whoever finds another agent there must not disturb it.
+        let socket = Socket::bind(&settings.control_socket).await?;
+        let endpoint =
+            Endpoint::listen(settings.transport.listen, settings.transport.endpoint.clone()).await?;
+        let listen = endpoint.local_addr().expect("it listens");
+        let greeting = Greeting {
+            node_id: settings.node_id().to_owned(),
+            region: settings.transport.endpoint.region.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: instance(),
+            port: listen.port(),
+            draining: false,
+            takes_transfers: transfers.are_taken(),
+        };
+        let advertised = settings.discovery.advertise.clone().unwrap_or_else(|| Target::from(listen));
+        let register =
+            Register::new(&settings.discovery, settings.node_id(), greeting.region.clone(), &advertised)?;
+        let hub = Arc::new(Hub::new(endpoint, greeting));
+        let inner = Arc::new(Inner {
+            hub: hub.clone(),
+            transfers: transfers.clone(),
+            guards: Guards::start(&settings),
+            began: Instant::now(),
+            drain_asked: Notify::new(),
+            listen,
+            datagrams: settings.datagrams,
+        });
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(incoming::accept(hub.clone(), transfers));
+        tasks.spawn(socket.serve(inner.clone()));
+        let mut discovering = JoinSet::new();
+        let (fixed, found) = (settings.peers.clone(), settings.discovery.clone());
+        discovering.spawn(discovery::run(hub, fixed, found, register, stopping));
+        tracing::info!(node = settings.node_id(), %listen, "agent started");
+        Ok(Self { inner, tasks, discovering, stop, settings })
+    }
+
+    /// Where it listens for DWCP.
+    pub fn listen(&self) -> SocketAddr {
+        self.inner.listen
+    }
+
+    /// Its endpoint, for whoever keeps certificates fresh.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.inner.hub.endpoint
+    }
+
+    /// Where its control API is.
+    pub fn socket(&self) -> &PathBuf {
+        &self.settings.control_socket
+    }
+
+    /// What it tells over HTTP.
+    pub fn observed(&self) -> impl novacron_admin::Observed {
+        Process(self.inner.clone())
+    }
+
+    /// Waits until somebody asks for a drain over the control API.
+    pub async fn drain_asked(&self) {
+        self.inner.drain_asked.notified().await;
+    }
+
+    /// Takes on nothing new, tells peers, and waits for transfers, at most as long as the settings say. Whether everything
+    /// came to its end.
+    pub async fn drain(&mut self) -> bool {
+        let deadline = Instant::now() + self.settings.transport.drain_timeout;
+        self.inner.hub.greeting.send_modify(|greeting| greeting.draining = true);
+        self.stop.send_replace(true);
+        let left = async { while self.discovering.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout_at(deadline.min(Instant::now() + LEAVE_TIMEOUT), left).await;
+        let drained = tokio::time::timeout_at(deadline, self.inner.transfers.drain()).await.is_ok();
+        tracing::info!(drained, "the agent ends");
+        self.inner.hub.close_all();
+        self.inner.hub.endpoint.shutdown(deadline.saturating_duration_since(Instant::now())).await;
+        self.tasks.shutdown().await;
+        drained
+    }
+}
+
+impl Inner {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.hub.greeting.borrow().draining
+    }
+
+    pub(crate) fn view(&self) -> Node {
+        Node {
+            greeting: self.hub.greeting.borrow().clone(),
+            pid: std::process::id(),
+            uptime_seconds: self.began.elapsed().as_secs_f64(),
+            listen: self.listen.to_string(),
+            datagrams: self.datagrams.map(|address| address.to_string()),
+            peers_connected: self.hub.connected(),
+            peers_missing: self.hub.missing(),
+            transfers_running: self.transfers.running(),
+        }
+    }
+}
+
+/// A number for this process.
+fn instance() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        // Not as good: two that begin within a microsecond are taken for one.
+        Err(_) => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_micros() as u64),
+    }
+}

@@ -1,0 +1,103 @@
+//! Asks an agent over its control API.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, StatusCode, client::conn::http1, header::CONTENT_TYPE, header::HOST};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use crate::schema::Refusal;
+
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// For everything, from connecting to the last byte.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why there is no answer, or not the one that was wanted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// Nobody listens, or this user may not connect.
+    #[error("no agent answers on {}: {source} (--socket names another; root may connect)", .socket.display())]
+    Connect {
+        /// Which one.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What answers does not speak HTTP, or stopped in the middle.
+    #[error("{}: {reason}", .socket.display())]
+    Http {
+        /// Which one.
+        socket: PathBuf,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The agent refuses.
+    #[error("{error}")]
+    Refused {
+        /// In general.
+        status: StatusCode,
+        /// In words.
+        error: String,
+    },
+}
+
+/// Asks; returns the body of the answer.
+///
+/// # Errors
+/// [`ControlError`] if there is no answer, or one that is not of success.
+pub async fn ask(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<Bytes>,
+) -> Result<Bytes, ControlError> {
+    let late =
+        || ControlError::Http { socket: socket.to_owned(), reason: format!("no answer within {TIMEOUT:?}") };
+    tokio::time::timeout(TIMEOUT, ask_patiently(socket, method, path, body)).await.map_err(|_| late())?
+}
+
+async fn ask_patiently(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<Bytes>,
+) -> Result<Bytes, ControlError> {
+    let http = |reason: String| ControlError::Http { socket: socket.to_owned(), reason };
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| ControlError::Connect { socket: socket.to_owned(), source })?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(body.unwrap_or_default()))
+        .map_err(|error| http(error.to_string()))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| http(error.to_string()))?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| http(error.to_string()))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| http(error.to_string()))?.to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let refusal = serde_json::from_slice::<Refusal>(&body).map(|refusal| refusal.error);
+        Err(ControlError::Refused { status, error: refusal.unwrap_or_else(|_| status.to_string()) })
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    // The connection moves the bytes; when it has ended, what it delivered may still have to be taken.
+    tokio::select! {
+        result = &mut exchange => result,
+        _ = connection => exchange.await,
+    }
+}

@@ -1,0 +1,229 @@
+//! The control API: HTTP over a Unix socket, for whoever may open it.
+//!
+//! | request | |
+//! |---|---|
+//! | `GET /v1/node` | [`Node`](crate::schema::Node) |
+//! | `GET /v1/peers` | [`Peer`](crate::schema::Peer)s |
+//! | `GET /v1/paths` | [`Row`](crate::schema::Row)s: who reaches whom, and how |
+//! | `GET /v1/capabilities` | [`Capability`](crate::schema::Capability)s |
+//! | `GET /v1/transfers`, `GET /v1/transfers/ID` | [`Transfer`](crate::schema::Transfer)s |
+//! | `POST /v1/transfers` | [`NewTransfer`](crate::schema::NewTransfer); 202 and the transfer |
+//! | `DELETE /v1/transfers/ID` | ends one that this node sends |
+//! | `GET /v1/xdp` | [`Guarded`](crate::schema::Guarded) |
+//! | `POST /v1/xdp/detach` | takes the guards off; the next start attaches them again |
+//! | `POST /v1/drain` | as SIGTERM |
+//!
+//! What is refused is answered with [`Refusal`](crate::schema::Refusal) and a status of 400, 404, 409 or 503.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path as Segment, State, rejection::JsonRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::{
+    agent::Inner,
+    doctor,
+    schema::{Guarded, NewTransfer, Node, Peer, Refusal, Row, Transfer},
+    transfers::TransferRefused,
+};
+
+/// Largest request in bytes.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Only the owner, which is root in a pod.
+const MODE: u32 = 0o600;
+
+/// Why the socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// Another agent answers there.
+    #[error("{}: another agent answers here; control.socket names another place", .path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something that is no socket.
+    #[error("{}: there is something that is no socket; control.socket names another place", .path.display())]
+    NotASocket {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("{call} {}: {source}; control.socket names another place", .path.display())]
+    Io {
+        /// What was tried.
+        call: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A socket that is removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens. What an agent has left that was killed is replaced.
+    pub(crate) async fn bind(path: &Path) -> Result<Self, SocketError> {
+        let io = |call| move |source| SocketError::Io { call, path: path.to_owned(), source };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(io("mkdir for"))?;
+        }
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(SocketError::NotASocket { path: path.to_owned() });
+            }
+            Ok(_) if UnixStream::connect(path).await.is_ok() => {
+                return Err(SocketError::InUse { path: path.to_owned() });
+            }
+            Ok(_) => fs::remove_file(path).map_err(io("unlink"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io("lstat")(error)),
+        }
+        let listener = UnixListener::bind(path).map_err(io("bind"))?;
+        let socket = Self { listener: Some(listener), path: path.to_owned() };
+        fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(io("chmod"))?;
+        Ok(socket)
+    }
+
+    /// Answers until it is dropped.
+    pub(crate) async fn serve(mut self, agent: Arc<Inner>) {
+        let Some(listener) = self.listener.take() else { return };
+        if let Err(error) = axum::serve(listener, router(agent)).await {
+            tracing::error!(%error, "the control API is not served any more");
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn router(agent: Arc<Inner>) -> Router {
+    Router::new()
+        .route("/v1/node", get(node))
+        .route("/v1/peers", get(peers))
+        .route("/v1/paths", get(paths))
+        .route("/v1/capabilities", get(capabilities))
+        .route("/v1/transfers", get(transfers).post(begin))
+        .route("/v1/transfers/{id}", get(transfer).delete(cancel))
+        .route("/v1/xdp", get(xdp))
+        .route("/v1/xdp/detach", post(detach))
+        .route("/v1/drain", post(drain))
+        .fallback(async || refusal(StatusCode::NOT_FOUND, "there is nothing here; the paths begin with /v1/"))
+        .method_not_allowed_fallback(async || {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(agent)
+}
+
+fn refusal(status: StatusCode, error: impl ToString) -> Response {
+    (status, Json(Refusal { error: error.to_string() })).into_response()
+}
+
+async fn node(State(agent): State<Arc<Inner>>) -> Json<Node> {
+    Json(agent.view())
+}
+
+async fn peers(State(agent): State<Arc<Inner>>) -> Json<Vec<Peer>> {
+    Json(agent.hub.view())
+}
+
+async fn paths(State(agent): State<Arc<Inner>>) -> Json<Vec<Row>> {
+    Json(agent.hub.rows())
+}
+
+async fn capabilities(State(agent): State<Arc<Inner>>) -> Response {
+    let guarded = agent.guards.view();
+    // It reads files, and devices.
+    match tokio::task::spawn_blocking(move || doctor::examine(&guarded)).await {
+        Ok(found) => Json(found).into_response(),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+async fn transfers(State(agent): State<Arc<Inner>>) -> Json<Vec<Transfer>> {
+    Json(agent.transfers.views())
+}
+
+async fn transfer(State(agent): State<Arc<Inner>>, Segment(id): Segment<u64>) -> Response {
+    match agent.transfers.view(id) {
+        Some(transfer) => Json(transfer).into_response(),
+        None => refusal(StatusCode::NOT_FOUND, format!("there is no transfer {id}")),
+    }
+}
+
+async fn begin(State(agent): State<Arc<Inner>>, new: Result<Json<NewTransfer>, JsonRejection>) -> Response {
+    let new = match new {
+        Ok(Json(new)) => new,
+        Err(rejection) => return refusal(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    // It looks at files.
+    let begun = tokio::task::spawn_blocking({
+        let (agent, runtime) = (agent.clone(), tokio::runtime::Handle::current());
+        move || {
+            let _entered = runtime.enter();
+            agent.transfers.send(&agent.hub, new)
+        }
+    });
+    let refused = match begun.await {
+        Ok(Ok(id)) => {
+            return match agent.transfers.view(id) {
+                Some(transfer) => (StatusCode::ACCEPTED, Json(transfer)).into_response(),
+                None => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the transfer has ended already"),
+            };
+        }
+        Ok(Err(refused)) => refused,
+        Err(error) => return refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
+    };
+    let status = match refused {
+        TransferRefused::Peer { .. } => StatusCode::NOT_FOUND,
+        TransferRefused::Bad { .. } | TransferRefused::Source(_) => StatusCode::BAD_REQUEST,
+        TransferRefused::NotTaken { .. } => StatusCode::CONFLICT,
+        TransferRefused::Draining | TransferRefused::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    refusal(status, refused)
+}
+
+async fn cancel(State(agent): State<Arc<Inner>>, Segment(id): Segment<u64>) -> Response {
+    match agent.transfers.cancel(id) {
+        Some(true) => StatusCode::ACCEPTED.into_response(),
+        Some(false) => {
+            refusal(StatusCode::CONFLICT, format!("transfer {id} has ended, or is its sender's to end"))
+        }
+        None => refusal(StatusCode::NOT_FOUND, format!("there is no transfer {id}")),
+    }
+}
+
+async fn xdp(State(agent): State<Arc<Inner>>) -> Json<Vec<Guarded>> {
+    Json(agent.guards.view())
+}
+
+async fn detach(State(agent): State<Arc<Inner>>) -> StatusCode {
+    agent.guards.detach();
+    StatusCode::ACCEPTED
+}
+
+async fn drain(State(agent): State<Arc<Inner>>) -> StatusCode {
+    agent.drain_asked.notify_one();
+    StatusCode::ACCEPTED
+}

@@ -1,0 +1,135 @@
+//! Looks for a peer at one address, for as long as it should be there.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dwcp_core::{Connection, Priority};
+
+use crate::{
+    hub::Hub,
+    peers::{Admission, Dialer},
+    schema::Greeting,
+    standing,
+    target::Target,
+};
+
+/// Rests between attempts: the first, and the longest.
+const REST_MIN: Duration = Duration::from_millis(250);
+const REST_MAX: Duration = Duration::from_secs(30);
+/// A connection that lasted so long has worked: the next rest is the first again.
+const WORKED: Duration = Duration::from_secs(10);
+/// This agent is there itself, or a namesake, which takes a person to change.
+const REST_AT_OURSELVES: Duration = Duration::from_secs(60);
+/// For the peer to say who it is.
+pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// How an attempt ended.
+enum Ended {
+    /// There is, or was, a connection to this peer, this one or another.
+    Peer(String),
+    Ourselves,
+    Failed(String),
+}
+
+/// Looks until it is aborted.
+pub(crate) async fn look(hub: Arc<Hub>, target: Target) {
+    let mut rest = REST_MIN;
+    loop {
+        let began = tokio::time::Instant::now();
+        match attempt(&hub, &target).await {
+            // For as long as it is connected otherwise, there is nothing to do here.
+            Ended::Peer(node_id) => hub.until_disconnected(&node_id).await,
+            Ended::Ourselves => {
+                tokio::time::sleep(REST_AT_OURSELVES).await;
+                continue;
+            }
+            Ended::Failed(why) => {
+                tracing::debug!(%target, why, "no peer");
+                hub.not_found(&target, why);
+            }
+        }
+        if began.elapsed() >= WORKED {
+            rest = REST_MIN;
+        }
+        tokio::time::sleep(rest.mul_f64(0.5 + fraction() / 2.0)).await;
+        rest = (rest * 2).min(REST_MAX);
+    }
+}
+
+async fn attempt(hub: &Arc<Hub>, target: &Target) -> Ended {
+    let connection = match connect(hub, target).await {
+        Ok(connection) => connection,
+        Err(why) => return Ended::Failed(why),
+    };
+    let greeting = match greet(hub, &connection).await {
+        Ok(greeting) => greeting,
+        Err(why) => return Ended::Failed(why),
+    };
+    let admission = hub.admit(&connection, Dialer::Us, &greeting);
+    hub.found(target, &greeting, matches!(admission, Admission::Ourselves | Admission::Namesake));
+    match admission {
+        Admission::Kept { number, .. } => {
+            let node_id = greeting.node_id.clone();
+            standing::keep(hub, &connection, greeting, number).await;
+            Ended::Peer(node_id)
+        }
+        Admission::Duplicate => {
+            connection.close(0, "there is another connection");
+            Ended::Peer(greeting.node_id)
+        }
+        Admission::Ourselves => Ended::Ourselves,
+        Admission::Namesake => {
+            tracing::error!(%target, node_id = greeting.node_id, "another agent has this one's name");
+            Ended::Ourselves
+        }
+        Admission::Full => Ended::Failed("this agent has as many peers as it can have".to_owned()),
+    }
+}
+
+/// Connects to the first address of the name that answers.
+async fn connect(hub: &Hub, target: &Target) -> Result<Connection, String> {
+    let addresses = tokio::net::lookup_host((&*target.host, target.port))
+        .await
+        .map_err(|error| format!("resolving {}: {error}", target.host))?;
+    let mut failed = format!("{} has no address", target.host);
+    for address in addresses.take(ADDRESSES_MAX) {
+        match hub.endpoint.connect(address, target.server_name()).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => failed = error.to_string(),
+        }
+    }
+    Err(failed)
+}
+
+/// Says who this is, and asks who that is.
+async fn greet(hub: &Hub, connection: &Connection) -> Result<Greeting, String> {
+    let own = hub.greeting.borrow().clone();
+    let own = serde_json::to_vec(&own).map_err(|error| error.to_string())?;
+    let answer = connection
+        .messages()
+        .request(Priority::Control, Bytes::from(own), GREETING_TIMEOUT)
+        .await
+        .map_err(|error| format!("{}: asking who is there: {error}", connection.peer().addr))?;
+    checked(connection, &answer)
+}
+
+/// What a peer says of itself, if it can be that.
+pub(crate) fn checked(connection: &Connection, said: &[u8]) -> Result<Greeting, String> {
+    let peer = connection.peer();
+    let greeting: Greeting = serde_json::from_slice(said)
+        .map_err(|error| format!("{}: what it says of itself is no greeting: {error}", peer.addr))?;
+    if greeting.node_id != peer.node_id {
+        return Err(format!("{} calls itself both {:?} and {:?}", peer.addr, peer.node_id, greeting.node_id));
+    }
+    Ok(greeting)
+}
+
+/// Something from 0 to 1, so that agents that were cut off together do not come back together.
+fn fraction() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness, they do.
+    let _ = getrandom::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,84 @@
+//! Connections that others make: of agents, which greet first, and of transfers, which open a stream first.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dwcp_core::{Connection, IncomingMessage, RecvStream, SendStream};
+use tokio::task::JoinSet;
+
+use crate::{
+    dial::checked,
+    hub::Hub,
+    peers::{Admission, Dialer},
+    standing,
+    transfers::Transfers,
+};
+
+/// Connections at a time, of agents and of transfers; more wait in the endpoint.
+const CONNECTIONS_MAX: usize = 8192;
+/// For whoever connects to show what it is.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection begins with.
+enum First {
+    Message(IncomingMessage),
+    Stream((SendStream, RecvStream)),
+}
+
+/// Accepts until the endpoint takes on no more.
+pub(crate) async fn accept(hub: Arc<Hub>, transfers: Arc<Transfers>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = hub.endpoint.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Some(connection) => {
+                    connections.spawn(take(hub.clone(), transfers.clone(), connection));
+                }
+                None => break,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    // What was taken on goes on; the endpoint ends it.
+    while connections.join_next().await.is_some() {}
+}
+
+async fn take(hub: Arc<Hub>, transfers: Arc<Transfers>, connection: Connection) {
+    let messages = connection.messages();
+    let first = async {
+        tokio::select! {
+            message = messages.recv() => message.ok().map(First::Message),
+            stream = connection.accept_stream() => stream.ok().map(First::Stream),
+        }
+    };
+    match tokio::time::timeout(FIRST_TIMEOUT, first).await {
+        Ok(Some(First::Message(message))) => {
+            if let Err(why) = greeted(&hub, &connection, message).await {
+                tracing::warn!(peer = %connection.peer().addr, why, "refused");
+                connection.close(0, &why);
+            }
+        }
+        Ok(Some(First::Stream(stream))) => transfers.receive(connection, stream).await,
+        Ok(None) => {}
+        Err(_) => connection.close(0, "neither a greeting nor a transfer"),
+    }
+}
+
+/// An agent says who it is, and asks who this is.
+async fn greeted(hub: &Arc<Hub>, connection: &Connection, message: IncomingMessage) -> Result<(), String> {
+    let greeting = checked(connection, &message.payload)?;
+    let responder = message.responder.ok_or("a greeting is a request")?;
+    let own = hub.greeting.borrow().clone();
+    let own = serde_json::to_vec(&own).map_err(|error| error.to_string())?;
+    let _ = responder.respond(Bytes::from(own));
+    match hub.admit(connection, Dialer::Them, &greeting) {
+        Admission::Kept { number, .. } => standing::keep(hub, connection, greeting, number).await,
+        // The other end knows, too, and has the answer; its close ends the connection.
+        Admission::Duplicate | Admission::Ourselves => {
+            let _ = tokio::time::timeout(FIRST_TIMEOUT, connection.closed()).await;
+        }
+        Admission::Namesake => return Err(format!("{:?} is this agent's name, too", greeting.node_id)),
+        Admission::Full => return Err("this agent has as many peers as it can have".to_owned()),
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! The node agent: a DWCP endpoint with one connection to each peer, transfers from and to this node, measurements of
+//! paths, guards in XDP, and a control API on a Unix socket.
+//!
+//! Owns which peers there are and what is said between agents ([`schema`]), and the wiring of what the transport, its
+//! transfers and the guards do. How those work is theirs; flags, signals and exit codes are `main`'s, so that other
+//! programs can run an agent, too.
+//!
+//! What always holds:
+//! - Two agents keep one connection, however many times they find each other.
+//! - What this machine cannot do is told with a reason, and never ends the agent.
+//! - The end of an agent, a crash too, leaves guards in XDP attached and other traffic alone.
+
+mod agent;
+mod client;
+mod control;
+mod dial;
+mod discovery;
+pub mod doctor;
+mod guard;
+mod hub;
+mod incoming;
+mod observe;
+mod peers;
+pub mod schema;
+mod settings;
+mod sources;
+mod standing;
+mod store;
+mod target;
+mod transfers;
+
+pub use agent::{Agent, AgentError};
+pub use client::{ControlError, ask};
+pub use control::SocketError;
+pub use hyper::{Method, StatusCode};
+pub use observe::describe_metrics;
+pub use settings::{Discovery, LogFormat, SOCKET, Settings, Xdp};
+pub use sources::{Loaded, command, load};
+pub use store::RegisterError;
+pub use target::{Target, TargetError};

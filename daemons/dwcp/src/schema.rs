@@ -1,0 +1,226 @@
+//! What agents say to each other, and to whoever asks over the control API: the schema, in JSON.
+//!
+//! Fields are added, never given another meaning; readers ignore those they do not know. Units are last in a name.
+
+use serde::{Deserialize, Serialize};
+
+/// Paths that one node tells of at most.
+pub const PATHS_MAX: usize = 1024;
+
+/// What an agent says of itself, at first and whenever it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// What it calls itself.
+    pub node_id: String,
+    /// Its region, if it has one.
+    pub region: Option<String>,
+    /// Of its program.
+    pub version: String,
+    /// Drawn when its process began: another one is another process.
+    pub instance: u64,
+    /// Port for DWCP.
+    pub port: u16,
+    /// It takes on nothing new and will be gone soon.
+    pub draining: bool,
+    /// It takes transfers.
+    pub takes_transfers: bool,
+}
+
+/// What agents send each other after that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum News {
+    /// Something about the sender has changed.
+    Greeting(Greeting),
+    /// How the sender reaches others.
+    Paths(Vec<Path>),
+}
+
+/// How one node reaches another, as it has measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Path {
+    /// The other node.
+    pub to: String,
+    /// Smoothed round-trip time.
+    pub rtt_ms: f64,
+    /// The smallest one seen.
+    pub rtt_min_ms: f64,
+    /// Mean deviation of the time between datagrams (RFC 3550); none where no datagrams are exchanged.
+    pub jitter_ms: Option<f64>,
+    /// Lost of what was sent, 0 to 1: of datagrams where they are exchanged, else of TCP's bytes.
+    pub loss_ratio: f64,
+    /// Largest datagram that was seen to arrive, as an IP packet in bytes; else what the kernel believes of TCP's.
+    pub mtu_bytes: Option<u32>,
+}
+
+/// The agent (`GET /v1/node`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// What it says of itself.
+    pub greeting: Greeting,
+    /// Process id.
+    pub pid: u32,
+    /// Since it began.
+    pub uptime_seconds: f64,
+    /// Where it listens for DWCP.
+    pub listen: String,
+    /// Where it takes datagrams.
+    pub datagrams: Option<String>,
+    /// Peers that it is connected to.
+    pub peers_connected: usize,
+    /// Addresses at which a peer should be and none was found.
+    pub peers_missing: usize,
+    /// Transfers under way.
+    pub transfers_running: usize,
+}
+
+/// A peer, or an address at which one should be (`GET /v1/peers`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// What it says of itself, if it was ever reached.
+    pub greeting: Option<Greeting>,
+    /// Where it was looked for; none if it came by itself.
+    pub target: Option<String>,
+    /// Of its first link.
+    pub address: Option<String>,
+    /// Names of its certificate; none without TLS.
+    pub names: Vec<String>,
+    /// Who connected.
+    pub dialed_by_us: bool,
+    /// Since the connection was made; none while there is none.
+    pub connected_seconds: Option<f64>,
+    /// How it is reached.
+    pub path: Option<Path>,
+    /// Links that are up, by what carries them (`tcp`, `rdma`).
+    pub links: Vec<String>,
+    /// Why there is no connection.
+    pub error: Option<String>,
+}
+
+/// A node's measurements of its paths (`GET /v1/paths`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Whose.
+    pub from: String,
+    /// Its region.
+    pub region: Option<String>,
+    /// Since they were made.
+    pub age_seconds: f64,
+    /// To which others.
+    pub paths: Vec<Path>,
+}
+
+/// A transfer (`GET /v1/transfers`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Names it in this process.
+    pub id: u64,
+    /// `send` or `receive`.
+    pub direction: Direction,
+    /// The other node.
+    pub peer: String,
+    /// What is sent.
+    pub from: Option<String>,
+    /// What it is called at the receiver.
+    pub to: Option<String>,
+    /// How it goes.
+    pub state: TransferState,
+    /// Why it has failed; while it runs, why the last attempt did.
+    pub error: Option<String>,
+    /// How often it was begun again after an interruption.
+    pub attempts: u32,
+    /// Content seen so far.
+    pub bytes_total: u64,
+    /// Content dealt with.
+    pub bytes_done: u64,
+    /// Content that went over the wire.
+    pub bytes_moved: u64,
+    /// Content that was there already.
+    pub bytes_skipped: u64,
+    /// Files and folders that failed.
+    pub failures: u64,
+    /// Since it began, to its end if it has ended.
+    pub seconds: f64,
+}
+
+/// Which way content goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From this node.
+    Send,
+    /// To this node.
+    Receive,
+}
+
+/// How a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferState {
+    /// It runs.
+    Running,
+    /// Everything is there.
+    Done,
+    /// It has ended, and something is not there.
+    Failed,
+    /// Somebody asked for its end.
+    Cancelled,
+}
+
+/// Asks for a transfer (`POST /v1/transfers`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTransfer {
+    /// The name of a peer.
+    pub peer: String,
+    /// Absolute path on this node.
+    pub from: String,
+    /// What it is called below the receiver's folder; the last part of `from` if not given.
+    pub to: Option<String>,
+    /// Compare content, not only size and time, before a file counts as there.
+    #[serde(default)]
+    pub checksum: bool,
+}
+
+/// What a guard in XDP counts (`GET /v1/xdp`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guarded {
+    /// The interface.
+    pub interface: String,
+    /// `native` or `generic`; none if it is not guarded.
+    pub mode: Option<String>,
+    /// Why not, or why not native.
+    pub reason: Option<String>,
+    /// Packets by what became of them.
+    pub packets: std::collections::BTreeMap<String, u64>,
+}
+
+/// Something that a node can do, or not (`GET /v1/capabilities`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capability {
+    /// What.
+    pub name: String,
+    /// Whether.
+    pub state: Ability,
+    /// How, or why not and what would change that.
+    pub detail: String,
+}
+
+/// Whether a node can do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ability {
+    /// In full.
+    Yes,
+    /// With less than the best.
+    Degraded,
+    /// Not at all.
+    No,
+}
+
+/// Why a request of the control API was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// In words.
+    pub error: String,
+}

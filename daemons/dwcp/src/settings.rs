@@ -1,0 +1,378 @@
+//! What can be set: the table of keys and the defaults, beside those of any process with a DWCP endpoint.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use dwcp_ebpf::{Failure, Limit, Mode, Prefix};
+use novacron_settings::{
+    Key, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint,
+    value::{DURATION, duration, parsed, print_duration, print_unless, printed, unless},
+};
+
+use crate::target::Target;
+
+/// Where the control API listens if nobody says otherwise.
+pub const SOCKET: &str = "/run/dwcp/agent.sock";
+
+/// Everything that can be set. Empty texts and lists mean "not set".
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The endpoint, certificates, metrics, drain.
+    pub transport: Transport,
+    /// Where datagrams arrive; `None`: none are taken.
+    pub datagrams: Option<SocketAddr>,
+    /// The socket of the control API.
+    pub control_socket: PathBuf,
+    /// Peers by configuration.
+    pub peers: Vec<Target>,
+    /// Peers by name and otherwise.
+    pub discovery: Discovery,
+    /// Folder that transfers are received into; empty: none are taken.
+    pub transfers_into: PathBuf,
+    /// The guard in XDP.
+    pub xdp: Xdp,
+    /// Format of log lines.
+    pub log_format: LogFormat,
+    /// Which log lines, where `RUST_LOG` does not say.
+    pub log_level: String,
+}
+
+/// Peers that are found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Discovery {
+    /// A headless service, each of whose addresses is an agent.
+    pub headless: Option<Target>,
+    /// The store that agents enter themselves into: URLs of members.
+    pub store: Vec<String>,
+    /// The authority that signs the store's certificates.
+    pub store_ca: PathBuf,
+    /// This agent's certificate for the store.
+    pub store_cert: PathBuf,
+    /// Its key.
+    pub store_key: PathBuf,
+    /// What peers reach this agent by, if it is not the address on which it listens.
+    pub advertise: Option<Target>,
+    /// How often is looked.
+    pub interval: Duration,
+}
+
+/// The guard in XDP.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Xdp {
+    /// Interfaces that are guarded; none: it is off.
+    pub interfaces: Vec<String>,
+    /// `None`: native where the driver can, else generic.
+    pub mode: Option<Mode>,
+    /// Sources that are dropped.
+    pub deny: Vec<Prefix>,
+    /// If there are any: the only sources that pass.
+    pub allow: Vec<Prefix>,
+    /// How much a source may send.
+    pub limit: Option<Limit>,
+    /// What happens where that cannot be told.
+    pub failure: Failure,
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl AsRef<Transport> for Settings {
+    fn as_ref(&self) -> &Transport {
+        &self.transport
+    }
+}
+
+impl AsMut<Transport> for Settings {
+    fn as_mut(&mut self) -> &mut Transport {
+        &mut self.transport
+    }
+}
+
+impl Settings {
+    /// The defaults, for a node of this name.
+    pub fn new(node_id: impl Into<String>) -> Self {
+        let mut transport = Transport::new(node_id);
+        transport.metrics.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, novacron_admin::PORT)));
+        Self {
+            transport,
+            datagrams: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8889))),
+            control_socket: PathBuf::from(SOCKET),
+            peers: Vec::new(),
+            discovery: Discovery { interval: Duration::from_secs(10), ..Discovery::default() },
+            transfers_into: PathBuf::new(),
+            xdp: Xdp { limit: dwcp_ebpf::Config::default().limit, ..Xdp::default() },
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+        }
+    }
+
+    /// What this agent is called.
+    pub fn node_id(&self) -> &str {
+        &self.transport.endpoint.node_id
+    }
+}
+
+/// `set!(place, read)`: assigns if there is a value.
+macro_rules! set {
+    ($($place:ident).+, $read:expr) => {
+        |s, text| {
+            let read: fn(&str) -> Option<_> = $read;
+            s.$($place).+ = read(text)?;
+            Some(())
+        }
+    };
+}
+
+const PATH: &str = "a path, or empty";
+const PREFIXES: &str = "prefixes such as 10.0.0.0/8, any number";
+
+/// Every setting, in the order in which they are printed.
+pub(crate) fn keys() -> Vec<Key<Settings>> {
+    let mut keys = endpoint_keys();
+    keys.extend(OWN);
+    keys
+}
+
+const OWN: &[Key<Settings>] = &[
+    Key::one(
+        "datagrams.listen",
+        "off, or ADDRESS:PORT",
+        set!(datagrams, |t| unless(t, "off", parsed)),
+        |s| print_unless(s.datagrams, "off", printed),
+    ),
+    Key::one("control.socket", "a path", set!(control_socket, path), |s| {
+        s.control_socket.display().to_string()
+    }),
+    Key::list("peers", "HOST:PORT or NAME=HOST:PORT, any number", set!(peers, all), |s| joined(&s.peers)),
+    Key::one(
+        "discovery.headless",
+        "HOST:PORT of a headless service, or empty",
+        set!(discovery.headless, |t| unless(t, "", parsed)),
+        |s| print_unless(s.discovery.headless.clone(), "", printed),
+    ),
+    Key::list(
+        "discovery.store",
+        "http://HOST:PORT or https://HOST:PORT, any number",
+        set!(discovery.store, |t| items(t)
+            .map(|url| {
+                let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+                rest.parse::<Target>().ok().map(|_| url.to_owned())
+            })
+            .collect()),
+        |s| s.discovery.store.join(","),
+    ),
+    Key::one("discovery.store_ca", PATH, set!(discovery.store_ca, maybe_path), |s| {
+        s.discovery.store_ca.display().to_string()
+    }),
+    Key::one("discovery.store_cert", PATH, set!(discovery.store_cert, maybe_path), |s| {
+        s.discovery.store_cert.display().to_string()
+    }),
+    Key::one("discovery.store_key", PATH, set!(discovery.store_key, maybe_path), |s| {
+        s.discovery.store_key.display().to_string()
+    }),
+    Key::one(
+        "discovery.advertise",
+        "HOST:PORT, or empty",
+        set!(discovery.advertise, |t| unless(t, "", parsed)),
+        |s| print_unless(s.discovery.advertise.clone(), "", printed),
+    ),
+    Key::one("discovery.interval", DURATION, set!(discovery.interval, duration), |s| {
+        print_duration(s.discovery.interval)
+    }),
+    Key::one("transfers.into", PATH, set!(transfers_into, maybe_path), |s| {
+        s.transfers_into.display().to_string()
+    }),
+    Key::list(
+        "xdp.interfaces",
+        "names of interfaces, any number",
+        set!(xdp.interfaces, |t| Some(items(t).map(str::to_owned).collect())),
+        |s| s.xdp.interfaces.join(","),
+    ),
+    Key::one(
+        "xdp.mode",
+        "auto, native or generic",
+        set!(xdp.mode, |t| match t {
+            "auto" => Some(None),
+            "native" => Some(Some(Mode::Native)),
+            "generic" => Some(Some(Mode::Generic)),
+            _ => None,
+        }),
+        |s| print_unless(s.xdp.mode, "auto", printed),
+    ),
+    Key::list("xdp.deny", PREFIXES, set!(xdp.deny, all), |s| joined(&s.xdp.deny)),
+    Key::list("xdp.allow", PREFIXES, set!(xdp.allow, all), |s| joined(&s.xdp.allow)),
+    Key::one(
+        "xdp.limit",
+        "off, or DATAGRAMS_PER_SECOND/BURST",
+        set!(xdp.limit, |t| unless(t, "off", |t| {
+            let (rate, burst) = t.split_once('/')?;
+            Some(Limit { datagrams_per_second: rate.parse().ok()?, burst: burst.parse().ok()? })
+        })),
+        |s| {
+            print_unless(s.xdp.limit, "off", |limit| {
+                format!("{}/{}", limit.datagrams_per_second, limit.burst)
+            })
+        },
+    ),
+    Key::one(
+        "xdp.on_failure",
+        "pass or drop",
+        set!(xdp.failure, |t| match t {
+            "pass" => Some(Failure::Open),
+            "drop" => Some(Failure::Closed),
+            _ => None,
+        }),
+        |s| match s.xdp.failure {
+            Failure::Open => "pass".to_owned(),
+            Failure::Closed => "drop".to_owned(),
+        },
+    ),
+    Key::one(
+        "log.format",
+        "text or json",
+        set!(log_format, |t| match t {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        }),
+        |s| match s.log_format {
+            LogFormat::Text => "text".to_owned(),
+            LogFormat::Json => "json".to_owned(),
+        },
+    ),
+    Key::one(
+        "log.level",
+        "trace, debug, info, warn or error",
+        set!(log_level, |t| {
+            ["trace", "debug", "info", "warn", "error"].contains(&t).then(|| t.to_owned())
+        }),
+        |s| s.log_level.clone(),
+    ),
+];
+
+/// Checks what depends on more than one setting.
+pub(crate) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsError> {
+    finish_endpoint(sources)?;
+    let discovery = &sources.values.discovery;
+    let given = |path: &PathBuf| !path.as_os_str().is_empty();
+    if given(&discovery.store_cert) != given(&discovery.store_key) {
+        let expected = "a path where discovery.store_key is one";
+        let cert = discovery.store_cert.display().to_string();
+        return Err(sources.invalid("discovery.store_cert", cert, expected));
+    }
+    let listens = sources.values.transport.listen;
+    if !discovery.store.is_empty() && discovery.advertise.is_none() && listens.ip().is_unspecified() {
+        let expected = "HOST:PORT that peers reach this node by, since it listens on all addresses";
+        return Err(sources.invalid("discovery.advertise", String::new(), expected));
+    }
+    let config = crate::guard::config(&sources.values.xdp, sources.values.datagrams);
+    if let Err(error) = config.check() {
+        let shown = sources.values.xdp.limit.map(|l| format!("{}/{}", l.datagrams_per_second, l.burst));
+        let expected = "1 to 10^9 datagrams, a burst of at least 1, at most 4096 prefixes";
+        tracing::debug!(%error, "xdp");
+        return Err(sources.invalid("xdp.limit", shown.unwrap_or_default(), expected));
+    }
+    Ok(())
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn all<T: std::str::FromStr>(text: &str) -> Option<Vec<T>> {
+    items(text).map(|item| item.parse().ok()).collect()
+}
+
+fn joined<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn maybe_path(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> Sources<Settings> {
+        Sources::new(keys(), Settings::new("n"))
+    }
+
+    #[test]
+    fn what_is_printed_is_read_again() {
+        let mut set = sources();
+        for (key, value) in [
+            ("node_id", "a"),
+            ("datagrams.listen", "off"),
+            ("peers", "b=10.0.0.2:8888,c.example:1"),
+            ("discovery.headless", "dwcp.novacron.svc:8888"),
+            ("discovery.store", "http://a:2379,https://[::1]:2379"),
+            ("discovery.interval", "1s"),
+            ("xdp.interfaces", "eth0,eth1"),
+            ("xdp.mode", "generic"),
+            ("xdp.deny", "10.0.0.0/8,2001:db8::/32"),
+            ("xdp.limit", "5/6"),
+            ("xdp.on_failure", "drop"),
+            ("transport.rdma_zones", "10.1.0.0/16"),
+            ("log.level", "debug"),
+        ] {
+            set.flag("--x", key, value).unwrap_or_else(|error| panic!("{error}"));
+        }
+        finish(&mut set).unwrap();
+        let printed = set.to_yaml_with_origins();
+        let mut again = sources();
+        again.file("printed", &printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
+        assert_eq!(
+            again.to_yaml_with_origins().lines().map(value_of).collect::<Vec<_>>(),
+            printed.lines().map(value_of).collect::<Vec<_>>()
+        );
+    }
+
+    fn value_of(line: &str) -> &str {
+        line.split("  # ").next().unwrap_or(line)
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for (key, value) in [
+            ("peers", "b"),
+            ("peers", "b=h:x"),
+            ("discovery.store", "ftp://a:1"),
+            ("xdp.mode", "fast"),
+            ("xdp.deny", "10.0.0.1/8"),
+            ("xdp.limit", "5"),
+            ("control.socket", ""),
+            ("log.level", "loud"),
+        ] {
+            assert!(sources().flag("--x", key, value).is_err(), "{key}: {value}");
+        }
+        for set in [
+            &[("xdp.limit", "0/1")][..],
+            &[("discovery.store_cert", "c.pem")],
+            &[("discovery.store", "http://a:1"), ("listen", "0.0.0.0:8888")],
+        ] {
+            let mut given = sources();
+            for (key, value) in set {
+                given.flag("--x", key, value).unwrap();
+            }
+            assert!(finish(&mut given).is_err(), "{set:?}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What NovaCron's programs have to do with the system they run on: where settings are read from, signals, certificates in
+//! files, log lines, the limit of open files.
+//!
+//! Only programs use this. What settings there are is `novacron-settings`' and each program's own; exit codes and flags
+//! are each program's.
+
+mod certificates;
+mod log;
+mod signals;
+mod sources;
+
+pub use certificates::{Certificates, CertificatesError};
+pub use log::log_to_stderr;
+pub use signals::{Draining, Signals};
+pub use sources::{SourceError, environment, host_name, settings_text};
+
+/// Lets this process open as many files as it may: the soft limit is often far below the hard one.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "setrlimit(RLIMIT_NOFILE)");
+    }
+}
