@@ -133,8 +133,8 @@ impl Register {
         let grant = LeaseGrantRequest { ttl: self.ttl, id: 0 };
         let lease = LeaseClient::new(self.channel.clone()).lease_grant(grant).await?.into_inner().id;
         let put = PutRequest {
-            key: self.key.clone().into_bytes(),
-            value: self.entry.clone().into_bytes(),
+            key: self.key.clone().into(),
+            value: self.entry.clone().into(),
             lease,
             ..PutRequest::default()
         };
@@ -147,8 +147,8 @@ impl Register {
         let mut end = PREFIX.to_owned().into_bytes();
         *end.last_mut().expect("the prefix is not empty") += 1;
         let range = RangeRequest {
-            key: PREFIX.to_owned().into_bytes(),
-            range_end: end,
+            key: PREFIX.into(),
+            range_end: end.into(),
             limit: crate::peers::PEERS_MAX as i64,
             ..RangeRequest::default()
         };

@@ -66,7 +66,7 @@ struct Known {
 /// Why a transfer was not begun.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TransferRefused {
+pub(crate) enum TransferRefused {
     /// Nobody of that name is connected.
     #[error("no peer {peer:?} is connected")]
     Peer {
