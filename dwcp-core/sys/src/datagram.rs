@@ -3,9 +3,12 @@
 use std::{io, net::SocketAddr, os::fd::BorrowedFd};
 
 mod name;
+pub mod packet;
 mod udp;
+mod xdp;
 
 pub use udp::{Features, UdpDatagrams};
+pub use xdp::{XdpCounters, XdpDatagrams, XdpError, XdpMode};
 
 /// A datagram that is to be sent.
 #[derive(Clone, Copy, Debug)]
