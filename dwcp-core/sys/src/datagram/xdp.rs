@@ -148,7 +148,8 @@ impl XdpDatagrams {
     pub fn counters(&self) -> io::Result<XdpCounters> {
         let kernel = self.socket.statistics()?;
         Ok(XdpCounters {
-            receive_dropped: kernel.rx_dropped + kernel.rx_ring_full + kernel.rx_fill_ring_empty_descs,
+            // A frame that finds no chunk is among the first; that the kernel has looked for one in vain is no frame.
+            receive_dropped: kernel.rx_dropped + kernel.rx_ring_full,
             foreign: self.foreign.load(Ordering::Relaxed),
             send_dropped: self.send_dropped.load(Ordering::Relaxed) + kernel.tx_invalid_descs,
         })
