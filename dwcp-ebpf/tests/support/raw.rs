@@ -129,3 +129,20 @@ pub(crate) fn send_frame(namespace: &Namespace, interface: &str, frame: &[u8]) -
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     })
 }
+
+/// Has an interface of this namespace join what it receives (GRO), as a network card does by default and a veth not.
+pub(crate) fn enable_gro(interface: &str) -> io::Result<()> {
+    // Of linux/ethtool.h: `struct ethtool_value`.
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    let mut value = [ETHTOOL_SGRO, 1];
+    // SAFETY: a name, integers and a pointer, for which zero is allowed.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, byte) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
+        *to = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    let any = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    // SAFETY: the request names an interface and a command with its value, which the kernel reads.
+    let code = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

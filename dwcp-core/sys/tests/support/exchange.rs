@@ -40,7 +40,7 @@ pub(crate) fn datagram(number: u64, length: usize) -> Vec<u8> {
 }
 
 fn content(number: u64, at: u16) -> u8 {
-    (number.wrapping_mul(31) + u64::from(at) * 7 >> 2) as u8
+    ((number.wrapping_mul(31) + u64::from(at) * 7) >> 2) as u8
 }
 
 /// Which it is. Fails if a byte of it is not as it was made.
@@ -93,7 +93,7 @@ fn send_all(from: End<'_>, to: SocketAddr, datagrams: &[Vec<u8>]) {
 /// Every length arrives whole, with the address of its sender, both ways; what is too long is refused and nothing else.
 pub(crate) fn every_length(near: End<'_>, far: End<'_>, longest: usize) {
     for (from, to) in [(far, near), (near, far)] {
-        let some = (SHORTEST..=longest).step_by(longest / LENGTHS | 1);
+        let some = (SHORTEST..=longest).step_by((longest / LENGTHS) | 1);
         for (number, length) in some.chain([SHORTEST, longest]).enumerate() {
             send_all(from, to.address, &[datagram(number as u64, length)]);
             let (begin, mut got) = (Instant::now(), Vec::new());
