@@ -7,7 +7,7 @@
 //! descriptor that could be borrowed: `rdma` makes and owns its queue pairs.
 //!
 //! It is the one user-space crate that may contain `unsafe`; today all of it is in the private module
-//! `sockopt`, in what `tcp_info` promises to it, in `write_back`, in `datagram`'s `udp`, and in `rdma`'s
+//! `sockopt`, in what `tcp_info` promises to it, in `write_back`, in `datagram`'s `udp` and `xdp`, and in `rdma`'s
 //! `library`, `device`, `memory` and `queue_pair`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
