@@ -23,7 +23,7 @@ use dwcp_sys::datagram::{
     packet::{self, LinkPath},
 };
 
-use self::flood::{FAR, NEAR, NEAR_MAC, Sender, median, print_machine, with_program};
+use self::flood::{FAR, NEAR, NEAR_MAC, Sender, TIME, median, print_machine, with_program};
 
 const ROUNDS: usize = 7;
 const FLOW: u64 = 7;
@@ -48,7 +48,7 @@ fn main() {
     flood::in_place(|root| {
         let config = Config { root, mode: Some(Mode::Native), limit: None, ..Config::default() };
         raw::enable_gro("near").expect("GRO");
-        print_machine(ROUNDS);
+        print_machine(&format!("{ROUNDS} rounds of {TIME:?}, one core"));
         for length in LENGTHS {
             report(length, measure(&config, length));
         }
@@ -60,7 +60,7 @@ fn measure(config: &Config, length: usize) -> Figures {
     let sender = Sender::new(frame_of(length, local));
     let mut figures = Figures::default();
     for _ in 0..ROUNDS {
-        figures.floor.push(with_program(XDP_DROP, || sender.run(|| 0)).cost);
+        figures.floor.push(with_program(XDP_DROP, Mode::Native, || sender.run(|| 0)).cost);
         let guard = Guard::attach("near", config).expect("a guard");
         guard.add_flow(FLOW).expect("a flow");
         {

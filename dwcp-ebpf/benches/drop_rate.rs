@@ -17,7 +17,7 @@ use std::{io, mem, net::UdpSocket, os::fd::AsRawFd, ptr};
 
 use dwcp_ebpf::{Action, Config, Guard, Limit, Mode};
 
-use self::flood::{NEAR, Sender, median, print_machine, with_program};
+use self::flood::{NEAR, Sender, TIME, median, print_machine, with_program};
 
 const ROUNDS: usize = 7;
 const XDP_DROP: i32 = 1;
@@ -49,7 +49,7 @@ fn measure(config: &Config) {
     let sender = Sender::new(frame::frame(frame::SOURCE, frame::PORT, &frame::datagram(1)));
     let mut figures = Figures::default();
     for _ in 0..ROUNDS {
-        figures.floor.push(with_program(XDP_DROP, || sender.run(|| 0)).cost);
+        figures.floor.push(with_program(XDP_DROP, Mode::Native, || sender.run(|| 0)).cost);
         let guard = Guard::attach("near", config).expect("a guard");
         let run = sender.run(|| 0);
         let (sent, dropped) = (run.sent, guard.totals().expect("totals").of(Action::Limited).packets);
@@ -59,7 +59,7 @@ fn measure(config: &Config) {
         guard.detach().expect("detached");
         let socket = socket();
         let mut reader = Reader::new();
-        let run = with_program(XDP_PASS, || sender.run(|| reader.read_all(&socket)));
+        let run = with_program(XDP_PASS, Mode::Native, || sender.run(|| reader.read_all(&socket)));
         let (sent, read) = (run.sent, run.received);
         assert!(read * 100 >= sent * 99, "user space read {read} of {sent}: the figure would flatter it");
         figures.user_space.push(run.cost);
@@ -68,7 +68,7 @@ fn measure(config: &Config) {
 }
 
 fn report(figures: Figures) {
-    print_machine(ROUNDS);
+    print_machine(&format!("{ROUNDS} rounds of {TIME:?}, one core"));
     let ratios = figures.user_space.iter().zip(&figures.guard).map(|(user, guard)| user / guard).collect();
     let net = figures.user_space.iter().zip(&figures.guard).zip(&figures.floor);
     let net = net.map(|((user, guard), floor)| (user - floor) / (guard - floor).max(1.0)).collect();

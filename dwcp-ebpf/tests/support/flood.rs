@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dwcp_ebpf::Mode;
 use dwcp_lab::namespace::Namespace;
 use nix::{
     mount::{MsFlags, mount},
@@ -59,9 +60,9 @@ pub(crate) fn in_place(bench: impl FnOnce(PathBuf) + Send) {
 }
 
 /// What was measured, and where.
-pub(crate) fn print_machine(rounds: usize) {
+pub(crate) fn print_machine(what: &str) {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("{rounds} rounds of {TIME:?}, medians, one core, Linux {}", kernel.trim());
+    println!("{what}, medians, Linux {}", kernel.trim());
 }
 
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
@@ -70,10 +71,14 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// With a program on the receiving side that gives this verdict.
-pub(crate) fn with_program<T>(verdict: i32, work: impl FnOnce() -> T) -> T {
+pub(crate) fn with_program<T>(verdict: i32, mode: Mode, work: impl FnOnce() -> T) -> T {
     let program = raw::program(&raw::always(verdict)).expect("a program");
     let index = if_nametoindex("near").expect("the interface");
-    raw::attach(index, program.as_fd()).expect("attached");
+    match mode {
+        Mode::Native => raw::attach(index, program.as_fd()),
+        Mode::Generic => raw::attach_generic(index, program.as_fd()),
+    }
+    .expect("attached");
     let result = work();
     raw::detach(index).expect("detached");
     result

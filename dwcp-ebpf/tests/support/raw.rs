@@ -45,17 +45,22 @@ pub(crate) fn instruction(code: u8, register: u8, off: i16, imm: i32) -> libbpf_
 
 /// Attaches a program as `ip link set xdp` does, without a link.
 pub(crate) fn attach(index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
-    replace(index, program.as_raw_fd())
+    replace(index, program.as_raw_fd(), 0)
+}
+
+/// The same behind the driver.
+pub(crate) fn attach_generic(index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    replace(index, program.as_raw_fd(), libbpf_sys::XDP_FLAGS_SKB_MODE)
 }
 
 /// Leaves an interface without one.
 pub(crate) fn detach(index: u32) -> io::Result<()> {
-    replace(index, -1)
+    replace(index, -1, 0)
 }
 
-fn replace(index: u32, program: i32) -> io::Result<()> {
+fn replace(index: u32, program: i32, flags: u32) -> io::Result<()> {
     // SAFETY: no pointer but that of the options, which may be null.
-    let code = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program, 0, ptr::null()) };
+    let code = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program, flags, ptr::null()) };
     if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) }
 }
 
