@@ -39,7 +39,7 @@ fn index() -> u32 {
 fn a_foreign_program_is_named_and_left_alone() {
     with_place(|place| {
         let foreign = raw::program(&raw::always(XDP_PASS)).expect("a program");
-        raw::attach(index(), foreign.as_fd()).expect("attached");
+        raw::attach(index(), raw::IN_DRIVER, foreign.as_fd()).expect("attached");
         for _ in 0..2 {
             match Guard::attach(NEAR, &place.config()).expect_err("the interface is taken") {
                 Error::Occupied { interface, id, name } => {

@@ -74,13 +74,13 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 pub(crate) fn with_program<T>(verdict: i32, mode: Mode, work: impl FnOnce() -> T) -> T {
     let program = raw::program(&raw::always(verdict)).expect("a program");
     let index = if_nametoindex("near").expect("the interface");
-    match mode {
-        Mode::Native => raw::attach(index, program.as_fd()),
-        Mode::Generic => raw::attach_generic(index, program.as_fd()),
-    }
-    .expect("attached");
+    let place = match mode {
+        Mode::Native => raw::IN_DRIVER,
+        Mode::Generic => raw::BEHIND_DRIVER,
+    };
+    raw::attach(index, place, program.as_fd()).expect("attached");
     let result = work();
-    raw::detach(index).expect("detached");
+    raw::detach(index, place).expect("detached");
     result
 }
 
@@ -110,7 +110,8 @@ impl Sender {
         ]);
         let program = program.expect("a program");
         // A program that no interface has makes the kernel patch its dispatcher in each call, which takes milliseconds.
-        raw::attach(if_nametoindex("spare").expect("the interface"), program.as_fd()).expect("attached");
+        let spare = if_nametoindex("spare").expect("the interface");
+        raw::attach(spare, raw::IN_DRIVER, program.as_fd()).expect("attached");
         Self { program, frame }
     }
 
@@ -133,6 +134,6 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         let spare = if_nametoindex("spare").expect("the interface");
-        raw::detach(spare).expect("detached");
+        raw::detach(spare, raw::IN_DRIVER).expect("detached");
     }
 }

@@ -43,24 +43,23 @@ pub(crate) fn instruction(code: u8, register: u8, off: i16, imm: i32) -> libbpf_
     made
 }
 
+/// Where in the kernel a program is put: in the driver, or behind it.
+pub(crate) const IN_DRIVER: u32 = libbpf_sys::XDP_FLAGS_DRV_MODE;
+pub(crate) const BEHIND_DRIVER: u32 = libbpf_sys::XDP_FLAGS_SKB_MODE;
+
 /// Attaches a program as `ip link set xdp` does, without a link.
-pub(crate) fn attach(index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
-    replace(index, program.as_raw_fd(), 0)
+pub(crate) fn attach(index: u32, place: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    replace(index, place, program.as_raw_fd())
 }
 
-/// The same behind the driver.
-pub(crate) fn attach_generic(index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
-    replace(index, program.as_raw_fd(), libbpf_sys::XDP_FLAGS_SKB_MODE)
+/// Leaves an interface without one there.
+pub(crate) fn detach(index: u32, place: u32) -> io::Result<()> {
+    replace(index, place, -1)
 }
 
-/// Leaves an interface without one.
-pub(crate) fn detach(index: u32) -> io::Result<()> {
-    replace(index, -1, 0)
-}
-
-fn replace(index: u32, program: i32, flags: u32) -> io::Result<()> {
+fn replace(index: u32, place: u32, program: i32) -> io::Result<()> {
     // SAFETY: no pointer but that of the options, which may be null.
-    let code = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program, flags, ptr::null()) };
+    let code = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program, place, ptr::null()) };
     if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) }
 }
 
