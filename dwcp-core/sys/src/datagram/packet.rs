@@ -148,8 +148,13 @@ fn parse_ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, Range<usize>)> {
     if next != UDP {
         return None;
     }
-    let address = |at: usize| header[at..].first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into());
-    Some((address(8)?, address(24)?, at..end))
+    let address = |at: usize| header[at..].first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
+    let (source, destination) = (address(8)?, address(24)?);
+    // IPv4 addresses do not travel so (RFC 4942, 2.2): they would be taken for others'.
+    if source.to_ipv4_mapped().is_some() || destination.to_ipv4_mapped().is_some() {
+        return None;
+    }
+    Some((source.into(), destination.into(), at..end))
 }
 
 /// How long a packet is, without what is before IP.

@@ -79,23 +79,23 @@ pub struct XdpDatagrams {
     umem: Umem,
     mode: XdpMode,
     local: SocketAddr,
-    mtu: usize,
-    receive: Mutex<Receive>,
-    send: Mutex<Send>,
+    interface: Interface,
+    receive: Mutex<Inbound>,
+    send: Mutex<Outbound>,
     neighbors: Mutex<Neighbors>,
     foreign: AtomicU64,
     send_dropped: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Receive {
+struct Inbound {
     /// Chunks for the kernel to fill.
     fill: Producer<u64>,
     received: Consumer<libc::xdp_desc>,
 }
 
 #[derive(Debug)]
-struct Send {
+struct Outbound {
     to_send: Producer<libc::xdp_desc>,
     sent: Consumer<u64>,
     /// Chunks that are neither in a ring nor on their way.
@@ -105,7 +105,7 @@ struct Send {
 impl XdpDatagrams {
     /// A socket at a queue of an interface, for datagrams to `local`: to any address of this machine if that is
     /// unspecified. The UDP socket with the same address should be there, too, for what comes another way. What is steered
-    /// to it is up to the interface's program.
+    /// to it is up to the interface's program. The interface's MTU is read here and not again.
     ///
     /// # Errors
     /// [`XdpError`] says what is missing or in the way.
@@ -127,9 +127,9 @@ impl XdpDatagrams {
             umem,
             mode,
             local,
-            mtu: interface.mtu,
-            receive: Mutex::new(Receive { fill, received }),
-            send: Mutex::new(Send { to_send, sent, free }),
+            interface,
+            receive: Mutex::new(Inbound { fill, received }),
+            send: Mutex::new(Outbound { to_send, sent, free }),
             neighbors: Mutex::new(Neighbors::new(Instant::now())),
             foreign: AtomicU64::new(0),
             send_dropped: AtomicU64::new(0),
@@ -162,10 +162,20 @@ impl XdpDatagrams {
             && (destination.ip() == self.local.ip() || (self.local.ip().is_unspecified() && of_family))
     }
 
+    /// Names the interface where an address has a meaning only there, as the kernel's UDP does.
+    fn scoped(&self, mut source: SocketAddr) -> SocketAddr {
+        if let SocketAddr::V6(source) = &mut source
+            && source.ip().is_unicast_link_local()
+        {
+            source.set_scope_id(self.interface.index);
+        }
+        source
+    }
+
     /// Puts a datagram into the ring, which the kernel is not told of yet.
     fn enqueue(
         &self,
-        send: &mut Send,
+        send: &mut Outbound,
         datagram: &Outgoing<'_>,
         known: &mut Option<(IpAddr, Route)>,
     ) -> io::Result<()> {
@@ -179,7 +189,7 @@ impl XdpDatagrams {
                 route
             }
         };
-        if packet::packet_bytes(peer.is_ipv6(), datagram.bytes.len()) > self.mtu {
+        if packet::packet_bytes(peer.is_ipv6(), datagram.bytes.len()) > self.interface.mtu {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
         let chunk = send.free.pop().ok_or(io::ErrorKind::WouldBlock)?;
@@ -192,7 +202,7 @@ impl XdpDatagrams {
     }
 
     /// Has the kernel send what is in the ring. What it does not take now, it takes with the next call or `poll`.
-    fn wake(&self, send: &mut Send) -> io::Result<()> {
+    fn wake(&self, send: &mut Outbound) -> io::Result<()> {
         let mut pending = send.to_send.pending();
         for _ in 0..WAKEUPS_MAX {
             if pending == 0 || !send.to_send.needs_wakeup() {
@@ -219,7 +229,7 @@ impl XdpDatagrams {
     }
 }
 
-impl Send {
+impl Outbound {
     /// Takes back the chunks of what has left.
     fn reclaim(&mut self, umem: &Umem) {
         for _ in 0..self.sent.available() {
@@ -265,7 +275,7 @@ impl DatagramSocket for XdpDatagrams {
                 lock(&self.neighbors).learn(peer, route, now);
                 learned = Some((peer, route));
             }
-            take(parsed.source, &mut frame[parsed.payload]);
+            take(self.scoped(parsed.source), &mut frame[parsed.payload]);
             taken += 1;
         }
         receive.received.release();

@@ -128,6 +128,11 @@ fn what_is_not_a_whole_udp_datagram_is_refused() {
         frame[at] = value;
         assert_eq!(parse(&frame), None, "{what}");
     }
+    for at in [22, 38] {
+        let mut frame = ipv6.clone();
+        frame[at..at + 12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+        assert_eq!(parse(&frame), None, "an IPv4 address in IPv6");
+    }
     assert_eq!(parse(&built(&[TAG, TAG], false, b"").splice(12..12, TAG).collect::<Vec<_>>()), None);
     assert!(LinkPath::new([0; 6], [0; 6], &[TAG; 3]).is_none());
 }
