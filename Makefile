@@ -76,9 +76,10 @@ bench-consensus: programs
 		--doc docs/benchmarks.md $(BENCH)
 	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
 
-## What dropping a flood costs a core: in XDP, and in user space.
+## What it costs a core to drop a flood, in XDP and in user space; to receive datagrams, by AF_XDP and by recvmmsg; and
+## what the guard costs TCP beside them.
 bench-xdp: deps
-	cargo bench --locked -p dwcp-ebpf --features xdp --bench drop_rate
+	cargo bench --locked -p dwcp-ebpf --features xdp --bench drop_rate --bench datagram_receive --bench other_traffic
 
 ## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can
 ## be measured one at a time; the next `make bench` puts them into docs/benchmarks.md.

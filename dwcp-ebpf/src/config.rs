@@ -25,7 +25,8 @@ const RATE_MAX: u32 = 1_000_000_000;
 pub enum Mode {
     /// In the driver, before the kernel has a socket buffer.
     Native,
-    /// Behind the driver, on socket buffers: works everywhere and costs more.
+    /// Behind the driver, on socket buffers: works everywhere and costs more. Datagrams that the kernel has joined by then
+    /// count as one and go to its UDP, whatever their flow: that takes them apart.
     Generic,
 }
 

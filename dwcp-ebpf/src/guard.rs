@@ -203,22 +203,45 @@ fn attach_in(
     config: &Config,
 ) -> Result<(Attachment, Maps), Error> {
     let pinned = pinned(folder, interface, index, config.mode)?;
+    let first = match &pinned {
+        Pinned::Usable(_, mode) => *mode,
+        _ => config.mode.unwrap_or(Mode::Native),
+    };
+    let (native_refused, maps) = match load_in(folder, interface, index, config, first, pinned) {
+        Err(Error::Attach { source, .. }) if config.mode.is_none() => {
+            let maps = load_in(folder, interface, index, config, Mode::Generic, Pinned::Nothing)?;
+            (Some(source), maps)
+        }
+        result => (None, result?),
+    };
+    folder.remove_other_maps()?;
+    let mode = if native_refused.is_some() { Mode::Generic } else { first };
+    Ok((Attachment { mode, native_refused }, maps))
+}
+
+/// Loads the program for a mode, and puts it where the pinned one is or ought to be.
+fn load_in(
+    folder: &Folder,
+    interface: &str,
+    index: i32,
+    config: &Config,
+    mode: Mode,
+    pinned: Pinned,
+) -> Result<Maps, Error> {
     let share = |open: &mut OpenGuardSkel<'_>| program::share_maps(open, &folder.maps());
-    let attached = program::load(config, share, |program, _| match pinned {
-        Pinned::Usable(mut link, mode) => {
-            link.update_prog(program)
-                .map_err(|error| of_link("update", interface)(io::Error::other(error)))?;
-            Ok(Attachment { mode, native_refused: None })
+    let attach_new = |program: &Program<'_>| folder.pin(&attach_link(interface, index, mode, program)?);
+    let ((), maps) = program::load(config, mode, share, |program, _| match pinned {
+        Pinned::Usable(mut link, _) => {
+            link.update_prog(program).map_err(|error| of_link("update", interface)(io::Error::other(error)))
         }
         Pinned::Replaceable(link) => {
             detach(&link, interface)?;
             folder.unpin()?;
-            attach_new(folder, interface, index, config.mode, program)
+            attach_new(program)
         }
-        Pinned::Nothing => attach_new(folder, interface, index, config.mode, program),
+        Pinned::Nothing => attach_new(program),
     })?;
-    folder.remove_other_maps()?;
-    Ok(attached)
+    Ok(maps)
 }
 
 /// Refuses if the interface has a program that is not the pinned link's.
@@ -239,28 +262,6 @@ fn pinned(folder: &Folder, interface: &str, index: i32, wanted: Option<Mode>) ->
         None if is_detached => Ok(Pinned::Replaceable(link)),
         _ => Err(Error::OtherNamespace { interface: interface.to_owned(), folder: folder.path().to_owned() }),
     }
-}
-
-/// Native, and generic if the driver refuses; or what is wanted.
-fn attach_new(
-    folder: &Folder,
-    interface: &str,
-    index: i32,
-    wanted: Option<Mode>,
-    program: &Program<'_>,
-) -> Result<Attachment, Error> {
-    let mut mode = wanted.unwrap_or(Mode::Native);
-    let mut native_refused = None;
-    let link = match attach_link(interface, index, mode, program) {
-        Err(Error::Attach { source, .. }) if wanted.is_none() => {
-            mode = Mode::Generic;
-            native_refused = Some(source);
-            attach_link(interface, index, mode, program)
-        }
-        result => result,
-    }?;
-    folder.pin(&link)?;
-    Ok(Attachment { mode, native_refused })
 }
 
 fn attach_link(interface: &str, index: i32, mode: Mode, program: &Program<'_>) -> Result<OwnedFd, Error> {

@@ -9,7 +9,7 @@ use libbpf_rs::{
 };
 
 use crate::{
-    config::{Config, Failure, Prefix},
+    config::{Config, Failure, Mode, Prefix},
     error::Error,
 };
 
@@ -31,17 +31,18 @@ pub(crate) struct Maps {
     pub(crate) events: MapHandle,
 }
 
-/// Loads the program and hands it to `attach`: after that it lives as long as what `attach` made of it. `prepare` may
-/// change its maps before.
+/// Loads the program as it shall run in a mode, and hands it to `attach`: after that it lives as long as what `attach` made
+/// of it. `prepare` may change its maps before.
 pub(crate) fn load<T>(
     config: &Config,
+    mode: Mode,
     prepare: impl FnOnce(&mut OpenGuardSkel<'_>) -> libbpf_rs::Result<()>,
     attach: impl FnOnce(&ProgramMut<'_>, &Maps) -> Result<T, Error>,
 ) -> Result<(T, Maps), Error> {
     tell_tracing();
     let mut object = MaybeUninit::uninit();
     let mut open = GuardSkelBuilder::default().open(&mut object).map_err(refused)?;
-    open.maps.rodata_data.as_mut().expect("the program has settings").settings = settings(config);
+    open.maps.rodata_data.as_mut().expect("the program has settings").settings = settings(config, mode);
     prepare(&mut open).map_err(refused)?;
     let loaded = open.load().map_err(refused)?;
     set_prefixes(&loaded.maps.deny, "deny", &config.deny)?;
@@ -77,12 +78,13 @@ pub(crate) fn share_maps(open: &mut OpenGuardSkel<'_>, folder: &Path) -> libbpf_
     Ok(())
 }
 
-fn settings(config: &Config) -> types::settings {
+fn settings(config: &Config, mode: Mode) -> types::settings {
     let mut settings = types::settings {
         sample_every: config.sample_every.into(),
         deny_any: (!config.deny.is_empty()).into(),
         allow_any: (!config.allow.is_empty()).into(),
         fail_open: (config.failure == Failure::Open).into(),
+        may_be_joined: (mode == Mode::Generic).into(),
         ..Default::default()
     };
     for (to, port) in settings.ports.iter_mut().zip(&config.ports) {

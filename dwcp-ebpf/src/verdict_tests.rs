@@ -13,7 +13,7 @@ use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
 use self::frame::*;
 use crate::{
     capabilities,
-    config::{Config, Failure, Limit},
+    config::{Config, Failure, Limit, Mode},
     program::{self, Maps},
     stats::{Action, Count, add_count},
 };
@@ -31,14 +31,19 @@ fn run(program: &ProgramMut<'_>, frame: &[u8]) -> u32 {
     program.test_run(input).expect("the kernel runs the program").return_value
 }
 
-/// Loads the program for a test, with maps of its own.
+/// Loads the program for a test as for a driver, with maps of its own.
 fn with_program(config: &Config, test: impl FnOnce(&ProgramMut<'_>, &Maps)) {
+    with_program_in(Mode::Native, config, test);
+}
+
+fn with_program_in(mode: Mode, config: &Config, test: impl FnOnce(&ProgramMut<'_>, &Maps)) {
     if let Err(why) = capabilities::check() {
         println!("SKIP: {why}");
         return;
     }
     let loaded = program::load(
         config,
+        mode,
         |_| Ok(()),
         |program, maps| {
             test(program, maps);
@@ -184,6 +189,26 @@ fn lengths_that_contradict_each_other_are_dropped() {
         }
         assert_eq!(run(program, &changed(ip, 0)), PASS);
         assert_eq!(run(program, &frame(SOURCE, PORT, &[])), DROP, "no payload");
+    });
+}
+
+#[test]
+fn behind_the_driver_joined_datagrams_pass_to_the_kernel() {
+    with_program_in(Mode::Generic, &unlimited(), |program, _| {
+        let (whole, second) = (datagram(1), datagram(2));
+        let joined = |end: usize| [&whole[..], &whole, &second[..end]].concat();
+        assert_eq!(run(program, &frame(SOURCE, PORT, &joined(second.len()))), PASS);
+        assert_eq!(run(program, &frame(SOURCE6, PORT, &joined(1))), PASS);
+        for end in 0..whole.len() {
+            assert_eq!(run(program, &frame(SOURCE, PORT, &whole[..end])), DROP, "cut after {end}");
+        }
+        let mut without_tag = joined(second.len());
+        without_tag[4] = 15;
+        assert_eq!(run(program, &frame(SOURCE, PORT, &without_tag)), DROP, "15 bytes of payload");
+    });
+    with_program(&unlimited(), |program, _| {
+        let joined = [datagram(1), datagram(1)].concat();
+        assert_eq!(run(program, &frame(SOURCE, PORT, &joined)), DROP, "no driver joins them");
     });
 }
 
@@ -367,7 +392,7 @@ fn where_the_limit_cannot_be_told_the_configuration_decides() {
             open.maps.buckets.set_type(MapType::Hash)?;
             open.maps.buckets.set_max_entries(1)
         };
-        let loaded = program::load(&config, full, |program, maps| {
+        let loaded = program::load(&config, Mode::Native, full, |program, maps| {
             assert_eq!(run(program, &frame(SOURCE, PORT, &datagram(1))), PASS, "there is room for one");
             assert_eq!(run(program, &frame(SOURCE6, PORT, &datagram(1))), verdict, "{failure:?}");
             assert_eq!(count(maps, Action::Unmetered).packets, 1);

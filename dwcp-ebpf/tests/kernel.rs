@@ -17,6 +17,7 @@ use std::{
 };
 
 use dwcp_ebpf::{Action, Config, Error, Guard, QUEUES_MAX};
+use dwcp_sys::datagram::{DatagramSocket, XdpDatagrams};
 
 use self::{
     frame::{PORT, datagram},
@@ -38,7 +39,7 @@ fn index() -> u32 {
 fn a_foreign_program_is_named_and_left_alone() {
     with_place(|place| {
         let foreign = raw::program(&raw::always(XDP_PASS)).expect("a program");
-        raw::attach(index(), foreign.as_fd()).expect("attached");
+        raw::attach(index(), raw::IN_DRIVER, foreign.as_fd()).expect("attached");
         for _ in 0..2 {
             match Guard::attach(NEAR, &place.config()).expect_err("the interface is taken") {
                 Error::Occupied { interface, id, name } => {
@@ -65,14 +66,14 @@ fn datagrams_of_a_known_flow_go_to_the_socket_and_others_to_the_kernel() {
         send(7);
         assert_eq!(drain(&kernel), [datagram(7)], "without a socket it passes");
 
-        let socket = raw::XdpSocket::bind(index()).expect("an AF_XDP socket");
-        guard.set_socket(0, socket.as_fd()).expect("a socket");
+        let socket = XdpDatagrams::open(NEAR, 0, to(ADDRESS, PORT)).expect("an AF_XDP socket");
+        guard.set_socket(0, socket.readiness()).expect("a socket");
         send(7);
         send(8);
         assert_eq!(drain(&kernel), [datagram(8)]);
-        let received = socket.received();
-        assert_eq!(received.len(), 1);
-        assert!(received[0].ends_with(&datagram(7)), "{received:?}");
+        let mut received = Vec::new();
+        socket.recv(&mut |_, bytes| received.push(bytes.to_vec())).expect("it was steered");
+        assert_eq!(received, [datagram(7)]);
         let totals = guard.totals().expect("totals");
         assert_eq!((totals.of(Action::Steered).packets, totals.of(Action::Passed).packets), (1, 2));
 

@@ -16,6 +16,8 @@ pub(crate) unsafe trait Plain: Copy {}
 unsafe impl Plain for c_int {}
 // SAFETY: as above.
 unsafe impl Plain for u64 {}
+// SAFETY: as above.
+unsafe impl<const WORDS: usize> Plain for [u32; WORDS] {}
 
 /// Fills a prefix of `value` and returns the prefix's length in bytes; the rest stays as it was.
 pub(crate) fn get<T: Plain>(

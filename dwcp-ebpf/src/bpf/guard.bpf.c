@@ -35,7 +35,7 @@ const volatile struct settings {
     __u8 deny_any;
     __u8 allow_any;
     __u8 fail_open;
-    __u8 reserved;
+    __u8 may_be_joined; /* behind the driver the kernel may have made one packet of several datagrams (GRO, GSO) */
 } settings = {};
 
 #define PREFIXES(name)                                                                                                 \
@@ -103,6 +103,12 @@ static __always_inline bool is_guarded(__be16 port)
     return false;
 }
 
+/* Bytes behind a datagram that are others, joined to it. Of them only the first is looked at. */
+static __always_inline __s32 joined(const struct header *header, __s32 bytes)
+{
+    return bytes - (__s32)sizeof(*header) - header->length;
+}
+
 /* DATAGRAM-2.2 to 2.7. `bytes` are those behind the UDP header; only the header has to be in the frame's first buffer. */
 static __always_inline bool is_well_formed(const struct header *header, void *end, __s32 bytes)
 {
@@ -114,7 +120,10 @@ static __always_inline bool is_well_formed(const struct header *header, void *en
         return false;
     if (header->flags & ~FLAG_KEY_PHASE || header->reserved)
         return false;
-    if (header->length != bytes - (__s32)sizeof(*header) || header->length > PAYLOAD_BYTES_MAX)
+    __s32 others = joined(header, bytes);
+    if (others < 0 || (others && !settings.may_be_joined))
+        return false;
+    if (header->length < TAG_BYTES || header->length > PAYLOAD_BYTES_MAX)
         return false;
     return header->flow != 0 && header->number < NUMBER_END;
 }
@@ -212,11 +221,11 @@ static __always_inline void tell(enum action action, const struct found *found, 
     bpf_ringbuf_submit(event, 0);
 }
 
-/* XDP_REDIRECT if the flow is known and its queue has a socket. */
+/* XDP_REDIRECT if the flow is known and its queue has a socket. What is joined only the kernel takes apart. */
 static __always_inline int steer(struct xdp_md *ctx, const struct found *found, void *end)
 {
     const struct header *header = (void *)(found->udp + 1);
-    if ((void *)(header + 1) > end)
+    if ((void *)(header + 1) > end || joined(header, bpf_ntohs(found->udp->len) - (__s32)sizeof(*found->udp)))
         return XDP_PASS;
     __u64 flow = header->flow;
     if (!bpf_map_lookup_elem(&flows, &flow))

@@ -1,13 +1,13 @@
-//! What the guard's API has no business with: a foreign program, an AF_XDP socket, and giving up root.
+//! What the guard's API has no business with: a foreign program, frames as they are, and giving up root.
 #![allow(dead_code, reason = "each test uses some")]
 
 use std::{
-    ffi::c_void,
     io, mem,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
 };
 
+use dwcp_lab::namespace::Namespace;
 use libbpf_rs::libbpf_sys;
 
 /// A program with these instructions.
@@ -43,19 +43,23 @@ pub(crate) fn instruction(code: u8, register: u8, off: i16, imm: i32) -> libbpf_
     made
 }
 
+/// Where in the kernel a program is put: in the driver, or behind it.
+pub(crate) const IN_DRIVER: u32 = libbpf_sys::XDP_FLAGS_DRV_MODE;
+pub(crate) const BEHIND_DRIVER: u32 = libbpf_sys::XDP_FLAGS_SKB_MODE;
+
 /// Attaches a program as `ip link set xdp` does, without a link.
-pub(crate) fn attach(index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
-    replace(index, program.as_raw_fd())
+pub(crate) fn attach(index: u32, place: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    replace(index, place, program.as_raw_fd())
 }
 
-/// Leaves an interface without one.
-pub(crate) fn detach(index: u32) -> io::Result<()> {
-    replace(index, -1)
+/// Leaves an interface without one there.
+pub(crate) fn detach(index: u32, place: u32) -> io::Result<()> {
+    replace(index, place, -1)
 }
 
-fn replace(index: u32, program: i32) -> io::Result<()> {
+fn replace(index: u32, place: u32, program: i32) -> io::Result<()> {
     // SAFETY: no pointer but that of the options, which may be null.
-    let code = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program, 0, ptr::null()) };
+    let code = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program, place, ptr::null()) };
     if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) }
 }
 
@@ -77,147 +81,6 @@ pub(crate) fn send(program: BorrowedFd<'_>, frame: &[u8], count: u32) -> io::Res
 
 /// Of linux/bpf.h.
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
-const FRAME_BYTES: usize = 4096;
-/// Of the socket, in each ring: a power of two.
-const FRAMES: usize = 64;
-
-/// An AF_XDP socket that only receives, and keeps its first `FRAMES` frames.
-#[derive(Debug)]
-pub(crate) struct XdpSocket {
-    socket: OwnedFd,
-    umem: Mapping,
-    _fill: Mapping,
-    ring: Mapping,
-    offsets: libc::xdp_mmap_offsets,
-}
-
-/// Mapped memory. That of a socket keeps the socket open.
-#[derive(Debug)]
-struct Mapping {
-    at: *mut u8,
-    length: usize,
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: it was mapped so, and whoever reads it borrows what owns it.
-        unsafe { libc::munmap(self.at.cast(), self.length) };
-    }
-}
-
-impl XdpSocket {
-    /// Bound to the first queue of an interface, in copy mode.
-    pub(crate) fn bind(index: u32) -> io::Result<Self> {
-        // SAFETY: no pointers; the descriptor is new.
-        let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: `socket` has just been made, and nobody else knows it.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        let umem = map(None, FRAMES * FRAME_BYTES, 0)?;
-        let register = libc::xdp_umem_reg {
-            addr: umem.at as u64,
-            len: (FRAMES * FRAME_BYTES) as u64,
-            chunk_size: FRAME_BYTES as u32,
-            headroom: 0,
-            flags: 0,
-            tx_metadata_len: 0,
-        };
-        set(&socket, libc::XDP_UMEM_REG, &register)?;
-        for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING] {
-            set(&socket, ring, &(FRAMES as u32))?;
-        }
-        let offsets = offsets(&socket)?;
-        let fill = map(
-            Some(&socket),
-            offsets.fr.desc as usize + FRAMES * mem::size_of::<u64>(),
-            libc::XDP_UMEM_PGOFF_FILL_RING as i64,
-        )?;
-        // SAFETY: the kernel laid the ring out so: `FRAMES` addresses from `desc` on and the number of those that are
-        // there at `producer`. The socket is not bound yet, so nobody reads it.
-        unsafe {
-            for at in 0..FRAMES {
-                fill.at.add(offsets.fr.desc as usize).cast::<u64>().add(at).write((at * FRAME_BYTES) as u64);
-            }
-            fill.at.add(offsets.fr.producer as usize).cast::<u32>().write(FRAMES as u32);
-        }
-        let length = offsets.rx.desc as usize + FRAMES * mem::size_of::<libc::xdp_desc>();
-        let ring = map(Some(&socket), length, libc::XDP_PGOFF_RX_RING)?;
-        let address = libc::sockaddr_xdp {
-            sxdp_family: libc::AF_XDP as u16,
-            sxdp_flags: libc::XDP_COPY,
-            sxdp_ifindex: index,
-            sxdp_queue_id: 0,
-            sxdp_shared_umem_fd: 0,
-        };
-        let length = mem::size_of_val(&address) as libc::socklen_t;
-        // SAFETY: `address` is `length` bytes that the kernel reads.
-        if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { socket, umem, _fill: fill, ring, offsets })
-    }
-
-    /// The frames that have arrived since it was bound.
-    pub(crate) fn received(&self) -> Vec<Vec<u8>> {
-        // SAFETY: `producer` is a number in the ring that the kernel writes; descriptors below it are written, and name
-        // bytes of the mapped memory. No more than `FRAMES` can be there, since none is given back.
-        unsafe {
-            let producer = self.ring.at.add(self.offsets.rx.producer as usize).cast::<u32>().read_volatile();
-            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
-            let descriptors = self.ring.at.add(self.offsets.rx.desc as usize).cast::<libc::xdp_desc>();
-            (0..producer as usize)
-                .map(|at| descriptors.add(at).read())
-                .map(|of| {
-                    std::slice::from_raw_parts(self.umem.at.add(of.addr as usize), of.len as usize).to_vec()
-                })
-                .collect()
-        }
-    }
-}
-
-impl AsFd for XdpSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// Maps memory, of a socket's ring or of nobody.
-fn map(socket: Option<&OwnedFd>, length: usize, offset: i64) -> io::Result<Mapping> {
-    let (flags, fd) = match socket {
-        Some(socket) => (libc::MAP_SHARED | libc::MAP_POPULATE, socket.as_raw_fd()),
-        None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
-    };
-    // SAFETY: the kernel chooses where; nothing that is in use is mapped over.
-    let at =
-        unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset) };
-    if at == libc::MAP_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(Mapping { at: at.cast(), length })
-    }
-}
-
-fn set<T>(socket: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
-    let (value, length) = (ptr::from_ref(value).cast::<c_void>(), mem::size_of::<T>() as libc::socklen_t);
-    // SAFETY: `value` is `length` bytes that the kernel reads.
-    let code = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, option, value, length) };
-    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn offsets(socket: &OwnedFd) -> io::Result<libc::xdp_mmap_offsets> {
-    // SAFETY: integers only, of which zero is one.
-    let mut offsets: libc::xdp_mmap_offsets = unsafe { mem::zeroed() };
-    let mut length = mem::size_of_val(&offsets) as libc::socklen_t;
-    let to = (&raw mut offsets).cast::<c_void>();
-    // SAFETY: `to` is `length` bytes that the kernel writes integers to.
-    let code = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, to, &raw mut length)
-    };
-    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(offsets) }
-}
-
 /// Makes this thread, and no other, a user without more than these capabilities. It does not come back.
 pub(crate) fn become_user(capabilities: u64) -> io::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
@@ -237,4 +100,53 @@ pub(crate) fn become_user(capabilities: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The MAC address of an interface.
+pub(crate) fn mac(namespace: &Namespace, interface: &str) -> [u8; 6] {
+    let addresses = namespace.enter(|| nix::ifaddrs::getifaddrs().expect("addresses").collect::<Vec<_>>());
+    let mut of_interface = addresses.iter().filter(|entry| entry.interface_name == interface);
+    let found = of_interface.find_map(|entry| entry.address.as_ref()?.as_link_addr()?.addr());
+    found.expect("the interface has a MAC address")
+}
+
+/// Sends a frame as it is.
+pub(crate) fn send_frame(namespace: &Namespace, interface: &str, frame: &[u8]) -> io::Result<()> {
+    namespace.enter(|| {
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        // SAFETY: no pointers; the descriptor is new.
+        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `socket` has just been made, and nobody else knows it.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        // SAFETY: integers only, of which zero is one.
+        let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = index as i32;
+        let length = mem::size_of_val(&to) as libc::socklen_t;
+        let (bytes, count) = (frame.as_ptr().cast(), frame.len());
+        // SAFETY: `frame` is `count` bytes and `to` is `length` bytes that the kernel reads.
+        let sent =
+            unsafe { libc::sendto(socket.as_raw_fd(), bytes, count, 0, (&raw const to).cast(), length) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    })
+}
+
+/// Has an interface of this namespace join what it receives (GRO), as a network card does by default and a veth not.
+pub(crate) fn enable_gro(interface: &str) -> io::Result<()> {
+    // Of linux/ethtool.h: `struct ethtool_value`.
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    let mut value = [ETHTOOL_SGRO, 1];
+    // SAFETY: a name, integers and a pointer, for which zero is allowed.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, byte) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
+        *to = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    let any = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    // SAFETY: the request names an interface and a command with its value, which the kernel reads.
+    let code = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
