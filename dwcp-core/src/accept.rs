@@ -128,6 +128,7 @@ impl Acceptor {
             token: JoinToken(token),
             capabilities: self.endpoint.capabilities(),
             rdma: rdma.as_ref().map(|answer| answer.data()).unwrap_or_default(),
+            datagram_port: 0,
         };
         let says = hello.capabilities;
         let peer = PeerInfo {
@@ -181,6 +182,7 @@ impl Acceptor {
             token: JoinToken::default(),
             capabilities: self.endpoint.capabilities(),
             rdma: rdma.as_ref().map(|answer| answer.data()).unwrap_or_default(),
+            datagram_port: 0,
         };
         match answer_hello(&mut socket, &answer, rdma).await {
             Ok(()) => {

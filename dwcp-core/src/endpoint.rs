@@ -131,6 +131,7 @@ impl Endpoint {
             token: JoinToken::default(),
             capabilities: self.core.capabilities(),
             rdma: Vec::new(),
+            datagram_port: 0,
         };
         let (made, spares) = self.core.make_first_link(addr, server_name, hello).await?;
         let peer = PeerInfo {
