@@ -124,6 +124,18 @@ fn loss_is_what_was_not_answered() {
     assert_eq!(world.prober.counts(), (sent, answered));
 }
 
+// DATAGRAM-7.3: probes so dense that most of the window may still be answered.
+#[test]
+fn loss_is_not_taken_for_less_while_answers_may_come() {
+    let mut world = World::new(BASE_LEN, BASE_LEN);
+    world.prober = PathProber::new(Duration::ZERO, 10 * MS, BASE_LEN);
+    world.run(3 * SECOND, |_| Some(20 * MS));
+    for _ in 0..20 {
+        world.run(2 * SECOND, |number| (number % 2 == 0).then_some(20 * MS));
+        assert!((0.4..=0.6).contains(&world.prober.loss_ratio()), "{}", world.prober.loss_ratio());
+    }
+}
+
 // DATAGRAM-7.4
 #[test]
 fn the_first_hops_length_is_found_at_once_if_the_path_carries_it() {

@@ -84,3 +84,67 @@ impl ExporterLog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::crypto::ring::cipher_suite;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use crate::{TlsConfig, security::LinkSocket};
+
+    /// One end is ours, the other tokio-rustls' with rustls' own exporter.
+    // DATAGRAM-6.5
+    #[tokio::test]
+    async fn what_is_exported_is_what_rustls_exports() {
+        let ca_key = KeyPair::generate().unwrap();
+        let mut ca = CertificateParams::new([]).unwrap();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+        let key = KeyPair::generate().unwrap();
+        let mut node = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        node.distinguished_name.push(rcgen::DnType::CommonName, "node");
+        let cert = node.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap().pem();
+        let key = key.serialize_pem();
+        let ours = TlsConfig::from_pem(cert.as_bytes(), key.as_bytes(), ca_pem.as_bytes(), None).unwrap();
+        for suite in [cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS13_AES_256_GCM_SHA384] {
+            let provider = rustls::crypto::CryptoProvider {
+                cipher_suites: vec![suite],
+                ..rustls::crypto::ring::default_provider()
+            };
+            let theirs = server(provider, &cert, &key);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let accepting = async {
+                let (tcp, _) = listener.accept().await.unwrap();
+                tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(theirs)).accept(tcp).await.unwrap()
+            };
+            let connecting = async {
+                let tcp = TcpStream::connect(addr).await.unwrap();
+                LinkSocket::connect_tls(tcp, "localhost", &ours).await.unwrap().0
+            };
+            let (theirs, mut socket) = tokio::join!(accepting, connecting);
+            let exporter = socket.take_exporter().unwrap();
+            assert!(socket.take_exporter().is_none(), "it is forgotten");
+            for (label, context) in [("EXPERIMENTAL a", &[][..]), ("EXPERIMENTAL b", &[7; 300])] {
+                let expected =
+                    theirs.get_ref().1.export_keying_material([0; 32], label.as_bytes(), Some(context));
+                assert_eq!(exporter.export(label, context), expected.unwrap(), "{label}");
+            }
+        }
+    }
+
+    fn server(provider: rustls::crypto::CryptoProvider, cert: &str, key: &str) -> rustls::ServerConfig {
+        use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+        let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let mut config = rustls::ServerConfig::builder_with_provider(std::sync::Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = vec![crate::security::ALPN.to_vec()];
+        config
+    }
+}

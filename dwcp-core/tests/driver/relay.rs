@@ -68,8 +68,10 @@ impl Random {
 
 /// Takes datagrams of a client at one address and passes them to the server from another, and the other way round.
 pub(crate) struct Relay {
-    /// Where the client sends to.
-    pub(crate) addr: SocketAddr,
+    /// Where the client is to send to.
+    pub(crate) front: SocketAddr,
+    /// Where the server is to send to, until the relay moves.
+    pub(crate) back: SocketAddr,
     pub(crate) faults: Arc<Mutex<Faults>>,
     /// Longer ones are lost.
     pub(crate) len_max: Arc<AtomicU64>,
@@ -100,9 +102,10 @@ const PASSED_MAX: usize = 5000;
 const DATAGRAM_MAX: usize = 10_000;
 
 impl Relay {
-    pub(crate) async fn start(server: SocketAddr, seed: u64) -> Self {
-        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let addr = front.local_addr().unwrap();
+    pub(crate) async fn start(client: SocketAddr, server: SocketAddr, seed: u64) -> Self {
+        let front_socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut back_socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (front, back) = (front_socket.local_addr().unwrap(), back_socket.local_addr().unwrap());
         let faults = Arc::new(Mutex::new(Faults::default()));
         let (len_max, moves) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicBool::new(false)));
         let passed: Arc<Mutex<[VecDeque<_>; 2]>> = Arc::default();
@@ -115,31 +118,26 @@ impl Relay {
         };
         let move_asked = Arc::clone(&moves);
         let task = tokio::spawn(async move {
-            let mut back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let mut client = None;
             let (mut of_client, mut of_server) = (vec![0; DATAGRAM_MAX], vec![0; DATAGRAM_MAX]);
             loop {
                 if move_asked.swap(false, Ordering::SeqCst) {
-                    back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                    back_socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
                 }
                 tokio::select! {
-                    got = front.recv_from(&mut of_client) => {
-                        let Ok((len, from)) = got else { continue };
-                        client = Some(from);
-                        for datagram in state.pass(0, &of_client[..len]) {
-                            let _ = back.send_to(&datagram, server).await;
+                    got = front_socket.recv(&mut of_client) => {
+                        for datagram in state.pass(0, &of_client[..got.unwrap_or(0)]) {
+                            let _ = back_socket.send_to(&datagram, server).await;
                         }
                     }
-                    got = back.recv_from(&mut of_server) => {
-                        let (Ok((len, _)), Some(client)) = (got, client) else { continue };
-                        for datagram in state.pass(1, &of_server[..len]) {
-                            let _ = front.send_to(&datagram, client).await;
+                    got = back_socket.recv(&mut of_server) => {
+                        for datagram in state.pass(1, &of_server[..got.unwrap_or(0)]) {
+                            let _ = front_socket.send_to(&datagram, client).await;
                         }
                     }
                 }
             }
         });
-        Self { addr, faults, len_max, moves, passed, server, task }
+        Self { front, back, faults, len_max, moves, passed, server, task }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{PathMtu, Rtt};
 
-/// Probes over which loss is counted, those with an answer to come among them.
+/// Probes over which loss is counted, those that may still be answered among them.
 pub const LOSS_WINDOW: usize = 128;
 /// How long an answer is waited for, at least, and when no round trip is known: RFC 6298 section 2 has a second as well.
 pub const PROBE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -170,11 +170,13 @@ impl PathProber {
         self.rtt
     }
 
-    /// Of the probes of the window whose fate is known, how many were lost, 0.0..=1.0.
+    /// Of the probes of the window, how many were lost, 0.0..=1.0. Only those before the first that may still be answered
+    /// count: of the others, what is answered would be known earlier than what is lost.
     pub fn loss_ratio(&self) -> f64 {
-        let count = |fate| self.measured.iter().filter(|sent| sent.fate == fate).count();
-        let (lost, answered) = (count(Fate::Lost), count(Fate::Answered));
-        if lost == 0 { 0.0 } else { lost as f64 / (lost + answered) as f64 }
+        let known = self.measured.iter().take_while(|sent| sent.fate != Fate::Waits);
+        let (lost, all) =
+            known.fold((0, 0), |(lost, all), sent| (lost + u32::from(sent.fate == Fate::Lost), all + 1));
+        if lost == 0 { 0.0 } else { f64::from(lost) / f64::from(all) }
     }
 
     /// The longest datagram that the path carries, in bytes.
