@@ -1,7 +1,7 @@
 //! A sender and a receiver of datagrams, and bytes of anybody between them: what is delivered was sent, with the same
 //! content, and once; what an honest sender's newest datagram brings is always delivered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arbitrary::{Result, Unstructured};
 use dwcp_proto::datagram::{
@@ -22,8 +22,8 @@ struct Pair {
     recv: RecvFlow<ToyOpening>,
     sent: Vec<Vec<u8>>,
     next: u64,
-    contents: HashMap<u64, Vec<u8>>,
-    delivered: HashSet<u64>,
+    contents: BTreeMap<u64, Vec<u8>>,
+    delivered: BTreeSet<u64>,
     highest: Option<u64>,
     forged: u64,
 }
@@ -34,8 +34,8 @@ pub(crate) fn run(data: &[u8]) {
         recv: RecvFlow::new(ToyOpening::default(), LIMITS),
         sent: Vec::new(),
         next: 0,
-        contents: HashMap::new(),
-        delivered: HashSet::new(),
+        contents: BTreeMap::new(),
+        delivered: BTreeSet::new(),
         highest: None,
         forged: 0,
     };

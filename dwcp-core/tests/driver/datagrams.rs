@@ -315,8 +315,9 @@ async fn a_peer_that_moves_is_followed() {
     assert_datagrams_work(&a, &b).await;
     // Replayed and forged ones from elsewhere move nobody.
     let stranger = UdpSocket::bind(LOCALHOST).await.unwrap();
-    for datagram in relay.passed.lock().unwrap()[0].iter().rev().take(50) {
-        stranger.send_to(datagram, relay.server).await.unwrap();
+    let passed: Vec<_> = relay.passed.lock().unwrap()[0].iter().rev().take(50).cloned().collect();
+    for datagram in passed {
+        stranger.send_to(&datagram, relay.server).await.unwrap();
         let mut forged = datagram.clone();
         forged[22] = 1;
         stranger.send_to(&forged, relay.server).await.unwrap();
