@@ -394,3 +394,42 @@ fn is_too_long(error: &io::Error) -> bool {
 pub(super) fn overhead(peer: SocketAddr) -> u16 {
     if peer.is_ipv4() { 28 } else { 48 }
 }
+
+#[cfg(test)]
+mod tests {
+    use dwcp_proto::{
+        conn::Role,
+        hello::{ConnectionId, JoinToken},
+    };
+
+    use super::*;
+
+    const FROM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
+    // DATAGRAM-7.2, DATAGRAM-7.6: ignored, and what follows is taken as ever.
+    #[tokio::test]
+    async fn authentic_datagrams_without_a_meaning_are_ignored() {
+        let keys = |role| ConnectionKeys::new(role, None, ConnectionId([1; 16]), JoinToken([2; 16]));
+        let client = keys(Role::Client);
+        let interval = Duration::from_secs(1);
+        let service = Service::new(interval);
+        let channel = Arc::new(Channel::new(service, keys(Role::Server), FROM, interval, 1472));
+        let mut send = SendFlow::new(client.send_flow, client.sealing, Limits::default());
+        let (mut answers, mut drops) = (Vec::new(), Drops::default());
+        let mut arrives = |ty, content: &[u8]| {
+            let mut datagram = Vec::new();
+            send.seal(ty, content, &mut datagram).unwrap();
+            let (header, _) = DatagramHeader::decode(&datagram).unwrap();
+            channel.take((FROM, 0), &header, &mut datagram[HEADER_LEN..], &mut answers, &mut drops);
+            (answers.len(), drops.count(DropReason::Unknown))
+        };
+        assert_eq!(arrives(DatagramType::Optional(0x81), b"of the future"), (0, 1));
+        assert_eq!(arrives(DatagramType::Probe, &[0; ANSWER_LEN - 1]), (0, 2));
+        assert_eq!(arrives(DatagramType::ProbeReply, &[0; ANSWER_LEN + 1]), (0, 3));
+        assert_eq!(arrives(DatagramType::Probe, &[0; ANSWER_LEN]), (1, 3));
+        assert_eq!(arrives(DatagramType::ProbeReply, &[7; ANSWER_LEN]), (1, 3), "to what was never sent");
+        assert_eq!(arrives(DatagramType::Message, b"as ever"), (1, 3));
+        assert_eq!(channel.queue(DatagramKind::Message).pop().await.unwrap()[..], *b"as ever");
+        assert_eq!(channel.totals().1, 6);
+    }
+}

@@ -91,6 +91,11 @@ impl Drops {
         self.0[reason as usize] += count;
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
     pub(super) fn publish(&mut self) {
         for (count, (_, reason)) in self.0.iter_mut().zip(DropReason::ALL) {
             match std::mem::take(count) {
