@@ -128,6 +128,7 @@ impl Acceptor {
             token: JoinToken(token),
             capabilities: self.endpoint.capabilities(),
             rdma: rdma.as_ref().map(|answer| answer.data()).unwrap_or_default(),
+            datagram_port: self.endpoint.datagrams.port(),
         };
         let says = hello.capabilities;
         let peer = PeerInfo {
@@ -146,6 +147,9 @@ impl Acceptor {
         let shared =
             self.endpoint.new_connection(Role::Server, answer.connection, says, peer, rdma.is_some());
         self.endpoint.remember(answer.connection, answer.token, &shared);
+        // Before the answer is on its way: the client's first datagram follows it at once.
+        let names = (answer.connection, answer.token);
+        self.endpoint.begin_datagrams(&shared, &mut socket, names, hello.datagram_port);
         // The answer must be first on the wire: only then may the link carry frames.
         if let Err(error) = answer_hello(&mut socket, &answer, rdma).await {
             tracing::debug!(%error, "the handshake failed");
@@ -181,6 +185,7 @@ impl Acceptor {
             token: JoinToken::default(),
             capabilities: self.endpoint.capabilities(),
             rdma: rdma.as_ref().map(|answer| answer.data()).unwrap_or_default(),
+            datagram_port: 0,
         };
         match answer_hello(&mut socket, &answer, rdma).await {
             Ok(()) => {

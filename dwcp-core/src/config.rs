@@ -1,7 +1,11 @@
 //! What an endpoint can be told. Defaults and ranges of the settings are listed in `ARCHITECTURE.md`, with the reasons
 //! of those that were decided otherwise than first planned.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::TrustZone;
 
@@ -21,6 +25,25 @@ pub struct EndpointConfig {
     pub tls: Option<Arc<crate::TlsConfig>>,
     /// Allows plaintext on addresses other than loopback.
     pub allow_plaintext: bool,
+    /// Datagrams beside the links.
+    pub datagrams: DatagramConfig,
+}
+
+/// Datagrams of the connections of an endpoint. A connection has them if both of its ends take them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatagramConfig {
+    /// Where an endpoint that listens takes datagrams (UDP; port 0: any free one); `None`: nowhere. One that only connects
+    /// is given its socket by [`Endpoint::add_datagram_socket`](crate::Endpoint::add_datagram_socket).
+    pub listen: Option<SocketAddr>,
+    /// Between two probes of a path, give or take a tenth; 10 ms..=60 s.
+    pub probe_interval: Duration,
+}
+
+impl Default for DatagramConfig {
+    fn default() -> Self {
+        Self { listen: None, probe_interval: Duration::from_secs(1) }
+    }
 }
 
 /// Links, windows and timeouts of the connections of an endpoint.
@@ -135,6 +158,7 @@ impl EndpointConfig {
             compression: CompressionConfig::default(),
             tls: None,
             allow_plaintext: false,
+            datagrams: DatagramConfig::default(),
         }
     }
 
@@ -175,6 +199,13 @@ impl EndpointConfig {
             "transport.pacing_bytes_per_second",
             t.pacing_bytes_per_second.unwrap_or(0),
             "at least 1 KiB",
+        )?;
+        let interval = self.datagrams.probe_interval;
+        check(
+            (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&interval),
+            "datagrams.probe_interval",
+            format!("{interval:?}"),
+            "10 ms..=60 s",
         )?;
         if let CompressionLevel::Fixed(level) = self.compression.level {
             check((1..=19).contains(&level), "compression.level", level, "auto or 1..=19")?;

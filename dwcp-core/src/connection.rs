@@ -6,8 +6,8 @@ use dwcp_proto::{CloseCode, conn::OpenError};
 use tokio::sync::watch;
 
 use crate::{
-    ConnectionError, ConnectionStats, Messages, Reach, RecvStream, SendStream, shared::Shared,
-    stream::stream_pair,
+    ConnectionError, ConnectionStats, Datagrams, Messages, PathStats, Reach, RecvStream, SendStream,
+    shared::Shared, stream::stream_pair,
 };
 
 /// A connection of 1..N links. Cheap to clone; closed when the last clone and all of its streams are dropped.
@@ -98,6 +98,17 @@ impl Connection {
     /// Messages beside the streams.
     pub fn messages(&self) -> Messages {
         Messages::new(Arc::clone(&self.handle))
+    }
+
+    /// Datagrams beside the streams; `None`: one of both ends takes none.
+    pub fn datagrams(&self) -> Option<Datagrams> {
+        let channel = self.shared().datagrams.get()?;
+        Some(Datagrams::new(Arc::clone(&self.handle), Arc::clone(channel)))
+    }
+
+    /// What datagrams tell of the path; `None`: the connection has none, or has ended.
+    pub fn path(&self) -> Option<PathStats> {
+        self.shared().datagrams.get()?.stats()
     }
 
     /// Who the peer is.

@@ -123,6 +123,7 @@ impl Dialer {
             token: self.token,
             capabilities: self.endpoint.capabilities(),
             rdma: Vec::new(),
+            datagram_port: 0,
         };
         self.endpoint.make_link(self.addr, &self.server_name, hello, spare, rdma).await
     }

@@ -1,7 +1,7 @@
 //! Listens and connects.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
@@ -16,9 +16,14 @@ use dwcp_proto::{
     frame::Codec,
     hello::{Capabilities, ConnectionId, Hello, JoinToken, MINOR_VERSION},
 };
+use dwcp_sys::{
+    SocketError,
+    datagram::{DatagramSocket, UdpDatagrams},
+    tcp_info,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 use tracing::{Instrument, Span};
@@ -31,6 +36,7 @@ use crate::{
     buffers::BufferPool,
     compress::CompressPool,
     compressor::Compressor,
+    datagram::{ConnectionKeys, Service},
     dialer::Dialer,
     link::Link,
     rdma::Course,
@@ -75,6 +81,7 @@ pub(crate) struct EndpointCore {
     scratch_buffers: Arc<BufferPool>,
     /// Started with the first connection that may compress; `None` inside: no threads.
     compress_pool: OnceLock<Option<Arc<CompressPool>>>,
+    pub(crate) datagrams: Arc<Service>,
 }
 
 /// A connection that links may join.
@@ -95,6 +102,11 @@ impl Endpoint {
         let listener = TcpListener::bind(addr).await.map_err(io("bind"))?;
         let addr = listener.local_addr().map_err(io("getsockname"))?;
         let core = EndpointCore::new(config);
+        if let Some(addr) = core.config.datagrams.listen {
+            core.check_datagrams_at(addr)?;
+            let io = |error: SocketError| BindError::Io { call: error.call, addr, source: error.source };
+            core.add_datagrams(Arc::new(UdpDatagrams::bind(addr).map_err(io)?))?;
+        }
         let (sender, receiver) = mpsc::channel(CONNECTIONS_WAITING_MAX);
         let stop = Arc::new(Notify::new());
         let acceptor = Acceptor::new(Arc::clone(&core), sender);
@@ -107,12 +119,39 @@ impl Endpoint {
     /// Only connects.
     pub fn client(config: EndpointConfig) -> Result<Self, ConfigError> {
         config.validate()?;
+        if let Some(addr) = config.datagrams.listen {
+            let expected = "none: this endpoint does not listen, give it a socket by add_datagram_socket";
+            return Err(ConfigError { key: "datagrams.listen", value: addr.to_string(), expected });
+        }
         Ok(Self { core: EndpointCore::new(config), incoming: None })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.incoming.as_ref().map(|incoming| incoming.addr)
+    }
+
+    /// Takes and sends datagrams over this socket, too, in the connections that are made from now on. The first one is where
+    /// a peer is told to send to; of several with its port, a connection's datagrams go out by that on which they come.
+    ///
+    /// # Errors
+    /// It takes plaintext from others than this host, or the reactor does not take it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn add_datagram_socket(&self, socket: Arc<dyn DatagramSocket>) -> Result<(), BindError> {
+        self.core.check_datagrams_at(socket.local_addr())?;
+        self.core.add_datagrams(socket)
+    }
+
+    /// Where it takes datagrams.
+    pub fn datagram_addr(&self) -> Option<SocketAddr> {
+        self.core.datagrams.local_addr()
+    }
+
+    /// The flows (DATAGRAM-2.6) on which datagrams are expected now, for whoever steers them.
+    pub fn watch_datagram_flows(&self) -> watch::Receiver<HashSet<u64>> {
+        self.core.datagrams.watch_flows()
     }
 
     /// Connects; with TLS the peer's certificate must carry `server_name`.
@@ -131,8 +170,9 @@ impl Endpoint {
             token: JoinToken::default(),
             capabilities: self.core.capabilities(),
             rdma: Vec::new(),
+            datagram_port: self.core.datagrams.port(),
         };
-        let (made, spares) = self.core.make_first_link(addr, server_name, hello).await?;
+        let (mut made, spares) = self.core.make_first_link(addr, server_name, hello).await?;
         let peer = PeerInfo {
             node_id: made.hello.capabilities.node_id.clone(),
             region: Some(made.hello.capabilities.region.clone()).filter(|region| !region.is_empty()),
@@ -144,6 +184,7 @@ impl Endpoint {
         let rdma = !made.hello.rdma.is_empty();
         let shared = self.core.new_connection(Role::Client, id, made.hello.capabilities, peer, rdma);
         self.core.remember(id, token, &shared);
+        self.core.begin_datagrams(&shared, &mut made.socket, (id, token), made.hello.datagram_port);
         self.core.attach(&shared, LinkId(0), made.socket);
         let dialer = Dialer {
             endpoint: Arc::clone(&self.core),
@@ -207,6 +248,7 @@ impl Endpoint {
             }
             shared.wait_links_closed().await;
         }
+        self.core.datagrams.stop();
     }
 }
 
@@ -240,6 +282,7 @@ impl EndpointCore {
             }),
             scratch_buffers: BufferPool::new(SCRATCH_LEN, SCRATCH_BUFFERS_KEPT),
             compress_pool: OnceLock::new(),
+            datagrams: Service::new(config.datagrams.probe_interval),
             config,
         })
     }
@@ -322,6 +365,36 @@ impl EndpointCore {
         Some(Compressor::new(self.config.compression, peer, pool.clone()?))
     }
 
+    fn check_datagrams_at(&self, addr: SocketAddr) -> Result<(), BindError> {
+        match self.tls().is_some() || self.config.allow_plaintext || addr.ip().is_loopback() {
+            true => Ok(()),
+            false => Err(BindError::PlaintextNotAllowed { addr }),
+        }
+    }
+
+    fn add_datagrams(&self, socket: Arc<dyn DatagramSocket>) -> Result<(), BindError> {
+        let addr = socket.local_addr();
+        self.datagrams.add(socket).map_err(|source| BindError::Io { call: "epoll_ctl", addr, source })
+    }
+
+    /// Datagrams of a new connection begin, if both ends take them: `peer_port` is of the peer's HELLO on this first link.
+    pub(crate) fn begin_datagrams(
+        &self,
+        shared: &Arc<Shared>,
+        socket: &mut LinkSocket,
+        (id, token): (ConnectionId, JoinToken),
+        peer_port: u16,
+    ) {
+        let exporter = socket.take_exporter();
+        if peer_port == 0 || self.datagrams.port() == 0 {
+            return;
+        }
+        let keys = ConnectionKeys::new(shared.role, exporter.as_ref(), id, token);
+        let peer = SocketAddr::new(shared.peer.addr.ip().to_canonical(), peer_port);
+        let path_mtu = tcp_info::sample(socket.tcp()).ok().map(|info| info.path_mtu);
+        self.datagrams.begin(shared, keys, peer, path_mtu);
+    }
+
     pub(crate) fn remember(&self, id: ConnectionId, token: JoinToken, shared: &Arc<Shared>) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.retain(|_, known| known.shared.strong_count() > 0);
@@ -329,7 +402,8 @@ impl EndpointCore {
     }
 
     /// Puts a link to work. `false`: the connection does not take it.
-    pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, socket: LinkSocket) -> bool {
+    pub(crate) fn attach(&self, shared: &Arc<Shared>, id: LinkId, mut socket: LinkSocket) -> bool {
+        drop(socket.take_exporter()); // nobody needs that of a further link
         let rtt_min = socket_options::rtt_min(socket.tcp());
         let (is_first, chosen, payload_max) = {
             let mut state = shared.lock();

@@ -204,6 +204,37 @@ pub enum MessageError {
     Connection(#[from] ConnectionError),
 }
 
+/// Why a datagram was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatagramError {
+    /// Larger than the path carries.
+    #[error("a datagram of {len} bytes is larger than the path is known to carry, {max}")]
+    TooLarge {
+        /// Its size in bytes.
+        len: usize,
+        /// The bound in bytes: [`max_len`](crate::Datagrams::max_len).
+        max: usize,
+    },
+    /// The socket has no room: more is sent than the network takes.
+    #[error("the socket is full")]
+    Full,
+    /// The peer has answered nothing for so long that the key may not encrypt more.
+    #[error("the key is used up, and the peer does not answer")]
+    KeyUsedUp,
+    /// A system call failed.
+    #[error("send to {to}: {source}")]
+    Io {
+        /// The peer's address.
+        to: SocketAddr,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The connection ended.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+}
+
 impl From<WriteError> for io::Error {
     fn from(error: WriteError) -> Self {
         let kind = match error {

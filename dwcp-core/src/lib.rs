@@ -23,6 +23,7 @@ mod connect;
 mod connection;
 #[cfg(test)]
 mod copies;
+mod datagram;
 mod dialer;
 mod endpoint;
 mod error;
@@ -48,13 +49,17 @@ mod unsent;
 mod zerocopy;
 
 pub use config::{
-    CompressionAlgorithm, CompressionConfig, CompressionLevel, ConfigError, EndpointConfig, StreamsConfig,
-    TransportConfig, Zerocopy,
+    CompressionAlgorithm, CompressionConfig, CompressionLevel, ConfigError, DatagramConfig, EndpointConfig,
+    StreamsConfig, TransportConfig, Zerocopy,
 };
 pub use connection::{Connection, PeerInfo};
-pub use dwcp_proto::CloseCode;
+pub use datagram::{DatagramKind, Datagrams, PathStats};
+pub use dwcp_proto::{CloseCode, datagram::Rtt};
+pub use dwcp_sys::datagram as datagram_socket;
 pub use endpoint::Endpoint;
-pub use error::{BindError, CloseReason, ConnectError, ConnectionError, MessageError, ReadError, WriteError};
+pub use error::{
+    BindError, CloseReason, ConnectError, ConnectionError, DatagramError, MessageError, ReadError, WriteError,
+};
 pub use message::{IncomingMessage, Messages, Priority, Responder};
 pub use metrics::{count_integrity_failure, describe as describe_metrics};
 pub use rdma::{TrustZone, TrustZoneError};

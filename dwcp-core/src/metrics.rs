@@ -7,7 +7,13 @@ use metrics::{
     histogram,
 };
 
-use crate::{PeerInfo, adapt::Change, peer_label::PeerLabel, shared::Shared, stats::LinkStats};
+use crate::{
+    adapt::Change,
+    datagram::{self, PathGauges},
+    peer_label::PeerLabel,
+    shared::Shared,
+    stats::LinkStats,
+};
 
 /// Tells the recorder what the metrics mean, and makes those that belong to no peer appear before anything happens.
 /// To be called once there is a recorder, and again if it forgets what is idle.
@@ -54,6 +60,7 @@ pub fn describe() {
     );
     describe_gauge!("dwcp_transport_info", "Kinds of links in use.");
     describe_histogram!("dwcp_rtt_seconds", "Smoothed round-trip time of each link at each sample.");
+    datagram::describe();
     for name in ["dwcp_active_connections", "dwcp_expected_connections"] {
         gauge!(name).increment(0.0);
     }
@@ -65,9 +72,9 @@ pub fn describe() {
 /// The instruments of one connection, labelled with its peer and the peer's region.
 #[derive(Debug)]
 pub(crate) struct ConnectionMetrics {
-    counters: [Counter; 6],
+    counters: [Counter; 8],
     /// What the counters were told so far: other connections to the same peer count on them too.
-    published: [u64; 6],
+    published: [u64; 8],
     compression_ratio: Gauge,
     loss_ratio: Gauge,
     rtt: Histogram,
@@ -84,6 +91,8 @@ pub(crate) struct ConnectionMetrics {
     transport: Gauge,
     /// Links over RDMA.
     rdma: Part,
+    /// Of a connection with datagrams.
+    path: Option<PathGauges>,
     /// Dropped last: the label is in use until then.
     _label: PeerLabel,
 }
@@ -115,8 +124,8 @@ impl Drop for Part {
 }
 
 impl ConnectionMetrics {
-    pub(crate) fn new(peer: &PeerInfo) -> Self {
-        let label = PeerLabel::of(peer);
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let label = PeerLabel::of(&shared.peer);
         let labels = label.pairs();
         let decision = |change: &'static str| {
             let [peer, region] = label.pairs();
@@ -130,8 +139,10 @@ impl ConnectionMetrics {
                 counter!("dwcp_wire_bytes_received_total", &labels),
                 counter!("dwcp_resumes_total", &labels),
                 counter!("dwcp_retransmits_total", &labels),
+                counter!("dwcp_datagrams_sent_total", &labels),
+                counter!("dwcp_datagrams_received_total", &labels),
             ],
-            published: [0; 6],
+            published: [0; 8],
             compression_ratio: gauge!("dwcp_compression_ratio", &labels),
             loss_ratio: gauge!("dwcp_packet_loss_ratio", &labels),
             rtt: histogram!("dwcp_rtt_seconds", &labels),
@@ -144,6 +155,7 @@ impl ConnectionMetrics {
             decisions: ["add_links", "retire_link", "congestion_control"].map(decision),
             transport: gauge!("dwcp_transport_info", "kind" => "tcp"),
             rdma: Part::new(gauge!("dwcp_transport_info", "kind" => "rdma"), 0),
+            path: shared.datagrams.get().map(|_| PathGauges::new(&labels)),
             _label: label,
         }
     }
@@ -152,6 +164,9 @@ impl ConnectionMetrics {
     pub(crate) fn publish(&mut self, shared: &Shared, links: &[LinkStats], retransmits: u64) {
         let raw = shared.bytes_sent.load(Ordering::Relaxed);
         let (wire_sent, wire_received) = shared.wire_bytes();
+        let datagrams = shared.datagrams.get();
+        let (datagrams_sent, datagrams_received) =
+            datagrams.map(|channel| channel.totals()).unwrap_or_default();
         let totals = [
             raw,
             shared.bytes_received.load(Ordering::Relaxed),
@@ -159,6 +174,8 @@ impl ConnectionMetrics {
             wire_received,
             shared.resumes.load(Ordering::Relaxed),
             retransmits,
+            datagrams_sent,
+            datagrams_received,
         ];
         for ((counter, published), total) in self.counters.iter().zip(&mut self.published).zip(totals) {
             counter.increment(total.saturating_sub(*published));
@@ -180,6 +197,9 @@ impl ConnectionMetrics {
         self.bbr_bandwidth.set(links.iter().filter_map(|link| link.bbr_bandwidth).sum());
         let bbr_rtt_min = links.iter().filter_map(|link| link.bbr_rtt_min).min();
         self.bbr_rtt_min.set(bbr_rtt_min.unwrap_or_default().as_secs_f64());
+        if let (Some(gauges), Some(path)) = (&self.path, datagrams.and_then(|channel| channel.stats())) {
+            gauges.publish(&path);
+        }
         for link in links {
             self.rtt.record(link.rtt.as_secs_f64());
         }

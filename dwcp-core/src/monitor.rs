@@ -75,7 +75,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let streams = shared.config.streams;
     let mut monitor = Monitor {
         controller: LinkController::new(LinkControllerConfig { streams, available, pinned }),
-        metrics: ConnectionMetrics::new(&shared.peer),
+        metrics: ConnectionMetrics::new(&shared),
         at: shared.now(),
         wire_sent: 0,
         payload_sent: 0,

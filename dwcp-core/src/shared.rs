@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
@@ -31,6 +31,7 @@ use crate::{
     adapt::CongestionControl,
     busy_poll::BusyPoll,
     compressor::Compressor,
+    datagram::Channel,
     link::{self, Link},
     metrics, monitor,
     pacing::Pacing,
@@ -113,6 +114,8 @@ pub(crate) struct Shared {
     /// Counters of links that are gone.
     pub(crate) past_wire_sent: AtomicU64,
     pub(crate) past_wire_received: AtomicU64,
+    /// If both ends take datagrams.
+    pub(crate) datagrams: OnceLock<Arc<Channel>>,
 }
 
 /// Wakers to call once the lock is released.
@@ -174,6 +177,7 @@ impl Shared {
             heard_last: AtomicU32::new(0),
             past_wire_sent: AtomicU64::new(0),
             past_wire_received: AtomicU64::new(0),
+            datagrams: OnceLock::new(),
         })
     }
 

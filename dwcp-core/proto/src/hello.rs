@@ -96,6 +96,9 @@ pub struct Hello {
     pub capabilities: Capabilities,
     /// Where the sender's queue pair for this link is, opaque here, at most [`RDMA_LEN_MAX`] bytes; empty: it offers none.
     pub rdma: Vec<u8>,
+    /// UDP port at which the sender takes datagrams of the connection; 0: it takes none. On a joining link the receiver
+    /// ignores it.
+    pub datagram_port: u16,
 }
 
 mod item {
@@ -113,6 +116,8 @@ mod item {
     pub(super) const RESUME_TIMEOUT_MS: u16 = 12;
     /// Optional: who does not know it speaks TCP.
     pub(super) const RDMA: u16 = super::ITEM_OPTIONAL | 13;
+    /// Optional: who does not know it sends no datagrams.
+    pub(super) const DATAGRAM_PORT: u16 = super::ITEM_OPTIONAL | 14;
 }
 
 impl Capabilities {
@@ -173,6 +178,9 @@ impl Hello {
         if !self.rdma.is_empty() {
             put(item::RDMA, &self.rdma);
         }
+        if self.datagram_port != 0 {
+            put(item::DATAGRAM_PORT, &self.datagram_port.to_le_bytes());
+        }
         out
     }
 
@@ -207,6 +215,7 @@ impl Hello {
                 resume_timeout_ms: 0,
             },
             rdma: Vec::new(),
+            datagram_port: 0,
         };
         while !rest.is_empty() {
             let Some((head, tail)) = rest.split_first_chunk::<4>() else {
@@ -220,6 +229,7 @@ impl Hello {
             match ty {
                 item::RDMA if value.len() > RDMA_LEN_MAX => return Err(invalid("RDMA data")),
                 item::RDMA => hello.rdma = value.to_vec(),
+                item::DATAGRAM_PORT => hello.datagram_port = u16::from_le_bytes(*array(value)?),
                 _ => hello.capabilities.set(ty, value)?,
             }
             rest = tail;

@@ -14,6 +14,8 @@ use dwcp_proto::{
 mod connection_ops;
 #[path = "../../../fuzz/corpus.rs"]
 mod corpus;
+#[path = "../../../fuzz/bodies/datagram_flow.rs"]
+mod datagram_flow;
 #[path = "../../../fuzz/bodies/frame.rs"]
 mod frame;
 #[path = "../../../fuzz/bodies/hello.rs"]
@@ -46,6 +48,15 @@ fn connection_ops_corpus() {
         "connection_ops",
         || (0..32).map(|seed| random(seed, 100 + 40 * seed as usize)).collect(),
         connection_ops::run,
+    );
+}
+
+#[test]
+fn datagram_flow_corpus() {
+    corpus::replay(
+        "datagram_flow",
+        || (0..32).map(|seed| random(seed + 1000, 200 + 100 * seed as usize)).collect(),
+        datagram_flow::run,
     );
 }
 
@@ -86,6 +97,7 @@ fn hello_seeds() -> Vec<Vec<u8>> {
         token: JoinToken::default(),
         capabilities: support::capabilities(),
         rdma: Vec::new(),
+        datagram_port: 0,
     };
     let with = |capabilities| Hello { capabilities, ..base.clone() }.encode();
     let c = support::capabilities;
@@ -106,5 +118,6 @@ fn hello_seeds() -> Vec<Vec<u8>> {
     seeds.extend([48, 49, 60, bytes.len() - 1].map(|len| bytes[..len].to_vec()));
     let optional = [&bytes[..], &[0x63, 0x80, 1, 0, 0]].concat();
     seeds.push(optional);
+    seeds.push(Hello { datagram_port: 8889, ..base }.encode());
     seeds
 }

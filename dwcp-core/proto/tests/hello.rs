@@ -16,6 +16,7 @@ fn hello() -> Hello {
         token: JoinToken([0x70; 16]),
         capabilities: Capabilities { region: "eu".into(), ..support::capabilities() },
         rdma: Vec::new(),
+        datagram_port: 0,
     }
 }
 
@@ -66,6 +67,15 @@ fn unknown_items() {
     assert_eq!(Hello::decode(&with_item(0x8000 | 99, b"from the future")), Ok(hello()));
     assert!(Hello::decode(&with_item(99, b"")).is_err());
     assert!(Hello::decode(&with_item(0, b"")).is_err());
+}
+
+// DATAGRAM-4.1: older peers skip the item, and one that is absent is 0.
+#[test]
+fn a_port_for_datagrams() {
+    let with_port = Hello { datagram_port: 8889, ..hello() };
+    assert_eq!(with_port.encode(), with_item(0x800e, &[0xb9, 0x22]));
+    assert_eq!(Hello::decode(&with_item(0x800e, &[0, 0])), Ok(hello()));
+    assert!(Hello::decode(&with_item(0x800e, &[1])).is_err());
 }
 
 // DWCP-4.3: bounds of every item.
@@ -132,6 +142,7 @@ prop_compose! {
         frame_bytes_max in 4096..=4_194_304_u32,
         windows in (4096_u64.., 4096_u64.., 131_072_u64..),
         rdma in prop::collection::vec(any::<u8>(), 0..=64),
+        datagram_port in any::<u16>(),
     ) -> Hello {
         let (connection_window, stream_window, message_window) = windows;
         Hello {
@@ -141,6 +152,7 @@ prop_compose! {
                 stream_window, message_window, streams_max, payload_crc, resume_timeout_ms,
             },
             rdma,
+            datagram_port,
         }
     }
 }

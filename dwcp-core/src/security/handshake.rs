@@ -13,7 +13,12 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 
-use super::{HandshakeError, config::ALPN, keys::Established};
+use super::{
+    HandshakeError,
+    config::ALPN,
+    hkdf::{Exporter, ExporterLog},
+    keys::Established,
+};
 
 /// Unprocessed handshake bytes of a peer. rustls allows a certificate chain as much.
 const INCOMING_BYTES_MAX: usize = 64 << 10;
@@ -27,6 +32,7 @@ const ALERT_UNEXPECTED_MESSAGE: [u8; 7] = [21, 3, 3, 0, 2, 2, 10];
 /// A finished handshake.
 pub(super) struct Finished {
     pub(super) established: Established,
+    pub(super) exporter: Option<Exporter>,
     pub(super) peer: Vec<CertificateDer<'static>>,
     /// Application data that was decrypted on the way.
     pub(super) early: Vec<u8>,
@@ -41,11 +47,17 @@ pub(super) async fn connect(
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
 ) -> Result<Finished, HandshakeError> {
-    run(tcp, UnbufferedClientConnection::new(config, name)?).await
+    let log = Arc::new(ExporterLog::default());
+    let mut config = ClientConfig::clone(&config);
+    config.key_log = log.clone();
+    run(tcp, UnbufferedClientConnection::new(Arc::new(config), name)?, &log).await
 }
 
 pub(super) async fn accept(tcp: &TcpStream, config: Arc<ServerConfig>) -> Result<Finished, HandshakeError> {
-    run(tcp, UnbufferedServerConnection::new(config)?).await
+    let log = Arc::new(ExporterLog::default());
+    let mut config = ServerConfig::clone(&config);
+    config.key_log = log.clone();
+    run(tcp, UnbufferedServerConnection::new(Arc::new(config))?, &log).await
 }
 
 /// What rustls' two kinds of connection have in common, but not as a trait of its own.
@@ -104,7 +116,7 @@ enum Need {
     Read,
 }
 
-async fn run<S: Side>(tcp: &TcpStream, mut side: S) -> Result<Finished, HandshakeError> {
+async fn run<S: Side>(tcp: &TcpStream, mut side: S, log: &ExporterLog) -> Result<Finished, HandshakeError> {
     let mut exchange = Exchange::default();
     loop {
         match step(&mut side, &mut exchange) {
@@ -131,7 +143,8 @@ async fn run<S: Side>(tcp: &TcpStream, mut side: S) -> Result<Finished, Handshak
     let peer = side.state().peer_certificates().unwrap_or_default();
     let peer = peer.iter().map(|certificate| certificate.clone().into_owned()).collect();
     let Exchange { early, incoming: cipher, peer_closed, .. } = exchange;
-    Ok(Finished { established: side.establish()?, peer, early, cipher, peer_closed })
+    let exporter = log.take();
+    Ok(Finished { established: side.establish()?, exporter, peer, early, cipher, peer_closed })
 }
 
 /// One state of rustls' machine: what it has to send is in `outgoing`, what it has consumed is gone

@@ -20,6 +20,7 @@ use tokio::{io::Interest, net::TcpStream};
 use super::{
     HandshakeError, TlsConfig,
     handshake::{self, Finished},
+    hkdf::Exporter,
     record_read::{Progress, RecordReader},
     record_write::RecordWriter,
 };
@@ -37,6 +38,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 pub struct LinkSocket {
     tcp: TcpStream,
     tls: Option<Tls>,
+    /// Until it was asked for.
+    exporter: Option<Exporter>,
     /// Carries all bytes, if it is there.
     rdma: Option<RdmaSocket>,
     /// Sends by reference are enabled: what the reactor knows of this socket's writing may be wrong.
@@ -54,7 +57,14 @@ struct Tls {
 impl LinkSocket {
     /// Without encryption.
     pub fn plain(tcp: TcpStream) -> Self {
-        Self { tcp, tls: None, rdma: None, has_completions: AtomicBool::new(false), renewed: OnceLock::new() }
+        Self {
+            tcp,
+            tls: None,
+            exporter: None,
+            rdma: None,
+            has_completions: AtomicBool::new(false),
+            renewed: OnceLock::new(),
+        }
     }
 
     /// Performs the client's side of a TLS handshake; the peer's certificate must be for
@@ -88,7 +98,7 @@ impl LinkSocket {
         config: &TlsConfig,
     ) -> Result<(Self, Vec<String>), HandshakeError> {
         let names = config.check_peer(&finished.peer)?;
-        let Finished { established, early, cipher, peer_closed, .. } = finished;
+        let Finished { established, exporter, early, cipher, peer_closed, .. } = finished;
         let keys = Arc::new(established.schedule);
         let reader = RecordReader::new(keys.clone(), established.read, &early, &cipher, peer_closed);
         let writer = RecordWriter::new(keys, established.write);
@@ -97,6 +107,7 @@ impl LinkSocket {
             Self {
                 tcp,
                 tls: Some(tls),
+                exporter,
                 rdma: None,
                 has_completions: AtomicBool::new(false),
                 renewed: OnceLock::new(),
@@ -108,6 +119,11 @@ impl LinkSocket {
     /// The TCP socket, for its options. Reading or writing through it breaks TLS.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// What makes further secrets of the TLS handshake, once; `None` without TLS.
+    pub(crate) fn take_exporter(&mut self) -> Option<Exporter> {
+        self.exporter.take()
     }
 
     /// Reads and writes over RDMA from now on. TCP has to be silent, in both directions: its end is the socket's.

@@ -60,6 +60,7 @@ fn hello() -> Hello {
             resume_timeout_ms: 1000,
         },
         rdma: Vec::new(),
+        datagram_port: 0,
     }
 }
 

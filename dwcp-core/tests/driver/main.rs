@@ -2,6 +2,7 @@
 
 mod async_io;
 mod cancel;
+mod datagrams;
 mod hostile;
 mod latency;
 mod lifecycle;
@@ -9,6 +10,7 @@ mod links;
 mod metrics;
 mod proxy;
 mod rdma;
+mod relay;
 mod reload;
 mod spans;
 mod support;

@@ -12,9 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use dwcp_core::{CompressionConfig, Connection, ConnectionError, EndpointConfig, ReadError};
+use dwcp_core::{
+    CompressionConfig, Connection, ConnectionError, DatagramKind, Endpoint, EndpointConfig, ReadError,
+};
 use dwcp_proto::{
     CloseCode,
+    datagram::{DatagramHeader, DatagramType},
     frame::{Codec, Flags, FrameType},
 };
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -397,4 +400,67 @@ async fn peers_are_labelled_with_the_name_of_their_certificate() {
         .await;
     let claimed: Vec<_> = recorded.all().into_keys().filter(|name| name.contains("important")).collect();
     assert!(claimed.is_empty(), "{claimed:?}");
+}
+
+#[tokio::test]
+async fn datagrams_and_their_path_have_metrics() {
+    let recorded = Recorded::default();
+    let _recorder = metrics::set_default_local_recorder(&recorded);
+    dwcp_core::describe_metrics();
+    let dropped = |reason: &str| format!(r#"dwcp_datagrams_dropped_total{{reason="{reason}"}}"#);
+    let reasons = ["malformed", "unknown_flow", "forged", "replayed", "unknown", "queue_full", "socket_full"];
+    for reason in reasons {
+        assert_eq!(recorded.value(&dropped(reason)), Some(0.0), "{reason}");
+    }
+    let taking = |name: &str| {
+        let mut config = settings(name);
+        config.datagrams.listen = Some("127.0.0.1:0".parse().unwrap());
+        config
+    };
+    let (server, addr) = listen(taking("server")).await;
+    let client = Endpoint::listen("127.0.0.1:0".parse().unwrap(), taking("client")).await.unwrap();
+    let (a, b) = tokio::join!(client.connect(addr, "localhost"), server.accept());
+    let (a, b) = (a.unwrap(), b.unwrap());
+    let mtu = format!("dwcp_path_mtu_bytes{AT_CLIENT}");
+    recorded.becomes(&[(&mtu, 8956.0), (&format!("dwcp_path_loss_ratio{AT_SERVER}"), 0.0)]).await;
+    for name in ["dwcp_path_rtt_seconds", "dwcp_path_jitter_seconds"] {
+        let value = recorded.value(&format!("{name}{AT_CLIENT}")).unwrap();
+        assert!((0.0..1.0).contains(&value) && (value > 0.0 || name.contains("jitter")), "{name}: {value}");
+    }
+    // Strangers: bytes of anybody, a flow of nobody, a forged one of a flow that there is.
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = server.datagram_addr().unwrap();
+    let flow = *server.watch_datagram_flows().borrow().iter().next().unwrap();
+    let header = |flow| {
+        let ty = DatagramType::Message;
+        DatagramHeader { ty, key_phase: false, payload_len: 16, flow, number: 1 << 40 }.encode()
+    };
+    stranger.send_to(b"hello?", to).await.unwrap();
+    stranger.send_to(&[&header(1)[..], &[0; 16]].concat(), to).await.unwrap();
+    stranger.send_to(&[&header(flow)[..], &[0; 16]].concat(), to).await.unwrap();
+    for reason in ["malformed", "unknown_flow", "forged"] {
+        recorded.becomes(&[(&dropped(reason), 1.0)]).await;
+    }
+    // Nobody receives: the oldest give way.
+    let datagrams = a.datagrams().unwrap();
+    for _ in 0..1100 {
+        datagrams.send(DatagramKind::Gossip, b"news").unwrap();
+        tokio::task::yield_now().await;
+    }
+    recorded.becomes(&[(&dropped("queue_full"), 76.0)]).await;
+    let received = || b.path().unwrap().datagrams_received as f64;
+    let name = format!("dwcp_datagrams_received_total{AT_SERVER}");
+    let told = async {
+        while recorded.value(&name).unwrap() < 1100.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, told).await.is_ok());
+    assert!(recorded.value(&name).unwrap() <= received());
+    assert!(recorded.value(&format!("dwcp_datagrams_sent_total{AT_CLIENT}")).unwrap() >= 1100.0);
+    // What was counted last is told with the end.
+    let sent = a.path().unwrap().datagrams_sent as f64;
+    a.close(0, "");
+    recorded.becomes(&[("dwcp_expected_connections{}", 0.0)]).await;
+    assert!(recorded.value(&format!("dwcp_datagrams_sent_total{AT_CLIENT}")).unwrap() >= sent);
 }

@@ -1,7 +1,6 @@
 //! The header of datagrams: 24 bytes, little-endian, in front of an encrypted payload.
 //!
-//! Owns encoding, decoding and the checks that need no key. Keys, nonces and the replay window are not here, nor is what a
-//! type means. `dwcp-ebpf/src/bpf` checks the same in the kernel. Specification: `docs/spec/datagram-1.md`.
+//! Owns encoding, decoding and the checks that need no key. `dwcp-ebpf/src/bpf` checks the same in the kernel.
 
 /// First byte of every datagram.
 pub const MAGIC: u8 = 0xda;
@@ -71,7 +70,7 @@ pub struct DatagramHeader {
     pub payload_len: u16,
     /// The connection, for one direction.
     pub flow: u64,
-    /// Its number in flow and key phase.
+    /// Its number in the flow.
     pub number: u64,
 }
 
