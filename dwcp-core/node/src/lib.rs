@@ -1,4 +1,4 @@
-//! What the node agent does to the machine it runs on: tuning, tunnels between regions, and finding out what is possible.
+//! What the node agent does to the machine it runs on: tuning, tunnels between regions.
 //!
 //! Owns: sysctls and root qdiscs that are set and put back ([`tune`]), a VXLAN interface ([`vxlan`]), a WireGuard
 //! interface with its keys, by the kernel or in user space ([`wireguard`]), which MTU is safe ([`mtu`]), and what this
@@ -14,3 +14,4 @@ pub mod netlink;
 pub mod state;
 pub mod tune;
 pub mod vxlan;
+pub mod wireguard;

@@ -3,6 +3,7 @@
 //! Owns: one socket, sequence numbers, answers in several parts, and the time an answer may take. What is asked is the
 //! subject of the modules below, which speak of links, neighbours and qdiscs; what for is the subject of their callers.
 
+mod address;
 pub(crate) mod generic;
 pub(crate) mod link;
 pub(crate) mod neighbour;
