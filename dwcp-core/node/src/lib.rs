@@ -1,4 +1,4 @@
-//! What the node agent does to the machine it runs on: tuning, tunnels between regions.
+//! What the node agent does to the machine it runs on: tuning, tunnels between regions, and finding out what is possible.
 //!
 //! Owns: sysctls and root qdiscs that are set and put back ([`tune`]), a VXLAN interface ([`vxlan`]), a WireGuard
 //! interface with its keys, by the kernel or in user space ([`wireguard`]), which MTU is safe ([`mtu`]), and what this
@@ -11,6 +11,7 @@
 
 pub mod mtu;
 pub mod netlink;
+pub mod probe;
 pub mod state;
 pub mod tune;
 pub mod vxlan;

@@ -9,6 +9,9 @@ use super::{Netlink, NetlinkError, Route};
 /// Bytes of an interface's name (`IFNAMSIZ` less the end).
 pub(crate) const NAME_BYTES_MAX: usize = 15;
 
+/// The name of an interface that is never made.
+const PROBE: &str = "dwcp-probe";
+
 /// What the kernel says of an interface.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Link {
@@ -100,6 +103,21 @@ impl Netlink {
         message.attributes.push(LinkAttribute::LinkInfo(infos.collect()));
         let what = format!("make {name} of kind {kind}");
         self.ask(&what, NLM_F_CREATE | NLM_F_EXCL, Route::NewLink(message)).map(drop)
+    }
+
+    /// Whether the kernel has virtual interfaces of a kind that needs data to be made, as a module or built in. It is asked
+    /// to make one without, and says first if it knows the kind at all.
+    pub(crate) fn has_kind(&mut self, kind: InfoKind) -> Result<bool, NetlinkError> {
+        match self.make_link(PROBE, None, kind, None) {
+            Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => Ok(false),
+            Err(error) if error.errno() == Some(Errno::INVAL) => Ok(true),
+            Err(error) => Err(error),
+            // This kind needs none; then there is one now.
+            Ok(()) => match self.link(PROBE)? {
+                Some(link) => self.remove_link(&link).map(|()| true),
+                None => Ok(true),
+            },
+        }
     }
 
     /// Changes an attribute of an interface.

@@ -94,6 +94,11 @@ pub enum Error {
     State(#[from] StateError),
 }
 
+/// Whether the kernel has WireGuard. Asking loads its module, where that may be done.
+pub(crate) fn kernel_has_it() -> Result<bool, NetlinkError> {
+    Ok(Netlink::generic()?.family("wireguard")?.is_some())
+}
+
 /// How it stands with a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {

@@ -14,7 +14,7 @@ use netlink_packet_wireguard::{WireguardAttribute, WireguardCmd, WireguardMessag
 use rustix::io::Errno;
 
 use super::{ALIAS, Config, Error, Peer, PeerStatus, PrivateKey, PublicKey};
-use crate::netlink::{Netlink, NetlinkError, link::Link};
+use crate::netlink::{Netlink, link::Link};
 use entries::{Entry, Memory};
 
 /// Peers of one message. A netlink attribute has 64 KiB at most, and a peer with all its networks about 10.
@@ -132,11 +132,6 @@ fn family() -> Result<(Netlink, u16), Error> {
     let mut netlink = Netlink::generic()?;
     let family = netlink.family("wireguard")?.ok_or(Error::KernelWithout)?;
     Ok((netlink, family))
-}
-
-/// Whether the kernel has WireGuard. Asking loads its module, where that may be done.
-pub(crate) fn is_there() -> Result<bool, NetlinkError> {
-    Ok(Netlink::generic()?.family("wireguard")?.is_some())
 }
 
 /// The interface of this name, made if it is not there.
