@@ -1,9 +1,10 @@
 #!/bin/bash
-# run.sh [-f FILE]... [-m MODULE]... [-t SECONDS] 'COMMANDS': boots Debian's kernel with Soft-RoCE (rdma_rxe) under QEMU, runs COMMANDS
-# in it as root, and ends with their exit code.
+# run.sh [-f FILE]... [-m MODULE]... [-t SECONDS] 'COMMANDS': boots Debian's kernel with Soft-RoCE (rdma_rxe) under QEMU,
+# runs COMMANDS in it as root, and ends with their exit code.
 #
-# The guest is busybox, the modules (those of Soft-RoCE, and each MODULE), and each FILE at its own path with the libraries it is linked with. It has no disk
-# and no network but lo and two ends of a veth pair, v0 (10.9.0.1, with the RDMA device rxe0) and v1.
+# The guest is busybox, the modules of Soft-RoCE and each MODULE, and each FILE at its own path with the libraries it is
+# linked with. It has no disk and no network but lo and two ends of a veth pair, v0 (10.9.0.1, with the RDMA device rxe0)
+# and v1.
 # Codes of its own: 77, something is missing here (stdout says what: "SKIP: ..."); 125, the guest ended without a code.
 set -euo pipefail
 

@@ -329,8 +329,11 @@ fn keys_on_disk_lead_through_a_rotation_and_a_restart_at_each_step() {
             let one = namespaces[0].enter(|| Interface::open_with(kept, &config, store.private_key()));
             interfaces = [one.expect("opened"), two];
             net = Net { namespaces, interfaces, keys };
-            net.poll_for(Duration::from_millis(300));
-            assert!(net.passes(100, 20), "after step {step}");
+            let mut passes = || {
+                net.poll_for(Duration::from_millis(300));
+                net.passes(100, 1)
+            };
+            assert!((0..20).any(|_| passes()), "after step {step}");
         }
         let Net { namespaces, interfaces: [one, two], .. } = net;
         namespaces[0].enter(|| one.remove()).expect("removed");

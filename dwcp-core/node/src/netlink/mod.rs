@@ -71,6 +71,8 @@ pub enum NetlinkError {
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => " (it needs CAP_NET_ADMIN)",
+        // Of WireGuard, whose port is bound as its interface comes up.
+        io::ErrorKind::AddrInUse => " (another WireGuard has the port: stop it, or take another port)",
         _ => "",
     }
 }
@@ -166,7 +168,7 @@ impl Netlink {
         while parts.len() < PARTS_MAX {
             self.wait(what)?;
             self.buffer.clear();
-            let received = self.socket.recv(&mut self.buffer, libc_msg_trunc()).map_err(refused)?;
+            let received = self.socket.recv(&mut self.buffer, msg_trunc()).map_err(refused)?;
             if received > self.buffer.len() {
                 return Err(unreadable(format!("a message of {received} bytes")));
             }
@@ -215,7 +217,7 @@ impl Netlink {
 }
 
 /// `recv` then returns the whole length of a message that was longer than the buffer.
-fn libc_msg_trunc() -> i32 {
+fn msg_trunc() -> i32 {
     rustix::net::RecvFlags::TRUNC.bits() as i32
 }
 

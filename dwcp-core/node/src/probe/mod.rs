@@ -266,7 +266,8 @@ fn bpf_mount(mounts: &str) -> Option<PathBuf> {
 }
 
 fn memlock(capabilities: &[Capability]) -> Finding {
-    if capabilities.iter().any(|capability| capability.name == "CAP_IPC_LOCK" && capability.finding.is_yes()) {
+    if capabilities.iter().any(|capability| capability.name == "CAP_IPC_LOCK" && capability.finding.is_yes())
+    {
         return Finding::yes("as much as one likes, by CAP_IPC_LOCK");
     }
     match rustix::process::getrlimit(Resource::Memlock).current {

@@ -164,18 +164,30 @@ impl Interface {
             Implementation::Kernel => Backend::Kernel(Kernel::open(&mut netlink, config, key)?),
             Implementation::UserSpace => Backend::User(User::open(&mut netlink, config, key)?),
         };
-        // The addresses first: its routes are there when the first packet comes.
-        let link = netlink
-            .link(&config.interface)?
-            .ok_or_else(|| Error::Foreign { interface: config.interface.clone() })?;
-        if link.mtu != config.mtu {
-            netlink.set_mtu(&link, config.mtu)?;
+        let mut interface = Self { implementation: backend, config: config.clone() };
+        if let Err(error) = interface.bring_up(&mut netlink) {
+            // One that was there before goes on as it was.
+            if !matches!(&interface.implementation, Backend::Kernel(kernel) if !kernel.made()) {
+                interface.remove()?;
+            }
+            return Err(error);
         }
-        netlink.set_addresses(&link, &config.addresses)?;
+        Ok(interface)
+    }
+
+    fn bring_up(&mut self, netlink: &mut Netlink) -> Result<(), Error> {
+        let Some(link) = netlink.link(&self.config.interface)? else {
+            let detail = "somebody has removed it as it was made".to_owned();
+            return Err(Error::Config { setting: "interface", detail });
+        };
+        if link.mtu != self.config.mtu {
+            netlink.set_mtu(&link, self.config.mtu)?;
+        }
+        netlink.set_addresses(&link, &self.config.addresses)?;
         if !link.up {
             netlink.set_up(&link)?;
         }
-        Ok(Self { implementation: backend, config: config.clone() })
+        Ok(())
     }
 
     /// Which of the two it is.

@@ -24,6 +24,7 @@ const PEERS_PER_MESSAGE: usize = 4;
 #[derive(Debug)]
 pub(super) struct Kernel {
     link: Link,
+    made: bool,
     memory: Memory,
 }
 
@@ -39,21 +40,19 @@ impl Kernel {
     /// Makes the interface, or takes over our own of an earlier start: with its sessions, if the key is the same.
     pub(super) fn open(netlink: &mut Netlink, config: &Config, key: &PrivateKey) -> Result<Self, Error> {
         family()?;
-        let link = interface(netlink, &config.interface)?;
-        let mut kernel = Self { link, memory: Memory::default() };
-        let device = kernel.device()?;
-        let mut attributes = Vec::new();
-        if device.public_key != Some(key.public_key()) {
-            attributes.push(WireguardAttribute::PrivateKey(key.0));
+        let (link, made) = interface(netlink, &config.interface)?;
+        let mut kernel = Self { link, made, memory: Memory::default() };
+        if kernel.device()?.port != config.port {
+            kernel.tell("set the port", vec![WireguardAttribute::ListenPort(config.port)])?;
         }
-        if device.port != config.port {
-            attributes.push(WireguardAttribute::ListenPort(config.port));
-        }
-        if !attributes.is_empty() {
-            kernel.tell("set the key and port", attributes)?;
-        }
+        kernel.set_key(key, &config.peers)?;
         kernel.set_peers(&config.peers)?;
         Ok(kernel)
+    }
+
+    /// Whether the interface was not there before.
+    pub(super) fn made(&self) -> bool {
+        self.made
     }
 
     pub(super) fn set_peers(&mut self, peers: &[Peer]) -> Result<(), Error> {
@@ -134,10 +133,11 @@ fn family() -> Result<(Netlink, u16), Error> {
     Ok((netlink, family))
 }
 
-/// The interface of this name, made if it is not there.
-fn interface(netlink: &mut Netlink, name: &str) -> Result<Link, Error> {
+/// The interface of this name, made if it is not there, and whether it was.
+fn interface(netlink: &mut Netlink, name: &str) -> Result<(Link, bool), Error> {
     let foreign = || Error::Foreign { interface: name.to_owned() };
-    if netlink.link(name)?.is_none() {
+    let made = netlink.link(name)?.is_none();
+    if made {
         match netlink.make_link(name, None, InfoKind::Wireguard, None) {
             Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => return Err(Error::KernelWithout),
             result => result?,
@@ -153,7 +153,7 @@ fn interface(netlink: &mut Netlink, name: &str) -> Result<Link, Error> {
     if !marked {
         netlink.set_alias(&link, ALIAS)?;
     }
-    Ok(link)
+    Ok((link, made))
 }
 
 fn status(peer: &Peer, entries: &[Entry], now: SystemTime) -> PeerStatus {
