@@ -18,7 +18,7 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-xdp test-rdma test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-xdp test-rdma test-tunnels test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -29,6 +29,7 @@ test: lint
 	$(MAKE) test-xdp
 	scripts/test.sh --workspace --exclude dwcp-ebpf --release --locked --no-fail-fast
 	scripts/test-rdma.sh
+	scripts/test-tunnels.sh
 	$(MAKE) doc
 	fuzz/smoke.sh
 	@cat $(TARGET)/xdp-skips.txt $(TARGET)/test-skips.txt
@@ -40,6 +41,10 @@ test-xdp: deps
 ## RDMA on Soft-RoCE in a virtual machine; RDMA=--compare also measures beside the verbs tools. Part of `make test`.
 test-rdma: deps
 	scripts/test-rdma.sh $(RDMA)
+
+## Tuning and tunnels in a virtual machine whose kernel has WireGuard and fq. Part of `make test`.
+test-tunnels: deps
+	scripts/test-tunnels.sh
 
 ## Tests in a Kubernetes cluster.
 test-kube:

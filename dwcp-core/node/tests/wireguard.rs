@@ -17,6 +17,8 @@ mod support;
 
 const INSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 99, 0, 1), Ipv4Addr::new(10, 99, 0, 2)];
 const MTU: u32 = 1440;
+/// Of half a second each at least. A handshake that failed is tried again after 5 s.
+const ATTEMPTS: usize = 60;
 
 fn key() -> PrivateKey {
     PrivateKey::generate().expect("randomness")
@@ -152,7 +154,7 @@ fn both(test: fn(Implementation)) {
 fn data_and_packets_of_the_full_mtu_pass() {
     both(|implementation| {
         let Some(mut net) = Net::new(implementation) else { return };
-        assert!(net.passes(MTU as usize - 28, 3), "a packet of the whole MTU");
+        assert!(net.passes(MTU as usize - 28, ATTEMPTS), "a packet of the whole MTU");
         stream_passes(&net.namespaces, 64 << 20, || ());
         let status = net.status(0);
         assert_eq!((status.name.as_str(), status.public_key), ("node1", net.keys[1].public_key()));
@@ -181,7 +183,7 @@ fn a_wrong_key_carries_nothing() {
         net.set_peers(1, std::slice::from_ref(&one));
         assert!(!net.passes(100, 2));
         net.set_peers(1, &[Peer { preshared_key: secret, ..one }]);
-        assert!(net.passes(100, 20), "both with it");
+        assert!(net.passes(100, ATTEMPTS), "both with it");
     });
 }
 
@@ -189,13 +191,13 @@ fn a_wrong_key_carries_nothing() {
 fn packets_from_elsewhere_than_the_allowed_addresses_are_dropped() {
     both(|implementation| {
         let Some(net) = Net::new(implementation) else { return };
-        assert!(net.passes(100, 3));
+        assert!(net.passes(100, ATTEMPTS));
         net.namespaces[0].ip(&["addr add 10.99.0.77/24 dev dwcp-wg0"]).expect("a further address");
         let [_, other] = net.sockets();
         let forger = net.namespaces[0].enter(|| UdpSocket::bind("10.99.0.77:0")).expect("a socket");
         forger.send_to(b"forged", other.local_addr().expect("an address")).expect("sent");
         assert!(other.recv_from(&mut [0; 100]).is_err(), "it is not behind the peer that sent it");
-        assert!(net.passes(100, 1), "which goes on");
+        assert!(net.passes(100, ATTEMPTS), "which goes on");
     });
 }
 
@@ -223,7 +225,7 @@ fn rotate(net: &mut Net, who: &[usize], implementation: Implementation) {
 fn a_connection_outlives_changes_of_keys() {
     both(|implementation| {
         let Some(mut net) = Net::new(implementation) else { return };
-        assert!(net.passes(100, 3));
+        assert!(net.passes(100, ATTEMPTS));
         thread::scope(|scope| {
             let listener = net.namespaces[1].enter(|| TcpListener::bind((INSIDE[1], 0))).expect("a socket");
             let to = listener.local_addr().expect("an address");
@@ -265,7 +267,7 @@ fn a_connection_outlives_changes_of_keys() {
 fn in_user_space_a_change_of_keys_loses_no_packet() {
     let implementation = Implementation::UserSpace;
     let Some(mut net) = Net::new(implementation) else { return };
-    assert!(net.passes(100, 3));
+    assert!(net.passes(100, ATTEMPTS));
     let [one, other] = net.sockets();
     let [to_one, to_other] = [&one, &other].map(|socket| socket.local_addr().expect("an address"));
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -310,7 +312,7 @@ fn keys_on_disk_lead_through_a_rotation_and_a_restart_at_each_step() {
         else {
             return;
         };
-        assert!(net.passes(100, 3));
+        assert!(net.passes(100, ATTEMPTS));
         let other = peer(1, &[net.keys[1].public_key()]);
         for step in 0..3 {
             match step {
@@ -333,13 +335,26 @@ fn keys_on_disk_lead_through_a_rotation_and_a_restart_at_each_step() {
                 net.poll_for(Duration::from_millis(300));
                 net.passes(100, 1)
             };
-            assert!((0..20).any(|_| passes()), "after step {step}");
+            assert!((0..ATTEMPTS).any(|_| passes()), "after step {step}");
         }
         let Net { namespaces, interfaces: [one, two], .. } = net;
         namespaces[0].enter(|| one.remove()).expect("removed");
         assert!(namespaces[0].ip(&["link show dwcp-wg0"]).is_err(), "it is gone");
         drop(two);
     });
+}
+
+#[test]
+fn a_device_that_somebody_removes_is_reported() {
+    let Some(mut net) = Net::new(Implementation::UserSpace) else { return };
+    assert!(net.passes(100, ATTEMPTS));
+    net.namespaces[0].ip(&["link del dwcp-wg0"]).expect("removed");
+    let mut gone = || net.namespaces[0].enter(|| net.interfaces[0].poll()).is_err();
+    let end = Instant::now() + Duration::from_secs(10);
+    while !gone() {
+        assert!(Instant::now() < end, "it is told");
+        thread::sleep(POLL_INTERVAL);
+    }
 }
 
 #[test]

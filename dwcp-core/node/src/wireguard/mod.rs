@@ -125,7 +125,7 @@ pub struct Interface {
 
 #[derive(Debug)]
 enum Backend {
-    Kernel(Kernel),
+    Kernel(Box<Kernel>),
     User(User),
 }
 
@@ -161,7 +161,7 @@ impl Interface {
         config.check(key)?;
         let mut netlink = Netlink::route()?;
         let backend = match implementation {
-            Implementation::Kernel => Backend::Kernel(Kernel::open(&mut netlink, config, key)?),
+            Implementation::Kernel => Backend::Kernel(Box::new(Kernel::open(&mut netlink, config, key)?)),
             Implementation::UserSpace => Backend::User(User::open(&mut netlink, config, key)?),
         };
         let mut interface = Self { implementation: backend, config: config.clone() };

@@ -12,7 +12,7 @@ use std::{
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use tun_rs::{DeviceBuilder, GROTable, IDEAL_BATCH_SIZE, SyncDevice, VIRTIO_NET_HDR_LEN};
 
-use super::Sink;
+use super::tunnels::Sink;
 
 /// An IP packet's length has 16 bits.
 const PACKET_BYTES_MAX: usize = 65_535;
@@ -43,7 +43,8 @@ impl AsFd for Tun {
     }
 }
 
-/// The socket, for IPv4 and IPv6.
+/// The socket, for IPv4 and IPv6. Its packets are not fragmented (`quinn-udp` forbids it): what does not fit the path is
+/// lost, so the interface's MTU has to be right.
 pub(super) struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -105,21 +106,20 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(socket: &Socket) -> Self {
-        let receive_bytes = PACKET_BYTES_MAX * socket.state.gro_segments().min(1);
+    pub(super) fn new() -> Self {
         Self {
             large: vec![0; VIRTIO_NET_HDR_LEN + PACKET_BYTES_MAX],
             packets: vec![vec![0; PACKET_BYTES_MAX]; IDEAL_BATCH_SIZE],
             sizes: vec![0; IDEAL_BATCH_SIZE],
             count: 0,
-            received: vec![vec![0; receive_bytes]; RECEIVES],
+            received: vec![vec![0; PACKET_BYTES_MAX]; RECEIVES],
             metas: [RecvMeta::default(); RECEIVES],
             filled: 0,
         }
     }
 
     /// Reads one packet of the device, which may be large and is cut then.
-    pub(super) fn from_tun(&mut self, tun: &Tun) -> io::Result<()> {
+    pub(super) fn read(&mut self, tun: &Tun) -> io::Result<()> {
         self.count = 0;
         match tun.0.recv_multiple(&mut self.large, &mut self.packets, &mut self.sizes, 0) {
             Ok(count) => self.count = count,
@@ -135,16 +135,13 @@ impl Inbox {
     }
 
     /// Receives what is there, as far as one batch goes.
-    pub(super) fn from_socket(&mut self, socket: &Socket) -> io::Result<()> {
+    pub(super) fn receive(&mut self, socket: &Socket) -> io::Result<()> {
         self.filled = 0;
         let mut slices = self.received.iter_mut().map(|buffer| io::IoSliceMut::new(buffer));
         let mut slices: [_; RECEIVES] = std::array::from_fn(|_| slices.next().expect("there are so many"));
         match socket.state.recv((&socket.socket).into(), &mut slices, &mut self.metas) {
             Ok(filled) => self.filled = filled,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // What the network said of an earlier datagram, or a signal.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) if passes(error.kind()) => {}
             Err(error) => return Err(error),
         }
         Ok(())
@@ -156,6 +153,12 @@ impl Inbox {
             buffer[..meta.len].chunks(meta.stride.max(1)).map(move |datagram| (from, datagram))
         })
     }
+}
+
+/// Nothing is there, or it is what the network said of an earlier datagram.
+fn passes(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::*;
+    matches!(kind, WouldBlock | Interrupted | ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
 /// `EBADFD`: the device is gone.

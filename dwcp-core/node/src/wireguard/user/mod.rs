@@ -3,6 +3,7 @@
 //! Owns: the device, the socket and the thread, which end with the value. Who belongs to whom is `tunnels`' subject.
 
 mod io;
+mod member;
 mod tunnels;
 
 use std::{
@@ -24,7 +25,7 @@ use rustix::{
 use super::{ALIAS, Config, Error, Peer, PeerStatus, PrivateKey};
 use crate::netlink::Netlink;
 use io::{Socket, Tun};
-use tunnels::{Sink, Tunnels};
+use tunnels::Tunnels;
 
 /// How often timers are looked at. The protocol's are seconds.
 const TICK: Duration = Duration::from_millis(200);
@@ -156,7 +157,7 @@ impl Shared {
     }
 
     fn serve(&self) -> Result<(), (&'static str, IoError)> {
-        let mut inbox = io::Inbox::new(&self.socket);
+        let mut inbox = io::Inbox::new();
         let mut outbox = io::Outbox::new(&self.socket, &self.tun);
         let mut due = Instant::now();
         let timeout = Timespec { tv_sec: 0, tv_nsec: TICK.as_nanos() as i64 };
@@ -173,16 +174,16 @@ impl Shared {
             let ready = files.each_ref().map(|file| !file.revents().is_empty());
             let now = Instant::now();
             if ready[0] {
-                inbox.from_tun(&self.tun).map_err(|error| ("read the TUN device", error))?;
+                inbox.read(&self.tun).map_err(|error| ("read the TUN device", error))?;
                 let mut tunnels = self.tunnels();
-                inbox.packets().for_each(|packet| tunnels.from_machine(packet, now, &mut outbox));
+                inbox.packets().for_each(|packet| tunnels.handle_packet(packet, now, &mut outbox));
             }
             if ready[1] {
-                inbox.from_socket(&self.socket).map_err(|error| ("receive from the UDP socket", error))?;
+                inbox.receive(&self.socket).map_err(|error| ("receive from the UDP socket", error))?;
                 let mut tunnels = self.tunnels();
                 inbox
                     .datagrams()
-                    .for_each(|(from, datagram)| tunnels.from_network(from, datagram, now, &mut outbox));
+                    .for_each(|(from, datagram)| tunnels.handle_datagram(from, datagram, now, &mut outbox));
             }
             if now >= due {
                 self.tunnels().tick(now, &mut outbox);

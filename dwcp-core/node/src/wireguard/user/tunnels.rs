@@ -8,26 +8,18 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use boringtun::{
-    noise::{Packet, Tunn, TunnResult, handshake::parse_handshake_anon, rate_limiter::RateLimiter},
-    x25519,
-};
+use boringtun::noise::{Packet, Tunn, TunnResult, handshake::parse_handshake_anon};
 use ip_network::IpNetwork;
 use ip_network_table::IpNetworkTable;
 
 use super::super::{OVERLAP_MAX, Peer, PeerStatus, PrivateKey, PublicKey};
+use super::member::{Identity, Member, Tunnel, send};
 
-/// Handshakes a second that are answered without proof that the sender is where it says (the paper, section 5.4.7).
-const HANDSHAKES_PER_SECOND: u64 = 200;
 /// The longest datagram, and what a packet grows by when it is sealed: 16 bytes of header, 16 of tag.
 const SCRATCH_BYTES: usize = 65_535 + 32;
-/// A peer that has two keys and was not heard for so long may have changed to the other. The paper's time after which
-/// silence means that a session is lost (section 6.2).
-const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Packets sealed under a former key are on their way no longer.
 const IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
 /// Tunnels are numbered in 24 bits, since 8 bits of a session's number count sessions.
@@ -39,129 +31,6 @@ pub(super) trait Sink {
     fn to_network(&mut self, endpoint: SocketAddr, datagram: &[u8]);
     /// To this machine.
     fn to_machine(&mut self, packet: &[u8]);
-}
-
-/// Our key, and what goes with it.
-struct Identity {
-    private: PrivateKey,
-    secret: x25519::StaticSecret,
-    public: x25519::PublicKey,
-    /// Lets handshakes in, or asks for proof first.
-    gate: RateLimiter,
-    /// What the tunnels check by once more: it lets in all that the gate has.
-    open: Arc<RateLimiter>,
-}
-
-impl Identity {
-    fn new(private: &PrivateKey) -> Self {
-        let secret = private.secret();
-        let public = x25519::PublicKey::from(&secret);
-        let gate = RateLimiter::new(&public, HANDSHAKES_PER_SECOND);
-        let open = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { private: private.clone(), secret, public, gate, open }
-    }
-}
-
-/// What two keys agree on.
-struct Tunnel {
-    index: u32,
-    remote: PublicKey,
-    noise: Box<Tunn>,
-    /// Counts the handshakes of the whole interface: the latest has the largest. 0: none yet.
-    handshake: u64,
-    /// Since when it is kept only until another takes over, or for packets on their way: a key has changed.
-    retired: Option<Instant>,
-}
-
-impl Tunnel {
-    fn new(identity: &Identity, peer: &Peer, remote: PublicKey, index: u32) -> Self {
-        let preshared = peer.preshared_key.as_ref().map(|key| key.0);
-        let open = Some(identity.open.clone());
-        // Keepalives are ours: only the tunnel in use needs them.
-        let noise = Tunn::new(identity.secret.clone(), remote.0.into(), preshared, None, index, open);
-        Self { index, remote, noise: Box::new(noise), handshake: 0, retired: None }
-    }
-}
-
-struct Member {
-    peer: Peer,
-    endpoint: Option<SocketAddr>,
-    tunnels: Vec<Tunnel>,
-    /// The index of the tunnel to send through.
-    active: u32,
-    handshake_at: Option<Instant>,
-    heard_at: Option<Instant>,
-    sent_at: Option<Instant>,
-    rx_bytes: u64,
-    tx_bytes: u64,
-}
-
-impl Member {
-    fn new(peer: Peer) -> Self {
-        Self {
-            endpoint: peer.endpoint,
-            peer,
-            tunnels: Vec::new(),
-            active: 0,
-            handshake_at: None,
-            heard_at: None,
-            sent_at: None,
-            rx_bytes: 0,
-            tx_bytes: 0,
-        }
-    }
-
-    fn active(&mut self) -> Option<&mut Tunnel> {
-        self.tunnels.iter_mut().find(|tunnel| tunnel.index == self.active)
-    }
-
-    /// Keeps the tunnels that `which` names no longer than needed, and forgets them if they carry nothing yet.
-    fn retire(&mut self, now: Instant, which: impl Fn(&Tunnel) -> bool) {
-        self.tunnels.retain(|tunnel| tunnel.handshake > 0 || !which(tunnel));
-        for tunnel in self.tunnels.iter_mut().filter(|tunnel| which(tunnel)) {
-            tunnel.retired.get_or_insert(now);
-        }
-    }
-
-    /// Sends through this tunnel, if its handshake is later than that of the one in use.
-    fn take_over(&mut self, at: usize, now: Instant) {
-        let handshake = self.tunnels[at].handshake;
-        if self.active().is_some_and(|active| active.handshake >= handshake) {
-            return;
-        }
-        // What the peer has sent by the former one until it sees this is on its way.
-        if let Some(former) = self.active() {
-            former.retired = former.retired.map(|_| now);
-        }
-        self.active = self.tunnels[at].index;
-    }
-
-    /// Begins a handshake in the tunnels that `which` names, unless one is under way.
-    fn greet(&mut self, which: impl Fn(&Tunnel) -> bool, scratch: &mut [u8], sink: &mut impl Sink) {
-        for tunnel in self.tunnels.iter_mut().filter(|tunnel| tunnel.retired.is_none() && which(tunnel)) {
-            send(tunnel.noise.format_handshake_initiation(scratch, false), self.endpoint, sink);
-        }
-    }
-
-    /// Sends a packet, or an empty one, to the peer.
-    fn encapsulate(&mut self, packet: &[u8], now: Instant, scratch: &mut [u8], sink: &mut impl Sink) {
-        let endpoint = self.endpoint;
-        let Some(active) = self.active() else { return };
-        send(active.noise.encapsulate(packet, scratch), endpoint, sink);
-        self.sent_at = Some(now);
-        let silent = self.heard_at.is_none_or(|at| now.duration_since(at) > SILENCE_MAX);
-        if silent && self.tunnels.len() > 1 {
-            let active = self.active;
-            self.greet(|tunnel| tunnel.index != active, scratch, sink);
-        }
-    }
-}
-
-fn send(result: TunnResult<'_>, endpoint: Option<SocketAddr>, sink: &mut impl Sink) {
-    // An error means that nothing is to be sent now; the timers go on.
-    if let (TunnResult::WriteToNetwork(datagram), Some(endpoint)) = (result, endpoint) {
-        sink.to_network(endpoint, datagram);
-    }
 }
 
 /// What a datagram is.
@@ -282,7 +151,7 @@ impl Tunnels {
     }
 
     /// A packet of this machine.
-    pub(super) fn from_machine(&mut self, packet: &[u8], now: Instant, sink: &mut impl Sink) {
+    pub(super) fn handle_packet(&mut self, packet: &[u8], now: Instant, sink: &mut impl Sink) {
         let Some(to) = Tunn::dst_address(packet) else { return };
         let Some((_, number)) = self.by_address.longest_match(to) else { return };
         let member = self.members.get_mut(number).expect("the tables name members");
@@ -291,7 +160,7 @@ impl Tunnels {
     }
 
     /// A datagram from the network.
-    pub(super) fn from_network(
+    pub(super) fn handle_datagram(
         &mut self,
         from: SocketAddr,
         datagram: &[u8],
