@@ -95,8 +95,8 @@ impl Net {
     }
 
     fn set_peers(&mut self, at: usize, peers: &[Peer]) {
-        let (interface, key) = (&mut self.interfaces[at], &self.keys[at]);
-        self.namespaces[at].enter(|| interface.set_peers(peers, key)).expect("peers are set");
+        let interface = &mut self.interfaces[at];
+        self.namespaces[at].enter(|| interface.set_peers(peers)).expect("peers are set");
     }
 
     /// The other node, as this one sees it.

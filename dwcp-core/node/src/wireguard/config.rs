@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use super::{Error, PresharedKey, PrivateKey, PublicKey};
+use super::{Error, PresharedKey, PublicKey};
 use crate::{mtu::MTU_MIN, netlink::link::valid_name};
 
 /// The name of the interface, unless told otherwise.
@@ -103,7 +103,8 @@ pub struct Peer {
     pub preshared_key: Option<PresharedKey>,
     /// Where it is. Without one it has to speak first; where its packets come from counts from then on.
     pub endpoint: Option<SocketAddr>,
-    /// The networks behind it: packets to them are sent to it, and only packets from them are taken from it.
+    /// The networks behind it: packets to them are sent to it, and only packets from them are taken from it. A network that
+    /// is not within one of [`Config::addresses`] needs a route through the interface, which is the caller's.
     pub allowed_ips: Vec<Network>,
     /// Seconds after which something is sent in any case, so that firewalls in between remember.
     pub keepalive_s: Option<u16>,
@@ -130,7 +131,7 @@ impl Config {
         Self { interface: INTERFACE.to_owned(), port: PORT, addresses: Vec::new(), mtu, peers: Vec::new() }
     }
 
-    pub(super) fn check(&self, key: &PrivateKey) -> Result<(), Error> {
+    pub(super) fn check(&self, own: PublicKey) -> Result<(), Error> {
         let wrong = |setting, detail: String| Err(Error::Config { setting, detail });
         if !valid_name(&self.interface) {
             return wrong(
@@ -150,7 +151,6 @@ impl Config {
         if self.peers.len() > PEERS_MAX {
             return wrong("peers", format!("{} are more than {PEERS_MAX}", self.peers.len()));
         }
-        let own = key.public_key();
         let (mut names, mut keys, mut networks) = (HashSet::new(), HashMap::new(), HashMap::new());
         for peer in &self.peers {
             let name = &peer.name;
@@ -186,7 +186,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::PrivateKey, *};
 
     #[test]
     fn networks_are_read_masked_and_written() {
@@ -218,11 +218,11 @@ mod tests {
         };
         let good =
             Config { peers: vec![peer("a", "10.1.0.0/16"), peer("b", "10.2.0.0/16")], ..Config::new(1420) };
-        good.check(&key).expect("it is good");
+        good.check(key.public_key()).expect("it is good");
         let with = |change: &dyn Fn(&mut Config)| {
             let mut config = good.clone();
             change(&mut config);
-            match config.check(&key) {
+            match config.check(key.public_key()) {
                 Err(Error::Config { setting, .. }) => setting,
                 other => panic!("{other:?}"),
             }

@@ -119,8 +119,9 @@ pub struct PeerStatus {
 /// A WireGuard interface that is up.
 #[derive(Debug)]
 pub struct Interface {
-    implementation: Backend,
+    backend: Backend,
     config: Config,
+    public_key: PublicKey,
 }
 
 #[derive(Debug)]
@@ -158,16 +159,16 @@ impl Interface {
         config: &Config,
         key: &PrivateKey,
     ) -> Result<Self, Error> {
-        config.check(key)?;
+        config.check(key.public_key())?;
         let mut netlink = Netlink::route()?;
         let backend = match implementation {
             Implementation::Kernel => Backend::Kernel(Box::new(Kernel::open(&mut netlink, config, key)?)),
             Implementation::UserSpace => Backend::User(User::open(&mut netlink, config, key)?),
         };
-        let mut interface = Self { implementation: backend, config: config.clone() };
+        let mut interface = Self { backend, config: config.clone(), public_key: key.public_key() };
         if let Err(error) = interface.bring_up(&mut netlink) {
             // One that was there before goes on as it was.
-            if !matches!(&interface.implementation, Backend::Kernel(kernel) if !kernel.made()) {
+            if !matches!(&interface.backend, Backend::Kernel(kernel) if !kernel.made()) {
                 interface.remove()?;
             }
             return Err(error);
@@ -192,7 +193,7 @@ impl Interface {
 
     /// Which of the two it is.
     pub fn implementation(&self) -> Implementation {
-        match self.implementation {
+        match self.backend {
             Backend::Kernel(_) => Implementation::Kernel,
             Backend::User(_) => Implementation::UserSpace,
         }
@@ -203,10 +204,10 @@ impl Interface {
     /// # Errors
     ///
     /// See [`Error`]. A list that makes no sense changes nothing.
-    pub fn set_peers(&mut self, peers: &[Peer], key: &PrivateKey) -> Result<(), Error> {
+    pub fn set_peers(&mut self, peers: &[Peer]) -> Result<(), Error> {
         let config = Config { peers: peers.to_vec(), ..self.config.clone() };
-        config.check(key)?;
-        match &mut self.implementation {
+        config.check(self.public_key)?;
+        match &mut self.backend {
             Backend::Kernel(kernel) => kernel.set_peers(&config.peers)?,
             Backend::User(user) => user.set_peers(&config.peers),
         }
@@ -220,8 +221,8 @@ impl Interface {
     ///
     /// If the kernel refuses.
     pub fn set_key(&mut self, key: &PrivateKey) -> Result<(), Error> {
-        self.config.check(key)?;
-        match &mut self.implementation {
+        self.config.check(self.public_key)?;
+        match &mut self.backend {
             Backend::Kernel(kernel) => kernel.set_key(key, &self.config.peers),
             Backend::User(user) => {
                 user.set_key(key);
@@ -237,7 +238,7 @@ impl Interface {
     ///
     /// If the kernel refuses.
     pub fn poll(&mut self) -> Result<(), Error> {
-        match &mut self.implementation {
+        match &mut self.backend {
             Backend::Kernel(kernel) => kernel.set_peers(&self.config.peers),
             Backend::User(user) => user.check(),
         }
@@ -249,7 +250,7 @@ impl Interface {
     ///
     /// If the kernel does not say, or the thread of user space has ended.
     pub fn peers(&mut self) -> Result<Vec<PeerStatus>, Error> {
-        match &mut self.implementation {
+        match &mut self.backend {
             Backend::Kernel(kernel) => kernel.status(&self.config.peers),
             Backend::User(user) => {
                 user.check()?;
