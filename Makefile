@@ -18,7 +18,7 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-xdp test-rdma test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-xdp test-rdma test-tunnels test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -40,6 +40,11 @@ test-xdp: deps
 ## RDMA on Soft-RoCE in a virtual machine; RDMA=--compare also measures beside the verbs tools. Part of `make test`.
 test-rdma: deps
 	scripts/test-rdma.sh $(RDMA)
+
+## Tuning and tunnels in a virtual machine whose kernel has WireGuard and fq. Not part of
+## `make test`: on a loaded machine the emulated guest is too slow for its time limit.
+test-tunnels: deps
+	scripts/test-tunnels.sh
 
 ## Tests in a Kubernetes cluster.
 test-kube:

@@ -1,17 +1,20 @@
 #!/bin/bash
-# run.sh [-f FILE]... [-t SECONDS] 'COMMANDS': boots Debian's kernel with Soft-RoCE (rdma_rxe) under QEMU, runs COMMANDS
-# in it as root, and ends with their exit code.
+# run.sh [-f FILE]... [-m MODULE]... [-t SECONDS] 'COMMANDS': boots Debian's kernel with Soft-RoCE (rdma_rxe) under QEMU,
+# runs COMMANDS in it as root, and ends with their exit code.
 #
-# The guest is busybox, the modules, and each FILE at its own path with the libraries it is linked with. It has no disk
-# and no network but lo and two ends of a veth pair, v0 (10.9.0.1, with the RDMA device rxe0) and v1.
+# The guest is busybox, the modules of Soft-RoCE and each MODULE, and each FILE at its own path with the libraries it is
+# linked with. It has no disk and no network but lo and two ends of a veth pair, v0 (10.9.0.1, with the RDMA device rxe0)
+# and v1.
 # Codes of its own: 77, something is missing here (stdout says what: "SKIP: ..."); 125, the guest ended without a code.
 set -euo pipefail
 
 files=()
+modules=()
 seconds=600
-while getopts f:t: option; do
+while getopts f:m:t: option; do
     case $option in
         f) files+=("$OPTARG") ;;
+        m) modules+=("$OPTARG") ;;
         t) seconds=$OPTARG ;;
         *) exit 2 ;;
     esac
@@ -80,7 +83,7 @@ cp "$(command -v busybox)" "$root/bin/busybox"
 
 # In the order in which they need each other.
 count=100
-for module in crc32_generic rdma_rxe ib_uverbs veth; do
+for module in crc32_generic rdma_rxe ib_uverbs veth "${modules[@]}"; do
     modprobe -d "$cache/$release" -S "$release" --show-depends "$module"
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r module; do
     count=$((count + 1))

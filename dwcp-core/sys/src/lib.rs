@@ -1,4 +1,5 @@
-//! What DWCP needs from Linux TCP and UDP sockets, of files and of RDMA devices, and the standard library does not offer.
+//! What DWCP needs from Linux TCP and UDP sockets, of files, of the clock and of RDMA devices, and the standard library
+//! does not offer.
 //!
 //! For TCP sockets, everything takes a borrowed descriptor of a socket (one function: of a file) that the
 //! caller owns, and works on live connections. Linux only. This crate deliberately keeps no state of them, makes
@@ -7,10 +8,11 @@
 //! descriptor that could be borrowed: `rdma` makes and owns its queue pairs.
 //!
 //! It is the one user-space crate that may contain `unsafe`; today all of it is in the private module
-//! `sockopt`, in what `tcp_info` promises to it, in `write_back`, in `datagram`'s `udp` and `xdp`, and in `rdma`'s
-//! `library`, `device`, `memory` and `queue_pair`.
+//! `sockopt`, in what `tcp_info` promises to it, in `clock` and `write_back`, in `datagram`'s `udp` and `xdp`, and in
+//! `rdma`'s `library`, `device`, `memory` and `queue_pair`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod clock;
 pub mod congestion;
 pub mod datagram;
 mod error;
@@ -22,6 +24,7 @@ pub mod tcp_info;
 mod write_back;
 pub mod zerocopy;
 
+pub use clock::{Clock, clock};
 pub use error::SocketError;
 pub use write_back::write_back;
 

@@ -1,0 +1,147 @@
+//! Small files that outlive a crash: written whole or not at all.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// Bytes of a state file. Ours have some hundred.
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a state file cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file system refuses.
+    #[error("{call} {path}: {source}")]
+    File {
+        /// What was tried.
+        call: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file is not what this program writes.
+    #[error("{path} is damaged ({detail}): look at it, then remove it")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A file of secrets can be read by others.
+    #[error(
+        "{path} can be read by others (mode {mode:o}): `chmod 600` it if nobody has, or remove it for a new key"
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+impl StateError {
+    fn at(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { call, path, source }
+    }
+}
+
+/// Replaces a file by another content, for its owner only. After a crash there is the old content or the new one.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    let folder = folder(path);
+    fs::create_dir_all(folder).map_err(StateError::at("mkdir", folder))?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = Path::new(&temporary);
+    // One that a crash left may have any mode.
+    remove_if_there(temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(temporary)
+        .map_err(StateError::at("open", temporary))?;
+    file.write_all(content).map_err(StateError::at("write", temporary))?;
+    file.sync_all().map_err(StateError::at("fsync", temporary))?;
+    fs::rename(temporary, path).map_err(StateError::at("rename", temporary))?;
+    sync(folder)
+}
+
+/// The content, if there is such a file.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(StateError::at("open", path))?,
+    };
+    let mut content = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(StateError::at("read", path))?;
+    if content.len() as u64 > FILE_BYTES_MAX {
+        return Err(StateError::Damaged { path: path.to_owned(), detail: "it is too long".to_owned() });
+    }
+    Ok(Some(content))
+}
+
+/// As [`read`], for secrets: refuses a file that others than its owner may read or write.
+pub(crate) fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+    let Some(content) = read(path)? else { return Ok(None) };
+    let mode = fs::metadata(path).map_err(StateError::at("stat", path))?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StateError::Open { path: path.to_owned(), mode });
+    }
+    Ok(Some(content))
+}
+
+/// Removes a file, for good also after a crash.
+pub(crate) fn remove(path: &Path) -> Result<(), StateError> {
+    if remove_if_there(path)? { sync(folder(path)) } else { Ok(()) }
+}
+
+fn remove_if_there(path: &Path) -> Result<bool, StateError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true).map_err(StateError::at("unlink", path)),
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync(folder: &Path) -> Result<(), StateError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StateError::at("fsync", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_only_for_its_owner() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run/dwcp/state.json");
+        assert_eq!(read(&path).expect("no file is fine"), None);
+        write(&path, b"one").expect("written");
+        // As a crash in the middle of writing leaves it.
+        fs::write(folder.path().join("run/dwcp/state.json.new"), b"half").expect("written");
+        write(&path, b"two").expect("written again");
+        assert_eq!(read_secret(&path).expect("read"), Some(b"two".to_vec()));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
+        assert!(matches!(read_secret(&path), Err(StateError::Open { mode: 0o640, .. })));
+        remove(&path).expect("removed");
+        remove(&path).expect("removed already");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_ours_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        fs::write(&path, vec![b' '; FILE_BYTES_MAX as usize + 1]).expect("written");
+        assert!(matches!(read(&path), Err(StateError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,65 @@
+//! What was changed, on disk.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Item, same};
+use crate::state::{self, StateError};
+
+/// A change of one item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    pub(crate) item: Item,
+    /// The value that somebody else has set.
+    pub(crate) was: String,
+    /// The values that may be there by our hand: one, or two while one of ours replaces another.
+    pub(crate) ours: Vec<String>,
+}
+
+/// All changes that are not put back yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    /// The kernel's name for this start of the machine: settings do not outlive it.
+    boot: String,
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Record {
+    /// The record, or an empty one if there is none since the machine was started.
+    pub(crate) fn load(path: &Path) -> Result<Self, StateError> {
+        let empty = Self { boot: boot(), changes: Vec::new() };
+        let Some(content) = state::read(path)? else { return Ok(empty) };
+        let record: Self = serde_json::from_slice(&content)
+            .map_err(|e| StateError::Damaged { path: path.to_owned(), detail: e.to_string() })?;
+        Ok(if record.boot == empty.boot { record } else { empty })
+    }
+
+    /// Replaces the file, or removes it if there is nothing to put back.
+    pub(crate) fn store(&self, path: &Path) -> Result<(), StateError> {
+        if self.changes.is_empty() {
+            return state::remove(path);
+        }
+        state::write(path, &serde_json::to_vec_pretty(self).expect("strings and lists"))
+    }
+
+    /// Adds a change that is about to be made.
+    pub(super) fn add(&mut self, item: &Item, from: &str, to: &str) {
+        let earlier = self.changes.iter().position(|change| change.item == *item);
+        let earlier = earlier.map(|at| self.changes.remove(at));
+        let mut change = Change { item: item.clone(), was: from.to_owned(), ours: vec![to.to_owned()] };
+        // What we have set is not what was there before us.
+        if let Some(earlier) = earlier.filter(|earlier| earlier.ours.iter().any(|ours| same(ours, from))) {
+            change.was = earlier.was;
+            change.ours.push(from.to_owned());
+        }
+        self.changes.push(change);
+    }
+}
+
+/// Empty where `/proc` does not say: then a record is believed.
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
