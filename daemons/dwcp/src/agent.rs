@@ -17,11 +17,12 @@ use crate::{
     hub::Hub,
     incoming,
     observe::Process,
-    schema::{Greeting, Node},
+    schema::{Greeting, Node, Tuned},
     settings::Settings,
     store::{Register, RegisterError},
     target::Target,
     transfers::Transfers,
+    tuning,
 };
 
 /// For taking the own entry out of the store.
@@ -34,7 +35,6 @@ pub struct Agent {
     discovering: JoinSet<()>,
     /// Ends discovery.
     stop: watch::Sender<bool>,
-    settings: Settings,
 }
 
 /// What the parts of an agent share.
@@ -42,6 +42,9 @@ pub(crate) struct Inner {
     pub(crate) hub: Arc<Hub>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) guards: Guards,
+    pub(crate) settings: Settings,
+    /// What was tuned at the start.
+    pub(crate) tuned: Vec<Tuned>,
     pub(crate) began: Instant,
     /// Somebody asked over the control API.
     pub(crate) drain_asked: Notify,
@@ -92,25 +95,30 @@ impl Agent {
         let advertised = settings.discovery.advertise.clone().unwrap_or_else(|| Target::from(listen));
         let register =
             Register::new(&settings.discovery, settings.node_id(), greeting.region.clone(), &advertised)?;
+        // Before there are connections: only those that are made afterwards use AF_XDP.
+        let guards = Guards::start(&settings, &endpoint).await;
+        let tuned = blocking(&settings, tuning::begin).await;
         let hub = Arc::new(Hub::new(endpoint, greeting));
+        let (fixed, found) = (settings.peers.clone(), settings.discovery.clone());
+        tracing::info!(node = settings.node_id(), %listen, "agent started");
         let inner = Arc::new(Inner {
             hub: hub.clone(),
             transfers: transfers.clone(),
-            guards: Guards::start(&settings),
+            guards,
+            tuned,
+            settings,
             began: Instant::now(),
             drain_asked: Notify::new(),
             listen,
-            datagrams: settings.datagrams,
+            datagrams: hub.endpoint.datagram_addr(),
         });
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(incoming::accept(hub.clone(), transfers));
         tasks.spawn(socket.serve(inner.clone()));
         let mut discovering = JoinSet::new();
-        let (fixed, found) = (settings.peers.clone(), settings.discovery.clone());
         discovering.spawn(discovery::run(hub, fixed, found, register, stopping));
-        tracing::info!(node = settings.node_id(), %listen, "agent started");
-        Ok(Self { inner, tasks, discovering, stop, settings })
+        Ok(Self { inner, tasks, discovering, stop })
     }
 
     /// Where it listens for DWCP.
@@ -125,7 +133,7 @@ impl Agent {
 
     /// Where its control API is.
     pub fn socket(&self) -> &PathBuf {
-        &self.settings.control_socket
+        &self.inner.settings.control_socket
     }
 
     /// What it tells over HTTP.
@@ -141,7 +149,7 @@ impl Agent {
     /// Takes on nothing new, tells peers, and waits for transfers, at most as long as the settings say. Whether everything
     /// came to its end.
     pub async fn drain(&mut self) -> bool {
-        let deadline = Instant::now() + self.settings.transport.drain_timeout;
+        let deadline = Instant::now() + self.inner.settings.transport.drain_timeout;
         self.inner.hub.greeting.send_modify(|greeting| greeting.draining = true);
         self.stop.send_replace(true);
         let left = async { while self.discovering.join_next().await.is_some() {} };
@@ -151,6 +159,7 @@ impl Agent {
         self.inner.hub.close_all();
         self.inner.hub.endpoint.shutdown(deadline.saturating_duration_since(Instant::now())).await;
         self.tasks.shutdown().await;
+        blocking(&self.inner.settings, tuning::end).await;
         drained
     }
 }
@@ -172,6 +181,12 @@ impl Inner {
             transfers_running: self.transfers.running(),
         }
     }
+}
+
+/// Does what asks the kernel, away from threads that others need.
+async fn blocking<T: Default + Send + 'static>(settings: &Settings, work: fn(&Settings) -> T) -> T {
+    let settings = settings.clone();
+    tokio::task::spawn_blocking(move || work(&settings)).await.unwrap_or_default()
 }
 
 /// A number for this process.

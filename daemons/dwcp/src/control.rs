@@ -11,6 +11,7 @@
 //! | `DELETE /v1/transfers/ID` | ends one that this node sends |
 //! | `GET /v1/xdp` | [`Guarded`](crate::schema::Guarded) |
 //! | `POST /v1/xdp/detach` | takes the guards off; the next start attaches them again |
+//! | `GET /v1/tune` | [`Tuned`](crate::schema::Tuned): what was set, or would be |
 //! | `POST /v1/drain` | as SIGTERM |
 //!
 //! What is refused is answered with [`Refusal`](crate::schema::Refusal) and a status of 400, 404, 409 or 503.
@@ -36,6 +37,7 @@ use crate::{
     doctor,
     schema::{Guarded, NewTransfer, Node, Peer, Refusal, Row, Transfer},
     transfers::TransferRefused,
+    tuning,
 };
 
 /// Largest request in bytes.
@@ -127,6 +129,7 @@ fn router(agent: Arc<Inner>) -> Router {
         .route("/v1/transfers/{id}", get(transfer).delete(cancel))
         .route("/v1/xdp", get(xdp))
         .route("/v1/xdp/detach", post(detach))
+        .route("/v1/tune", get(tune))
         .route("/v1/drain", post(drain))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is nothing here; the paths begin with /v1/"))
         .method_not_allowed_fallback(async || {
@@ -221,6 +224,17 @@ async fn xdp(State(agent): State<Arc<Inner>>) -> Json<Vec<Guarded>> {
 async fn detach(State(agent): State<Arc<Inner>>) -> StatusCode {
     agent.guards.detach();
     StatusCode::ACCEPTED
+}
+
+async fn tune(State(agent): State<Arc<Inner>>) -> Response {
+    let told = tokio::task::spawn_blocking(move || match agent.settings.tune {
+        true => agent.tuned.clone(),
+        false => tuning::plan(&agent.settings),
+    });
+    match told.await {
+        Ok(told) => Json(told).into_response(),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }
 
 async fn drain(State(agent): State<Arc<Inner>>) -> StatusCode {

@@ -1,13 +1,21 @@
 //! What this node can do and what not, and why: for `novacron node doctor`. Looks; changes nothing.
 
-use dwcp_ebpf::Guard;
+use dwcp_node::probe::{self, Finding, Interface};
+use dwcp_sys::rdma::Port;
 
 use crate::schema::{Ability, Capability, Guarded};
 
-/// Looks at this machine. `guarded`: what an agent knows of its guards.
+/// Looks at this machine; it blocks. `guarded`: what an agent knows of its guards, which are its own to tell of.
 pub fn examine(guarded: &[Guarded]) -> Vec<Capability> {
-    let mut found = vec![congestion_control()];
+    let report = probe::probe();
+    let mut found = vec![capability("kernel", Ability::Yes, report.kernel.clone())];
+    found.extend(report.findings().into_iter().map(|(name, finding)| of(name, finding)));
+    found.push(rdma());
     found.extend(guarded.iter().map(guard));
+    match &report.interfaces {
+        Ok(interfaces) => found.extend(interfaces.iter().filter(|interface| interface.up).map(interface)),
+        Err(error) => found.push(capability("interfaces", Ability::No, error.clone())),
+    }
     found
 }
 
@@ -15,17 +23,47 @@ fn capability(name: &str, state: Ability, detail: impl Into<String>) -> Capabili
     Capability { name: name.to_owned(), state, detail: detail.into() }
 }
 
-fn congestion_control() -> Capability {
-    let _ = std::any::type_name::<Guard>();
-    capability("bbr", Ability::No, "")
+fn of(name: &str, finding: &Finding) -> Capability {
+    match finding {
+        Finding::Yes { detail } => capability(name, Ability::Yes, detail.clone()),
+        Finding::No { reason } => capability(name, Ability::No, reason.clone()),
+        Finding::Unknown { reason } => capability(name, Ability::Unknown, reason.clone()),
+    }
+}
+
+fn rdma() -> Capability {
+    match Port::all() {
+        Ok(ports) if ports.is_empty() => {
+            capability("RDMA", Ability::No, "no device has a port that is up and has an address")
+        }
+        Ok(ports) => {
+            let ports: Vec<_> = ports
+                .iter()
+                .map(|port| format!("{} port {} at {}", port.device, port.number, port.gid))
+                .collect();
+            capability("RDMA", Ability::Yes, ports.join(", "))
+        }
+        Err(error) => capability("RDMA", Ability::No, error.to_string()),
+    }
 }
 
 fn guard(guarded: &Guarded) -> Capability {
-    let name = format!("xdp {}", guarded.interface);
+    let name = format!("XDP on {}", guarded.interface);
     let reason = guarded.reason.clone().unwrap_or_default();
     match guarded.mode.as_deref() {
-        Some("native") => capability(&name, Ability::Yes, "native"),
+        Some(mode) if reason.is_empty() => capability(&name, Ability::Yes, mode),
         Some(mode) => capability(&name, Ability::Degraded, format!("{mode}; {reason}")),
         None => capability(&name, Ability::No, reason),
     }
+}
+
+fn interface(interface: &Interface) -> Capability {
+    let driver = interface.driver.as_deref().unwrap_or("no driver");
+    let (mtu, mtu_max) = (interface.mtu, interface.mtu_max);
+    let queues = format!("{} queues in, {} out", interface.rx_queues, interface.tx_queues);
+    capability(
+        &format!("interface {}", interface.name),
+        Ability::Yes,
+        format!("{driver}, MTU {mtu} of at most {mtu_max}, {queues}"),
+    )
 }

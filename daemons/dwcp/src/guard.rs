@@ -2,18 +2,23 @@
 //! leaves the programs attached when the process ends, for the next one to take over.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use dwcp_ebpf::{Action, Config, Guard, Mode};
+use dwcp_core::{
+    Endpoint,
+    datagram_socket::{DatagramSocket, XdpDatagrams},
+};
+use dwcp_ebpf::{Action, Config, Guard, Mode, QUEUES_MAX};
 use metrics::{counter, gauge};
+use tokio::sync::watch;
 
 use crate::{
     schema::Guarded,
@@ -22,6 +27,8 @@ use crate::{
 
 /// How often counters are read.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon a new flow is steered; until then it goes by the kernel's UDP.
+const STEER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The guards of one agent.
 pub(crate) struct Guards {
@@ -50,23 +57,42 @@ pub(crate) fn config(xdp: &Xdp, datagrams: Option<SocketAddr>) -> Config {
 }
 
 impl Guards {
-    /// Attaches. An interface that cannot be guarded is told of, and left as it is.
-    pub(crate) fn start(settings: &Settings) -> Self {
+    /// Attaches, and adds AF_XDP sockets to the endpoint. An interface that cannot be guarded is told of, and left as it is.
+    pub(crate) async fn start(settings: &Settings, endpoint: &Endpoint) -> Self {
         let shared = Arc::new(Shared::default());
         let interfaces = settings.xdp.interfaces.clone();
-        let config = config(&settings.xdp, settings.datagrams);
-        let thread = (!interfaces.is_empty()).then(|| {
-            let shared = shared.clone();
-            std::thread::Builder::new().name("xdp".to_owned()).spawn(move || {
-                let guards =
-                    interfaces.into_iter().map(|interface| One::attach(interface, &config)).collect();
-                shared.watch(guards);
-            })
+        if interfaces.is_empty() {
+            return Self { shared, thread: None };
+        }
+        let config = config(&settings.xdp, settings.datagrams());
+        let steered = endpoint.datagram_addr().filter(|_| settings.xdp.sockets);
+        let flows = endpoint.watch_datagram_flows();
+        // The kernel's answers may take a while; and the thread that attaches keeps the guards.
+        let (opened, sockets) = tokio::sync::oneshot::channel();
+        let watching = shared.clone();
+        let spawned = std::thread::Builder::new().name("xdp".to_owned()).spawn(move || {
+            let mut guards: Vec<_> =
+                interfaces.into_iter().map(|interface| One::attach(interface, &config)).collect();
+            let sockets = match steered {
+                Some(local) => guards.iter_mut().flat_map(|guard| guard.open_sockets(local)).collect(),
+                None => Vec::new(),
+            };
+            let _ = opened.send(sockets);
+            watching.watch(guards, flows);
         });
-        let thread = thread.and_then(|spawned| {
-            spawned.inspect_err(|error| tracing::error!(%error, "no thread for guards in XDP")).ok()
-        });
-        Self { shared, thread }
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => {
+                tracing::error!(%error, "no thread for guards in XDP");
+                return Self { shared, thread: None };
+            }
+        };
+        for socket in sockets.await.unwrap_or_default() {
+            if let Err(error) = endpoint.add_datagram_socket(socket) {
+                tracing::warn!(%error, "an AF_XDP socket is not used");
+            }
+        }
+        Self { shared, thread: Some(thread) }
     }
 
     pub(crate) fn view(&self) -> Vec<Guarded> {
@@ -111,6 +137,42 @@ impl One {
             }
         };
         Self { interface, guard, reason, published: BTreeMap::new() }
+    }
+
+    /// A socket for each receive queue. Where there is none, datagrams go to the kernel's UDP.
+    fn open_sockets(&mut self, local: SocketAddr) -> Vec<Arc<dyn DatagramSocket>> {
+        let Some(guard) = &self.guard else { return Vec::new() };
+        let queues = receive_queues(&self.interface);
+        let mut sockets: Vec<Arc<dyn DatagramSocket>> = Vec::new();
+        for queue in 0..queues {
+            let opened = XdpDatagrams::open(&self.interface, queue, local)
+                .map_err(|error| error.to_string())
+                .and_then(|socket| {
+                    guard.set_socket(queue, socket.readiness()).map_err(|error| error.to_string())?;
+                    Ok(socket)
+                });
+            match opened {
+                Ok(socket) => sockets.push(Arc::new(socket)),
+                Err(error) => {
+                    tracing::warn!(interface = self.interface, queue, error, "no AF_XDP socket");
+                    self.reason.get_or_insert(format!("no AF_XDP socket at queue {queue}: {error}"));
+                }
+            }
+        }
+        sockets
+    }
+
+    /// Makes the flows that are steered those of now.
+    fn steer(&self, old: &HashSet<u64>, new: &HashSet<u64>) {
+        let Some(guard) = &self.guard else { return };
+        let added = new.difference(old).map(|flow| guard.add_flow(*flow));
+        let removed = old.difference(new).map(|flow| guard.remove_flow(*flow));
+        for result in added.chain(removed) {
+            if let Err(error) = result {
+                // It goes to the kernel's UDP, which is slower.
+                tracing::debug!(interface = self.interface, %error, "a flow is not steered as it should be");
+            }
+        }
     }
 
     fn read(&mut self) -> Guarded {
@@ -165,16 +227,34 @@ impl One {
     }
 }
 
+/// How many there are, as far as a guard can have sockets.
+fn receive_queues(interface: &str) -> u32 {
+    let queues = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")).map(|entries| {
+        entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"rx-")).count()
+    });
+    u32::try_from(queues.unwrap_or(1)).map_or(QUEUES_MAX, |queues| queues.clamp(1, QUEUES_MAX))
+}
+
 impl Shared {
-    fn watch(&self, mut guards: Vec<One>) {
+    fn watch(&self, mut guards: Vec<One>, mut flows: watch::Receiver<HashSet<u64>>) {
+        let mut steered = HashSet::new();
+        let mut read_at = Instant::now();
         while !self.stop.load(Relaxed) {
             if self.detach.swap(false, Relaxed) {
                 guards.iter_mut().for_each(One::detach);
             }
-            let told = guards.iter_mut().map(One::read).collect();
-            *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
-            guards.iter().for_each(One::log_events);
-            std::thread::sleep(READ_INTERVAL);
+            let now = flows.borrow_and_update().clone();
+            guards.iter().for_each(|guard| guard.steer(&steered, &now));
+            steered = now;
+            if Instant::now() >= read_at {
+                read_at += READ_INTERVAL;
+                let told = guards.iter_mut().map(One::read).collect();
+                *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+                guards.iter().for_each(One::log_events);
+            }
+            std::thread::sleep(STEER_INTERVAL);
         }
+        // The next process has other flows, and these have no socket any more.
+        guards.iter().for_each(|guard| guard.steer(&steered, &HashSet::new()));
     }
 }

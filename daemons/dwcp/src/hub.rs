@@ -316,6 +316,18 @@ impl Wanted {
 fn path(connection: &Connection) -> Option<Path> {
     let stats = connection.stats();
     let best = stats.links.iter().min_by_key(|link| link.rtt)?;
+    let probed = connection.path();
+    if let Some((path, rtt)) = probed.as_ref().and_then(|path| Some((path, path.rtt.as_ref()?))) {
+        let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+        return Some(Path {
+            to: connection.peer().node_id.clone(),
+            rtt_ms: ms(rtt.smoothed),
+            rtt_min_ms: ms(rtt.min),
+            jitter_ms: Some(ms(rtt.jitter)),
+            loss_ratio: path.loss_ratio,
+            mtu_bytes: Some(path.mtu),
+        });
+    }
     Some(Path {
         to: connection.peer().node_id.clone(),
         rtt_ms: best.rtt.as_secs_f64() * 1e3,

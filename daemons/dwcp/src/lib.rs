@@ -28,6 +28,7 @@ mod standing;
 mod store;
 mod target;
 mod transfers;
+mod tuning;
 
 pub use agent::{Agent, AgentError};
 pub use client::{ControlError, ask};

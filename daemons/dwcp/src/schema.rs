@@ -195,6 +195,35 @@ pub struct Guarded {
     pub packets: std::collections::BTreeMap<String, u64>,
 }
 
+/// A sysctl or an interface that tuning is about (`GET /v1/tune`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tuned {
+    /// Which.
+    pub item: String,
+    /// What became of it, or would.
+    pub state: TunedState,
+    /// In words, with values.
+    pub detail: String,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TunedState {
+    /// It would be changed if `node.tune` were on.
+    WouldSet,
+    /// It was changed.
+    Set,
+    /// It is as wanted, or better.
+    Already,
+    /// It cannot be changed.
+    Cannot,
+    /// It is what it was before an earlier process changed it.
+    Restored,
+    /// Somebody else has changed it meanwhile.
+    Left,
+}
+
 /// Something that a node can do, or not (`GET /v1/capabilities`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capability {
@@ -216,6 +245,8 @@ pub enum Ability {
     Degraded,
     /// Not at all.
     No,
+    /// That cannot be told.
+    Unknown,
 }
 
 /// Why a request of the control API was refused.

@@ -9,7 +9,9 @@ use std::{
 use dwcp_ebpf::{Failure, Limit, Mode, Prefix};
 use novacron_settings::{
     Key, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint,
-    value::{DURATION, duration, parsed, print_duration, print_unless, printed, unless},
+    value::{
+        DURATION, SIZE, duration, parsed, print_duration, print_size, print_unless, printed, size, unless,
+    },
 };
 
 use crate::target::Target;
@@ -23,8 +25,6 @@ pub const SOCKET: &str = "/run/dwcp/agent.sock";
 pub struct Settings {
     /// The endpoint, certificates, metrics, drain.
     pub transport: Transport,
-    /// Where datagrams arrive; `None`: none are taken.
-    pub datagrams: Option<SocketAddr>,
     /// The socket of the control API.
     pub control_socket: PathBuf,
     /// Peers by configuration.
@@ -35,6 +35,12 @@ pub struct Settings {
     pub transfers_into: PathBuf,
     /// The guard in XDP.
     pub xdp: Xdp,
+    /// Sysctls and queueing disciplines are set, and put back at the end.
+    pub tune: bool,
+    /// What they are set to, and on which interfaces.
+    pub tuning: dwcp_node::tune::Settings,
+    /// Where is recorded what they were before.
+    pub tune_state: PathBuf,
     /// Format of log lines.
     pub log_format: LogFormat,
     /// Which log lines, where `RUST_LOG` does not say.
@@ -77,6 +83,8 @@ pub struct Xdp {
     pub limit: Option<Limit>,
     /// What happens where that cannot be told.
     pub failure: Failure,
+    /// Datagrams of known peers go to AF_XDP sockets.
+    pub sockets: bool,
 }
 
 /// Format of log lines.
@@ -105,17 +113,25 @@ impl Settings {
     pub fn new(node_id: impl Into<String>) -> Self {
         let mut transport = Transport::new(node_id);
         transport.metrics.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, novacron_admin::PORT)));
+        transport.endpoint.datagrams.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8889)));
         Self {
             transport,
-            datagrams: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8889))),
             control_socket: PathBuf::from(SOCKET),
             peers: Vec::new(),
             discovery: Discovery { interval: Duration::from_secs(10), ..Discovery::default() },
             transfers_into: PathBuf::new(),
-            xdp: Xdp { limit: dwcp_ebpf::Config::default().limit, ..Xdp::default() },
+            xdp: Xdp { limit: dwcp_ebpf::Config::default().limit, sockets: true, ..Xdp::default() },
+            tune: false,
+            tuning: dwcp_node::tune::Settings::default(),
+            tune_state: PathBuf::from("/run/dwcp/tune.json"),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
         }
+    }
+
+    /// Where datagrams arrive; `None`: none are taken.
+    pub fn datagrams(&self) -> Option<SocketAddr> {
+        self.transport.endpoint.datagrams.listen
     }
 
     /// What this agent is called.
@@ -135,6 +151,7 @@ macro_rules! set {
     };
 }
 
+const BOOL: &str = "true or false";
 const PATH: &str = "a path, or empty";
 const PREFIXES: &str = "prefixes such as 10.0.0.0/8, any number";
 
@@ -149,8 +166,14 @@ const OWN: &[Key<Settings>] = &[
     Key::one(
         "datagrams.listen",
         "off, or ADDRESS:PORT",
-        set!(datagrams, |t| unless(t, "off", parsed)),
-        |s| print_unless(s.datagrams, "off", printed),
+        set!(transport.endpoint.datagrams.listen, |t| unless(t, "off", parsed)),
+        |s| print_unless(s.datagrams(), "off", printed),
+    ),
+    Key::one(
+        "datagrams.probe_interval",
+        "10ms..=1m",
+        set!(transport.endpoint.datagrams.probe_interval, duration),
+        |s| print_duration(s.transport.endpoint.datagrams.probe_interval),
     ),
     Key::one("control.socket", "a path", set!(control_socket, path), |s| {
         s.control_socket.display().to_string()
@@ -239,6 +262,19 @@ const OWN: &[Key<Settings>] = &[
             Failure::Closed => "drop".to_owned(),
         },
     ),
+    Key::one("xdp.sockets", BOOL, set!(xdp.sockets, parsed), |s| printed(s.xdp.sockets)),
+    Key::one("node.tune", BOOL, set!(tune, parsed), |s| printed(s.tune)),
+    Key::list(
+        "node.tune_interfaces",
+        "names of interfaces, any number",
+        set!(tuning.interfaces, |t| Some(items(t).map(str::to_owned).collect())),
+        |s| s.tuning.interfaces.join(","),
+    ),
+    Key::one("node.tune_buffer_bytes_max", SIZE, set!(tuning.buffer_bytes_max, size), |s| {
+        print_size(s.tuning.buffer_bytes_max)
+    }),
+    Key::one("node.forwarding", BOOL, set!(tuning.forwarding, parsed), |s| printed(s.tuning.forwarding)),
+    Key::one("node.tune_state", "a path", set!(tune_state, path), |s| s.tune_state.display().to_string()),
     Key::one(
         "log.format",
         "text or json",
@@ -277,7 +313,7 @@ pub(crate) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsErro
         let expected = "HOST:PORT that peers reach this node by, since it listens on all addresses";
         return Err(sources.invalid("discovery.advertise", String::new(), expected));
     }
-    let config = crate::guard::config(&sources.values.xdp, sources.values.datagrams);
+    let config = crate::guard::config(&sources.values.xdp, sources.values.datagrams());
     if let Err(error) = config.check() {
         let shown = sources.values.xdp.limit.map(|l| format!("{}/{}", l.datagrams_per_second, l.burst));
         let expected = "1 to 10^9 datagrams, a burst of at least 1, at most 4096 prefixes";
@@ -327,6 +363,10 @@ mod tests {
             ("discovery.interval", "1s"),
             ("xdp.interfaces", "eth0,eth1"),
             ("xdp.mode", "generic"),
+            ("xdp.sockets", "false"),
+            ("node.tune", "true"),
+            ("node.tune_interfaces", "eth0"),
+            ("datagrams.probe_interval", "2s"),
             ("xdp.deny", "10.0.0.0/8,2001:db8::/32"),
             ("xdp.limit", "5/6"),
             ("xdp.on_failure", "drop"),
