@@ -46,6 +46,10 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    pub(crate) fn failed(why: String) -> Self {
+        Self { code: FAILURE, why }
+    }
+
     pub(crate) fn refused(why: String) -> Self {
         Self { code: REFUSED, why }
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod certs;
 mod exit;
+mod node;
 mod observe;
 mod progress;
 mod recv;
@@ -48,6 +49,7 @@ enum Command {
     Lease(store::LeaseArgs),
     Member(store::MemberArgs),
     Cluster(store::ClusterArgs),
+    Node(node::NodeArgs),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Kv(args) => on_worker(&runtime, store::kv(args)),
         Command::Lease(args) => on_worker(&runtime, store::lease(args)),
         Command::Member(args) => on_worker(&runtime, store::member(args)),
+        Command::Node(args) => on_worker(&runtime, node::run(args)),
         Command::Cluster(args) => on_worker(&runtime, store::cluster(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
     };

@@ -27,7 +27,12 @@ use std::io;
 use anyhow::Result;
 
 pub(crate) use self::{
-    cluster::ClusterArgs, error::StoreError, kv::KvArgs, lease::LeaseArgs, member::MemberArgs,
+    cluster::ClusterArgs,
+    error::StoreError,
+    kv::KvArgs,
+    lease::LeaseArgs,
+    member::MemberArgs,
+    output::{Table, print},
 };
 
 /// `novacron kv`; returns the exit code.

@@ -1,26 +1,34 @@
-//! `novacron up`: a consensus cluster on this machine.
+//! `novacron up`: a consensus cluster and two node agents on this machine.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use consensus_core::{NodeConfig, Start};
 use consensus_etcd::{InitialCluster, Server, ServerConfig};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-
+use novacron_dwcp::{Agent, Settings};
 use novacron_process::Signals;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::exit;
 
 const MEMBERS: u16 = 3;
+const AGENTS: u16 = 2;
+/// How soon agents find each other.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
 /// Between the ports of one member and of the next.
 const PORT_STEP: u16 = 100;
 /// Peers are one port above clients.
 const PEER_OFFSET: u16 = 1;
 
-/// Runs a consensus cluster of three members on this machine, until SIGTERM or SIGINT.
+/// Runs a consensus cluster of three members and two node agents on this machine, until SIGTERM or SIGINT.
 ///
-/// etcd's clients can use it: `export` the line that is printed, and run etcdctl.
+/// etcd's clients can use the cluster: `export` the line that is printed, and run etcdctl. The agents find each other in it;
+/// `novacron node --socket DIR/agent-1/agent.sock peers` asks the first.
 #[derive(Args, Debug)]
 pub(crate) struct UpArgs {
     /// Folder for the data; it is made if there is none. $XDG_DATA_HOME/novacron or ~/.local/share/novacron if not given.
@@ -30,6 +38,10 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "PORT", default_value_t = 2379,
         value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - (MEMBERS - 1) * PORT_STEP - PEER_OFFSET)))]
     port: u16,
+    /// Port of the first agent for DWCP; datagrams have the next one, and the second agent the two after these.
+    #[arg(long, value_name = "PORT", default_value_t = 8888,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - 2 * AGENTS)))]
+    agent_port: u16,
 }
 
 fn default_data_dir() -> Result<PathBuf> {
@@ -81,20 +93,47 @@ pub(crate) async fn run(args: UpArgs) -> Result<u8> {
         }
         anyhow::Ok(())
     };
-    if let Some(led) = signals.unless(led).await {
+    let mut agents = Vec::new();
+    let worked = async {
+        let Some(led) = signals.unless(led).await else { return Ok(()) };
         led.context("the cluster did not start")?;
         let endpoints: Vec<_> = members.iter().map(|(_, port)| at(*port).to_string()).collect();
+        for n in 0..AGENTS {
+            agents.push(agent(&folder, n + 1, args.agent_port + 2 * n, &endpoints).await?);
+        }
         eprintln!("three members are up, with their data in {}", folder.display());
         println!("ETCDCTL_API=3 ETCDCTL_ENDPOINTS={}", endpoints.join(","));
-        let ended = signals.unless(serving.join_next()).await;
-        if let Some(Some(ended)) = ended {
-            ended??;
+        for agent in &agents {
+            eprintln!("an agent is up: novacron node --socket {} peers", agent.socket().display());
         }
+        match signals.unless(serving.join_next()).await {
+            Some(Some(ended)) => Ok(ended??),
+            _ => Ok(()),
+        }
+    };
+    let worked: Result<()> = worked.await;
+    for agent in &mut agents {
+        agent.drain().await;
     }
     let _ = stop.send(true);
     for server in &servers {
         server.stop().await;
     }
     serving.shutdown().await;
-    Ok(exit::OK)
+    worked.map(|()| exit::OK)
+}
+
+/// An agent that finds the others in the cluster, and takes transfers into a folder of its own.
+async fn agent(folder: &Path, n: u16, port: u16, members: &[String]) -> Result<Agent> {
+    let name = format!("agent-{n}");
+    let folder = folder.join(&name);
+    let mut settings = Settings::new(&name);
+    settings.transport.listen = ([127, 0, 0, 1], port).into();
+    settings.transport.endpoint.datagrams.listen = Some(([127, 0, 0, 1], port + 1).into());
+    settings.discovery.store = members.iter().map(|member| format!("http://{member}")).collect();
+    settings.discovery.interval = DISCOVERY_INTERVAL;
+    settings.control_socket = folder.join("agent.sock");
+    settings.transfers_into = folder.join("received");
+    settings.tune_state = folder.join("tune.json");
+    Agent::start(settings).await.with_context(|| format!("agent {name}"))
 }

@@ -484,5 +484,18 @@ fn up_says_where_its_members_are() {
     assert!(get(&["kv", "put", "greeting", "hello"]).status.success());
     assert_eq!(get(&["kv", "get", "greeting"]).stdout, b"hello\n");
     assert_eq!(get(&["member", "list"]).stdout.iter().filter(|byte| **byte == b'\n').count(), 4);
+
+    let socket = folder.path().join("agent-1/agent.sock");
+    let node = |args: &[&str]| {
+        let output =
+            novacron().arg("node").arg("--socket").arg(&socket).args(args).output().expect("it runs");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    wait_until("the agents have found each other", || node(&["peers"]).contains("agent-2"));
+    let sent = folder.path().join("sent");
+    std::fs::write(&sent, "hello").expect("a file");
+    let told = node(&["send", sent.to_str().expect("UTF-8"), "agent-2"]);
+    assert!(told.contains("done"), "{told}");
+    assert_eq!(std::fs::read(folder.path().join("agent-2/received/sent")).expect("received"), b"hello");
     drop(up);
 }

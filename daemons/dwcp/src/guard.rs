@@ -52,6 +52,7 @@ pub(crate) fn config(xdp: &Xdp, datagrams: Option<SocketAddr>) -> Config {
         allow: xdp.allow.clone(),
         limit: xdp.limit,
         failure: xdp.failure,
+        root: xdp.pins.clone(),
         ..Config::default()
     }
 }

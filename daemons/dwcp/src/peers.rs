@@ -177,9 +177,11 @@ mod tests {
         #[test]
         fn both_ends_agree(first_at_a: bool, first_at_b: bool) {
             let (mut a, mut b) = (Peers::new("a", 1), Peers::new("b", 2));
-            let mut see = |peers: &mut Peers<char>, first: bool, us: char, them: char, other: Greeting| {
+            let see = |peers: &mut Peers<char>, first: bool, us: char, them: char, other: Greeting| {
                 let mut both = [(us, Dialer::Us), (them, Dialer::Them)];
-                if first { both.reverse() }
+                if first {
+                    both.reverse();
+                }
                 for (connection, dialer) in both {
                     peers.admit(connection, dialer, other.clone());
                 }

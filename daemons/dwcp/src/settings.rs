@@ -83,6 +83,8 @@ pub struct Xdp {
     pub limit: Option<Limit>,
     /// What happens where that cannot be told.
     pub failure: Failure,
+    /// A folder in a BPF file system, where programs and counters outlive the agent.
+    pub pins: PathBuf,
     /// Datagrams of known peers go to AF_XDP sockets.
     pub sockets: bool,
 }
@@ -120,7 +122,12 @@ impl Settings {
             peers: Vec::new(),
             discovery: Discovery { interval: Duration::from_secs(10), ..Discovery::default() },
             transfers_into: PathBuf::new(),
-            xdp: Xdp { limit: dwcp_ebpf::Config::default().limit, sockets: true, ..Xdp::default() },
+            xdp: Xdp {
+                limit: dwcp_ebpf::Config::default().limit,
+                pins: dwcp_ebpf::Config::default().root,
+                sockets: true,
+                ..Xdp::default()
+            },
             tune: false,
             tuning: dwcp_node::tune::Settings::default(),
             tune_state: PathBuf::from("/run/dwcp/tune.json"),
@@ -262,6 +269,9 @@ const OWN: &[Key<Settings>] = &[
             Failure::Closed => "drop".to_owned(),
         },
     ),
+    Key::one("xdp.pins", "a path in a BPF file system", set!(xdp.pins, path), |s| {
+        s.xdp.pins.display().to_string()
+    }),
     Key::one("xdp.sockets", BOOL, set!(xdp.sockets, parsed), |s| printed(s.xdp.sockets)),
     Key::one("node.tune", BOOL, set!(tune, parsed), |s| printed(s.tune)),
     Key::list(

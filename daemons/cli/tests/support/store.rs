@@ -311,10 +311,13 @@ impl Following {
     }
 }
 
-/// A running `novacron up`; its endpoints, as it prints them.
+/// A running `novacron up`; its endpoints, as it prints them. Agents have the ports from 10 above this one.
 pub fn up(folder: &Path, port: u16) -> (Process, String) {
-    let mut process =
-        Process::spawn(novacron().args(["up", "--port", &port.to_string(), "--data-dir"]).arg(folder));
+    let mut process = Process::spawn(
+        novacron()
+            .args(["up", "--port", &port.to_string(), "--agent-port", &(port + 10).to_string(), "--data-dir"])
+            .arg(folder),
+    );
     let mut output = process.output_reader();
     let printed = super::after(&mut output, "ETCDCTL_API=3 ETCDCTL_ENDPOINTS=");
     swallow(output);

@@ -1,0 +1,138 @@
+//! Agents in network namespaces, guarded in XDP (root): datagrams of known peers go to AF_XDP sockets, and a restart leaves
+//! counters and other traffic alone.
+
+mod support;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use dwcp_lab::namespace::Namespace;
+use novacron_dwcp::schema::{Guarded, Peer, Row};
+use support::{Agent, wait_until};
+
+/// A BPF file system; unmounted when dropped.
+struct BpfFileSystem(PathBuf);
+
+impl BpfFileSystem {
+    fn mount(at: PathBuf) -> Option<Self> {
+        std::fs::create_dir(&at).expect("a folder");
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&at).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(at)),
+            Ok(output) => {
+                println!("SKIP: no BPF file system: {}", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                println!("SKIP: mount: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for BpfFileSystem {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+fn start(folder: &Path, name: &str, place: &Namespace, settings: &[(&str, &str)]) -> Agent {
+    Agent::start_with(folder, name, settings, |command| place.confine(command))
+}
+
+fn steered(agent: &Agent) -> u64 {
+    let guards: Vec<Guarded> = agent.get("/v1/xdp");
+    guards.iter().filter_map(|guard| guard.packets.get("steered")).sum()
+}
+
+#[test]
+fn datagrams_of_peers_are_steered_and_a_restart_is_not_noticed_by_others() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(pins) = BpfFileSystem::mount(folder.path().join("bpf")) else { return };
+    let (near, far) = (Namespace::create().expect("a namespace"), Namespace::create().expect("a namespace"));
+    let queues = "numrxqueues 1 numtxqueues 1";
+    near.ip(&[&format!(
+        "link add near {queues} type veth peer name far {queues} netns {}",
+        far.path().display()
+    )])
+    .expect("a veth pair");
+    near.ip(&["addr add 192.0.2.1/24 dev near", "link set near up"]).expect("an address");
+    far.ip(&["addr add 192.0.2.2/24 dev far", "link set far up"]).expect("an address");
+    let root = pins.0.join("guard");
+    let root = root.to_str().expect("UTF-8");
+    let open = [("allow_plaintext", "true"), ("datagrams.probe_interval", "50ms")];
+    let of_near = [
+        open[0],
+        open[1],
+        ("listen", "192.0.2.1:8888"),
+        ("datagrams.listen", "192.0.2.1:8889"),
+        ("peers", "192.0.2.2:8888"),
+        ("xdp.interfaces", "near"),
+        ("xdp.mode", "generic"),
+        ("xdp.pins", root),
+    ];
+    let a = start(folder.path(), "a", &near, &of_near);
+    let guards: Vec<Guarded> = a.get("/v1/xdp");
+    if let Some(reason) =
+        guards.iter().find(|guard| guard.mode.is_none()).and_then(|guard| guard.reason.clone())
+    {
+        println!("SKIP: {reason}");
+        return;
+    }
+    let _b = start(
+        folder.path(),
+        "b",
+        &far,
+        &[open[0], open[1], ("listen", "192.0.2.2:8888"), ("datagrams.listen", "192.0.2.2:8889")],
+    );
+    wait_until("datagrams come by AF_XDP", || steered(&a) > 10);
+    wait_until("probes are answered", || {
+        let rows: Vec<Row> = a.get("/v1/paths");
+        rows[0].paths.iter().any(|path| path.jitter_ms.is_some() && path.loss_ratio < 0.5)
+    });
+
+    // Others exchange something all the while that the agent is killed and comes back.
+    let listener = near.enter(|| TcpListener::bind("192.0.2.1:7777")).expect("a listener");
+    let mut client = far.enter(|| TcpStream::connect("192.0.2.1:7777")).expect("a connection");
+    let (mut server, _) = listener.accept().expect("a connection");
+    let before = steered(&a);
+    let others = thread::spawn(move || {
+        let mut echoed = 0;
+        for n in 0..2000_u32 {
+            client.write_all(&n.to_le_bytes()).expect("sent");
+            let mut bytes = [0; 4];
+            server.read_exact(&mut bytes).expect("received");
+            assert_eq!(u32::from_le_bytes(bytes), n);
+            echoed += 1;
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+        echoed
+    });
+    a.kill();
+    let a = start(folder.path(), "a", &near, &of_near);
+    wait_until("it is guarded again", || {
+        a.get::<Vec<Guarded>>("/v1/xdp").iter().any(|guard| guard.mode.is_some())
+    });
+    assert!(steered(&a) >= before, "counters go on");
+    wait_until("they are connected again", || {
+        a.get::<Vec<Peer>>("/v1/peers").iter().any(|peer| peer.connected_seconds.is_some())
+    });
+    let now = steered(&a);
+    wait_until("datagrams come by AF_XDP again", || steered(&a) > now + 10);
+    assert_eq!(others.join().expect("no failure"), 2000);
+
+    a.ask(novacron_dwcp::Method::POST, "/v1/xdp/detach", None).expect("accepted");
+    wait_until("the guard is off", || {
+        a.get::<Vec<Guarded>>("/v1/xdp").iter().all(|guard| guard.mode.is_none())
+    });
+}
