@@ -26,14 +26,13 @@ run: programs
 
 ## Everything that has to hold before a change goes in. Ends with the tests that could not run here.
 test: lint
-	$(MAKE) test-xdp
-	scripts/test.sh --workspace --exclude dwcp-ebpf --release --locked --no-fail-fast
+	scripts/test.sh --workspace --release --locked --no-fail-fast
 	scripts/test-rdma.sh
 	$(MAKE) doc
 	fuzz/smoke.sh
-	@cat $(TARGET)/xdp-skips.txt $(TARGET)/test-skips.txt
+	@cat $(TARGET)/test-skips.txt
 
-## XDP in this kernel, on veth pairs. Apart, because its feature would have everything else compiled a second time.
+## XDP in this kernel, on veth pairs. Part of `make test`.
 test-xdp: deps
 	TEST_NAME=xdp scripts/test.sh -p dwcp-ebpf --features xdp --release --locked
 
@@ -57,7 +56,6 @@ sim: programs
 lint: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --release --locked --all-targets -- -D warnings
-	cargo clippy -p dwcp-ebpf --features xdp --release --locked --all-targets -- -D warnings
 
 doc: deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --release --locked --no-deps
