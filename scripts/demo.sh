@@ -118,11 +118,12 @@ awk -v bytes="$bytes" -v plain="$plain" -v took="$took" 'BEGIN {
 }'
 echo "Loopback has no delay and no loss, which is where plain copying is at its best; see docs/benchmarks.md for WANs."
 
-# The store: three members keep a key while they are stopped and started again.
+# The store: three members keep a key while they are stopped and started again. Beside it two agents, which find each other.
 up() {
     # The first ports that are free; members keep theirs over a restart.
     for port in $ports; do
-        "$novacron" up --data-dir "$work/store-$port" --port "$port" >"$work/up.out" 2>"$work/up.log" &
+        "$novacron" up --data-dir "$work/store-$port" --port "$port" --agent-port $((port + 6509)) \
+            >"$work/up.out" 2>"$work/up.log" &
         member=$!
         background+=($member)
         for _ in $(seq 200); do
@@ -150,5 +151,17 @@ echo "after a restart: $("$novacron" kv --endpoints "$endpoints" get greeting)"
 if command -v etcdctl >/dev/null; then
     ETCDCTL_API=3 etcdctl --endpoints "$endpoints" endpoint status -w table
 fi
+node() {
+    "$novacron" node --socket "$work/store-$port/agent-1/agent.sock" "$@"
+}
+for _ in $(seq 100); do
+    ! node peers | grep -q agent-2 || break
+    sleep 0.1
+done
+echo
+echo "novacron node peers, send"
+node peers
+node send "$novacron" agent-2
+cmp "$novacron" "$work/store-$port/agent-2/received/novacron"
 kill "$member"
 wait "$member"
