@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn t5_7_only_the_first_stream_that_meets_a_full_disk_tells_of_it() {
         let (session, mut sent) = session();
-        let path = RelPath::new(b"f").expect("a path");
+        let path = RelPath::new("f".as_bytes()).expect("a path");
         let target = Arc::new(Target::new(1, path, Metadata::default(), None, Place::Output(sink())));
         session.expect(target.clone());
         let full = Failure::at_receiver("write", &std::io::Error::from_raw_os_error(28));
