@@ -112,8 +112,14 @@ pub(crate) async fn run(args: UpArgs) -> Result<u8> {
         }
     };
     let worked: Result<()> = worked.await;
-    for agent in &mut agents {
-        agent.drain().await;
+    let drained = async {
+        for agent in &mut agents {
+            agent.drain().await;
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = signals.stop_now() => {}
     }
     let _ = stop.send(true);
     for server in &servers {

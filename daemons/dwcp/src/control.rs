@@ -91,10 +91,13 @@ impl Socket {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(SocketError::NotASocket { path: path.to_owned() });
             }
-            Ok(_) if UnixStream::connect(path).await.is_ok() => {
-                return Err(SocketError::InUse { path: path.to_owned() });
-            }
-            Ok(_) => fs::remove_file(path).map_err(io("unlink"))?,
+            Ok(_) => match UnixStream::connect(path).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path).map_err(io("unlink"))?;
+                }
+                // It answers, or is too busy to.
+                _ => return Err(SocketError::InUse { path: path.to_owned() }),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io("lstat")(error)),
         }

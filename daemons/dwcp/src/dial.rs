@@ -72,7 +72,9 @@ async fn attempt(hub: &Arc<Hub>, target: &Target) -> Ended {
     match admission {
         Admission::Kept { number, .. } => {
             let node_id = greeting.node_id.clone();
-            standing::keep(hub, &connection, greeting, number).await;
+            // On its own: this task may be told to look no longer, and the connection still has its course.
+            let hub = hub.clone();
+            tokio::spawn(async move { standing::keep(&hub, &connection, greeting, number).await });
             Ended::Peer(node_id)
         }
         Admission::Duplicate => {

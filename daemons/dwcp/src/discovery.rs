@@ -9,13 +9,13 @@ use std::{
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
-    time::{Instant, MissedTickBehavior},
+    time::MissedTickBehavior,
 };
 
 use crate::{dial, hub::Hub, peers::PEERS_MAX, settings::Discovery, store::Register, target::Target};
 
-/// A source that does not answer keeps what it has said for so many intervals: it may be what is ill, not the peers.
-const PATIENCE: u32 = 6;
+/// For the store to answer.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Looks for peers until it is told to stop, when it takes back what it has entered.
 pub(crate) async fn run(
@@ -36,10 +36,15 @@ pub(crate) async fn run(
             _ = stop.wait_for(|stop| *stop) => break,
         }
         if let Some(service) = &discovery.headless {
-            headless.update(resolve(service).await, discovery.interval, "the headless service");
+            headless.update(resolve(service).await, "the headless service");
         }
         if let Some(register) = &mut register {
-            stored.update(register.exchange().await, discovery.interval, "the store");
+            let exchanged = tokio::select! {
+                exchanged = tokio::time::timeout(EXCHANGE_TIMEOUT, register.exchange()) => exchanged,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            let told = exchanged.unwrap_or_else(|_| Err(format!("no answer within {EXCHANGE_TIMEOUT:?}")));
+            stored.update(told, "the store");
         }
         let all = fixed.iter().chain(&headless.targets).chain(&stored.targets);
         looking.at(&hub, all.take(PEERS_MAX).cloned().collect());
@@ -49,23 +54,17 @@ pub(crate) async fn run(
     }
 }
 
-/// What a source has said.
+/// What a source has said at last: one that does not answer may be ill itself, and its peers are not.
 #[derive(Default)]
 struct Found {
     targets: BTreeSet<Target>,
-    said: Option<Instant>,
 }
 
 impl Found {
-    fn update(&mut self, found: Result<BTreeSet<Target>, String>, interval: Duration, source: &str) {
+    fn update(&mut self, found: Result<BTreeSet<Target>, String>, source: &str) {
         match found {
-            Ok(targets) => *self = Self { targets, said: Some(Instant::now()) },
-            Err(error) => {
-                tracing::warn!(error, "{source} does not tell peers");
-                if self.said.is_some_and(|said| said.elapsed() > interval * PATIENCE) {
-                    *self = Self::default();
-                }
-            }
+            Ok(targets) => self.targets = targets,
+            Err(error) => tracing::warn!(error, "{source} does not tell peers"),
         }
     }
 }

@@ -71,14 +71,23 @@ async fn greeted(hub: &Arc<Hub>, connection: &Connection, message: IncomingMessa
     let own = hub.greeting.borrow().clone();
     let own = serde_json::to_vec(&own).map_err(|error| error.to_string())?;
     let _ = responder.respond(Bytes::from(own));
-    match hub.admit(connection, Dialer::Them, &greeting) {
-        Admission::Kept { number, .. } => standing::keep(hub, connection, greeting, number).await,
-        // The other end knows, too, and has the answer; its close ends the connection.
-        Admission::Duplicate | Admission::Ourselves => {
-            let _ = tokio::time::timeout(FIRST_TIMEOUT, connection.closed()).await;
+    loop {
+        match hub.admit(connection, Dialer::Them, &greeting) {
+            Admission::Kept { number, .. } => {
+                standing::keep(hub, connection, greeting, number).await;
+                return Ok(());
+            }
+            // The other end knows, too, and closes it; or it keeps this one, and the one that is kept here is about to end.
+            Admission::Duplicate => tokio::select! {
+                _ = connection.closed() => return Ok(()),
+                () = hub.until_disconnected(&greeting.node_id) => {}
+            },
+            Admission::Ourselves => {
+                connection.closed().await;
+                return Ok(());
+            }
+            Admission::Namesake => return Err(format!("{:?} is this agent's name, too", greeting.node_id)),
+            Admission::Full => return Err("this agent has as many peers as it can have".to_owned()),
         }
-        Admission::Namesake => return Err(format!("{:?} is this agent's name, too", greeting.node_id)),
-        Admission::Full => return Err("this agent has as many peers as it can have".to_owned()),
     }
-    Ok(())
 }

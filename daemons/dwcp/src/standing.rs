@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dwcp_core::{Connection, Messages, Priority};
+use dwcp_core::{Connection, MessageError, Messages, Priority};
 use tokio::time::MissedTickBehavior;
 
 use crate::{
@@ -13,6 +13,8 @@ use crate::{
 
 /// How often an agent tells others of its paths.
 const PATHS_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest message in bytes: some hundreds of paths.
+const MESSAGE_BYTES_MAX: usize = Messages::LEN_MAX / 2;
 
 /// Keeps a connection until it ends.
 pub(crate) async fn keep(hub: &Arc<Hub>, connection: &Connection, mut greeting: Greeting, number: u64) {
@@ -42,11 +44,27 @@ async fn tell(hub: &Hub, messages: &Messages) {
             },
             _ = ticks.tick() => News::Paths(hub.paths()),
         };
-        let Ok(json) = serde_json::to_vec(&news) else { return };
-        if let Err(error) = messages.send(Priority::Normal, Bytes::from(json)).await {
-            tracing::debug!(%error, "telling a peer");
-            // The end of the connection says why.
-            return std::future::pending().await;
+        match messages.send(Priority::Normal, fitting(news)).await {
+            Ok(()) => {}
+            Err(error @ MessageError::Connection(_)) => {
+                tracing::debug!(%error, "telling a peer");
+                // The end of the connection says why.
+                return std::future::pending().await;
+            }
+            Err(error) => tracing::warn!(%error, "a peer is not told what is new"),
+        }
+    }
+}
+
+/// News as a message: of more paths than one has room for, the first.
+fn fitting(mut news: News) -> Bytes {
+    loop {
+        let json = serde_json::to_vec(&news).unwrap_or_default();
+        match &mut news {
+            News::Paths(paths) if json.len() > MESSAGE_BYTES_MAX && !paths.is_empty() => {
+                paths.truncate(paths.len() / 2);
+            }
+            _ => return Bytes::from(json),
         }
     }
 }
@@ -72,5 +90,25 @@ async fn listen(hub: &Hub, messages: &Messages, greeting: &mut Greeting, number:
             // A younger version may have more to tell.
             Err(error) => tracing::debug!(peer = greeting.node_id, %error, "news that are not understood"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Path;
+
+    #[test]
+    fn however_many_paths_there_are_a_message_has_room() {
+        let path = Path {
+            to: "x".repeat(255),
+            rtt_ms: 0.123_456_789,
+            rtt_min_ms: 0.1,
+            jitter_ms: None,
+            loss_ratio: 0.0,
+            mtu_bytes: None,
+        };
+        let message = fitting(News::Paths(vec![path; 1024]));
+        assert!((MESSAGE_BYTES_MAX / 3..=MESSAGE_BYTES_MAX).contains(&message.len()), "{}", message.len());
     }
 }

@@ -134,8 +134,8 @@ impl Transfers {
             return Err(TransferRefused::TooMany);
         }
         while state.known.len() >= RUNNING_MAX + ENDED_KEPT_MAX {
-            let Some(id) = state.known.iter().find(|(_, known)| known.ended.is_some()).map(|(id, _)| *id)
-            else {
+            let ended = state.known.iter().filter_map(|(id, known)| Some((known.ended?, *id)));
+            let Some((_, id)) = ended.min() else {
                 break;
             };
             state.known.remove(&id);
@@ -264,8 +264,11 @@ impl Transfers {
             .peer(&sending.peer)
             .ok_or_else(|| Attempt::Unreachable(format!("{} is not connected", sending.peer)))?;
         let peer = standing.peer();
-        let address = (peer.addr.ip(), greeting.port).into();
-        let name = peer.names.first().cloned().unwrap_or_else(|| peer.addr.ip().to_string());
+        let mut address = peer.addr;
+        address.set_port(greeting.port);
+        // A name that can be asked for: no URI, no pattern.
+        let name = peer.names.iter().find(|name| !name.contains(['*', '/']));
+        let name = name.cloned().unwrap_or_else(|| peer.addr.ip().to_string());
         drop(standing);
         let connection = hub
             .endpoint
