@@ -36,6 +36,6 @@ pub use control::SocketError;
 pub use hyper::{Method, StatusCode};
 pub use observe::describe_metrics;
 pub use settings::{Discovery, LogFormat, SOCKET, Settings, Xdp};
-pub use sources::{Loaded, command, load};
+pub use sources::{LoadError, Loaded, command, load};
 pub use store::RegisterError;
 pub use target::{Target, TargetError};
