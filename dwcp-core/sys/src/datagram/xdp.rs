@@ -105,7 +105,8 @@ struct Outbound {
 impl XdpDatagrams {
     /// A socket at a queue of an interface, for datagrams to `local`: to any address of this machine if that is
     /// unspecified. The UDP socket with the same address should be there, too, for what comes another way. What is steered
-    /// to it is up to the interface's program. The interface's MTU is read here and not again.
+    /// to it is up to the interface's program. The interface's MTU is read here and not again. Blocks for up to a second
+    /// while another socket has the queue.
     ///
     /// # Errors
     /// [`XdpError`] says what is missing or in the way.

@@ -3,7 +3,8 @@
 use std::{
     io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    ptr,
+    ptr, thread,
+    time::{Duration, Instant},
 };
 
 use libc::c_int;
@@ -28,6 +29,10 @@ unsafe impl Plain for libc::xdp_statistics {}
 const _: () = assert!(mem::size_of::<libc::xdp_umem_reg>() == 32);
 const _: () = assert!(mem::size_of::<libc::xdp_mmap_offsets>() == 16 * 8);
 const _: () = assert!(mem::size_of::<libc::xdp_statistics>() == 6 * 8);
+
+/// For a queue whose last socket was closed to be free, and how often it is tried.
+const RELEASE_TIME_MAX: Duration = Duration::from_secs(1);
+const RELEASE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Entries of each ring.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +109,9 @@ impl XdpSocket {
         }
     }
 
-    /// Binds it to a queue. The kernel tries the driver's zero-copy first, and copies where there is none.
+    /// Binds it to a queue. The kernel tries the driver's zero-copy first, and copies where there is none. It lets go of a
+    /// queue some time after the last socket there was closed (net/xdp/xsk_buff_pool.c, `xp_put_pool`), a restarted process'
+    /// too: a queue that is in use is tried again for a while.
     pub(super) fn bind(&self, interface: &Interface, queue: u32) -> Result<XdpMode, XdpError> {
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
@@ -114,13 +121,15 @@ impl XdpSocket {
             sxdp_shared_umem_fd: 0,
         };
         let length = mem::size_of_val(&address) as libc::socklen_t;
+        let deadline = Instant::now() + RELEASE_TIME_MAX;
         // SAFETY: `address` is `length` bytes that the kernel reads.
-        if unsafe { libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), length) } < 0 {
+        while unsafe { libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), length) } < 0 {
             let (source, interface) = (io::Error::last_os_error(), interface.name.clone());
-            return Err(match source.raw_os_error() {
-                Some(libc::EBUSY) => XdpError::InUse { interface, queue },
-                _ => XdpError::Bind { interface, queue, source },
-            });
+            match source.raw_os_error() {
+                Some(libc::EBUSY) if Instant::now() < deadline => thread::sleep(RELEASE_LOOK_INTERVAL),
+                Some(libc::EBUSY) => return Err(XdpError::InUse { interface, queue }),
+                _ => return Err(XdpError::Bind { interface, queue, source }),
+            }
         }
         let mut options: c_int = 0;
         sockopt::get(self.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS, &mut options)
