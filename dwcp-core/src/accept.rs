@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
 use dwcp_proto::{
@@ -13,7 +14,10 @@ use dwcp_proto::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, mpsc},
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+    },
     task::AbortHandle,
 };
 use tracing::Instrument;
@@ -33,7 +37,9 @@ const HANDSHAKES_MAX: usize = 1024;
 /// Connections of one endpoint.
 const CONNECTIONS_MAX: usize = 4096;
 /// How long to rest when the process is out of file descriptors.
-const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How often an endpoint that was dropped looks whether its connections have ended, too.
+const UNUSED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Accepts links for an endpoint.
 #[derive(Debug)]
@@ -53,6 +59,7 @@ impl Acceptor {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.notified() => return,
+                () = self.unused() => return,
             };
             match accepted {
                 Ok((tcp, addr)) => self.start_handshake(tcp, addr),
@@ -61,6 +68,14 @@ impl Acceptor {
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
+        }
+    }
+
+    /// Nobody takes new connections any more, and none is left that links may join.
+    async fn unused(&self) {
+        self.connections.closed().await;
+        while self.endpoint.connection_count() > 0 {
+            tokio::time::sleep(UNUSED_INTERVAL).await;
         }
     }
 
@@ -113,8 +128,14 @@ impl Acceptor {
     }
 
     async fn open(&self, mut socket: LinkSocket, names: Vec<String>, hello: Hello, addr: SocketAddr) {
-        let Ok(permit) = self.connections.try_reserve() else {
-            return handshake::refuse(&socket, CloseCode::BUSY, "too many connections wait").await;
+        let permit = match self.connections.try_reserve() {
+            Ok(permit) => permit,
+            Err(TrySendError::Full(())) => {
+                return handshake::refuse(&socket, CloseCode::BUSY, "too many connections wait").await;
+            }
+            Err(TrySendError::Closed(())) => {
+                return handshake::refuse(&socket, CloseCode::SHUTTING_DOWN, "").await;
+            }
         };
         let (mut id, mut token) = ([0; 16], [0; 16]);
         if getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut token)).is_err() || id == [0; 16] {
@@ -137,11 +158,7 @@ impl Acceptor {
             names,
             addr,
         };
-        let full = {
-            let known = self.endpoint.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            known.values().filter(|known| known.shared.strong_count() > 0).count() >= CONNECTIONS_MAX
-        };
-        if full {
+        if self.endpoint.connection_count() >= CONNECTIONS_MAX {
             return handshake::refuse(&socket, CloseCode::BUSY, "too many connections").await;
         }
         let shared =

@@ -55,7 +55,8 @@ const MESSAGE_WINDOW: u64 = 1 << 20;
 const FRAME_BUFFERS_KEPT: usize = 32;
 const SCRATCH_BUFFERS_KEPT: usize = 64;
 
-/// Listens for and makes connections. Cheap to clone.
+/// Listens for and makes connections. Cheap to clone. When the last clone is dropped it takes no new connections; links may
+/// join those it has made, and it listens until these have ended.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     core: Arc<EndpointCore>,
@@ -393,6 +394,12 @@ impl EndpointCore {
         let peer = SocketAddr::new(shared.peer.addr.ip().to_canonical(), peer_port);
         let path_mtu = tcp_info::sample(socket.tcp()).ok().map(|info| info.path_mtu);
         self.datagrams.begin(shared, keys, peer, path_mtu);
+    }
+
+    /// Connections that have not ended, or of which somebody still has a handle.
+    pub(crate) fn connection_count(&self) -> usize {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.values().filter(|known| known.shared.strong_count() > 0).count()
     }
 
     pub(crate) fn remember(&self, id: ConnectionId, token: JoinToken, shared: &Arc<Shared>) {

@@ -173,6 +173,16 @@ impl Guard {
         }
     }
 
+    /// Ends that for all flows, also those of a process that was killed.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn clear_flows(&self) -> Result<(), Error> {
+        // Taken first: the kernel begins again from the front after a key that is gone.
+        let known: Vec<_> = self.maps.flows.keys().filter_map(|key| key.try_into().ok()).collect();
+        known.into_iter().try_for_each(|key| self.remove_flow(u64::from_ne_bytes(key)))
+    }
+
     /// Names the AF_XDP socket of a receive queue, which has to be bound to that queue. The kernel forgets it when it is
     /// closed.
     ///

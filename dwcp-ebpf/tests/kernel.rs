@@ -82,6 +82,14 @@ fn datagrams_of_a_known_flow_go_to_the_socket_and_others_to_the_kernel() {
         send(7);
         assert_eq!(drain(&kernel), [datagram(7)]);
 
+        guard.add_flow(7).expect("a flow");
+        guard.add_flow(9).expect("another flow");
+        guard.clear_flows().expect("no flows");
+        for flow in [7, 9] {
+            send(flow);
+        }
+        assert_eq!(drain(&kernel), [datagram(7), datagram(9)]);
+
         // A socket that is closed takes nothing.
         guard.add_flow(7).expect("a flow");
         drop(socket);

@@ -21,7 +21,7 @@ Exit codes:
   1  failure: connection lost, destination full, peer gone, told to stop by a signal; a transfer run again goes on where
      it was; no such key or lease, a member that does not answer or is not healthy
   2  wrong usage: a flag, a setting or a configuration file
-  3  some files failed, all others were transferred
+  3  some files failed, all others were transferred; a drain was cut short
   4  refused: a file exists, a path leads out of the folder, plaintext or a certificate is not allowed, a user may not
      do it, a cluster would lose its quorum
   5  integrity: content did not match its hash";

@@ -47,7 +47,7 @@ enum NodeCommand {
     Transfers,
     /// Sends a file or a folder to a peer.
     Send(SendArgs),
-    /// Ends a transfer that this node sends; what has arrived stays, and sending again goes on from there.
+    /// Ends a transfer, sent or received; what has arrived stays, and sending again goes on from there.
     Cancel {
         /// As `transfers` shows it.
         id: u64,

@@ -106,27 +106,34 @@ pub(crate) async fn run(args: UpArgs) -> Result<u8> {
         for agent in &agents {
             eprintln!("an agent is up: novacron node --socket {} peers", agent.socket().display());
         }
-        match signals.unless(serving.join_next()).await {
-            Some(Some(ended)) => Ok(ended??),
-            _ => Ok(()),
+        let mut asked = JoinSet::new();
+        agents.iter().for_each(|agent| drop(asked.spawn(agent.drain_asked())));
+        tokio::select! {
+            ended = signals.unless(serving.join_next()) => match ended {
+                Some(Some(ended)) => Ok(ended??),
+                _ => Ok(()),
+            },
+            _ = asked.join_next() => Ok(()),
         }
     };
     let worked: Result<()> = worked.await;
     let drained = async {
+        let mut all = true;
         for agent in &mut agents {
-            agent.drain().await;
+            all &= agent.drain().await;
         }
+        all
     };
-    tokio::select! {
-        () = drained => {}
-        () = signals.stop_now() => {}
-    }
+    let drained = tokio::select! {
+        drained = drained => drained,
+        () = signals.stop_now() => false,
+    };
     let _ = stop.send(true);
     for server in &servers {
         server.stop().await;
     }
     serving.shutdown().await;
-    worked.map(|()| exit::OK)
+    worked.map(|()| if drained { exit::OK } else { exit::PARTIAL })
 }
 
 /// An agent that finds the others in the cluster, and takes transfers into a folder of its own.

@@ -27,6 +27,8 @@ use crate::{
 
 /// For taking the own entry out of the store.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// For whoever asks again and again how a transfer goes to hear of its end, before nobody answers any more.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// A node agent that runs. Ends when it is dropped, without a drain; guards in XDP stay attached.
 pub struct Agent {
@@ -142,8 +144,9 @@ impl Agent {
     }
 
     /// Waits until somebody asks for a drain over the control API.
-    pub async fn drain_asked(&self) {
-        self.inner.drain_asked.notified().await;
+    pub fn drain_asked(&self) -> impl Future<Output = ()> + Send + use<> {
+        let inner = self.inner.clone();
+        async move { inner.drain_asked.notified().await }
     }
 
     /// Takes on nothing new, tells peers, and waits for transfers, at most as long as the settings say. Whether everything
@@ -154,13 +157,25 @@ impl Agent {
         self.stop.send_replace(true);
         let left = async { while self.discovering.join_next().await.is_some() {} };
         let _ = tokio::time::timeout_at(deadline.min(Instant::now() + LEAVE_TIMEOUT), left).await;
-        let drained = tokio::time::timeout_at(deadline, self.inner.transfers.drain()).await.is_ok();
+        let transfers = &self.inner.transfers;
+        let some_ran = transfers.running() > 0;
+        let drained = tokio::time::timeout_at(deadline, transfers.drain()).await.is_ok();
+        transfers.abort();
         tracing::info!(drained, "the agent ends");
+        if some_ran {
+            tokio::time::sleep(LAST_ANSWERS).await;
+        }
         self.inner.hub.close_all();
         self.inner.hub.endpoint.shutdown(deadline.saturating_duration_since(Instant::now())).await;
         self.tasks.shutdown().await;
         blocking(&self.inner.settings, tuning::end).await;
         drained
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.inner.transfers.abort();
     }
 }
 

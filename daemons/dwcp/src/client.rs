@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 
 use crate::schema::Refusal;
 
-/// Largest answer that is read.
-const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// Largest answer that is read: what a thousand nodes tell of their paths to each other.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// For everything, from connecting to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -8,7 +8,7 @@
 //! | `GET /v1/capabilities` | [`Capability`](crate::schema::Capability)s |
 //! | `GET /v1/transfers`, `GET /v1/transfers/ID` | [`Transfer`](crate::schema::Transfer)s |
 //! | `POST /v1/transfers` | [`NewTransfer`](crate::schema::NewTransfer); 202 and the transfer |
-//! | `DELETE /v1/transfers/ID` | ends one that this node sends |
+//! | `DELETE /v1/transfers/ID` | cancels one; what has arrived stays |
 //! | `GET /v1/xdp` | [`Guarded`](crate::schema::Guarded) |
 //! | `POST /v1/xdp/detach` | takes the guards off; the next start attaches them again |
 //! | `GET /v1/tune` | [`Tuned`](crate::schema::Tuned): what was set, or would be |
@@ -18,7 +18,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -73,11 +73,12 @@ pub enum SocketError {
     },
 }
 
-/// A socket that is removed when it is dropped.
+/// A socket that is removed when it is dropped, unless another agent's has taken its place.
 #[derive(Debug)]
 pub(crate) struct Socket {
     listener: Option<UnixListener>,
     path: PathBuf,
+    inode: u64,
 }
 
 impl Socket {
@@ -92,19 +93,30 @@ impl Socket {
                 return Err(SocketError::NotASocket { path: path.to_owned() });
             }
             Ok(_) => match UnixStream::connect(path).await {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    fs::remove_file(path).map_err(io("unlink"))?;
-                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 // It answers, or is too busy to.
                 _ => return Err(SocketError::InUse { path: path.to_owned() }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io("lstat")(error)),
         }
-        let listener = UnixListener::bind(path).map_err(io("bind"))?;
-        let socket = Self { listener: Some(listener), path: path.to_owned() };
-        fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(io("chmod"))?;
-        Ok(socket)
+        // It has its name only when nobody else may open it any more.
+        let mut unnamed = path.as_os_str().to_owned();
+        unnamed.push(format!(".{}", std::process::id()));
+        let unnamed = PathBuf::from(unnamed);
+        let _ = fs::remove_file(&unnamed);
+        let listener = UnixListener::bind(&unnamed).map_err(io("bind"))?;
+        let named = fs::set_permissions(&unnamed, fs::Permissions::from_mode(MODE))
+            .map_err(io("chmod"))
+            .and_then(|()| fs::symlink_metadata(&unnamed).map_err(io("lstat")))
+            .and_then(|metadata| fs::rename(&unnamed, path).map(|()| metadata.ino()).map_err(io("rename")));
+        match named {
+            Ok(inode) => Ok(Self { listener: Some(listener), path: path.to_owned(), inode }),
+            Err(error) => {
+                let _ = fs::remove_file(&unnamed);
+                Err(error)
+            }
+        }
     }
 
     /// Answers until it is dropped.
@@ -118,7 +130,9 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -213,9 +227,7 @@ async fn begin(State(agent): State<Arc<Inner>>, new: Result<Json<NewTransfer>, J
 async fn cancel(State(agent): State<Arc<Inner>>, Segment(id): Segment<u64>) -> Response {
     match agent.transfers.cancel(id) {
         Some(true) => StatusCode::ACCEPTED.into_response(),
-        Some(false) => {
-            refusal(StatusCode::CONFLICT, format!("transfer {id} has ended, or is its sender's to end"))
-        }
+        Some(false) => refusal(StatusCode::CONFLICT, format!("transfer {id} has ended")),
         None => refusal(StatusCode::NOT_FOUND, format!("there is no transfer {id}")),
     }
 }

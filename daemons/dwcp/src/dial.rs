@@ -91,7 +91,7 @@ async fn attempt(hub: &Arc<Hub>, target: &Target) -> Ended {
 }
 
 /// Connects to the first address of the name that answers.
-async fn connect(hub: &Hub, target: &Target) -> Result<Connection, String> {
+pub(crate) async fn connect(hub: &Hub, target: &Target) -> Result<Connection, String> {
     let addresses = tokio::net::lookup_host((&*target.host, target.port))
         .await
         .map_err(|error| format!("resolving {}: {error}", target.host))?;

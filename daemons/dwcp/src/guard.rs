@@ -120,6 +120,8 @@ struct One {
     interface: String,
     guard: Option<Guard>,
     reason: Option<String>,
+    /// Flows that go to AF_XDP sockets.
+    steered: HashSet<u64>,
     /// What the metrics were told already.
     published: BTreeMap<&'static str, u64>,
 }
@@ -130,6 +132,9 @@ impl One {
             Ok(guard) => {
                 let refused = guard.native_refused().map(|error| format!("not native: {error}"));
                 tracing::info!(interface, mode = %guard.mode(), refused, "datagrams are guarded in XDP");
+                if let Err(error) = guard.clear_flows() {
+                    tracing::warn!(interface, %error, "flows of an earlier process are still steered");
+                }
                 (Some(guard), refused)
             }
             Err(error) => {
@@ -137,7 +142,7 @@ impl One {
                 (None, Some(error.to_string()))
             }
         };
-        Self { interface, guard, reason, published: BTreeMap::new() }
+        Self { interface, guard, reason, steered: HashSet::new(), published: BTreeMap::new() }
     }
 
     /// A socket for each receive queue. Where there is none, datagrams go to the kernel's UDP.
@@ -163,17 +168,21 @@ impl One {
         sockets
     }
 
-    /// Makes the flows that are steered those of now.
-    fn steer(&self, old: &HashSet<u64>, new: &HashSet<u64>) {
+    /// Makes the flows that are steered those of now. What the kernel refuses goes to its UDP, which is slower, and is tried
+    /// again the next time.
+    fn steer(&mut self, now: &HashSet<u64>) {
         let Some(guard) = &self.guard else { return };
-        let added = new.difference(old).map(|flow| guard.add_flow(*flow));
-        let removed = old.difference(new).map(|flow| guard.remove_flow(*flow));
-        for result in added.chain(removed) {
-            if let Err(error) = result {
-                // It goes to the kernel's UDP, which is slower.
-                tracing::debug!(interface = self.interface, %error, "a flow is not steered as it should be");
+        let (interface, steered) = (&self.interface, &mut self.steered);
+        let done = |result: Result<(), dwcp_ebpf::Error>| match result {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(interface, %error, "a flow is not steered as it should be");
+                false
             }
-        }
+        };
+        steered.retain(|flow| now.contains(flow) || !done(guard.remove_flow(*flow)));
+        let missing: Vec<_> = now.difference(steered).copied().collect();
+        steered.extend(missing.into_iter().filter(|flow| done(guard.add_flow(*flow))));
     }
 
     fn read(&mut self) -> Guarded {
@@ -238,15 +247,13 @@ fn receive_queues(interface: &str) -> u32 {
 
 impl Shared {
     fn watch(&self, mut guards: Vec<One>, mut flows: watch::Receiver<HashSet<u64>>) {
-        let mut steered = HashSet::new();
         let mut read_at = Instant::now();
         while !self.stop.load(Relaxed) {
             if self.detach.swap(false, Relaxed) {
                 guards.iter_mut().for_each(One::detach);
             }
             let now = flows.borrow_and_update().clone();
-            guards.iter().for_each(|guard| guard.steer(&steered, &now));
-            steered = now;
+            guards.iter_mut().for_each(|guard| guard.steer(&now));
             if Instant::now() >= read_at {
                 read_at += READ_INTERVAL;
                 let told = guards.iter_mut().map(One::read).collect();
@@ -256,6 +263,6 @@ impl Shared {
             std::thread::sleep(STEER_INTERVAL);
         }
         // The next process has other flows, and these have no socket any more.
-        guards.iter().for_each(|guard| guard.steer(&steered, &HashSet::new()));
+        guards.iter_mut().for_each(|guard| guard.steer(&HashSet::new()));
     }
 }

@@ -173,6 +173,11 @@ impl Hub {
         Some((kept.connection.connection.clone(), kept.greeting.clone()))
     }
 
+    /// Where a peer was found when this agent looked for it.
+    pub(crate) fn target_of(&self, node_id: &str) -> Option<Target> {
+        self.lock().target_of(node_id).cloned()
+    }
+
     pub(crate) fn connected(&self) -> usize {
         self.lock().peers.len()
     }
@@ -253,12 +258,7 @@ impl Hub {
     pub(crate) fn view(&self) -> Vec<Peer> {
         let (kept, missing) = {
             let state = self.lock();
-            let target = |node_id: &str| {
-                let at = |(target, wanted): (&Target, &Wanted)| {
-                    (wanted.node_id.as_deref() == Some(node_id)).then(|| target.to_string())
-                };
-                state.wanted.iter().find_map(at)
-            };
+            let target = |node_id: &str| state.target_of(node_id).map(Target::to_string);
             let kept: Vec<_> = state
                 .peers
                 .iter()
@@ -300,6 +300,13 @@ impl Hub {
             error: Some(error.unwrap_or_else(|| "not connected yet".to_owned())),
         });
         connected.chain(missing).collect()
+    }
+}
+
+impl State {
+    fn target_of(&self, node_id: &str) -> Option<&Target> {
+        let found = |wanted: &Wanted| wanted.node_id.as_deref() == Some(node_id);
+        self.wanted.iter().find_map(|(target, wanted)| found(wanted).then_some(target))
     }
 }
 

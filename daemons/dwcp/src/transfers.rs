@@ -1,5 +1,7 @@
 //! Transfers from and to this node: a connection each, so that one does not wait for another.
 
+mod sending;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -10,10 +12,10 @@ use std::{
 
 use dwcp_core::{Connection, RecvStream, SendStream};
 use dwcp_transfer::{
-    Destination, ProgressSource, Receiver, ReceiverConfig, RelPath, Sender, SenderConfig, Source, Stopper,
-    Summary, TransferError, Transport,
+    Destination, ProgressSource, Receiver, ReceiverConfig, Stopper, Summary, TransferError, Transport,
 };
-use tokio::{sync::watch, time::Instant};
+use sending::Sending;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::{
     hub::Hub,
@@ -24,12 +26,10 @@ use crate::{
 const RUNNING_MAX: usize = 64;
 /// Transfers that have ended and are still told of.
 const ENDED_KEPT_MAX: usize = 256;
-/// How often a transfer is begun again that lost its connection, and the rests between.
-const ATTEMPTS_MAX: u32 = 8;
-const REST_MIN: Duration = Duration::from_secs(1);
-const REST_MAX: Duration = Duration::from_secs(30);
 /// For the peer to take note of the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The code with which a connection is closed whose transfer the receiver has cancelled: it is not begun again.
+const CANCELLED: u32 = 1;
 
 /// The transfers of one agent.
 pub(crate) struct Transfers {
@@ -37,6 +37,8 @@ pub(crate) struct Transfers {
     state: Mutex<State>,
     /// How many run.
     running: watch::Sender<usize>,
+    /// Those that this node sends.
+    sending: Mutex<JoinSet<()>>,
 }
 
 #[derive(Default)]
@@ -103,7 +105,12 @@ impl Transfers {
             true => None,
             false => Some(Receiver::open(ReceiverConfig::new(Destination::Folder(into.to_owned())))?),
         };
-        Ok(Self { receiver, state: Mutex::default(), running: watch::Sender::new(0) })
+        Ok(Self {
+            receiver,
+            state: Mutex::default(),
+            running: watch::Sender::new(0),
+            sending: Mutex::default(),
+        })
     }
 
     pub(crate) fn are_taken(&self) -> bool {
@@ -125,7 +132,12 @@ impl Transfers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, known: Known) -> Result<u64, TransferRefused> {
+    /// Ends what this node sends, at once. What has arrived stays, and another run goes on from there.
+    pub(crate) fn abort(&self) {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
+    fn begin(self: &Arc<Self>, known: Known) -> Result<Slot, TransferRefused> {
         let mut state = self.lock();
         if state.draining {
             return Err(TransferRefused::Draining);
@@ -144,27 +156,11 @@ impl Transfers {
         state.next_id += 1;
         state.known.insert(id, known);
         self.running.send_modify(|running| *running += 1);
-        Ok(id)
-    }
-
-    fn end(&self, id: u64, how: TransferState, error: Option<String>) {
-        if let Some(known) = self.lock().known.get_mut(&id) {
-            let how = if *known.cancelled.borrow() && how != TransferState::Done {
-                TransferState::Cancelled
-            } else {
-                how
-            };
-            tracing::info!(id, peer = known.peer, ?how, error, "transfer ended");
-            known.state = how;
-            known.error = error;
-            known.ended = Some(Instant::now());
-            known.stopper = None;
-        }
-        self.running.send_modify(|running| *running -= 1);
+        Ok(Slot { transfers: self.clone(), id })
     }
 
     /// Receives what a peer sends over a connection of its own, whose first stream it has opened.
-    pub(crate) async fn receive(&self, connection: Connection, first: (SendStream, RecvStream)) {
+    pub(crate) async fn receive(self: &Arc<Self>, connection: Connection, first: (SendStream, RecvStream)) {
         let peer = connection.peer();
         // Certificates prove names; without them the node's name is only a courtesy, and plaintext is for trusted places.
         let name = peer.names.first().unwrap_or(&peer.node_id).clone();
@@ -173,27 +169,26 @@ impl Transfers {
         };
         let progress = ProgressSource::default();
         let known = Known::new(Direction::Receive, peer.node_id.clone(), progress.clone());
-        let id = match self.begin(known) {
-            Ok(id) => id,
+        let mut cancelled = known.cancelled.subscribe();
+        let slot = match self.begin(known) {
+            Ok(slot) => slot,
             Err(refused) => return connection.close(0, &refused.to_string()),
         };
         let begun = Begun { connection: connection.clone(), first: Arc::new(Mutex::new(Some(first))) };
-        let ended = receiver.serve(&begun, &name, &progress).await;
-        drop(begun);
+        let mut serving = std::pin::pin!(receiver.serve(&begun, &name, &progress));
+        let asked = async { drop(cancelled.wait_for(|cancelled| *cancelled).await) };
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = asked => {
+                connection.close(CANCELLED, "the receiver has cancelled this transfer");
+                // It lets go of its files first.
+                serving.await
+            }
+        };
         if tokio::time::timeout(DRAIN_TIMEOUT, connection.drain()).await.is_err() {
             connection.close(0, "transfer ended");
         }
-        self.ended(id, ended);
-    }
-
-    fn ended(&self, id: u64, ended: Result<Summary, TransferError>) {
-        match ended {
-            Ok(summary) => match why_incomplete(&summary) {
-                None => self.end(id, TransferState::Done, None),
-                Some(why) => self.end(id, TransferState::Failed, Some(why)),
-            },
-            Err(error) => self.end(id, TransferState::Failed, Some(error.to_string())),
-        }
+        slot.end(ended);
     }
 
     /// Begins to send something to a peer; returns the transfer's id.
@@ -210,84 +205,20 @@ impl Transfers {
         known.from = Some(sending.from.clone());
         known.to = Some(sending.to.to_string());
         let cancelled = known.cancelled.subscribe();
-        let id = self.begin(known)?;
-        tokio::spawn(self.clone().run(hub.clone(), id, sending, cancelled));
+        let slot = self.begin(known)?;
+        let id = slot.id;
+        let mut tasks = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(sending.run(hub.clone(), slot, cancelled));
         Ok(id)
     }
 
-    /// Sends, and again when the connection is lost: what has arrived is kept.
-    async fn run(
-        self: Arc<Self>,
-        hub: Arc<Hub>,
-        id: u64,
-        sending: Sending,
-        mut cancelled: watch::Receiver<bool>,
-    ) {
-        let mut rest = REST_MIN;
-        for attempt in 1.. {
-            let ended = self.attempt(&hub, id, &sending, attempt).await;
-            let again = match &ended {
-                Err(Attempt::Unreachable(_)) => true,
-                Err(Attempt::Transfer(error)) => matches!(error, TransferError::Stream { .. }),
-                Ok(_) => false,
-            };
-            if !again || attempt == ATTEMPTS_MAX || *cancelled.borrow() {
-                return match ended {
-                    Ok(summary) => self.ended(id, Ok(summary)),
-                    Err(Attempt::Transfer(error)) => self.ended(id, Err(error)),
-                    Err(Attempt::Unreachable(why)) => self.end(id, TransferState::Failed, Some(why)),
-                };
-            }
-            if let Some(known) = self.lock().known.get_mut(&id) {
-                known.error = ended.err().map(|error| error.to_string());
-            }
-            let _ = tokio::time::timeout(rest, cancelled.wait_for(|cancelled| *cancelled)).await;
-            rest = (rest * 2).min(REST_MAX);
-        }
-    }
-
-    async fn attempt(&self, hub: &Hub, id: u64, sending: &Sending, attempt: u32) -> Result<Summary, Attempt> {
-        let sender = sending.sender().map_err(Attempt::Transfer)?;
-        {
-            let mut state = self.lock();
-            let Some(known) = state.known.get_mut(&id) else {
-                return Err(Attempt::Unreachable("it is not known any more".to_owned()));
-            };
-            known.attempts = attempt;
-            known.progress = sender.progress();
-            known.stopper = Some(sender.stopper());
-            if *known.cancelled.borrow() {
-                return Err(Attempt::Unreachable("cancelled".to_owned()));
-            }
-        }
-        let (standing, greeting) = hub
-            .peer(&sending.peer)
-            .ok_or_else(|| Attempt::Unreachable(format!("{} is not connected", sending.peer)))?;
-        let peer = standing.peer();
-        let mut address = peer.addr;
-        address.set_port(greeting.port);
-        // A name that can be asked for: no URI, no pattern.
-        let name = peer.names.iter().find(|name| !name.contains(['*', '/']));
-        let name = name.cloned().unwrap_or_else(|| peer.addr.ip().to_string());
-        drop(standing);
-        let connection = hub
-            .endpoint
-            .connect(address, &name)
-            .await
-            .map_err(|error| Attempt::Unreachable(error.to_string()))?;
-        let ended = sender.run(&connection).await;
-        if tokio::time::timeout(DRAIN_TIMEOUT, connection.drain()).await.is_err() {
-            connection.close(0, "transfer ended");
-        }
-        ended.map_err(Attempt::Transfer)
-    }
-
-    /// Ends a transfer of this node's own; what has arrived stays, and another run goes on from there. `None`: there is
-    /// no such transfer; `false`: it has ended, or is the peer's to end.
+    /// Ends a transfer; what has arrived stays, and another run goes on from there. `None`: there is no such transfer;
+    /// `false`: it has ended.
     pub(crate) fn cancel(&self, id: u64) -> Option<bool> {
         let mut state = self.lock();
         let known = state.known.get_mut(&id)?;
-        if known.ended.is_some() || known.direction == Direction::Receive {
+        if known.ended.is_some() {
             return Some(false);
         }
         known.cancelled.send_replace(true);
@@ -306,51 +237,57 @@ impl Transfers {
     }
 }
 
-/// Why an attempt has ended.
-#[derive(Debug, thiserror::Error)]
-enum Attempt {
-    #[error("{0}")]
-    Unreachable(String),
-    #[error(transparent)]
-    Transfer(TransferError),
+/// A transfer's place among those that run. Dropped, it is free again, however the transfer has ended.
+struct Slot {
+    transfers: Arc<Transfers>,
+    id: u64,
 }
 
-/// What is sent, and to whom.
-struct Sending {
-    node_id: String,
-    peer: String,
-    from: PathBuf,
-    to: RelPath,
-    checksum: bool,
-}
-
-impl Sending {
-    fn of(hub: &Hub, new: NewTransfer) -> Result<Self, TransferRefused> {
-        let bad = |what: String| TransferRefused::Bad { what };
-        let from = PathBuf::from(&new.from);
-        if !from.is_absolute() {
-            return Err(bad(format!("{:?} is not an absolute path", new.from)));
-        }
-        let to = match (&new.to, from.file_name()) {
-            (Some(to), _) => RelPath::new(to.as_bytes()),
-            (None, Some(name)) => RelPath::new(name.as_encoded_bytes()),
-            (None, None) => return Err(bad(format!("{:?} has no name of its own: give one", new.from))),
-        };
-        let to = to.map_err(|error| bad(format!("{error}: it names something below the peer's folder")))?;
-        let node_id = hub.greeting.borrow().node_id.clone();
-        Ok(Self { node_id, peer: new.peer, from, to, checksum: new.checksum })
+impl Slot {
+    /// Changes what is told of the transfer.
+    fn with<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        let mut state = self.transfers.lock();
+        change(state.known.get_mut(&self.id).expect("what runs is known"))
     }
 
-    fn sender(&self) -> Result<Sender, TransferError> {
-        let source = Source::Path { path: self.from.clone(), dest: self.to.clone() };
-        let mut config = SenderConfig::new(vec![source]);
-        config.checksum = self.checksum;
-        config.sender = self.node_id.clone();
-        Sender::new(config)
+    fn end(self, ended: Result<Summary, TransferError>) {
+        match ended {
+            Ok(summary) => match why_incomplete(&summary) {
+                None => self.with(|known| known.end(self.id, TransferState::Done, None)),
+                Some(why) => self.fail(why),
+            },
+            Err(error) => self.fail(error.to_string()),
+        }
+    }
+
+    fn fail(&self, why: String) {
+        self.with(|known| known.end(self.id, TransferState::Failed, Some(why)));
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // It has said how it ended, unless its task was aborted or has panicked.
+        self.fail("it was given up".to_owned());
+        self.transfers.running.send_modify(|running| *running -= 1);
     }
 }
 
 impl Known {
+    fn end(&mut self, id: u64, how: TransferState, error: Option<String>) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.state = match *self.cancelled.borrow() && how != TransferState::Done {
+            true => TransferState::Cancelled,
+            false => how,
+        };
+        tracing::info!(id, peer = self.peer, how = ?self.state, error, "transfer ended");
+        self.error = error;
+        self.ended = Some(Instant::now());
+        self.stopper = None;
+    }
+
     fn new(direction: Direction, peer: String, progress: ProgressSource) -> Self {
         Self {
             direction,

@@ -116,6 +116,26 @@ fn an_agent_that_is_killed_is_found_again_and_transfers_go_on() {
     a.ask(Method::DELETE, &format!("/v1/transfers/{id}"), None).expect("accepted");
     wait_until("it has ended", || state(&a, id) == TransferState::Cancelled);
     assert!(!into.join("again").exists());
+
+    // Also by whoever receives it: then it is not begun again.
+    let running = || {
+        let transfers: Vec<Transfer> = b.get("/v1/transfers");
+        transfers.into_iter().find(|transfer| transfer.state == TransferState::Running)
+    };
+    wait_until("the one before has ended there", || running().is_none());
+    let id = begin(&a, &format!(r#"{{"peer":"b","from":{image:?},"to":"third"}}"#)).expect("begun").id;
+    wait_until("it is received", || running().is_some_and(|transfer| transfer.bytes_moved > 0));
+    let received = running().expect("it runs").id;
+    b.ask(Method::DELETE, &format!("/v1/transfers/{received}"), None).expect("accepted");
+    wait_until("both have ended", || {
+        state(&b, received) == TransferState::Cancelled && state(&a, id) == TransferState::Failed
+    });
+    let failed: Transfer = a.get(&format!("/v1/transfers/{id}"));
+    assert_eq!(failed.attempts, 1);
+    assert!(
+        failed.error.as_deref().is_some_and(|why| why.contains("b: the receiver has cancelled")),
+        "{failed:?}"
+    );
 }
 
 #[test]

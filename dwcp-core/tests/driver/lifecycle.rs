@@ -50,6 +50,27 @@ async fn both_sides_may_drain_at_once() {
     }
 }
 
+#[tokio::test]
+async fn an_endpoint_that_was_dropped_listens_until_its_connections_have_ended() {
+    let (server, addr) = listen(config("server", 2)).await;
+    let client = Endpoint::client(config("client", 2)).unwrap();
+    let (a, b) = tokio::join!(client.connect(addr, "localhost"), server.accept());
+    let (a, b) = (a.unwrap(), b.unwrap());
+    drop(server);
+    let refused = client.connect(addr, "localhost").await.expect_err("nobody takes it");
+    assert!(
+        matches!(&refused, ConnectError::Refused { reason, .. } if reason.code == CloseCode::SHUTTING_DOWN),
+        "{refused}"
+    );
+    // Links may still join: tests of lost links go on with endpoints that were dropped.
+    assert_works(&a, &b).await;
+    a.drain().await.unwrap();
+    drop((a, b));
+    while tokio::net::TcpListener::bind(addr).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_wakes_everyone_who_waits() {
     for by_peer in [true, false] {

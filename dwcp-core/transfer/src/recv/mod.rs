@@ -37,6 +37,8 @@ use session::{Session, Worker};
 
 /// Control messages that wait in either direction.
 const CONTROL_QUEUED_MAX: usize = 64;
+/// How long a peer may take to say what it wants to send.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer may take to read why this side gives up.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -129,24 +131,9 @@ impl Receiver {
         peer: &str,
         progress: &ProgressSource,
     ) -> Result<Summary, TransferError> {
-        let accepted = transport.accept_stream().await;
-        let (mut sink, source) =
-            accepted.map_err(|source| stream("waiting for the control stream", source))?;
-        let mut incoming = Incoming::new(source);
-        if incoming.preamble().await? != StreamKind::Control {
-            return Err(TransferError::Protocol { rule: "T1.1: the first stream is the control stream" });
-        }
-        let (token, checksum) = match incoming.message().await?.ok_or_else(ended)? {
-            Message::Hello { version: VERSION, token, checksum } => (token, checksum),
-            Message::Hello { version: theirs, .. } => {
-                let failure = Failure::new(FailureKind::Version, "");
-                let refusal = Message::Fatal { failure, path: Vec::new() };
-                sink.write_bytes(refusal.encode()).await.map_err(|source| stream("writing", source))?;
-                sink.finish().map_err(|source| stream("finishing", source))?;
-                return Err(TransferError::Version { ours: VERSION, theirs });
-            }
-            _ => return Err(TransferError::Protocol { rule: "T1.3: the first message is Hello" }),
-        };
+        let greeted = tokio::time::timeout(HELLO_TIMEOUT, greeted(transport)).await;
+        let Greeted { mut sink, incoming, token, checksum } = greeted
+            .map_err(|_| stream("waiting for the transfer to begin", io::ErrorKind::TimedOut.into()))??;
         let running = Running::take_over(self, (peer.to_owned(), token)).await;
         let sequential = matches!(self.setup.destination, DestinationSetup::Output(_));
         let welcome = Message::Welcome { version: VERSION, sequential };
@@ -234,6 +221,37 @@ impl Receiver {
                 () = superseded.notified() => return Err(TransferError::Superseded),
             }
         }
+    }
+}
+
+/// A control stream whose sender has said what it wants.
+struct Greeted<T: Transport> {
+    sink: T::Sink,
+    incoming: Incoming<T::Source>,
+    token: Token,
+    checksum: bool,
+}
+
+/// Waits for the control stream and the sender's first message.
+async fn greeted<T: Transport>(transport: &T) -> Result<Greeted<T>, TransferError> {
+    let accepted = transport.accept_stream().await;
+    let (mut sink, source) = accepted.map_err(|source| stream("waiting for the control stream", source))?;
+    let mut incoming = Incoming::new(source);
+    if incoming.preamble().await? != StreamKind::Control {
+        return Err(TransferError::Protocol { rule: "T1.1: the first stream is the control stream" });
+    }
+    match incoming.message().await?.ok_or_else(ended)? {
+        Message::Hello { version: VERSION, token, checksum } => {
+            Ok(Greeted { sink, incoming, token, checksum })
+        }
+        Message::Hello { version: theirs, .. } => {
+            let failure = Failure::new(FailureKind::Version, "");
+            let refusal = Message::Fatal { failure, path: Vec::new() };
+            sink.write_bytes(refusal.encode()).await.map_err(|source| stream("writing", source))?;
+            sink.finish().map_err(|source| stream("finishing", source))?;
+            Err(TransferError::Version { ours: VERSION, theirs })
+        }
+        _ => Err(TransferError::Protocol { rule: "T1.3: the first message is Hello" }),
     }
 }
 
