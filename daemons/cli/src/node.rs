@@ -7,7 +7,10 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use novacron_dwcp::{
     Method, SOCKET, ask, doctor,
-    schema::{Ability, Capability, Guarded, NewTransfer, Node, Peer, Row, Transfer, TransferState, Tuned},
+    schema::{
+        Ability, Capability, Guarded, NewTransfer, Node, Peer, Row, Transfer, TransferState, Tuned, Tunnels,
+        Vxlan, WireGuard,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +63,12 @@ enum NodeCommand {
         #[arg(long)]
         detach: bool,
     },
+    /// Tunnels to other nodes, and peers that have none.
+    Tunnels {
+        /// Takes their interfaces away; the agent's next start makes them again.
+        #[arg(long)]
+        remove: bool,
+    },
     /// Takes on nothing new, and ends the agent when its transfers have ended.
     Drain,
 }
@@ -90,6 +99,8 @@ pub(crate) async fn run(args: NodeArgs) -> Result<u8> {
         NodeCommand::Tune => args.show("/v1/tune", tuned).await,
         NodeCommand::Xdp { detach: false } => args.show("/v1/xdp", guarded).await,
         NodeCommand::Xdp { detach: true } => args.tell(Method::POST, "/v1/xdp/detach").await,
+        NodeCommand::Tunnels { remove: false } => args.show("/v1/tunnels", tunnels).await,
+        NodeCommand::Tunnels { remove: true } => args.tell(Method::POST, "/v1/tunnels/remove").await,
         NodeCommand::Drain => args.tell(Method::POST, "/v1/drain").await,
         NodeCommand::Cancel { id } => args.tell(Method::DELETE, &format!("/v1/transfers/{id}")).await,
         NodeCommand::Doctor => args.doctor().await,
@@ -278,6 +289,40 @@ fn guarded(guards: Vec<Guarded>) -> Table {
         let packets: Vec<_> = packets.map(|(action, count)| format!("{action} {count}")).collect();
         let mode = guard.mode.unwrap_or_else(|| "off".to_owned());
         table.row([guard.interface, mode, packets.join(", "), guard.reason.unwrap_or_default()]);
+    }
+    table
+}
+
+fn tunnels(tunnels: Tunnels) -> Table {
+    let mut table = Table::new(["INTERFACE", "PEER", "AT", "STATE"]);
+    let text = ToString::to_string;
+    if let Some(WireGuard { interface, implementation, error, end, next_key_in_seconds, peers }) =
+        tunnels.wireguard
+    {
+        let by = implementation.map_or("it is not there".to_owned(), |by| format!("WireGuard by {by}"));
+        let next = next_key_in_seconds.map(|seconds| format!("next key in {seconds:.0} s"));
+        let state = [Some(by), next, error].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        table.row([interface.clone(), "(this node)".to_owned(), end.address.to_string(), state]);
+        for peer in peers {
+            let handshake = match peer.handshake_age_seconds {
+                Some(age) => format!("handshake {age:.0} s ago"),
+                None => "no handshake yet".to_owned(),
+            };
+            let state =
+                format!("{handshake}, {} in, {} out", size::show(peer.rx_bytes), size::show(peer.tx_bytes));
+            let at = peer.endpoint.as_ref().map(text).unwrap_or_default();
+            table.row([interface.clone(), peer.name, at, state]);
+        }
+    }
+    if let Some(Vxlan { interface, error, end, mtu_bytes, peers }) = tunnels.vxlan {
+        let state = error.unwrap_or_else(|| format!("VXLAN {}, MTU {mtu_bytes}", end.vni));
+        table.row([interface.clone(), "(this node)".to_owned(), end.address.to_string(), state]);
+        for peer in peers {
+            table.row([interface.clone(), String::new(), peer.to_string(), String::new()]);
+        }
+    }
+    for peer in tunnels.refused {
+        table.row(["-".to_owned(), peer.name, String::new(), format!("none: {}", peer.reason)]);
     }
     table
 }

@@ -8,9 +8,10 @@ use std::{
 
 use clap::ValueEnum;
 use novacron_settings::{
-    Key,
+    Key, set,
     value::{
-        DURATION, SIZE, duration, parsed, print_duration, print_size, print_unless, printed, size, unless,
+        DURATION, SIZE, duration, items, parsed, print_duration, print_size, print_unless, printed, size,
+        unless,
     },
 };
 
@@ -178,17 +179,6 @@ const TEXT: &str = "a text that is not empty";
 const URLS: &str = "SCHEME://HOST:PORT, any number";
 const BOOL: &str = "true or false";
 
-/// `set!(place, read)`: assigns if there is a value.
-macro_rules! set {
-    ($($place:ident).+, $read:expr) => {
-        |s, text| {
-            let read: fn(&str) -> Option<_> = $read;
-            s.$($place).+ = read(text)?;
-            Some(())
-        }
-    };
-}
-
 /// `one!(name, expected, place, read, print)` and its like for common kinds.
 macro_rules! key {
     ($name:literal, $expected:expr, $($place:ident).+, $read:expr, $print:expr) => {
@@ -204,7 +194,7 @@ macro_rules! key {
         key!($name, $expected, $($place).+, |t| within(t, $range), |d: &Duration| print_duration(*d))
     };
     (list $name:literal, $expected:expr, $($place:ident).+) => {
-        Key::<Settings>::list($name, $expected, set!($($place).+, items), |s| s.$($place).+.join(","))
+        Key::<Settings>::list($name, $expected, set!($($place).+, list), |s| s.$($place).+.join(","))
     };
     (word $name:literal, $expected:expr, $($place:ident).+) => {
         key!($name, $expected, $($place).+, word, |value| as_word(value))
@@ -313,9 +303,8 @@ fn not_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn items(text: &str) -> Option<Vec<String>> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    Some(items.map(str::to_owned).collect())
+fn list(text: &str) -> Option<Vec<String>> {
+    Some(items(text).map(str::to_owned).collect())
 }
 
 fn within(text: &str, (min, max): (u64, u64)) -> Option<Duration> {

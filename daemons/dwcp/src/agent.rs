@@ -23,6 +23,7 @@ use crate::{
     target::Target,
     transfers::Transfers,
     tuning,
+    tunnels::{self, Tunnels},
 };
 
 /// For taking the own entry out of the store.
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) hub: Arc<Hub>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) guards: Guards,
+    pub(crate) tunnels: tunnels::Kept,
     pub(crate) settings: Settings,
     /// What was tuned at the start.
     pub(crate) tuned: Vec<Tuned>,
@@ -85,6 +87,10 @@ impl Agent {
         let endpoint =
             Endpoint::listen(settings.transport.listen, settings.transport.endpoint.clone()).await?;
         let listen = endpoint.local_addr().expect("it listens");
+        let tunnels = {
+            let settings = settings.clone();
+            tokio::task::spawn_blocking(move || Tunnels::open(&settings)).await.expect("it does not panic")
+        };
         let greeting = Greeting {
             node_id: settings.node_id().to_owned(),
             region: settings.transport.endpoint.region.clone(),
@@ -93,6 +99,7 @@ impl Agent {
             port: listen.port(),
             draining: false,
             takes_transfers: transfers.are_taken(),
+            tunnels: tunnels.ends(),
         };
         let advertised = settings.discovery.advertise.clone().unwrap_or_else(|| Target::from(listen));
         let register =
@@ -107,6 +114,7 @@ impl Agent {
             hub: hub.clone(),
             transfers: transfers.clone(),
             guards,
+            tunnels: tunnels.keep(hub.clone()),
             tuned,
             settings,
             began: Instant::now(),

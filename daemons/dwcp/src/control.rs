@@ -11,6 +11,8 @@
 //! | `DELETE /v1/transfers/ID` | cancels one; what has arrived stays |
 //! | `GET /v1/xdp` | [`Guarded`](crate::schema::Guarded) |
 //! | `POST /v1/xdp/detach` | takes the guards off; the next start attaches them again |
+//! | `GET /v1/tunnels` | [`Tunnels`](crate::schema::Tunnels) |
+//! | `POST /v1/tunnels/remove` | takes the interfaces of tunnels away; the next start makes them again |
 //! | `GET /v1/tune` | [`Tuned`](crate::schema::Tuned): what was set, or would be |
 //! | `POST /v1/drain` | as SIGTERM |
 //!
@@ -35,7 +37,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::{
     agent::Inner,
     doctor,
-    schema::{Guarded, NewTransfer, Node, Peer, Refusal, Row, Transfer},
+    schema::{Guarded, NewTransfer, Node, Peer, Refusal, Row, Transfer, Tunnels},
     transfers::TransferRefused,
     tuning,
 };
@@ -146,6 +148,8 @@ fn router(agent: Arc<Inner>) -> Router {
         .route("/v1/transfers/{id}", get(transfer).delete(cancel))
         .route("/v1/xdp", get(xdp))
         .route("/v1/xdp/detach", post(detach))
+        .route("/v1/tunnels", get(tunnels))
+        .route("/v1/tunnels/remove", post(remove))
         .route("/v1/tune", get(tune))
         .route("/v1/drain", post(drain))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is nothing here; the paths begin with /v1/"))
@@ -238,6 +242,15 @@ async fn xdp(State(agent): State<Arc<Inner>>) -> Json<Vec<Guarded>> {
 
 async fn detach(State(agent): State<Arc<Inner>>) -> StatusCode {
     agent.guards.detach();
+    StatusCode::ACCEPTED
+}
+
+async fn tunnels(State(agent): State<Arc<Inner>>) -> Json<Tunnels> {
+    Json(agent.tunnels.view())
+}
+
+async fn remove(State(agent): State<Arc<Inner>>) -> StatusCode {
+    agent.tunnels.remove();
     StatusCode::ACCEPTED
 }
 

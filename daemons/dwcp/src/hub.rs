@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use dwcp_core::{Connection, Endpoint};
@@ -16,10 +17,13 @@ use crate::{
     peers::{Admission, Dialer, Kept, Peers},
     schema::{Greeting, PATHS_MAX, Path, Peer, Row},
     target::Target,
+    tunnels::Neighbour,
 };
 
 /// Nodes whose measurements are kept; those of more are ignored.
 const ROWS_MAX: usize = 4096;
+/// A path that was not told of again for so long is none any more.
+const PATH_KEPT: Duration = Duration::from_secs(20);
 /// The code with which a connection is closed that another has taken the place of.
 const DUPLICATE: u32 = 1;
 
@@ -54,10 +58,10 @@ struct Wanted {
     missing: Option<Missing>,
 }
 
-/// What a node told of its paths.
+/// What a node told of its paths, in pieces that may be lost.
 struct Told {
     region: Option<String>,
-    paths: Vec<Path>,
+    paths: BTreeMap<String, (Path, Instant)>,
     at: Instant,
 }
 
@@ -145,12 +149,21 @@ impl Hub {
     }
 
     /// A peer told how it reaches others.
-    pub(crate) fn told(&self, greeting: &Greeting, mut paths: Vec<Path>) {
-        paths.truncate(PATHS_MAX);
+    pub(crate) fn told(&self, greeting: &Greeting, paths: Vec<Path>) {
+        let now = Instant::now();
         let mut state = self.lock();
-        if state.rows.len() < ROWS_MAX || state.rows.contains_key(&greeting.node_id) {
-            let told = Told { region: greeting.region.clone(), paths, at: Instant::now() };
-            state.rows.insert(greeting.node_id.clone(), told);
+        if state.rows.len() >= ROWS_MAX && !state.rows.contains_key(&greeting.node_id) {
+            return;
+        }
+        let new = || Told { region: None, paths: BTreeMap::new(), at: now };
+        let told = state.rows.entry(greeting.node_id.clone()).or_insert_with(new);
+        told.region.clone_from(&greeting.region);
+        told.at = now;
+        told.paths.retain(|_, (_, at)| now.duration_since(*at) < PATH_KEPT);
+        for path in paths {
+            if told.paths.len() < PATHS_MAX || told.paths.contains_key(&path.to) {
+                told.paths.insert(path.to.clone(), (path, now));
+            }
         }
     }
 
@@ -171,6 +184,18 @@ impl Hub {
         let state = self.lock();
         let kept = state.peers.get(node_id)?;
         Some((kept.connection.connection.clone(), kept.greeting.clone()))
+    }
+
+    /// What tunnels have to know of the peers that are connected.
+    pub(crate) fn neighbours(&self) -> Vec<Neighbour> {
+        let state = self.lock();
+        let neighbour = |kept: &Kept<Standing>| Neighbour {
+            node_id: kept.greeting.node_id.clone(),
+            region: kept.greeting.region.clone(),
+            address: kept.connection.connection.peer().addr.ip().to_canonical(),
+            ends: kept.greeting.tunnels.clone(),
+        };
+        state.peers.iter().map(neighbour).collect()
     }
 
     /// Where a peer was found when this agent looked for it.
@@ -249,7 +274,7 @@ impl Hub {
             from: from.clone(),
             region: told.region.clone(),
             age_seconds: told.at.elapsed().as_secs_f64(),
-            paths: told.paths.clone(),
+            paths: told.paths.values().map(|(path, _)| path.clone()).collect(),
         }));
         rows
     }

@@ -29,13 +29,14 @@ mod store;
 mod target;
 mod transfers;
 mod tuning;
+mod tunnels;
 
 pub use agent::{Agent, AgentError};
 pub use client::{ControlError, ask};
 pub use control::SocketError;
 pub use hyper::{Method, StatusCode};
 pub use observe::describe_metrics;
-pub use settings::{Discovery, LogFormat, SOCKET, Settings, Xdp};
+pub use settings::{Discovery, LogFormat, SOCKET, Settings, Tunnels, VxlanEnd, Xdp};
 pub use sources::{LoadError, Loaded, command, load};
 pub use store::RegisterError;
 pub use target::{Target, TargetError};

@@ -16,6 +16,7 @@ pub fn describe_metrics() {
         "dwcp_xdp_packets_total",
         "Datagrams that a guard in XDP saw, by what became of them, since it was first attached."
     );
+    metrics::describe_gauge!("dwcp_tunnels", "Peers with a tunnel, by its kind.");
 }
 
 impl Observed for Process {

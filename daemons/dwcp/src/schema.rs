@@ -2,6 +2,8 @@
 //!
 //! Fields are added, never given another meaning; readers ignore those they do not know. Units are last in a name.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 /// Paths that one node tells of at most.
@@ -24,6 +26,42 @@ pub struct Greeting {
     pub draining: bool,
     /// It takes transfers.
     pub takes_transfers: bool,
+    /// Where tunnels to it end.
+    #[serde(default)]
+    pub tunnels: TunnelEnds,
+}
+
+/// Where tunnels to a node end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelEnds {
+    /// None if it has no WireGuard.
+    pub wireguard: Option<WireGuardEnd>,
+    /// None if it has no VXLAN.
+    pub vxlan: Option<VxlanEnd>,
+}
+
+/// Where WireGuard to a node ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireGuardEnd {
+    /// In Base64: the current one, and the next one if it will change.
+    pub public_keys: Vec<String>,
+    /// Its address inside.
+    pub address: IpAddr,
+    /// UDP port.
+    pub port: u16,
+    /// Where to send to, if not to that port of the address at which the node is found.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// Where VXLAN to a node ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VxlanEnd {
+    /// The network's number.
+    pub vni: u32,
+    /// UDP port.
+    pub port: u16,
+    /// Its address in what carries the packets: WireGuard's inside, or the node's own.
+    pub address: IpAddr,
 }
 
 /// What agents send each other after that.
@@ -193,6 +231,75 @@ pub struct Guarded {
     pub reason: Option<String>,
     /// Packets by what became of them.
     pub packets: std::collections::BTreeMap<String, u64>,
+}
+
+/// Tunnels of a node (`GET /v1/tunnels`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tunnels {
+    /// None if it is off.
+    pub wireguard: Option<WireGuard>,
+    /// None if it is off.
+    pub vxlan: Option<Vxlan>,
+    /// Peers that have no tunnel, and why.
+    pub refused: Vec<RefusedPeer>,
+}
+
+/// A WireGuard interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WireGuard {
+    /// Its name.
+    pub interface: String,
+    /// `kernel` or `user space`; none if it is not there.
+    pub implementation: Option<String>,
+    /// Why it is not there, or not as it should be.
+    pub error: Option<String>,
+    /// This node's end.
+    pub end: WireGuardEnd,
+    /// Until the next key is the current one; none if none was announced.
+    pub next_key_in_seconds: Option<f64>,
+    /// The other ends.
+    pub peers: Vec<WireGuardPeer>,
+}
+
+/// The other end of a WireGuard tunnel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WireGuardPeer {
+    /// The node.
+    pub name: String,
+    /// The key that packets to it are sent under, in Base64.
+    pub public_key: String,
+    /// Where they are sent.
+    pub endpoint: Option<SocketAddr>,
+    /// Since the last handshake; none if there was none.
+    pub handshake_age_seconds: Option<f64>,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+}
+
+/// A VXLAN interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vxlan {
+    /// Its name.
+    pub interface: String,
+    /// Why it is not there, or not as it should be.
+    pub error: Option<String>,
+    /// This node's end.
+    pub end: VxlanEnd,
+    /// Of the interface, in bytes.
+    pub mtu_bytes: u32,
+    /// The other ends.
+    pub peers: Vec<IpAddr>,
+}
+
+/// A peer without a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPeer {
+    /// The node.
+    pub name: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A sysctl or an interface that tuning is about (`GET /v1/tune`).

@@ -1,5 +1,7 @@
 //! What can be set: the table of keys and the defaults, beside those of any process with a DWCP endpoint.
 
+mod tunnels;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -8,13 +10,15 @@ use std::{
 
 use dwcp_ebpf::{Failure, Limit, Mode, Prefix};
 use novacron_settings::{
-    Key, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint,
+    Key, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint, set,
     value::{
-        DURATION, SIZE, duration, parsed, print_duration, print_size, print_unless, printed, size, unless,
+        DURATION, SIZE, duration, items, parsed, print_duration, print_size, print_unless, printed, size,
+        unless,
     },
 };
 
 use crate::target::Target;
+pub use tunnels::{Tunnels, VxlanEnd};
 
 /// Where the control API listens if nobody says otherwise.
 pub const SOCKET: &str = "/run/dwcp/agent.sock";
@@ -35,6 +39,8 @@ pub struct Settings {
     pub transfers_into: PathBuf,
     /// The guard in XDP.
     pub xdp: Xdp,
+    /// Tunnels to other nodes.
+    pub tunnels: Tunnels,
     /// Sysctls and queueing disciplines are set, and put back at the end.
     pub tune: bool,
     /// What they are set to, and on which interfaces.
@@ -128,6 +134,7 @@ impl Settings {
                 sockets: true,
                 ..Xdp::default()
             },
+            tunnels: Tunnels::default(),
             tune: false,
             tuning: dwcp_node::tune::Settings::default(),
             tune_state: PathBuf::from("/run/dwcp/tune.json"),
@@ -147,17 +154,6 @@ impl Settings {
     }
 }
 
-/// `set!(place, read)`: assigns if there is a value.
-macro_rules! set {
-    ($($place:ident).+, $read:expr) => {
-        |s, text| {
-            let read: fn(&str) -> Option<_> = $read;
-            s.$($place).+ = read(text)?;
-            Some(())
-        }
-    };
-}
-
 const BOOL: &str = "true or false";
 const PATH: &str = "a path, or empty";
 const PREFIXES: &str = "prefixes such as 10.0.0.0/8, any number";
@@ -166,6 +162,7 @@ const PREFIXES: &str = "prefixes such as 10.0.0.0/8, any number";
 pub(crate) fn keys() -> Vec<Key<Settings>> {
     let mut keys = endpoint_keys();
     keys.extend(OWN);
+    keys.extend(tunnels::KEYS);
     keys
 }
 
@@ -311,6 +308,7 @@ const OWN: &[Key<Settings>] = &[
 /// Checks what depends on more than one setting.
 pub(crate) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsError> {
     finish_endpoint(sources)?;
+    tunnels::finish(sources)?;
     let discovery = &sources.values.discovery;
     let given = |path: &PathBuf| !path.as_os_str().is_empty();
     if given(&discovery.store_cert) != given(&discovery.store_key) {
@@ -331,10 +329,6 @@ pub(crate) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsErro
         return Err(sources.invalid("xdp.limit", shown.unwrap_or_default(), expected));
     }
     Ok(())
-}
-
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 fn all<T: std::str::FromStr>(text: &str) -> Option<Vec<T>> {
@@ -381,6 +375,11 @@ mod tests {
             ("xdp.limit", "5/6"),
             ("xdp.on_failure", "drop"),
             ("transport.rdma_zones", "10.1.0.0/16"),
+            ("tunnels.between", "nodes"),
+            ("wireguard.address", "fd00::1/64"),
+            ("wireguard.rotation", "24h"),
+            ("vxlan.local", "wireguard"),
+            ("vxlan.vni", "5"),
             ("log.level", "debug"),
         ] {
             set.flag("--x", key, value).unwrap_or_else(|error| panic!("{error}"));
@@ -410,12 +409,18 @@ mod tests {
             ("xdp.limit", "5"),
             ("control.socket", ""),
             ("log.level", "loud"),
+            ("wireguard.address", "10.0.0.1"),
+            ("wireguard.address", "10.0.0.1/33"),
+            ("wireguard.rotation", "5s"),
+            ("vxlan.vni", "0"),
+            ("vxlan.local", "eth0"),
         ] {
             assert!(sources().flag("--x", key, value).is_err(), "{key}: {value}");
         }
         for set in [
             &[("xdp.limit", "0/1")][..],
             &[("discovery.store_cert", "c.pem")],
+            &[("vxlan.local", "wireguard")],
             &[("discovery.store", "http://a:1"), ("listen", "0.0.0.0:8888")],
         ] {
             let mut given = sources();

@@ -7,7 +7,8 @@ use dwcp_core::{CompressionAlgorithm, CompressionLevel, Zerocopy};
 use crate::{
     Key, Settings, TlsFiles,
     value::{
-        DURATION, SIZE, duration, parsed, print_duration, print_size, print_unless, printed, size, unless,
+        DURATION, SIZE, duration, items, parsed, print_duration, print_size, print_unless, printed, size,
+        unless,
     },
 };
 
@@ -35,11 +36,12 @@ macro_rules! key {
     };
 }
 
-/// `set!(place, value)`: assigns if there is a value.
+/// For the table of keys: `set!(place, read)` assigns what `read` makes of a text, if that is a value.
+#[macro_export]
 macro_rules! set {
-    ($($place:ident).+, $value:expr) => {
+    ($($place:ident).+, $read:expr) => {
         |s, text| {
-            let read: fn(&str) -> Option<_> = $value;
+            let read: fn(&str) -> Option<_> = $read;
             s.$($place).+ = read(text)?;
             Some(())
         }
@@ -201,11 +203,6 @@ pub fn endpoint_keys<S: AsRef<Settings> + AsMut<Settings>>() -> Vec<Key<S>> {
             |s| tls(s, |tls| tls.allow.join(","))
         ),
     ]
-}
-
-/// The items of a list.
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 /// What the kernel takes as a name: TCP_CA_NAME_MAX is 16 with the final zero.

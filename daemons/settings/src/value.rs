@@ -61,6 +61,11 @@ fn nanoseconds(number: &str, unit: u64) -> Option<u64> {
     whole.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)
 }
 
+/// The items of a list.
+pub fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
 /// The largest unit that divides it.
 pub fn print_duration(duration: Duration) -> String {
     print_with_unit(duration.as_nanos().try_into().unwrap_or(NANOSECONDS_MAX), &DURATION_UNITS[..6])

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use crate::{
+    netlink::NetlinkError,
     state::StateError,
     tune::{self, Item, Report, Want, kernel::Kernel},
 };
@@ -109,6 +110,17 @@ pub fn uplink(uplink: Uplink, paths: &[Proof]) -> Decision {
     let device = if uplink.mtu_max == 0 { uplink.mtu } else { uplink.mtu_max };
     let allowed = proved.min().unwrap_or(0).min(uplink.wanted).min(device);
     if allowed > uplink.mtu { Decision::Raise(allowed) } else { Decision::Keep }
+}
+
+/// The smallest MTU of the interfaces that lead to the world, which is what tunnels can count on. None if there is no
+/// default route.
+///
+/// # Errors
+///
+/// If the kernel does not say.
+pub fn of_uplinks() -> Result<Option<u32>, NetlinkError> {
+    let interfaces = crate::probe::interfaces()?;
+    Ok(interfaces.iter().filter(|interface| interface.uplink).map(|interface| interface.mtu).min())
 }
 
 /// The MTU of a VXLAN interface over an interface of this MTU. Over WireGuard, that is WireGuard's.

@@ -52,7 +52,11 @@ impl StateError {
 }
 
 /// Replaces a file by another content, for its owner only. After a crash there is the old content or the new one.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
+///
+/// # Errors
+///
+/// If the file system refuses: then there is the old content.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
     let folder = folder(path);
     fs::create_dir_all(folder).map_err(StateError::at("mkdir", folder))?;
     let mut temporary = path.as_os_str().to_owned();
@@ -73,7 +77,11 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
 }
 
 /// The content, if there is such a file.
-pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+///
+/// # Errors
+///
+/// If it cannot be read, or is longer than a state file is.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(StateError::at("open", path))?,

@@ -26,7 +26,11 @@ pub struct Interface {
 }
 
 /// All but the loopback.
-pub(super) fn interfaces() -> Result<Vec<Interface>, NetlinkError> {
+///
+/// # Errors
+///
+/// If the kernel does not say.
+pub fn interfaces() -> Result<Vec<Interface>, NetlinkError> {
     let uplinks = uplinks();
     let links = Netlink::route()?.links()?;
     let interface = |link: Link| Interface {

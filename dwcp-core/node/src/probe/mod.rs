@@ -15,7 +15,7 @@ use netlink_packet_route::link::InfoKind;
 use rustix::{process::Resource, system::uname};
 
 use crate::{netlink::Netlink, wireguard};
-pub use interfaces::Interface;
+pub use interfaces::{Interface, interfaces};
 
 /// The capabilities that the node agent needs, and their bits (linux/capability.h).
 const CAPABILITIES: [(&str, u32, &str); 5] = [
@@ -181,7 +181,7 @@ pub fn probe() -> Report {
         memlock: memlock(&capabilities),
         clock: clock(),
         capabilities,
-        interfaces: interfaces::interfaces().map_err(|error| error.to_string()),
+        interfaces: interfaces().map_err(|error| error.to_string()),
     }
 }
 

@@ -1,0 +1,142 @@
+//! Agents in network namespaces (root) that make tunnels between regions: WireGuard, VXLAN over it, keys that change, an
+//! agent that is killed.
+
+mod support;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use dwcp_lab::namespace::Namespace;
+use novacron_dwcp::{Method, schema::Tunnels};
+use support::{Agent, wait_until};
+
+/// Two namespaces with a wire between them: 192.0.2.1 and 192.0.2.2.
+fn wire() -> [Namespace; 2] {
+    let ends = [(); 2].map(|()| Namespace::create().expect("a namespace"));
+    ends[0]
+        .ip(&[&format!("link add wire type veth peer name wire netns {}", ends[1].path().display())])
+        .expect("a veth pair");
+    for (n, end) in ends.iter().enumerate() {
+        end.ip(&[&format!("addr add 192.0.2.{}/24 dev wire", n + 1), "link set wire up"])
+            .expect("an address");
+    }
+    ends
+}
+
+fn start(folder: &Path, place: &Namespace, n: usize, rotation: &str) -> Agent {
+    let name = ["a", "b"][n];
+    let listen = [8888, 8889].map(|port| format!("192.0.2.{}:{port}", n + 1));
+    let file = |kind: &str| folder.join(format!("{name}.{kind}.json")).to_str().expect("UTF-8").to_owned();
+    let settings = [
+        ("allow_plaintext", "true"),
+        ("region", ["eu", "us"][n]),
+        ("listen", &listen[0]),
+        ("datagrams.listen", &listen[1]),
+        ("peers", "192.0.2.1:8888,192.0.2.2:8888"),
+        ("wireguard.address", &format!("10.99.0.{}/24", n + 1)),
+        ("wireguard.keys", &file("keys")),
+        ("wireguard.rotation", rotation),
+        ("tunnels.state", &file("tunnels")),
+        ("vxlan.local", "wireguard"),
+    ];
+    Agent::start_with(folder, name, &settings, |command| place.confine(command))
+}
+
+fn tunnels(agent: &Agent) -> Tunnels {
+    agent.get("/v1/tunnels")
+}
+
+/// What keeps this machine from it.
+fn reason(tunnels: &Tunnels) -> Option<String> {
+    let of_wireguard = tunnels.wireguard.as_ref().and_then(|wireguard| wireguard.error.clone());
+    of_wireguard.or_else(|| tunnels.vxlan.as_ref().and_then(|vxlan| vxlan.error.clone()))
+}
+
+fn greeted(agent: &Agent) -> bool {
+    let wireguard = tunnels(agent).wireguard;
+    wireguard.is_some_and(|one| one.peers.iter().any(|peer| peer.handshake_age_seconds.is_some()))
+}
+
+/// Bytes go from one to the other, at this address.
+fn assert_carries(ends: &[Namespace; 2], at: &str) {
+    let listener = ends[0].enter(|| TcpListener::bind(format!("{at}:0"))).expect("a listener");
+    let place = listener.local_addr().expect("an address");
+    let mut client =
+        ends[1].enter(|| TcpStream::connect_timeout(&place, Duration::from_secs(30))).expect("a connection");
+    let sent: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let (mut server, _) = listener.accept().expect("a connection");
+    let sending = sent.clone();
+    let sender = thread::spawn(move || client.write_all(&sending).expect("sent"));
+    let mut received = Vec::new();
+    server.read_to_end(&mut received).expect("received");
+    sender.join().expect("no failure");
+    assert!(received == sent);
+}
+
+#[test]
+fn nodes_of_two_regions_have_tunnels_that_outlive_keys_and_agents() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let ends = wire();
+    let mut agents = [0, 1].map(|n| start(folder.path(), &ends[n], n, "10s"));
+    wait_until("they tell of their tunnels", || tunnels(&agents[0]).wireguard.is_some());
+    if let Some(reason) = reason(&tunnels(&agents[0])) {
+        println!("SKIP: {reason}");
+        return;
+    }
+    wait_until("there was a handshake", || agents.iter().all(greeted));
+    assert_eq!(tunnels(&agents[0]).refused, []);
+    for (n, end) in ends.iter().enumerate() {
+        wait_until("VXLAN has its peer", || {
+            tunnels(&agents[n]).vxlan.is_some_and(|vxlan| vxlan.peers.len() == 1)
+        });
+        end.ip(&[&format!("addr add 10.100.0.{}/24 dev dwcp-vx100", n + 1)]).expect("an address");
+    }
+    assert_carries(&ends, "10.99.0.1");
+    assert_carries(&ends, "10.100.0.1");
+
+    let key = |agent: &Agent| tunnels(agent).wireguard.expect("it is on").end.public_keys[0].clone();
+    let first = key(&agents[0]);
+    wait_until("its key has changed", || key(&agents[0]) != first);
+    let next = key(&agents[0]);
+    wait_until("the other sends under the next key", || {
+        tunnels(&agents[1]).wireguard.is_some_and(|one| one.peers.iter().any(|peer| peer.public_key == next))
+    });
+    assert_carries(&ends, "10.100.0.1");
+
+    // One comes back after a crash, and knows who the other was before it hears of it. Its keys are those of before.
+    let [a, b] = agents;
+    a.kill();
+    agents = [start(folder.path(), &ends[0], 0, "off"), b];
+    wait_until("it has its tunnels", || greeted(&agents[0]));
+    assert_carries(&ends, "10.100.0.1");
+
+    agents[0].ask(Method::POST, "/v1/tunnels/remove", None).expect("accepted");
+    wait_until("they are removed", || reason(&tunnels(&agents[0])).is_some());
+    assert!(ends[0].ip(&["link show dev dwcp-vx100"]).is_err());
+    assert!(ends[0].ip(&["link show dev dwcp-wg0"]).is_err());
+}
+
+#[test]
+fn an_interface_that_is_not_ours_is_left_alone_and_told_of() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let ends = wire();
+    ends[0].ip(&["link add dwcp-vx100 type veth peer name other"]).expect("an interface");
+    let agent = start(folder.path(), &ends[0], 0, "off");
+    wait_until("it tells why", || {
+        tunnels(&agent).vxlan.and_then(|vxlan| vxlan.error).is_some_and(|why| why.contains("not ours"))
+    });
+    ends[0].ip(&["link show dev other"]).expect("it is still there");
+}
