@@ -27,6 +27,8 @@ pub(crate) const NEAR_MAC: [u8; 6] = [2; 6];
 pub(crate) const TIME: Duration = Duration::from_secs(1);
 /// Frames of one call: what they take in the socket's buffer is well below its size.
 const AT_ONCE: u32 = 512;
+/// Where receivers interrupt: what a call costs by itself is little then.
+const AT_ONCE_LONG: u32 = 1 << 17;
 const CORE: usize = 1;
 
 /// Runs a bench in a namespace with the pair `near` and `far`, on one core, with a folder for pins.
@@ -52,11 +54,16 @@ pub(crate) fn in_place(bench: impl FnOnce(PathBuf) + Send) {
             .expect("private");
         mount(Some("bpf"), folder.path(), Some("bpf"), MsFlags::empty(), None::<&str>)
             .expect("a BPF file system");
-        let mut core = CpuSet::new();
-        core.set(CORE).expect("a core");
-        sched_setaffinity(Pid::from_raw(0), &core).expect("one core");
+        pin(Pid::from_raw(0));
         bench(folder.path().join("guard"));
     });
+}
+
+/// Keeps a thread on the one core.
+pub(crate) fn pin(thread: Pid) {
+    let mut core = CpuSet::new();
+    core.set(CORE).expect("a core");
+    sched_setaffinity(thread, &core).expect("one core");
 }
 
 /// What was measured, and where.
@@ -113,6 +120,18 @@ impl Sender {
         let spare = if_nametoindex("spare").expect("the interface");
         raw::attach(spare, raw::IN_DRIVER, program.as_fd()).expect("attached");
         Self { program, frame }
+    }
+
+    /// Sends for a while in long calls; returns how many.
+    pub(crate) fn run_long(&self) -> u64 {
+        let (begin, mut sent) = (Instant::now(), 0);
+        while begin.elapsed() < TIME {
+            match raw::send(self.program.as_fd(), &self.frame, AT_ONCE_LONG) {
+                Ok(()) => sent += u64::from(AT_ONCE_LONG),
+                Err(error) => panic!("sending: {error}"),
+            }
+        }
+        sent
     }
 
     /// Sends for a while, with `read` in between, which says how many it has read.
