@@ -6,7 +6,8 @@ use novacron_admin::AdminError;
 use novacron_process::{CertificatesError, SourceError};
 use novacron_settings::SettingsError;
 
-use crate::store::StoreError;
+use novacron_store::StoreError;
+use tonic::Code;
 
 pub(crate) const OK: u8 = 0;
 pub(crate) const FAILURE: u8 = 1;
@@ -138,8 +139,34 @@ fn needs_plaintext(error: &anyhow::Error) -> bool {
         || matches!(error.downcast_ref(), Some(AdminError::PlaintextNotAllowed { .. }))
 }
 
+/// Of what members of the store say.
+fn advice_of_store(error: &StoreError) -> Option<&'static str> {
+    let failure = match error {
+        StoreError::Refused { failure, .. } | StoreError::Unknown { failure, .. } => failure,
+        _ => return Some("--endpoints or NOVACRON_ENDPOINTS says where the members are"),
+    };
+    match failure.code {
+        Code::Unimplemented => Some("this member does not offer it"),
+        Code::PermissionDenied => Some("the user's roles do not allow it; --user names another"),
+        Code::Unauthenticated => Some("--user NAME:PASSWORD logs in"),
+        Code::InvalidArgument if failure.message == "user name is empty" => {
+            Some("--user NAME:PASSWORD logs in")
+        }
+        Code::ResourceExhausted if failure.message.contains("space exceeded") => Some(
+            "`novacron kv compact`, `novacron cluster defrag` and `novacron cluster alarm disarm` make room",
+        ),
+        Code::OutOfRange if failure.message.contains("has been compacted") => {
+            Some("older revisions are gone; `novacron kv get` without --rev reads the newest")
+        }
+        _ => None,
+    }
+}
+
 /// What the user can do about an error, where it does not say so itself: libraries know no flags.
 pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref() {
+        return advice_of_store(error);
+    }
     match error.downcast_ref() {
         Some(AdminError::PlaintextNotAllowed { .. }) => Some("--metrics-allow-plaintext allows it"),
         _ if needs_plaintext(error) => {

@@ -5,6 +5,7 @@ use std::{fmt, io::Write as _};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use novacron_admin::{ConnectionStatus, LinkStatus, PORT, TransportStatus};
+use novacron_store::printable;
 
 use crate::{bench::rate, exit, size};
 
@@ -128,10 +129,6 @@ fn named(node_id: &str, region: Option<&str>) -> String {
         Some(region) => format!("{} ({})", printable(node_id), printable(region)),
         None => printable(node_id),
     }
-}
-
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
 }
 
 #[cfg(test)]

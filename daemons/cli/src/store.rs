@@ -1,13 +1,12 @@
 //! The commands of the store: `novacron kv`, `lease`, `member` and `cluster`, over the etcd v3 gRPC API, so that they
 //! work with etcd as well. One file a group.
 //!
-//! [`client`] finds a member that answers, [`output`] prints, [`answer`] is the JSON that they share. Deliberately not
+//! [`client`] says which members are asked, [`output`] prints, [`answer`] is the JSON that they share. Deliberately not
 //! here: what the store does with a request.
 
 mod answer;
 mod client;
 mod cluster;
-mod error;
 mod input;
 mod kv;
 mod lease;
@@ -28,7 +27,6 @@ use anyhow::Result;
 
 pub(crate) use self::{
     cluster::ClusterArgs,
-    error::StoreError,
     kv::KvArgs,
     lease::LeaseArgs,
     member::MemberArgs,

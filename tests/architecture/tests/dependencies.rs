@@ -78,8 +78,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-dwcp",
             "novacron-process",
             "novacron-settings",
+            "novacron-store",
         ],
     ),
+    ("novacron-store", &["consensus-proto"]),
     // Measures and checks, and is used by nothing.
     ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "ports"]),
     ("dwcp-lab", &[]),

@@ -8,14 +8,14 @@ use consensus_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, MoveLeaderRequest, RangeRequest,
     StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
+use novacron_store::{Client, Effect, Endpoint, Failure, StoreError};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::Code;
 
 use super::{
     answer::header,
-    client::{Client, Endpoint, StoreArgs, each},
-    error::{Effect, Failure, StoreError},
+    client::{StoreArgs, each},
     member,
     output::{Id, Table, print},
     snapshot::{self, SnapshotCommand},
@@ -77,28 +77,28 @@ enum AlarmCommand {
 
 /// Does it; returns the exit code.
 pub(super) async fn run(args: ClusterArgs) -> Result<u8> {
-    let mut client = Client::new(&args.store)?;
+    let client = args.store.client()?;
     let json = args.store.json;
     match args.command {
-        ClusterCommand::Status(which) => print_status(&targets(&mut client, &which).await?, json).await,
-        ClusterCommand::Health(which) => print_health(&targets(&mut client, &which).await?, json).await,
-        ClusterCommand::MoveLeader { id } => move_leader(&mut client, id, json).await,
-        ClusterCommand::Defrag(which) => defrag(targets(&mut client, &which).await?, json).await,
+        ClusterCommand::Status(which) => print_status(&targets(&client, &which).await?, json).await,
+        ClusterCommand::Health(which) => print_health(&targets(&client, &which).await?, json).await,
+        ClusterCommand::MoveLeader { id } => move_leader(&client, id, json).await,
+        ClusterCommand::Defrag(which) => defrag(targets(&client, &which).await?, json).await,
         ClusterCommand::Alarm(AlarmCommand::List) => {
-            print_alarms(&alarms(&mut client, "cluster alarm list").await?, json)
+            print_alarms(&alarms(&client, "cluster alarm list").await?, json)
         }
-        ClusterCommand::Alarm(AlarmCommand::Disarm) => disarm(&mut client, json).await,
-        ClusterCommand::Snapshot(command) => snapshot::run(&mut client, &command, json).await,
+        ClusterCommand::Alarm(AlarmCommand::Disarm) => disarm(&client, json).await,
+        ClusterCommand::Snapshot(command) => snapshot::run(&client, &command, json).await,
     }
 }
 
-async fn targets(client: &mut Client, which: &Which) -> Result<Vec<Endpoint>> {
+async fn targets(client: &Client, which: &Which) -> Result<Vec<Endpoint>> {
     if !which.cluster {
         return Ok(client.endpoints().to_vec());
     }
     let members = member::list(client, "--cluster").await?.members;
     // Members that have not started yet tell no URL.
-    members.iter().filter_map(|member| member.client_ur_ls.first()).map(|url| client.at(url)).collect()
+    members.iter().filter_map(|member| member.client_ur_ls.first()).map(|url| Ok(client.at(url)?)).collect()
 }
 
 type Status = Result<StatusResponse, Failure>;
@@ -238,7 +238,7 @@ fn of_one(what: &'static str, failure: Failure) -> StoreError {
     }
 }
 
-async fn move_leader(client: &mut Client, id: Id, json: bool) -> Result<u8> {
+async fn move_leader(client: &Client, id: Id, json: bool) -> Result<u8> {
     const WHAT: &str = "cluster move-leader";
     let (from, leader) = leader(client, WHAT).await?;
     let request = MoveLeaderRequest { target_id: id.0 };
@@ -255,7 +255,7 @@ async fn move_leader(client: &mut Client, id: Id, json: bool) -> Result<u8> {
 }
 
 /// The leader, and where it is: only it can be told to hand over.
-async fn leader(client: &mut Client, what: &'static str) -> Result<(Id, Endpoint)> {
+async fn leader(client: &Client, what: &'static str) -> Result<(Id, Endpoint)> {
     let endpoints = client.endpoints().to_vec();
     let mut failures = Vec::new();
     // Who is behind may name an earlier leader.
@@ -312,12 +312,12 @@ fn alarm_request(action: AlarmAction) -> AlarmRequest {
     AlarmRequest { action: action.into(), ..Default::default() }
 }
 
-async fn alarms(client: &mut Client, what: &'static str) -> Result<AlarmResponse, StoreError> {
+async fn alarms(client: &Client, what: &'static str) -> Result<AlarmResponse, StoreError> {
     let request = alarm_request(AlarmAction::Get);
     client.read(what, request, |link, request| async move { link.maintenance().alarm(request).await }).await
 }
 
-async fn disarm(client: &mut Client, json: bool) -> Result<u8> {
+async fn disarm(client: &Client, json: bool) -> Result<u8> {
     const WHAT: &str = "cluster alarm disarm";
     let raised = alarms(client, WHAT).await?;
     for AlarmMember { member_id, alarm } in raised.alarms.clone() {

@@ -20,11 +20,12 @@ use consensus_proto::{
     },
     mvccpb::KeyValue,
 };
+use novacron_store::Client;
 use serde_json::json;
 
 use super::{
     answer,
-    client::{Client, StoreArgs},
+    client::StoreArgs,
     input,
     output::{Id, Printed, print, print_bytes},
     range::KeyRange,
@@ -228,10 +229,10 @@ impl DelArgs {
 
 /// Does it; returns the exit code.
 pub(crate) async fn run(args: KvArgs) -> Result<u8> {
-    let mut client = Client::new(&args.store)?;
+    let client = args.store.client()?;
     let json = args.store.json;
     match args.command {
-        KvCommand::Get(args) => get(&mut client, &args, json).await,
+        KvCommand::Get(args) => get(&client, &args, json).await,
         KvCommand::Put(args) => {
             let request = args.request()?;
             let answer = client
@@ -256,8 +257,8 @@ pub(crate) async fn run(args: KvArgs) -> Result<u8> {
             }
             Ok(exit::OK)
         }
-        KvCommand::Watch(args) => watch::run(&mut client, &args, json).await,
-        KvCommand::Txn(args) => txn::run(&mut client, &args, json).await,
+        KvCommand::Watch(args) => watch::run(&client, &args, json).await,
+        KvCommand::Txn(args) => txn::run(&client, &args, json).await,
         KvCommand::Compact { revision } => {
             let request = CompactionRequest { revision, physical: false };
             let compact = client
@@ -271,7 +272,7 @@ pub(crate) async fn run(args: KvArgs) -> Result<u8> {
     }
 }
 
-async fn get(client: &mut Client, args: &GetArgs, json: bool) -> Result<u8> {
+async fn get(client: &Client, args: &GetArgs, json: bool) -> Result<u8> {
     let request = args.range.request();
     let answer =
         client.read("get", request, |link, request| async move { link.kv().range(request).await }).await?;

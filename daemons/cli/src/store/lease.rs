@@ -8,13 +8,14 @@ use consensus_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
+use novacron_store::{Client, Link};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use tonic::{Response, Status};
 
 use super::{
     answer::header,
-    client::{Client, Link, StoreArgs},
+    client::StoreArgs,
     output::{Id, Printed, json_bytes, print},
 };
 use crate::exit;
@@ -70,10 +71,10 @@ enum LeaseCommand {
 
 /// Does it; returns the exit code.
 pub(super) async fn run(args: LeaseArgs) -> Result<u8> {
-    let mut client = Client::new(&args.store)?;
+    let client = args.store.client()?;
     let json = args.store.json;
     match args.command {
-        LeaseCommand::Grant { ttl, id } => grant(&mut client, ttl, id, json).await,
+        LeaseCommand::Grant { ttl, id } => grant(&client, ttl, id, json).await,
         LeaseCommand::Revoke { id } => {
             let request = LeaseRevokeRequest { id: id.lease() };
             let revoke = client.write("lease revoke", request, |link, request| async move {
@@ -87,7 +88,7 @@ pub(super) async fn run(args: LeaseArgs) -> Result<u8> {
             )?;
             Ok(exit::OK)
         }
-        LeaseCommand::Ttl { id, keys } => ttl(&mut client, id, keys, json).await,
+        LeaseCommand::Ttl { id, keys } => ttl(&client, id, keys, json).await,
         LeaseCommand::List => {
             let list = client.read("lease list", LeaseLeasesRequest {}, |link, request| async move {
                 link.lease().lease_leases(request).await
@@ -103,11 +104,11 @@ pub(super) async fn run(args: LeaseArgs) -> Result<u8> {
             Ok(exit::OK)
         }
         LeaseCommand::KeepAlive { id, once: true } => {
-            renew(&mut client, id, json).await?;
+            renew(&client, id, json).await?;
             Ok(exit::OK)
         }
         LeaseCommand::KeepAlive { id, once: false } => loop {
-            let ttl = renew(&mut client, id, json).await?;
+            let ttl = renew(&client, id, json).await?;
             sleep(Duration::from_secs(ttl) / RENEWALS_PER_TTL).await;
         },
     }
@@ -117,7 +118,7 @@ fn say(json: bool, value: Value, text: String) -> io::Result<()> {
     if json { print(value) } else { print(text) }
 }
 
-async fn grant(client: &mut Client, ttl: i64, id: Option<Id>, json: bool) -> Result<u8> {
+async fn grant(client: &Client, ttl: i64, id: Option<Id>, json: bool) -> Result<u8> {
     let request = LeaseGrantRequest { ttl, id: id.map_or(0, Id::lease) };
     let grant = client.write("lease grant", request, |link, request| async move {
         link.lease().lease_grant(request).await
@@ -129,7 +130,7 @@ async fn grant(client: &mut Client, ttl: i64, id: Option<Id>, json: bool) -> Res
     Ok(exit::OK)
 }
 
-async fn ttl(client: &mut Client, id: Id, keys: bool, json: bool) -> Result<u8> {
+async fn ttl(client: &Client, id: Id, keys: bool, json: bool) -> Result<u8> {
     let request = LeaseTimeToLiveRequest { id: id.lease(), keys };
     let ask = client.read("lease ttl", request, |link, request| async move {
         link.lease().lease_time_to_live(request).await
@@ -160,7 +161,7 @@ fn print_ttl(id: Id, answer: &LeaseTimeToLiveResponse) -> io::Result<()> {
 }
 
 /// Renews it, and says how many seconds it has now. Each renewal is a stream of its own: any member can take the next.
-async fn renew(client: &mut Client, id: Id, json: bool) -> Result<u64> {
+async fn renew(client: &Client, id: Id, json: bool) -> Result<u64> {
     let request = LeaseKeepAliveRequest { id: id.lease() };
     let answer: LeaseKeepAliveResponse = client.read("lease keep-alive", request, renew_once).await?;
     let Some(ttl) = u64::try_from(answer.ttl).ok().filter(|ttl| *ttl > 0) else {

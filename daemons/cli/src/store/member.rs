@@ -8,13 +8,13 @@ use consensus_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
     MemberRemoveRequest, MemberUpdateRequest, ResponseHeader, StatusRequest,
 };
+use novacron_store::{Client, Endpoint, StoreError, printable};
 use serde_json::{Value, json};
 
 use super::{
     answer::header,
-    client::{Client, Endpoint, StoreArgs, each},
-    error::StoreError,
-    output::{Id, Table, print, printable},
+    client::{StoreArgs, each},
+    output::{Id, Table, print},
     quorum::Quorum,
     rejoin::{self, RejoinArgs},
 };
@@ -77,11 +77,11 @@ enum MemberCommand {
 
 /// Does it; returns the exit code.
 pub(super) async fn run(args: MemberArgs) -> Result<u8> {
-    let mut client = Client::new(&args.store)?;
+    let client = args.store.client()?;
     let json = args.store.json;
     match args.command {
         MemberCommand::List => {
-            let answer = list(&mut client, "member list").await?;
+            let answer = list(&client, "member list").await?;
             if json {
                 print(members_json(&answer.header, &answer.members))?;
             } else {
@@ -105,7 +105,7 @@ pub(super) async fn run(args: MemberArgs) -> Result<u8> {
         }
         MemberCommand::Remove { id, force } => {
             if !force {
-                keeps_quorum(&mut client, "member remove", id).await?;
+                keeps_quorum(&client, "member remove", id).await?;
             }
             let request = MemberRemoveRequest { id: id.0 };
             let remove = client.write("member remove", request, |link, request| async move {
@@ -114,7 +114,7 @@ pub(super) async fn run(args: MemberArgs) -> Result<u8> {
             let answer = remove.await?;
             print_changed(&answer.header, &answer.members, format!("member {id} is removed"), json)?;
         }
-        MemberCommand::Rejoin(args) => rejoin::run(&mut client, &args, json).await?,
+        MemberCommand::Rejoin(args) => rejoin::run(&client, &args, json).await?,
         MemberCommand::Update { id, peer_urls } => {
             let request = MemberUpdateRequest { id: id.0, peer_ur_ls: peer_urls };
             let update = client.write("member update", request, |link, request| async move {
@@ -128,7 +128,7 @@ pub(super) async fn run(args: MemberArgs) -> Result<u8> {
 }
 
 /// The members, as the cluster has agreed on them.
-pub(super) async fn list(client: &mut Client, what: &'static str) -> Result<MemberListResponse, StoreError> {
+pub(super) async fn list(client: &Client, what: &'static str) -> Result<MemberListResponse, StoreError> {
     let request = MemberListRequest { linearizable: true };
     client.read(what, request, |link, request| async move { link.cluster().member_list(request).await }).await
 }
@@ -204,7 +204,7 @@ fn print_added(name: &str, answer: &MemberAddResponse, json: bool) -> Result<()>
 }
 
 /// Refuses a removal after which too few voters would answer.
-pub(super) async fn keeps_quorum(client: &mut Client, what: &'static str, id: Id) -> Result<()> {
+pub(super) async fn keeps_quorum(client: &Client, what: &'static str, id: Id) -> Result<()> {
     let members = list(client, what).await?.members;
     let Some(member) = members.iter().find(|member| member.id == id.0) else {
         bail!("{what}: there is no member {id} (`novacron member list` prints them)");

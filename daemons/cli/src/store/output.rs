@@ -10,6 +10,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use novacron_store::printable;
 use serde_json::{Value, json};
 
 /// A member, a cluster or a lease.
@@ -65,11 +66,6 @@ pub(crate) fn json_bytes(bytes: &[u8]) -> Value {
         Ok(text) => text.into(),
         Err(_) => json!({ "base64": STANDARD.encode(bytes) }),
     }
-}
-
-/// What others say may have anything in it: control characters are not passed on to a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
 }
 
 /// Rows below a header, in columns that are as wide as they have to be.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 use consensus_proto::etcdserverpb::{Member, MemberAddRequest, MemberPromoteRequest, MemberRemoveRequest};
+use novacron_store::{Client, Link, StoreError};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    client::{Client, Link, parse_duration},
-    error::StoreError,
+    client::parse_duration,
     member::{answering, keeps_quorum, list},
     output::{Id, print},
 };
@@ -55,7 +55,7 @@ fn step(members: &[Member], peer_urls: &[String], works: impl Fn(u64) -> bool) -
     }
 }
 
-pub(super) async fn run(client: &mut Client, args: &RejoinArgs, as_json: bool) -> Result<()> {
+pub(super) async fn run(client: &Client, args: &RejoinArgs, as_json: bool) -> Result<()> {
     let deadline = Instant::now() + args.wait;
     let say = |text: String| if as_json { Ok(()) } else { print(text) };
     let mut removed = None;
@@ -97,7 +97,7 @@ fn print_done(id: Id, removed: Option<Id>, what: &str, as_json: bool) -> Result<
 }
 
 /// Gives a learner its vote as soon as it may have it.
-async fn promote(client: &mut Client, id: Id, deadline: Instant) -> Result<()> {
+async fn promote(client: &Client, id: Id, deadline: Instant) -> Result<()> {
     loop {
         let request = MemberPromoteRequest { id: id.0 };
         let method = |link: Link, request| async move { link.cluster().member_promote(request).await };

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use consensus_proto::etcdserverpb::{SnapshotRequest, SnapshotResponse};
+use novacron_store::{Client, Failure, StoreError};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use rustix::fs::FlockOperation;
 use serde_json::json;
@@ -21,8 +22,6 @@ use tokio::time::timeout;
 use tonic::Streaming;
 
 use super::{
-    client::Client,
-    error::{Failure, StoreError},
     output::print,
     restore::{self, RestoreArgs},
 };
@@ -95,7 +94,7 @@ struct Hash {
     bytes: u64,
 }
 
-pub(super) async fn run(client: &mut Client, command: &SnapshotCommand, json: bool) -> Result<u8> {
+pub(super) async fn run(client: &Client, command: &SnapshotCommand, json: bool) -> Result<u8> {
     let (file, hash, done) = match command {
         SnapshotCommand::Save { file } => (file, save(client, file).await?, "saved"),
         SnapshotCommand::Verify { file } => (file, verify(file)?, "whole"),
@@ -110,7 +109,7 @@ pub(super) async fn run(client: &mut Client, command: &SnapshotCommand, json: bo
     Ok(exit::OK)
 }
 
-async fn save(client: &mut Client, path: &Path) -> Result<Hash> {
+async fn save(client: &Client, path: &Path) -> Result<Hash> {
     let part = part_of(path);
     let file = lock(&part)?;
     let saved = receive(client, &part, &file).await.and_then(|hash| {
@@ -155,7 +154,7 @@ fn lock(part: &Path) -> Result<File> {
 }
 
 /// Writes what a member sends, and has it on the disk. If the stream breaks, it begins anew with the next member.
-async fn receive(client: &mut Client, part: &Path, file: &File) -> Result<Hash> {
+async fn receive(client: &Client, part: &Path, file: &File) -> Result<Hash> {
     let mut failures = Vec::new();
     for _ in 0..client.endpoints().len() {
         let asked = client.read(WHAT, SnapshotRequest {}, |link, request| async move {

@@ -7,11 +7,10 @@ use clap::Args;
 use consensus_proto::etcdserverpb::{
     RequestOp, TxnRequest, TxnResponse, request_op::Request, response_op::Response,
 };
+use novacron_store::Client;
 
 use super::{
-    answer,
-    client::Client,
-    input, kv,
+    answer, input, kv,
     output::print,
     txn_text::{Operation, Script},
 };
@@ -59,7 +58,7 @@ fn requests(operations: &[Operation]) -> Result<Vec<RequestOp>> {
     operations.iter().map(Operation::request).collect()
 }
 
-pub(super) async fn run(client: &mut Client, args: &TxnArgs, json: bool) -> Result<u8> {
+pub(super) async fn run(client: &Client, args: &TxnArgs, json: bool) -> Result<u8> {
     let name = args.file.display();
     let text = String::from_utf8(input::read(&args.file, TEXT_BYTES_MAX)?).map_err(|_| {
         Usage(format!("{name}: not UTF-8: other bytes are written as \\xNN in double quotes"))

@@ -13,6 +13,7 @@ use consensus_proto::{
     },
     mvccpb::{Event, event::EventType},
 };
+use novacron_store::{Client, Effect, Failure, Link, StoreError, printable};
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
@@ -23,9 +24,7 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
 use super::{
     answer,
-    client::{Client, Link},
-    error::{Effect, Failure, StoreError},
-    output::{Printed, print, printable},
+    output::{Printed, print},
     range::KeyRange,
 };
 
@@ -70,7 +69,7 @@ struct Watch<'a> {
 type Opened = (mpsc::Sender<WatchRequest>, Streaming<WatchResponse>);
 
 /// Watches until a signal ends the process; returns with an error only.
-pub(super) async fn run(client: &mut Client, args: &WatchArgs, json: bool) -> Result<u8> {
+pub(super) async fn run(client: &Client, args: &WatchArgs, json: bool) -> Result<u8> {
     Watch { args, json, next: args.rev, progress: 0, lost: None }.follow(client).await
 }
 
@@ -87,7 +86,7 @@ async fn open(link: Link, create: WatchCreateRequest) -> Result<Response<Opened>
 
 impl Watch<'_> {
     /// Goes on at one member after the other; ends with an error only.
-    async fn follow(&mut self, client: &mut Client) -> Result<u8> {
+    async fn follow(&mut self, client: &Client) -> Result<u8> {
         let mut began = false;
         loop {
             match client.read("watch", self.create_request(), open).await {

@@ -1,10 +1,8 @@
-//! How members fail to answer, and what a user can do about it.
+//! How members fail to answer, and what became of the request then.
 
 use std::{error::Error, fmt};
 
 use tonic::{Code, Status};
-
-use super::output::printable;
 
 /// Answers of etcd and of our members that mean: nothing was done, and another member, or the same one soon, may do it.
 const NOTHING_DONE: [&str; 4] = [
@@ -16,7 +14,7 @@ const NOTHING_DONE: [&str; 4] = [
 
 /// What became of a request that was not answered as wished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// None: another member may do it.
     Nothing,
     /// The connection was lost, or time ran out: it may have been done.
@@ -27,29 +25,34 @@ pub(crate) enum Effect {
 
 /// How one member failed to answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    pub(crate) endpoint: String,
-    pub(crate) message: String,
-    pub(crate) code: Code,
-    pub(crate) effect: Effect,
+pub struct Failure {
+    /// Which member, as it was named.
+    pub endpoint: String,
+    /// In words.
+    pub message: String,
+    /// Of gRPC.
+    pub code: Code,
+    /// What became of the request.
+    pub effect: Effect,
     /// The member is there and may do it soon, when there is a leader again.
-    pub(crate) may_pass: bool,
+    pub may_pass: bool,
 }
 
 impl Failure {
     /// It cannot be reached.
-    pub(crate) fn unreachable(endpoint: &str, message: String) -> Self {
+    pub fn unreachable(endpoint: &str, message: String) -> Self {
         let endpoint = endpoint.to_owned();
         Self { endpoint, message, code: Code::Unavailable, effect: Effect::Nothing, may_pass: false }
     }
 
     /// It was asked, and nothing came.
-    pub(crate) fn silent(endpoint: &str, message: String) -> Self {
+    pub fn silent(endpoint: &str, message: String) -> Self {
         let endpoint = endpoint.to_owned();
         Self { endpoint, message, code: Code::DeadlineExceeded, effect: Effect::Unknown, may_pass: false }
     }
 
-    pub(crate) fn of_status(endpoint: &str, status: &Status) -> Self {
+    /// It answered with this.
+    pub fn of_status(endpoint: &str, status: &Status) -> Self {
         let (code, endpoint) = (status.code(), endpoint.to_owned());
         // What a member says has no source: such a status was made on this side, when the connection was lost.
         if status.source().is_some() {
@@ -69,35 +72,18 @@ impl Failure {
     }
 
     /// The connection is of no use any more.
-    pub(crate) fn is_of_connection(&self) -> bool {
+    pub fn is_of_connection(&self) -> bool {
         self.effect != Effect::Refused && !self.may_pass
     }
 
     /// The members could do it at another time, as they are: of a learner that has not enough of the log, or a change that
     /// waits for another one.
-    pub(crate) fn is_not_yet(&self) -> bool {
+    pub fn is_not_yet(&self) -> bool {
         self.code == Code::FailedPrecondition
     }
 
-    fn advice(&self) -> Option<&'static str> {
-        match self.code {
-            Code::Unimplemented => Some("this member does not offer it"),
-            Code::PermissionDenied => Some("the user's roles do not allow it; --user names another"),
-            Code::Unauthenticated => Some("--user NAME:PASSWORD logs in"),
-            Code::InvalidArgument if self.message == "user name is empty" => {
-                Some("--user NAME:PASSWORD logs in")
-            }
-            Code::ResourceExhausted if self.message.contains("space exceeded") => Some(
-                "`novacron kv compact`, `novacron cluster defrag` and `novacron cluster alarm disarm` make room",
-            ),
-            Code::OutOfRange if self.message.contains("has been compacted") => {
-                Some("older revisions are gone; `novacron kv get` without --rev reads the newest")
-            }
-            _ => None,
-        }
-    }
-
-    fn is_of_access(&self) -> bool {
+    /// It is about who asks.
+    pub fn is_of_access(&self) -> bool {
         matches!(self.code, Code::PermissionDenied | Code::Unauthenticated)
             || self.message.starts_with("authentication failed")
             || self.message == "user name is empty"
@@ -106,30 +92,45 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.endpoint, self.message)?;
-        self.advice().map_or(Ok(()), |advice| write!(f, " ({advice})"))
+        write!(f, "{}: {}", self.endpoint, self.message)
     }
 }
 
 /// A request that the store did not carry out, or of which nobody knows.
 #[derive(Debug)]
-pub(crate) enum StoreError {
+#[non_exhaustive]
+pub enum StoreError {
     /// A member said no, and the others would as well.
-    Refused { what: &'static str, failure: Failure },
+    Refused {
+        /// The request.
+        what: &'static str,
+        /// What the member said.
+        failure: Failure,
+    },
     /// A request that must not be repeated has got no answer.
-    Unknown { what: &'static str, failure: Failure },
+    Unknown {
+        /// The request.
+        what: &'static str,
+        /// How it got no answer.
+        failure: Failure,
+    },
     /// None of the members did it; all have been asked.
-    NoMember { what: &'static str, failures: Vec<Failure> },
+    NoMember {
+        /// The request.
+        what: &'static str,
+        /// Of each member.
+        failures: Vec<Failure>,
+    },
 }
 
 impl StoreError {
     /// Whether it is not about who asks, or what, but about members that may be back soon.
-    pub(crate) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         matches!(self, Self::NoMember { .. })
     }
 
     /// Whether the store does not let this user do it.
-    pub(crate) fn is_of_access(&self) -> bool {
+    pub fn is_of_access(&self) -> bool {
         matches!(self, Self::Refused { failure, .. } if failure.is_of_access())
     }
 }
@@ -143,8 +144,7 @@ impl fmt::Display for StoreError {
             }
             Self::NoMember { what, failures } => {
                 let each: Vec<_> = failures.iter().map(ToString::to_string).collect();
-                write!(f, "{what}: no member does it: {}", each.join("; "))?;
-                write!(f, " (--endpoints or NOVACRON_ENDPOINTS says where the members are)")
+                write!(f, "{what}: no member does it: {}", each.join("; "))
             }
         }
     }
@@ -152,8 +152,13 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {}
 
+/// What others say may have anything in it: control characters are not passed on to a terminal.
+pub fn printable(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
 /// The last of an error's causes: those before it only say in which layer it was.
-pub(crate) fn root_cause(error: &dyn Error) -> String {
+pub fn root_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -180,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_where_and_what_to_do() {
+    fn errors_say_what_and_where() {
         let failure = Failure::of_status("a:1", &Status::invalid_argument("etcdserver: user name is empty"));
         let error = StoreError::Refused { what: "put", failure };
         assert!(error.is_of_access());
-        assert_eq!(error.to_string(), "put: a:1: user name is empty (--user NAME:PASSWORD logs in)");
+        assert_eq!(error.to_string(), "put: a:1: user name is empty");
     }
 }
