@@ -29,7 +29,7 @@ test: lint
 	scripts/test.sh --workspace --release --locked --no-fail-fast
 	scripts/test-rdma.sh
 	$(MAKE) doc
-	fuzz/smoke.sh
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-5} fuzz/smoke.sh
 	@cat $(TARGET)/test-skips.txt
 
 ## XDP in this kernel, on veth pairs. Part of `make test`.
