@@ -5,7 +5,7 @@
 //! seen without having it was removed (Almeida, Shoker, Baquero 2018, section 7: causal CRDTs). One entry for each region
 //! is enough, because a region's log is serial: its later change of a cell has seen the earlier one.
 
-use std::collections::{BTreeMap, btree_map::Entry as Slot};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -68,25 +68,41 @@ impl Register {
     }
 }
 
+/// What each side knew, where that says more than its cells do: what it knew of that and does not have was removed, and the
+/// tombstone collected.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known<'a> {
+    pub(crate) here: Option<&'a VersionVector>,
+    pub(crate) there: Option<&'a VersionVector>,
+}
+
 impl Dots {
     /// Merges the other side's state.
     pub fn merge(&mut self, other: Self) {
+        self.merge_known(other, Known::default());
+    }
+
+    fn merge_known(&mut self, other: Self, known: Known<'_>) {
+        let has_seen = |seen: &VersionVector, known: Option<&VersionVector>, dot| {
+            seen.covers(dot) || known.is_some_and(|known| known.covers(dot))
+        };
         let Self { seen, entries } = other;
+        let dot = |region: &RegionId, entry: &Entry| Dot { region: *region, counter: entry.counter };
         // Both sides' survivors are chosen by what was seen before.
-        self.entries.retain(|region, entry| {
-            entries.get(region).is_some_and(|same| same.counter == entry.counter)
-                || entry.counter > seen.get(*region)
-        });
+        let own = std::mem::take(&mut self.entries);
+        for (region, entry) in &own {
+            let is_there = entries.get(region).is_some_and(|same| same.counter == entry.counter);
+            if is_there || !has_seen(&seen, known.there, dot(region, entry)) {
+                self.entries.insert(*region, entry.clone());
+            }
+        }
         for (region, entry) in entries {
-            let is_new = entry.counter > self.seen.get(region);
-            match self.entries.entry(region) {
-                Slot::Occupied(mut slot)
-                    if is_new || *slot.get() < entry && slot.get().counter == entry.counter =>
-                {
-                    slot.insert(entry);
-                }
-                Slot::Vacant(slot) if is_new => drop(slot.insert(entry)),
-                _ => {}
+            let same = own.get(&region).filter(|same| same.counter == entry.counter);
+            // Two changes never have the same number; should they, all sides still choose the same.
+            if same.is_some_and(|same| *same < entry)
+                || (same.is_none() && !has_seen(&self.seen, known.here, dot(&region, &entry)))
+            {
+                self.entries.insert(region, entry);
             }
         }
         self.seen.join(&seen);
@@ -100,11 +116,33 @@ impl Dots {
 
 impl Cell {
     /// Merges the other side's state. A cell's kind says which of the two it is, so both sides are the same.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self, known: Known<'_>) {
         match (self, other) {
             (Self::Register(own), Self::Register(theirs)) => own.merge(theirs),
-            (Self::Dots(own), Self::Dots(theirs)) => own.merge(theirs),
+            (Self::Dots(own), Self::Dots(theirs)) => own.merge_known(theirs, known),
             _ => unreachable!("the kind of a cell is part of its id"),
+        }
+    }
+
+    fn without(self, known: &VersionVector) -> Option<Self> {
+        if self.is_covered_by(known) {
+            return None;
+        }
+        Some(match self {
+            Self::Register(register) => Self::Register(register),
+            Self::Dots(mut dots) => {
+                dots.entries
+                    .retain(|region, entry| !known.covers(Dot { region: *region, counter: entry.counter }));
+                Self::Dots(dots)
+            }
+        })
+    }
+
+    /// What one side has is merged with the other's nothing: what that knew is gone.
+    pub(crate) fn unless_gone(self, known: Option<&VersionVector>) -> Option<Self> {
+        match known {
+            Some(known) => self.without(known),
+            None => Some(self),
         }
     }
 

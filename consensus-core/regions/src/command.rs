@@ -23,7 +23,6 @@ pub enum Command {
     Merge(Delta),
     Take(Chunk),
     Collect { keys: Vec<Bytes>, known: VersionVector },
-    Activate,
 }
 
 impl Replica {
@@ -39,10 +38,6 @@ impl Replica {
             Command::Merge(delta) => self.merge(items, delta),
             Command::Take(chunk) => self.take(items, chunk),
             Command::Collect { keys, known } => self.collect(items, &keys, &known).map(Ok),
-            Command::Activate => {
-                self.activate();
-                Ok(Ok(Vec::new()))
-            }
         }
     }
 }
@@ -85,7 +80,6 @@ impl Command {
                 put_varint(&mut out, keys.len() as u64);
                 keys.iter().for_each(|key| put_prefixed(&mut out, key));
             }
-            Self::Activate => out.push(7),
         }
         out.into()
     }
@@ -119,7 +113,6 @@ impl Command {
                 let keys = (0..count).map(|_| reader.prefixed(KEY_BYTES_MAX)).collect::<Result<_, _>>()?;
                 Self::Collect { keys, known }
             }
-            7 => Self::Activate,
             other => return Err(reader.unknown(other)),
         };
         reader.end()?;

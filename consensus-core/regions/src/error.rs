@@ -6,7 +6,7 @@ use crate::vector::RegionId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// The region has not caught up with the others yet, or not all of them know of it.
+    /// The region has not caught up with the others yet.
     #[error("this region may not write yet: it is joining the others")]
     Joining,
     /// The region was removed.

@@ -3,12 +3,12 @@
 //! An item is a map of cells, so items of different kinds under one key are no conflict: their cells are merged side by side,
 //! and the kind that was written last is what is seen. A change of one kind removes what it has seen of the others.
 
-use std::collections::{BTreeMap, btree_map::Entry as Slot};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::{
-    cell::{Cell, Dots, Entry, Register},
+    cell::{Cell, Dots, Entry, Known, Register},
     clock::Stamp,
     error::Refused,
     limits::{FIELD_BYTES_MAX, ITEM_BYTES_MAX, VALUE_BYTES_MAX},
@@ -139,6 +139,18 @@ impl Item {
         version
     }
 
+    /// For each cell, and each region, its latest change of it: what finds the item for those who lack something of it. One for
+    /// the item would hide what was changed before in other cells.
+    pub fn dots(&self) -> BTreeSet<Dot> {
+        let mut dots = BTreeSet::new();
+        for cell in self.cells.values() {
+            let mut version = VersionVector::default();
+            cell.add_version(&mut version);
+            dots.extend(version.iter().map(|(region, counter)| Dot { region, counter }));
+        }
+        dots
+    }
+
     /// Makes a change, unless it changes nothing: then `false`.
     pub(crate) fn change(&mut self, change: Change, dot: Dot, stamp: Stamp) -> Result<bool, Refused> {
         check(&change)?;
@@ -204,7 +216,7 @@ impl Item {
             self.cells.insert(id, Cell::Register(Register { dot, stamp, value: Some(value) }));
             return;
         }
-        let dots = self.dots(id);
+        let dots = self.dots_cell(id);
         // It has seen all others: they are replaced.
         dots.entries.clear();
         dots.seen.advance(dot.region, dot.counter);
@@ -220,28 +232,39 @@ impl Item {
         };
         let mut share = own.map_or_else(Tally::default, |entry| Tally::read(&entry.value));
         share.add(amount)?;
-        let dots = self.dots(id);
+        let dots = self.dots_cell(id);
         dots.seen.advance(dot.region, dot.counter);
         dots.entries.insert(dot.region, Entry { counter: dot.counter, stamp, value: share.write() });
         Ok(())
     }
 
-    fn dots(&mut self, id: CellId) -> &mut Dots {
+    fn dots_cell(&mut self, id: CellId) -> &mut Dots {
         match self.cells.entry(id).or_insert_with(|| Cell::Dots(Dots::default())) {
             Cell::Dots(dots) => dots,
             Cell::Register(_) => unreachable!("the kind of a cell is part of its id"),
         }
     }
 
-    /// Merges another region's state of the item, or a part of it. A cell that is not here and for which `is_gone` says so is
-    /// left out.
-    pub fn merge(&mut self, theirs: Self, is_gone: impl Fn(&Cell) -> bool) {
+    /// Merges another region's state of the item, or a part of it.
+    pub fn merge(&mut self, theirs: Self) {
+        self.merge_known(theirs, Known::default());
+    }
+
+    pub(crate) fn merge_known(&mut self, mut theirs: Self, known: Known<'_>) {
+        for (id, mut own) in std::mem::take(&mut self.cells) {
+            let merged = match theirs.cells.remove(&id) {
+                Some(cell) => {
+                    own.merge(cell, known);
+                    Some(own)
+                }
+                None => own.unless_gone(known.there),
+            };
+            merged.into_iter().for_each(|cell| drop(self.cells.insert(id.clone(), cell)));
+        }
         for (id, cell) in theirs.cells {
-            match self.cells.entry(id) {
-                Slot::Occupied(mut own) => own.get_mut().merge(cell),
-                Slot::Vacant(slot) if !is_gone(&cell) => drop(slot.insert(cell)),
-                Slot::Vacant(_) => {}
-            }
+            cell.unless_gone(known.here)
+                .into_iter()
+                .for_each(|cell| drop(self.cells.insert(id.clone(), cell)));
         }
     }
 

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use crate::{
     item::Item,
     tree::leaf_of,
-    vector::{RegionId, VersionVector},
+    vector::{Dot, RegionId},
 };
 
 /// The items of a region, as they are before what is being applied.
 ///
 /// Their order is that of [places](place), not of keys: so one scan serves snapshots, sweeps and leaves of the tree. Beside them
-/// is an index of changes: for each entry of an item's [`version`](Item::version) the key under region and counter.
+/// is an index of changes: the key of an item under each of its [`dots`](Item::dots).
 pub trait Items {
     /// Why something could not be read.
     type Error;
@@ -32,7 +32,7 @@ pub trait Items {
         visit: &mut dyn FnMut(&Bytes, &Item) -> ControlFlow<()>,
     ) -> Result<(), Self::Error>;
 
-    /// Visits the changes of a region after the `after`-th, in order, as far as they are the latest of an item.
+    /// Visits the changes of a region after the `after`-th, in order, as far as they are the latest of a cell.
     fn changes(
         &self,
         region: RegionId,
@@ -69,7 +69,7 @@ impl Changed {
 #[derive(Clone, Debug, Default)]
 pub struct MemoryItems {
     items: BTreeMap<(u16, Bytes), Item>,
-    changes: BTreeMap<(RegionId, u64), Bytes>,
+    changes: BTreeMap<Dot, Bytes>,
 }
 
 impl MemoryItems {
@@ -91,13 +91,13 @@ impl MemoryItems {
     /// Writes a change, and its place in the index.
     pub fn write(&mut self, changed: &Changed) {
         let Changed { key, before, after } = changed;
-        let version = |item: &Option<Item>| item.as_ref().map(Item::version).unwrap_or_default();
-        let (old, new): (VersionVector, VersionVector) = (version(before), version(after));
-        for dot in old.iter().filter(|(region, counter)| new.get(*region) != *counter) {
-            self.changes.remove(&dot);
+        let dots = |item: &Option<Item>| item.as_ref().map(Item::dots).unwrap_or_default();
+        let (old, new) = (dots(before), dots(after));
+        for dot in old.difference(&new) {
+            self.changes.remove(dot);
         }
-        for dot in new.iter() {
-            self.changes.insert(dot, key.clone());
+        for dot in new.difference(&old) {
+            self.changes.insert(*dot, key.clone());
         }
         let place = (leaf_of(key), key.clone());
         match after {
@@ -130,8 +130,9 @@ impl Items for MemoryItems {
         after: u64,
         visit: &mut dyn FnMut(u64, &Bytes) -> ControlFlow<()>,
     ) -> Result<(), Infallible> {
-        let range = (Bound::Excluded((region, after)), Bound::Included((region, u64::MAX)));
-        let _ = self.changes.range(range).try_for_each(|((_, counter), key)| visit(*counter, key));
+        let dot = |counter| Dot { region, counter };
+        let range = (Bound::Excluded(dot(after)), Bound::Included(dot(u64::MAX)));
+        let _ = self.changes.range(range).try_for_each(|(dot, key)| visit(dot.counter, key));
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ pub enum Body {
 /// How far the sender is, and how far it knows others to be. Each interval; it is acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Whether it is joining, waiting, or active.
+    /// Whether it is joining or active.
     pub phase: Phase,
     /// What the sender knows.
     pub version: VersionVector,

@@ -8,7 +8,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 
 use crate::{
-    cell::Cell,
+    cell::{Cell, Known},
     clock::{Clock, Stamp},
     codec::{DecodeError, Reader, put_prefixed, put_stamp, put_varint},
     delta::{Chunk, Delta},
@@ -23,13 +23,10 @@ use crate::{
 /// How far a region is on its way to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It has no complete state yet.
+    /// It has no complete state yet: it takes a snapshot, and neither writes nor merges.
     Joining = 1,
-    /// It has, and waits until all others have told that they know of it. It does not write before: what it knew nothing of could
-    /// be collected meanwhile.
-    Waiting = 2,
-    /// It writes.
-    Active = 3,
+    /// It has, and does.
+    Active = 2,
 }
 
 /// A snapshot that is being taken.
@@ -51,7 +48,7 @@ pub struct Replica {
     pub(crate) region: RegionId,
     phase: Phase,
     pub(crate) version: VersionVector,
-    horizon: VersionVector,
+    pub(crate) horizon: VersionVector,
     pub(crate) clock: Clock,
     catch_up: Option<CatchUp>,
     membership: Membership,
@@ -226,11 +223,11 @@ impl Replica {
             return Ok(Err(Refused::NoMember { region: delta.from }));
         }
         let mut all = Vec::new();
-        let is_gone_here = self.is_gone_here(&delta.version);
+        let known = Known { here: self.knows_more(&delta.version), there: None };
         for (key, theirs) in delta.items {
             let before = items.get(&key)?;
             let mut after = before.clone().unwrap_or_default();
-            after.merge(theirs, &is_gone_here);
+            after.merge_known(theirs, known);
             all.extend(Changed::new(key, before, after));
         }
         self.clock.observe(delta.latest);
@@ -244,12 +241,10 @@ impl Replica {
         Ok(Ok(all))
     }
 
-    /// Of cells that are not here: whether they were, and their tombstones were collected. Whoever sends one knew `version`: if
-    /// that is all that was collected here, the cell was lost here.
-    fn is_gone_here(&self, version: &VersionVector) -> impl Fn(&Cell) -> bool + use<> {
-        let may_be_stale = !version.includes(&self.horizon);
-        let known = self.version.clone();
-        move |cell| may_be_stale && cell.is_covered_by(&known)
+    /// What is known here and not here any more is gone, for whoever may not have heard of it: it knows `version`. If that has all
+    /// that was collected here, something that is not here was lost here.
+    fn knows_more(&self, version: &VersionVector) -> Option<&VersionVector> {
+        (!version.includes(&self.horizon)).then_some(&self.version)
     }
 
     fn look_at_members(&mut self, all: &[Changed]) {
@@ -310,7 +305,7 @@ impl Replica {
             None => {
                 self.version.join(&catch_up.version);
                 self.horizon.join(&catch_up.horizon);
-                self.phase = Phase::Waiting;
+                self.phase = Phase::Active;
             }
         }
         Ok(Ok(all))
@@ -333,35 +328,22 @@ impl Replica {
             own.push((key.clone(), item.clone()));
             ControlFlow::Continue(())
         })?;
-        let is_gone_there = |theirs: Option<&Item>, id: &_, cell: &Cell| {
-            !theirs.is_some_and(|item| item.cells.contains_key(id)) && cell.is_covered_by(&chunk.version)
-        };
-        let is_gone_here = self.is_gone_here(&chunk.version);
+        let known = Known { here: self.knows_more(&chunk.version), there: Some(&chunk.version) };
         let mut all = Vec::new();
         let mut theirs = chunk.items.clone();
         for (key, before) in own {
             let mut after = before.clone();
-            let item = theirs.remove(&key);
-            after.drop_cells(|id, cell| is_gone_there(item.as_ref(), id, cell));
-            after.merge(item.unwrap_or_default(), &is_gone_here);
+            after.merge_known(theirs.remove(&key).unwrap_or_default(), known);
             all.extend(Changed::new(key, Some(before), after));
         }
         for (key, item) in theirs {
             if end.as_deref().is_none_or(|end| place(&key) <= place(end)) {
                 let mut after = Item::default();
-                after.merge(item, &is_gone_here);
+                after.merge_known(item, known);
                 all.extend(Changed::new(key, None, after));
             }
         }
         Ok((all, end))
-    }
-
-    /// All others know of this region: it writes from now on.
-    pub fn activate(&mut self) {
-        if self.phase == Phase::Waiting && self.membership.contains(self.region) {
-            self.phase = Phase::Active;
-            self.catch_up = None;
-        }
     }
 
     /// As a value of a store; the members are in their item.
@@ -412,8 +394,7 @@ impl Phase {
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         match reader.u8()? {
             1 => Ok(Self::Joining),
-            2 => Ok(Self::Waiting),
-            3 => Ok(Self::Active),
+            2 => Ok(Self::Active),
             other => Err(reader.unknown(other)),
         }
     }

@@ -3,11 +3,17 @@
 use crate::{
     clock::{Clock, Stamp},
     replica::Replica,
+    vector::VersionVector,
 };
 
 /// A clock that has not seen what it should have.
 pub fn set_clock(replica: &mut Replica, latest: Stamp) {
     replica.clock = Clock::at(latest);
+}
+
+/// A region that does not know any more what it has collected.
+pub fn forget_horizon(replica: &mut Replica) {
+    replica.horizon = VersionVector::default();
 }
 
 /// A region that does not know any more how many changes it has made.

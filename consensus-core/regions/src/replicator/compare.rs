@@ -37,11 +37,11 @@ impl Replicator {
 
     /// What one side has collected and the other does not know of would look like a difference.
     fn can_compare<I>(&self, peer: RegionId, local: Local<'_, I>) -> bool {
-        let is_whole = local.replica.phase() != Phase::Joining && local.replica.catch_up().is_none();
+        let is_whole = local.replica.phase() == Phase::Active;
         is_whole
             && self.peers.get(&peer).is_some_and(|peer| {
                 peer.is_heard
-                    && peer.phase.is_some_and(|phase| phase != Phase::Joining)
+                    && peer.phase == Some(Phase::Active)
                     && peer.known.includes(local.replica.horizon())
                     && local.replica.version().includes(&peer.horizon)
             })

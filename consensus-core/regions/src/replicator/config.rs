@@ -79,6 +79,12 @@ pub enum Alarm {
         /// How many there are here.
         ours: u64,
     },
+    /// Another region has collected tombstones that this one has never seen: this one's data is of a backup, or it was removed and
+    /// has not heard of it. It has to come back under a new number.
+    Behind {
+        /// Who has collected.
+        region: RegionId,
+    },
     /// A comparison has found items that differ although both sides know the same of them. They are merged.
     Differs {
         /// With whom.

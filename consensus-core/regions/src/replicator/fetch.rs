@@ -12,7 +12,7 @@ use crate::{
     items::{Items, place},
     limits::{RESEND_MS_MIN, SNAPSHOT_TRIES},
     message::{Body, SnapshotRequest},
-    replica::{Phase, Replica},
+    replica::Phase,
     vector::{RegionId, VersionVector},
 };
 
@@ -37,7 +37,7 @@ impl Replicator {
 
     /// Asks for what comes next, if something does.
     pub(super) fn fetch_on<I: Items>(&mut self, now_ms: u64, local: Local<'_, I>) {
-        if !self.needs_snapshot(local.replica) {
+        if local.replica.phase() == Phase::Active {
             self.fetch = None;
             return;
         }
@@ -61,18 +61,6 @@ impl Replicator {
         self.send(source, Body::SnapshotRequest(SnapshotRequest { after }));
     }
 
-    /// It has none yet, has begun with one, or is told of something collected that it has never seen.
-    fn needs_snapshot(&self, replica: &Replica) -> bool {
-        let is_behind = |horizon: &VersionVector| !replica.version().includes(horizon);
-        match replica.phase() {
-            Phase::Joining => true,
-            Phase::Waiting => {
-                replica.catch_up().is_some() || self.peers.values().any(|peer| is_behind(&peer.horizon))
-            }
-            Phase::Active => false,
-        }
-    }
-
     /// The nearest region that answers; the next one after some tries in vain.
     fn source<I>(&self, tries: u32, local: Local<'_, I>) -> Option<RegionId> {
         let others = self.others(local).into_iter().filter(|region| {
@@ -89,7 +77,7 @@ impl Replicator {
         local: Local<'_, I>,
     ) -> Result<(), I::Error> {
         let replica = local.replica;
-        if replica.phase() == Phase::Joining || replica.catch_up().is_some() {
+        if replica.phase() == Phase::Joining {
             return Ok(());
         }
         let nothing = VersionVector::default();

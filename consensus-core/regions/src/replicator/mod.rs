@@ -187,9 +187,7 @@ impl Replicator {
                 self.flush(now_ms, peer, local)?;
             }
         }
-        self.collect(local)?;
-        self.activate(local);
-        Ok(())
+        self.collect(local)
     }
 
     fn status<I>(&self, now_ms: u64, to: RegionId, with_rows: bool, local: Local<'_, I>) -> Status {
@@ -230,7 +228,9 @@ impl Replicator {
         match body {
             Body::Status(status) => self.handle_status(now_ms, from, status, local),
             Body::Ack(ack) => {
-                self.peer(from).acknowledge(now_ms, &ack);
+                if ack.echo_ms > 0 {
+                    self.peer(from).measure(now_ms, ack.echo_ms);
+                }
                 self.ship(now_ms, from, local)
             }
             Body::Delta(delta) => {
@@ -261,6 +261,9 @@ impl Replicator {
             self.rows.tell(*region, row);
         }
         let version = local.replica.version().clone();
+        if local.replica.phase() == Phase::Active && !version.includes(&self.peer(from).horizon) {
+            self.alarm(Alarm::Behind { region: from });
+        }
         self.send(from, Body::Ack(Ack { version, echo_ms: status.sent_ms }));
         if self.neighbors(now_ms, local).contains(&from) {
             return self.ship(now_ms, from, local);
@@ -270,8 +273,8 @@ impl Replicator {
     }
 
     fn handle_delta(&mut self, from: RegionId, delta: Delta, replica: &Replica) {
-        let is_catching_up = replica.phase() == Phase::Joining || replica.catch_up().is_some();
-        if !is_catching_up && self.merging < MERGES_MAX {
+        let is_whole = replica.phase() == Phase::Active;
+        if is_whole && self.merging < MERGES_MAX {
             self.merging += 1;
             self.outputs.push_back(Output::Propose(Command::Merge(delta)));
         } else if self.merging >= MERGES_MAX {

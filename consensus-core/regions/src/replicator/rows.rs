@@ -1,9 +1,11 @@
-//! What all regions know, so that tombstones can go, and so that a new region may write.
+//! What all regions know, so that tombstones can go.
 //!
 //! A tombstone goes when every member has told that it knows of it, and everything that these members knew when they told so has
 //! arrived here. What a member does later it does in knowledge of the tombstone, so nothing that is still on its way can bring
-//! back what was deleted. For the same reason a new region writes only when all members have told that they know of it, and it
-//! knows what they knew then: before, they would not have waited for it.
+//! back what was deleted.
+//!
+//! A region that is added, and of which this one has not heard, knows of the tombstone as well: it has its snapshot from a member
+//! that has heard of it, and that member's row is from before, or it would say so here.
 
 use std::{
     collections::BTreeMap,
@@ -67,7 +69,7 @@ impl Rows {
 impl Replicator {
     pub(super) fn collect<I: Items>(&mut self, local: Local<'_, I>) -> Result<(), I::Error> {
         let Some(known) = self.rows.known_to_all(local.replica) else { return Ok(()) };
-        if local.replica.phase() == Phase::Joining || local.replica.catch_up().is_some() {
+        if local.replica.phase() == Phase::Joining {
             return Ok(());
         }
         let (mut keys, mut looked_at, mut last) = (Vec::new(), 0, None);
@@ -89,16 +91,5 @@ impl Replicator {
             self.outputs.push_back(Output::Propose(Command::Collect { keys, known }));
         }
         Ok(())
-    }
-
-    pub(super) fn activate<I>(&mut self, local: Local<'_, I>) {
-        let replica = local.replica;
-        let is_waiting = replica.phase() == Phase::Waiting && replica.catch_up().is_none();
-        if is_waiting
-            && replica.membership().contains(self.region)
-            && self.rows.known_to_all(replica).is_some()
-        {
-            self.outputs.push_back(Output::Propose(Command::Activate));
-        }
     }
 }

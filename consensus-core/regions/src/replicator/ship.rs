@@ -9,7 +9,7 @@ use crate::{
     delta::{Delta, Range},
     item::Item,
     items::Items,
-    limits::{BATCH_BYTES, DELTAS_IN_FLIGHT_MAX, ITEMS_MAX},
+    limits::{BATCH_BYTES, ITEMS_MAX},
     message::Body,
     replica::Phase,
     vector::{RegionId, VersionVector},
@@ -49,19 +49,17 @@ impl Replicator {
         local: Local<'_, I>,
     ) -> Result<(), I::Error> {
         let replica = local.replica;
-        if replica.phase() == Phase::Joining || replica.catch_up().is_some() {
+        if replica.phase() == Phase::Joining {
             return Ok(());
         }
         while let Some(peer) = self.peers.get_mut(&region) {
-            let is_ready = peer.is_heard && peer.phase.is_some_and(|phase| phase != Phase::Joining);
+            let is_ready = peer.is_heard && peer.phase == Some(Phase::Active);
             // Who lacks something that was collected here needs a snapshot.
-            if !is_ready || peer.in_flight >= DELTAS_IN_FLIGHT_MAX || !peer.known.includes(replica.horizon())
-            {
+            if !is_ready || !peer.has_room() || !peer.known.includes(replica.horizon()) {
                 break;
             }
             let Some(delta) = delta(&peer.sent, &peer.goal, local)? else { break };
-            delta.ranges.iter().for_each(|range| peer.sent.advance(range.region, range.to));
-            peer.delta_sent(now_ms);
+            peer.delta_sent(now_ms, &delta.ranges);
             self.send(region, Body::Delta(delta));
         }
         Ok(())

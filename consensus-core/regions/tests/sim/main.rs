@@ -38,10 +38,13 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn ten_minutes_of_partitions_and_100_000_changes() {
-    let plan = Plan { duration_ms: 600_000, changes: 100_000, keys: 5_000, ..Plan::faults(1) };
+    let plan = Plan { duration_ms: 600_000, changes: 136_000, keys: 5_000, ..Plan::faults(1) };
     let report = expect(plan);
     println!("{report:?}");
-    assert!(report.changes > 90_000, "some are refused while there is no leader, the others are made");
+    assert!(
+        report.changes >= 100_000,
+        "of what clients want, some changes nothing, and some is lost with a leader"
+    );
     assert!(report.deletions > 10_000 && report.collected > 1_000 && report.leaders_lost > 20);
     assert!(report.equal_after_ms <= HEAL_MS);
 }
@@ -94,15 +97,15 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn mistakes_are_found() {
     let all = [
-        (Mistake::CollectsEarly, false),
-        (Mistake::ForgetsClocks, false),
-        (Mistake::ReusesDots, false),
-        (Mistake::IgnoresGaps, false),
-        (Mistake::ReadsItsClock, false),
-        (Mistake::WritesEarly, true),
+        Mistake::CollectsEarly,
+        Mistake::CollectsSilently,
+        Mistake::ForgetsClocks,
+        Mistake::ReusesDots,
+        Mistake::IgnoresGaps,
+        Mistake::ReadsItsClock,
     ];
-    for (mistake, joins) in all {
-        let plan = |seed| Plan { joins, mistake: Some(mistake), ..Plan::faults(seed) };
+    for mistake in all {
+        let plan = |seed| Plan { mistake: Some(mistake), ..Plan::faults(seed) };
         let found = (0..20).find_map(|seed| run(plan(seed)).err().map(|violation| (seed, violation)));
         let (seed, violation) = found.unwrap_or_else(|| panic!("{mistake:?} is not found"));
         println!("{mistake:?} with seed {seed}: {violation}");

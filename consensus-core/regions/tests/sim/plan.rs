@@ -5,6 +5,8 @@
 pub(crate) enum Mistake {
     /// A tombstone goes as soon as its own region has it.
     CollectsEarly,
+    /// The same, and the region does not know that it has.
+    CollectsSilently,
     /// A merge leaves the region's clock as it was.
     ForgetsClocks,
     /// After a change of leaders a region counts its last changes once more.
@@ -13,8 +15,6 @@ pub(crate) enum Mistake {
     IgnoresGaps,
     /// A member takes its own time instead of the one in the log.
     ReadsItsClock,
-    /// A region that is added writes at once, although not all others know of it.
-    WritesEarly,
 }
 
 /// A run.

@@ -157,8 +157,8 @@ impl Region {
         wanted
     }
 
-    pub(crate) fn is_active(&self) -> bool {
-        !self.is_gone && self.leader().replica.phase() == Phase::Active
+    pub(crate) fn serves(&self) -> bool {
+        !self.is_gone && self.replicator.is_some() && self.leader().replica.phase() == Phase::Active
     }
 
     /// What differs between members.

@@ -278,11 +278,8 @@ impl World {
         let Some(replicator) = &region.replicator else { return };
         let in_ms = replicator.poll_timeout().saturating_sub(region.wall_ms(self.now_ms)).clamp(1, 5_000);
         self.at(in_ms, Event::Wake(id));
-        if self.plan.mistake == Some(Mistake::CollectsEarly) {
+        if matches!(self.plan.mistake, Some(Mistake::CollectsEarly | Mistake::CollectsSilently)) {
             self.collect_early(id);
-        }
-        if self.plan.mistake == Some(Mistake::WritesEarly) {
-            self.propose(id, Command::Activate);
         }
     }
 
@@ -364,6 +361,10 @@ impl World {
             Command::Take(_) => {
                 self.call(id, |replicator, now_ms, local| replicator.handle_taken(now_ms, local))
             }
+            Command::Collect { .. } if self.plan.mistake == Some(Mistake::CollectsSilently) => {
+                let members = self.regions.get_mut(&id).expect("it exists").members.iter_mut();
+                members.for_each(|member| consensus_regions::sabotage::forget_horizon(&mut member.replica));
+            }
             Command::Collect { .. } => self.report.collected += outcome.map_or(0, |all| all.len() as u64),
             _ => {}
         }
@@ -391,7 +392,7 @@ impl World {
         let in_ms = self.random.below(2 * between_us + 1).div_ceil(1_000);
         self.at(in_ms, Event::Client);
         let writers: Vec<_> =
-            self.regions.iter().filter(|(_, region)| region.is_active()).map(|(id, _)| *id).collect();
+            self.regions.iter().filter(|(_, region)| region.serves()).map(|(id, _)| *id).collect();
         let Some(id) = self.random.pick(&writers) else { return };
         let region = &self.regions[&id];
         let member = self.random.below(region.members.len() as u64) as usize;
