@@ -13,7 +13,7 @@ const LOGICAL_BITS: u32 = 16;
 pub struct Stamp(u64);
 
 impl Stamp {
-    /// Later milliseconds do not exist (until the year 6429).
+    /// The end of time, in the year 4199.
     pub const MILLIS_MAX: u64 = COUNTER_MAX >> LOGICAL_BITS;
 
     /// Of a time and the counter below it. Times after [`MILLIS_MAX`](Self::MILLIS_MAX) are that.
@@ -62,7 +62,8 @@ impl Clock {
     /// A stamp for a change, later than all before: `wall_ms`, if that is. When the counter is used up, it goes on in the
     /// next millisecond.
     pub fn tick(&mut self, wall_ms: u64) -> Stamp {
-        self.latest = Stamp::new(wall_ms, 0).max(Stamp(self.latest.0 + 1));
+        let end = Stamp::new(Stamp::MILLIS_MAX, u16::MAX);
+        self.latest = Stamp::new(wall_ms, 0).max(Stamp(self.latest.0 + 1)).min(end);
         self.latest
     }
 

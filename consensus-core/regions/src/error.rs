@@ -30,6 +30,16 @@ pub enum Refused {
         /// The bound.
         max: usize,
     },
+    /// A delta that goes on behind what is known. It is sent again when that is.
+    #[error("changes of region {region} after the {after}th, of which {known} are known")]
+    Gap {
+        /// Whose changes.
+        region: RegionId,
+        /// The last one before them.
+        after: u64,
+        /// How many are known.
+        known: u64,
+    },
     /// A part of a snapshot that does not go on where the last one ended.
     #[error("a part of a snapshot that does not follow the last one")]
     OutOfOrder,

@@ -27,6 +27,8 @@ pub const DELTAS_IN_FLIGHT_MAX: usize = 8;
 pub const MERGES_MAX: usize = 16;
 /// For an acknowledgement, at least, in milliseconds, and four round trips. Then the peer is only asked how far it is.
 pub const RESEND_MS_MIN: u64 = 2_000;
+/// And at most: a round trip may have been measured by an answer that came late.
+pub const RESEND_MS_MAX: u64 = 10_000;
 /// Intervals without a word of a neighbour in a tree, after which detours are tried.
 pub const SILENT_INTERVALS: u64 = 3;
 /// Items that are looked at for tombstones in an interval.

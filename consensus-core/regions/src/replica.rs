@@ -222,6 +222,14 @@ impl Replica {
         if !self.membership.contains(delta.from) {
             return Ok(Err(Refused::NoMember { region: delta.from }));
         }
+        // The condition under which a delta may be merged (Almeida et al., section 4.1). What is behind a gap is not taken at all:
+        // if its region were removed, nobody could close the gap, and others would not get it.
+        for range in &delta.ranges {
+            let (region, after, known) = (range.region, range.after, self.version.get(range.region));
+            if after > known {
+                return Ok(Err(Refused::Gap { region, after, known }));
+            }
+        }
         let mut all = Vec::new();
         let known = Known { here: self.knows_more(&delta.version), there: None };
         for (key, theirs) in delta.items {
@@ -231,12 +239,7 @@ impl Replica {
             all.extend(Changed::new(key, before, after));
         }
         self.clock.observe(delta.latest);
-        for range in delta.ranges {
-            // The condition under which a delta may be merged for the whole (Almeida et al., section 4.1).
-            if self.version.get(range.region) >= range.after {
-                self.version.advance(range.region, range.to);
-            }
-        }
+        delta.ranges.iter().for_each(|range| self.version.advance(range.region, range.to));
         self.look_at_members(&all);
         Ok(Ok(all))
     }

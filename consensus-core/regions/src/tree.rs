@@ -72,7 +72,7 @@ impl Tree {
     }
 
     /// Of a node's children.
-    pub(crate) fn children(&self, node: Node) -> [u64; FANOUT] {
+    pub fn children(&self, node: Node) -> [u64; FANOUT] {
         let first = usize::from(node.index) * FANOUT;
         std::array::from_fn(|number| self.levels[usize::from(node.level) + 1][first + number])
     }

@@ -27,7 +27,7 @@ pub struct Dot {
 
 /// For each region, up to which of its changes all are known, or something that came after them in their place.
 ///
-/// There are no gaps: what arrives beyond one is merged, and counts as known when the gap is closed.
+/// There are no gaps: what is behind one is not taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VersionVector(BTreeMap<RegionId, u64>);
 

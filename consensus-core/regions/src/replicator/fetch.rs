@@ -55,7 +55,7 @@ impl Replicator {
                 None => return,
             },
         };
-        let deadline_ms = now_ms + RESEND_MS_MIN.max(4 * self.peer(source).rtt_ms.unwrap_or(0));
+        let deadline_ms = now_ms + self.peer(source).patience_ms();
         self.fetch =
             Some(Fetch { source, after: after.clone(), is_taken: false, tries: tries + 1, deadline_ms });
         self.send(source, Body::SnapshotRequest(SnapshotRequest { after }));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     delta::Range,
-    limits::{DELTAS_IN_FLIGHT_MAX, RESEND_MS_MIN},
+    limits::{DELTAS_IN_FLIGHT_MAX, RESEND_MS_MAX, RESEND_MS_MIN},
     replica::Phase,
     vector::VersionVector,
 };
@@ -30,8 +30,12 @@ pub(super) struct Peer {
 impl Peer {
     /// When what is on its way counts as lost.
     pub(super) fn deadline_ms(&self) -> Option<u64> {
-        let resend_after_ms = RESEND_MS_MIN.max(4 * self.rtt_ms.unwrap_or(0));
-        self.in_flight.front().map(|(sent_ms, _)| sent_ms + resend_after_ms)
+        self.in_flight.front().map(|(sent_ms, _)| sent_ms + self.patience_ms())
+    }
+
+    /// For how long to wait for an answer.
+    pub(super) fn patience_ms(&self) -> u64 {
+        (4 * self.rtt_ms.unwrap_or(0)).clamp(RESEND_MS_MIN, RESEND_MS_MAX)
     }
 
     pub(super) fn hear(&mut self, now_ms: u64, version: &VersionVector) {

@@ -1,4 +1,5 @@
-//! Regions on a simulated network, with simulated clocks and leaders that are lost, from a seed. `REGIONS_SIM_SEED` replays one.
+//! Regions on a simulated network, with simulated clocks and leaders that are lost, from a seed. `REGIONS_SIM_SEEDS=17..18` replays
+//! one, `0..1000` looks further.
 
 mod network;
 mod oracle;
@@ -28,12 +29,13 @@ fn expect(plan: Plan) -> Report {
     run(plan).unwrap_or_else(|violation| panic!("{violation}\n{plan:?}"))
 }
 
+/// `REGIONS_SIM_SEEDS=17..18` instead.
 #[allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
 fn seeds(count: u64) -> std::ops::Range<u64> {
-    match std::env::var("REGIONS_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => 0..count,
-    }
+    let told = std::env::var("REGIONS_SIM_SEEDS").ok();
+    let range = told.as_deref().and_then(|told| told.split_once(".."));
+    let number = |text: &str| text.parse().expect("a seed");
+    range.map_or(0..count, |(from, to)| number(from)..number(to))
 }
 
 #[test]
