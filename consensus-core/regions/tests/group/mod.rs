@@ -249,7 +249,7 @@ impl Group {
         (0..count).flat_map(|_| self.round()).collect()
     }
 
-    fn item(&self, id: RegionId, key: &str) -> Option<&consensus_regions::Item> {
+    pub(crate) fn item(&self, id: RegionId, key: &str) -> Option<&consensus_regions::Item> {
         let mut items = self.regions[&id].state.items.iter();
         items.find(|(found, _)| found[..] == *key.as_bytes()).map(|(_, item)| item)
     }
