@@ -106,3 +106,48 @@ pub(crate) fn item_hash(key: &[u8], item: &Item) -> u64 {
 fn first_bytes(hash: &blake3::Hash) -> u64 {
     u64::from_be_bytes(std::array::from_fn(|at| hash.as_bytes()[at]))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{Change, Dot, RegionId, Stamp};
+
+    // REGIONS-8.1
+    #[test]
+    fn hashes_are_those_of_the_specification() {
+        let mut item = Item::default();
+        let dot = Dot { region: RegionId(1), counter: 1 };
+        let value = Change::Put(Bytes::from_static(b"v"));
+        assert_eq!(item.change(value, dot, Stamp::new(Stamp::MILLIS_MAX - 5, 0)), Ok(true));
+        let hashed = [&1_u64.to_le_bytes()[..], b"k", &[1, 1, 1, 5, 0, 2, b'v']].concat();
+        let expected = first_bytes(&blake3::hash(&hashed));
+        assert_eq!(item_hash(b"k", &item), expected);
+        let changed = Changed { key: Bytes::from_static(b"k"), before: None, after: Some(item.clone()) };
+        let mut tree = Tree::default();
+        tree.update(&changed);
+        let leaf = leaf_of(b"k");
+        assert_eq!(
+            leaf,
+            (u16::from(blake3::hash(b"k").as_bytes()[0]) << 4)
+                | u16::from(blake3::hash(b"k").as_bytes()[1] >> 4)
+        );
+        let (mut node, mut found) = (Node::ROOT, None);
+        while found.is_none() {
+            let children = tree.children(node);
+            let number = children.iter().position(|hash| *hash == expected).expect("one child has it");
+            assert_eq!(children.iter().filter(|hash| **hash != 0).count(), 1);
+            match node.child(number) {
+                Ok(child) => node = child,
+                Err(leaf) => found = Some(leaf),
+            }
+        }
+        assert_eq!((tree.root(), found), (expected, Some(leaf)));
+        // A tombstone counts nothing, as does nothing.
+        let before = changed.after;
+        item.change(Change::Delete, Dot { counter: 2, ..dot }, Stamp::new(9, 0)).expect("allowed");
+        tree.update(&Changed { key: changed.key, before, after: Some(item) });
+        assert_eq!(tree, Tree::default());
+    }
+}

@@ -87,7 +87,7 @@ fn the_seeds_are_real() {
     assert!(matches!(long, Err(DecodeError::TooMany { .. })));
 }
 
-/// REGIONS-1.1 to 1.4 are what these bytes mean: REGIONS-1.1, REGIONS-1.2, REGIONS-1.3, REGIONS-1.4, REGIONS-2.1, REGIONS-2.4, REGIONS-2.5,
+/// REGIONS-1.1, REGIONS-1.2, REGIONS-1.3, REGIONS-1.4, REGIONS-2.1, REGIONS-2.4, REGIONS-2.5,
 /// REGIONS-2.6, REGIONS-2.7, REGIONS-2.8
 #[test]
 fn bytes_of_a_delta() {
@@ -125,7 +125,7 @@ fn bytes_of_a_delta() {
     assert_eq!(group.version_of(b, a), 0);
 }
 
-/// REGIONS-4.1, REGIONS-4.2 and REGIONS-4.5 are held by `properties.rs` and the simulation; here is what is no cell.
+/// REGIONS-2.2, REGIONS-2.7
 #[test]
 fn cells_that_cannot_be_are_refused() {
     let read = |record: &'static [u8]| Item::from_record(Bytes::from_static(record));

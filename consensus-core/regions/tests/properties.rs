@@ -129,6 +129,7 @@ fn merged(mut a: Item, b: &Item) -> Item {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
+    // REGIONS-4.1
     #[test]
     fn merging_is_idempotent_commutative_and_associative(steps in steps()) {
         let [a, b, c] = run(&steps).iter().map(Region::item).collect::<Vec<_>>().try_into().expect("three");
@@ -140,6 +141,7 @@ proptest! {
         prop_assert_eq!(&merged(merged(left.clone(), &b), &a), &left);
     }
 
+    // REGIONS-4.2
     #[test]
     fn a_delta_brings_as_much_as_the_state(steps in steps()) {
         let regions = run(&steps);

@@ -63,6 +63,7 @@ fn without_faults_changes_arrive_once_and_in_time() {
     assert_eq!(report.repaired, 0);
 }
 
+/// REGIONS-4.5: members of a region are compared in the end.
 #[test]
 fn many_seeds() {
     for seed in seeds(12) {
