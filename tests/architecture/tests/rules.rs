@@ -53,7 +53,7 @@ fn clippy_keeps_libraries_from_what_daemons_do() {
         }
         let config = clippy_config(&folder);
         // The cores have no tokio, so its configuration cannot name tokio's methods.
-        let pure = ["dwcp-proto", "consensus-bolt", "consensus-raft", "consensus-store"]
+        let pure = ["dwcp-proto", "consensus-bolt", "consensus-raft", "consensus-regions", "consensus-store"]
             .contains(&text(package, "name"));
         for method in DAEMONS_ONLY.iter().filter(|method| !pure || !method.starts_with("tokio")) {
             assert!(config.contains(&format!("\"{method}\"")), "{}: {method} is allowed", folder.display());
