@@ -16,6 +16,7 @@ use crate::{
     guard::Guards,
     hub::Hub,
     incoming,
+    mtu::Mtus,
     observe::Process,
     schema::{Greeting, Node, Tuned},
     settings::Settings,
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     /// What was tuned at the start.
     pub(crate) tuned: Vec<Tuned>,
+    pub(crate) mtus: Arc<Mtus>,
     pub(crate) began: Instant,
     /// Somebody asked over the control API.
     pub(crate) drain_asked: Notify,
@@ -93,6 +95,8 @@ impl Agent {
             port: listen.port(),
             draining: false,
             takes_transfers: transfers.are_taken(),
+            mtu_offered: None,
+            mtu_taken: None,
         };
         let advertised = settings.discovery.advertise.clone().unwrap_or_else(|| Target::from(listen));
         let register =
@@ -100,6 +104,7 @@ impl Agent {
         // Before there are connections: only those that are made afterwards use AF_XDP.
         let guards = Guards::start(&settings, &endpoint).await;
         let tuned = blocking(&settings, tuning::begin).await;
+        let mtus = Arc::new(blocking(&settings, Mtus::begin).await);
         let hub = Arc::new(Hub::new(endpoint, greeting));
         let (fixed, found) = (settings.peers.clone(), settings.discovery.clone());
         tracing::info!(node = settings.node_id(), %listen, "agent started");
@@ -108,6 +113,7 @@ impl Agent {
             transfers: transfers.clone(),
             guards,
             tuned,
+            mtus: mtus.clone(),
             settings,
             began: Instant::now(),
             drain_asked: Notify::new(),
@@ -118,6 +124,7 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(incoming::accept(hub.clone(), transfers));
         tasks.spawn(socket.serve(inner.clone()));
+        tasks.spawn(mtus.run(hub.clone()));
         let mut discovering = JoinSet::new();
         discovering.spawn(discovery::run(hub, fixed, found, register, stopping));
         Ok(Self { inner, tasks, discovering, stop })
@@ -153,8 +160,12 @@ impl Agent {
     /// came to its end.
     pub async fn drain(&mut self) -> bool {
         let deadline = Instant::now() + self.inner.settings.transport.drain_timeout;
-        self.inner.hub.greeting.send_modify(|greeting| greeting.draining = true);
+        self.inner.hub.greeting.send_modify(|greeting| {
+            greeting.draining = true;
+            (greeting.mtu_offered, greeting.mtu_taken) = (None, None);
+        });
         self.stop.send_replace(true);
+        self.inner.mtus.let_go().await;
         let left = async { while self.discovering.join_next().await.is_some() {} };
         let _ = tokio::time::timeout_at(deadline.min(Instant::now() + LEAVE_TIMEOUT), left).await;
         let transfers = &self.inner.transfers;
@@ -168,6 +179,7 @@ impl Agent {
         self.inner.hub.close_all();
         self.inner.hub.endpoint.shutdown(deadline.saturating_duration_since(Instant::now())).await;
         self.tasks.shutdown().await;
+        self.inner.mtus.end().await;
         blocking(&self.inner.settings, tuning::end).await;
         drained
     }

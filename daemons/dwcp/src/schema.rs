@@ -24,6 +24,10 @@ pub struct Greeting {
     pub draining: bool,
     /// It takes transfers.
     pub takes_transfers: bool,
+    /// The MTU that its interface toward peers may be raised to; none: it does not raise any (`node.set_mtu`).
+    pub mtu_offered: Option<u32>,
+    /// The MTU that this interface has now and keeps, as far as is known.
+    pub mtu_taken: Option<u32>,
 }
 
 /// What agents send each other after that.
