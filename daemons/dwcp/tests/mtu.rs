@@ -36,17 +36,18 @@ impl Network {
     }
 
     fn start(&self, folder: &Path, n: usize, peers: &str, set_mtu: &str) -> Agent {
-        let address = format!("10.77.0.{}", n + 1);
-        let state = folder.join(format!("mtu{n}.json"));
+        let listen = format!("10.77.0.{}:8888", n + 1);
+        let datagrams = format!("10.77.0.{}:8889", n + 1);
+        let (state, none) = (folder.join(format!("mtu{n}.json")), folder.join("none"));
         let settings = [
             ("allow_plaintext", "true"),
             ("datagrams.probe_interval", "50ms"),
-            ("listen", &format!("{address}:8888")),
-            ("datagrams.listen", &format!("{address}:8889")),
+            ("listen", listen.as_str()),
+            ("datagrams.listen", datagrams.as_str()),
             ("peers", peers),
             ("node.set_mtu", set_mtu),
             ("node.mtu_state", state.to_str().expect("UTF-8")),
-            ("node.tune_state", folder.join("none").to_str().expect("UTF-8")),
+            ("node.tune_state", none.to_str().expect("UTF-8")),
         ];
         Agent::start_with(folder, &format!("n{n}"), &settings, |command| self.nodes[n].confine(command))
     }

@@ -1,7 +1,7 @@
 //! What the node agent does to the machine it runs on: tuning, tunnels between regions, and finding out what is possible.
 //!
 //! Owns: sysctls and root qdiscs that are set and put back ([`tune`]), a VXLAN interface ([`vxlan`]), a WireGuard
-//! interface with its keys, by the kernel or in user space ([`wireguard`]), which MTU is safe ([`mtu`]), and what this
+//! interface with its keys, by the kernel or in user space ([`wireguard`]), which MTU is safe, and larger ones for uplinks ([`mtu`]), and what this
 //! node can do and why not ([`probe`]). Does not know DWCP, peers' processes, settings files or signals; XDP and RDMA
 //! are probed by their own crates.
 //!

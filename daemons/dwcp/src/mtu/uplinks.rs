@@ -1,7 +1,7 @@
 //! Uplinks, and one look at all of them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -93,7 +93,8 @@ impl Uplinks {
                 return None;
             }
         };
-        self.asked.retain(|number, _| peers.iter().any(|peer| peer.number == *number));
+        let connected: HashSet<u64> = peers.iter().map(|peer| peer.number).collect();
+        self.asked.retain(|number, _| connected.contains(number));
         self.told.clear();
         let mut said: Option<Said> = None;
         for look in looks {

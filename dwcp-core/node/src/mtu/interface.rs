@@ -146,7 +146,9 @@ pub fn raise(interface: &str, to: u32, state: &Path) -> Result<(), MtuError> {
     let mut kernel = Kernel::here();
     let mut record = Record::load(state)?;
     let link = link(&mut kernel, interface)?;
-    assert!(to > link.mtu && link.mtu >= MTU_MIN, "{interface} is raised from {} to {to}", link.mtu);
+    if to <= link.mtu || link.mtu < MTU_MIN {
+        return Err(MtuError::Changed { interface: interface.to_owned(), mtu: link.mtu });
+    }
     let ipv6_was = ipv6(&mut kernel, interface);
     record.raised.retain(|raised| raised.interface != interface);
     let mut raised = Raised {
