@@ -159,7 +159,7 @@ fn the_interface_that_leads_to_a_peer_is_found() {
     .expect("a tunnel");
     let peers =
         ["10.77.0.2:1", "[fd77::2]:1", "[::ffff:10.3.4.5]:1", "10.99.0.2:1", "127.0.0.1:1", "10.6.0.1:1"];
-    let peers = peers.map(|peer| peer.parse().expect("an address"));
+    let peers: [SocketAddr; 6] = peers.map(|peer| peer.parse().expect("an address"));
     let (names, interfaces) = near.enter(|| mtu::interfaces_to(&peers)).expect("found");
     let names: Vec<_> = names.iter().map(Option::as_deref).collect();
     assert_eq!(names, [Some("u0"), Some("u0"), Some("u0"), Some("vx0"), None, None]);
