@@ -111,6 +111,14 @@ impl Connection {
         self.shared().datagrams.get()?.stats()
     }
 
+    /// Looks anew for what the path carries, up to IP packets of this many bytes: for whoever has changed the MTU of an
+    /// interface. At the beginning that is what the kernel says of the path, which it need not say of packets of probes.
+    pub fn search_path_mtu(&self, packet_bytes_max: u32) {
+        if let Some(channel) = self.shared().datagrams.get() {
+            channel.search(packet_bytes_max);
+        }
+    }
+
     /// Who the peer is.
     pub fn peer(&self) -> &PeerInfo {
         &self.shared().peer

@@ -148,5 +148,6 @@ async fn agent(folder: &Path, n: u16, port: u16, members: &[String]) -> Result<A
     settings.control_socket = folder.join("agent.sock");
     settings.transfers_into = folder.join("received");
     settings.tune_state = folder.join("tune.json");
+    settings.mtu_state = folder.join("mtu.json");
     Agent::start(settings).await.with_context(|| format!("agent {name}"))
 }

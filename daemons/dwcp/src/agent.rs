@@ -16,6 +16,7 @@ use crate::{
     guard::Guards,
     hub::Hub,
     incoming,
+    mtu::Mtus,
     observe::Process,
     schema::{Greeting, Node, Tuned},
     settings::Settings,
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     /// What was tuned at the start.
     pub(crate) tuned: Vec<Tuned>,
+    pub(crate) mtus: Arc<Mtus>,
     pub(crate) began: Instant,
     /// Somebody asked over the control API.
     pub(crate) drain_asked: Notify,
@@ -87,26 +89,30 @@ impl Agent {
         let endpoint =
             Endpoint::listen(settings.transport.listen, settings.transport.endpoint.clone()).await?;
         let listen = endpoint.local_addr().expect("it listens");
+        let region = settings.transport.endpoint.region.clone();
+        let advertised = settings.discovery.advertise.clone().unwrap_or_else(|| Target::from(listen));
+        let register = Register::new(&settings.discovery, settings.node_id(), region.clone(), &advertised)?;
+        // Before there are connections: only those that are made afterwards use AF_XDP.
+        let guards = Guards::start(&settings, &endpoint).await;
+        let tuned = blocking(&settings, tuning::begin).await;
+        let mtus = Arc::new(blocking(&settings, Mtus::begin).await);
+        // What an earlier process did to MTUs is undone: tunnels go by them.
         let tunnels = {
             let settings = settings.clone();
             tokio::task::spawn_blocking(move || Tunnels::open(&settings)).await.expect("it does not panic")
         };
         let greeting = Greeting {
             node_id: settings.node_id().to_owned(),
-            region: settings.transport.endpoint.region.clone(),
+            region,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: instance(),
             port: listen.port(),
             draining: false,
             takes_transfers: transfers.are_taken(),
             tunnels: tunnels.ends(),
+            mtu_offered: None,
+            mtu_taken: None,
         };
-        let advertised = settings.discovery.advertise.clone().unwrap_or_else(|| Target::from(listen));
-        let register =
-            Register::new(&settings.discovery, settings.node_id(), greeting.region.clone(), &advertised)?;
-        // Before there are connections: only those that are made afterwards use AF_XDP.
-        let guards = Guards::start(&settings, &endpoint).await;
-        let tuned = blocking(&settings, tuning::begin).await;
         let hub = Arc::new(Hub::new(endpoint, greeting));
         let (fixed, found) = (settings.peers.clone(), settings.discovery.clone());
         tracing::info!(node = settings.node_id(), %listen, "agent started");
@@ -116,6 +122,7 @@ impl Agent {
             guards,
             tunnels: tunnels.keep(hub.clone()),
             tuned,
+            mtus: mtus.clone(),
             settings,
             began: Instant::now(),
             drain_asked: Notify::new(),
@@ -126,6 +133,7 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(incoming::accept(hub.clone(), transfers));
         tasks.spawn(socket.serve(inner.clone()));
+        tasks.spawn(mtus.run(hub.clone()));
         let mut discovering = JoinSet::new();
         discovering.spawn(discovery::run(hub, fixed, found, register, stopping));
         Ok(Self { inner, tasks, discovering, stop })
@@ -161,8 +169,12 @@ impl Agent {
     /// came to its end.
     pub async fn drain(&mut self) -> bool {
         let deadline = Instant::now() + self.inner.settings.transport.drain_timeout;
-        self.inner.hub.greeting.send_modify(|greeting| greeting.draining = true);
+        self.inner.hub.greeting.send_modify(|greeting| {
+            greeting.draining = true;
+            (greeting.mtu_offered, greeting.mtu_taken) = (None, None);
+        });
         self.stop.send_replace(true);
+        self.inner.mtus.let_go().await;
         let left = async { while self.discovering.join_next().await.is_some() {} };
         let _ = tokio::time::timeout_at(deadline.min(Instant::now() + LEAVE_TIMEOUT), left).await;
         let transfers = &self.inner.transfers;
@@ -176,6 +188,7 @@ impl Agent {
         self.inner.hub.close_all();
         self.inner.hub.endpoint.shutdown(deadline.saturating_duration_since(Instant::now())).await;
         self.tasks.shutdown().await;
+        self.inner.mtus.end().await;
         blocking(&self.inner.settings, tuning::end).await;
         drained
     }

@@ -13,7 +13,7 @@
 //! | `POST /v1/xdp/detach` | takes the guards off; the next start attaches them again |
 //! | `GET /v1/tunnels` | [`Tunnels`](crate::schema::Tunnels) |
 //! | `POST /v1/tunnels/remove` | takes the interfaces of tunnels away; the next start makes them again |
-//! | `GET /v1/tune` | [`Tuned`](crate::schema::Tuned): what was set, or would be |
+//! | `GET /v1/tune` | [`Tuned`](crate::schema::Tuned): what was set, or would be; MTUs |
 //! | `POST /v1/drain` | as SIGTERM |
 //!
 //! What is refused is answered with [`Refusal`](crate::schema::Refusal) and a status of 400, 404, 409 or 503.
@@ -177,9 +177,14 @@ async fn paths(State(agent): State<Arc<Inner>>) -> Json<Vec<Row>> {
 }
 
 async fn capabilities(State(agent): State<Arc<Inner>>) -> Response {
-    let guarded = agent.guards.view();
+    let (guarded, mtus) = (agent.guards.view(), agent.mtus.clone());
     // It reads files, and devices.
-    match tokio::task::spawn_blocking(move || doctor::examine(&guarded)).await {
+    let found = tokio::task::spawn_blocking(move || {
+        let mut found = doctor::examine(&guarded);
+        found.extend(mtus.capabilities());
+        found
+    });
+    match found.await {
         Ok(found) => Json(found).into_response(),
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
@@ -255,9 +260,13 @@ async fn remove(State(agent): State<Arc<Inner>>) -> StatusCode {
 }
 
 async fn tune(State(agent): State<Arc<Inner>>) -> Response {
-    let told = tokio::task::spawn_blocking(move || match agent.settings.tune {
-        true => agent.tuned.clone(),
-        false => tuning::plan(&agent.settings),
+    let told = tokio::task::spawn_blocking(move || {
+        let mut told = match agent.settings.tune {
+            true => agent.tuned.clone(),
+            false => tuning::plan(&agent.settings),
+        };
+        told.extend(agent.mtus.view());
+        told
     });
     match told.await {
         Ok(told) => Json(told).into_response(),

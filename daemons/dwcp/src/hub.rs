@@ -9,7 +9,7 @@ use std::{
 use dwcp_core::{Connection, Endpoint};
 use metrics::{Gauge, gauge};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, futures::Notified, watch},
     time::Instant,
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct Hub {
     /// What this agent says of itself.
     pub(crate) greeting: watch::Sender<Greeting>,
     state: Mutex<State>,
-    /// A connection has ended or begun.
+    /// A connection has ended or begun, or a peer said something new of itself.
     changed: Notify,
 }
 
@@ -47,6 +47,14 @@ struct State {
 pub(crate) struct Standing {
     pub(crate) connection: Connection,
     since: Instant,
+}
+
+/// A connected peer.
+pub(crate) struct Reached {
+    pub(crate) connection: Connection,
+    pub(crate) greeting: Greeting,
+    /// Tells the connection from others to the same peer.
+    pub(crate) number: u64,
 }
 
 /// An address at which a peer should be.
@@ -146,6 +154,24 @@ impl Hub {
 
     pub(crate) fn greeted(&self, number: u64, greeting: Greeting) {
         self.lock().peers.greeted(number, greeting);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until a connection begins or ends, or a peer says something new of itself, from this call on.
+    pub(crate) fn until_changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Peers that are connected, and how many are not that should be.
+    pub(crate) fn reached(&self) -> (Vec<Reached>, usize) {
+        let state = self.lock();
+        let reached = |kept: &Kept<Standing>| Reached {
+            connection: kept.connection.connection.clone(),
+            greeting: kept.greeting.clone(),
+            number: kept.number,
+        };
+        let missing = state.wanted.values().filter(|wanted| wanted.missing.is_some()).count();
+        (state.peers.iter().map(reached).collect(), missing)
     }
 
     /// A peer told how it reaches others.

@@ -19,6 +19,7 @@ pub mod doctor;
 mod guard;
 mod hub;
 mod incoming;
+mod mtu;
 mod observe;
 mod peers;
 pub mod schema;

@@ -29,6 +29,10 @@ pub struct Greeting {
     /// Where tunnels to it end.
     #[serde(default)]
     pub tunnels: TunnelEnds,
+    /// The MTU that its interface toward peers may be raised to; none: it does not raise any (`node.set_mtu`).
+    pub mtu_offered: Option<u32>,
+    /// The MTU that this interface has now and keeps, as far as is known.
+    pub mtu_taken: Option<u32>,
 }
 
 /// Where tunnels to a node end.

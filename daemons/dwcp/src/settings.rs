@@ -23,6 +23,9 @@ pub use tunnels::{Tunnels, VxlanEnd};
 /// Where the control API listens if nobody says otherwise.
 pub const SOCKET: &str = "/run/dwcp/agent.sock";
 
+/// The largest MTU that probes can prove (datagram-1, 2.5).
+const MTU_MAX: u32 = 9000;
+
 /// Everything that can be set. Empty texts and lists mean "not set".
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -47,6 +50,14 @@ pub struct Settings {
     pub tuning: dwcp_node::tune::Settings,
     /// Where is recorded what they were before.
     pub tune_state: PathBuf,
+    /// The MTU of interfaces that lead to peers is raised where all peers can take it.
+    pub set_mtu: bool,
+    /// What it is raised to, in bytes.
+    pub mtu: u32,
+    /// If there are any: the only interfaces.
+    pub mtu_interfaces: Vec<String>,
+    /// Where is recorded what it was before.
+    pub mtu_state: PathBuf,
     /// Format of log lines.
     pub log_format: LogFormat,
     /// Which log lines, where `RUST_LOG` does not say.
@@ -138,6 +149,10 @@ impl Settings {
             tune: false,
             tuning: dwcp_node::tune::Settings::default(),
             tune_state: PathBuf::from("/run/dwcp/tune.json"),
+            set_mtu: false,
+            mtu: MTU_MAX,
+            mtu_interfaces: Vec::new(),
+            mtu_state: PathBuf::from(dwcp_node::mtu::STATE_PATH),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
         }
@@ -282,6 +297,20 @@ const OWN: &[Key<Settings>] = &[
     }),
     Key::one("node.forwarding", BOOL, set!(tuning.forwarding, parsed), |s| printed(s.tuning.forwarding)),
     Key::one("node.tune_state", "a path", set!(tune_state, path), |s| s.tune_state.display().to_string()),
+    Key::one("node.set_mtu", BOOL, set!(set_mtu, parsed), |s| printed(s.set_mtu)),
+    Key::one(
+        "node.mtu",
+        "1280..=9000",
+        set!(mtu, |t| parsed(t).filter(|mtu| (dwcp_node::mtu::MTU_MIN..=MTU_MAX).contains(mtu))),
+        |s| printed(s.mtu),
+    ),
+    Key::list(
+        "node.mtu_interfaces",
+        "names of interfaces, any number",
+        set!(mtu_interfaces, |t| Some(items(t).map(str::to_owned).collect())),
+        |s| s.mtu_interfaces.join(","),
+    ),
+    Key::one("node.mtu_state", "a path", set!(mtu_state, path), |s| s.mtu_state.display().to_string()),
     Key::one(
         "log.format",
         "text or json",
@@ -370,6 +399,9 @@ mod tests {
             ("xdp.sockets", "false"),
             ("node.tune", "true"),
             ("node.tune_interfaces", "eth0"),
+            ("node.set_mtu", "true"),
+            ("node.mtu", "8950"),
+            ("node.mtu_interfaces", "eth0,eth1"),
             ("datagrams.probe_interval", "2s"),
             ("xdp.deny", "10.0.0.0/8,2001:db8::/32"),
             ("xdp.limit", "5/6"),
@@ -408,6 +440,8 @@ mod tests {
             ("xdp.deny", "10.0.0.1/8"),
             ("xdp.limit", "5"),
             ("control.socket", ""),
+            ("node.mtu", "1279"),
+            ("node.mtu", "9001"),
             ("log.level", "loud"),
             ("wireguard.address", "10.0.0.1"),
             ("wireguard.address", "10.0.0.1/33"),

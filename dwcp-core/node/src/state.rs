@@ -51,6 +51,11 @@ impl StateError {
     }
 }
 
+/// The kernel's name for this start of the machine. Empty where `/proc` does not say: then a record is believed.
+pub(crate) fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// Replaces a file by another content, for its owner only. After a crash there is the old content or the new one.
 ///
 /// # Errors

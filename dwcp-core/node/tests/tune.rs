@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use dwcp_node::{
-    mtu,
-    tune::{self, Item, Outcome, Settings},
-};
+use dwcp_node::tune::{self, Item, Outcome, Settings};
 
 mod support;
 
@@ -108,24 +105,5 @@ fn a_qdisc_that_somebody_has_put_there_is_left() {
         let qdisc = plan.iter().find(|report| report.item == Item::RootQdisc("v0".into())).expect("reported");
         assert!(matches!(qdisc.outcome, Outcome::Cannot { .. }), "{qdisc}");
         tune::restore(&folder.path().join("none")).expect("there is nothing to put back");
-    });
-}
-
-#[test]
-fn mtus_are_raised_changed_again_and_put_back() {
-    let Some(namespace) = support::namespace() else { return };
-    namespace.ip(&["link add v0 type veth peer name v1"]).expect("a veth pair");
-    let folder = tempfile::tempdir().expect("a folder");
-    let state = folder.path().join("mtu.json");
-    namespace.enter(|| {
-        let set = |mtu| mtu::apply(&[("v0".to_owned(), mtu)], &state).expect("applied").remove(0).outcome;
-        let set_to = |from: &str, to: &str| Outcome::Set { from: from.into(), to: to.into() };
-        assert_eq!(set(9000), set_to("1500", "9000"));
-        assert_eq!(set(4000), set_to("9000", "4000"));
-        assert_eq!(set(4000), Outcome::Already { value: "4000".into() });
-        assert!(matches!(set(1 << 20), Outcome::Cannot { .. }), "more than the device takes");
-        assert_eq!(set(9000), set_to("4000", "9000"));
-        let restored = mtu::restore(&state).expect("restored").remove(0).outcome;
-        assert_eq!(restored, Outcome::Restored { value: "1500".into() });
     });
 }

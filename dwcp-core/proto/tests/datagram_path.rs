@@ -180,6 +180,25 @@ fn a_path_that_carries_less_than_before_is_noticed_and_one_that_carries_more_lat
     assert_eq!(world.prober.len_max(), 8928);
 }
 
+// DATAGRAM-7.4: the first hop's length is another when somebody changes the interface.
+#[test]
+fn a_first_hop_that_takes_more_or_less_is_searched_anew() {
+    let mut world = World::new(1472, 8000);
+    world.run(10 * SECOND, |_| Some(20 * MS));
+    assert_eq!((world.prober.len_max(), world.prober.is_searching()), (1472, false));
+    world.prober.search(world.now, 8972);
+    assert!(world.prober.is_searching());
+    world.run(60 * SECOND, |_| Some(20 * MS));
+    let found = world.prober.len_max();
+    assert!(found <= 8000 && 8000 - found < SEARCH_STEP && !world.prober.is_searching(), "{found}");
+    world.carries = 8972;
+    world.prober.search(world.now, 8972);
+    world.run(SECOND, |_| Some(20 * MS));
+    assert_eq!((world.prober.len_max(), world.prober.is_searching()), (8972, false));
+    world.prober.search(world.now, 1472);
+    assert_eq!((world.prober.len_max(), world.prober.is_searching()), (1472, false));
+}
+
 // DATAGRAM-7.5: a path that carries nothing says nothing about lengths.
 #[test]
 fn an_outage_is_no_black_hole() {

@@ -14,8 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use dwcp_proto::datagram::{
-    DatagramHeader, DatagramType, HEADER_LEN, Limits, PathProber, Place, RecvFlow, RecvRefused, SendFlow,
-    SendRefused, TAG_LEN,
+    DatagramHeader, DatagramType, HEADER_LEN, LEN_MAX, Limits, PathProber, Place, RecvFlow, RecvRefused,
+    SendFlow, SendRefused, TAG_LEN,
 };
 use dwcp_sys::datagram::{DatagramSocket, Outgoing};
 use tokio::sync::Notify;
@@ -48,7 +48,7 @@ pub(crate) struct Channel {
     /// There may be a reason to probe before the time.
     pub(super) probe_due: Notify,
     /// Longest datagram that the first hop takes.
-    limit: u16,
+    limit: AtomicU16,
     /// Longest one that the path carries.
     len_max: AtomicU16,
     gossip: Queue,
@@ -119,7 +119,7 @@ impl Channel {
             len_max: AtomicU16::new(prober.len_max()),
             prober: Mutex::new(prober),
             probe_due: Notify::new(),
-            limit,
+            limit: AtomicU16::new(limit),
             gossip: Queue::default(),
             messages: Queue::default(),
             counts: Counts::default(),
@@ -204,9 +204,18 @@ impl Channel {
         if moves {
             tracing::debug!(%from, before = %receiving.from, "the peer's datagrams come from elsewhere");
             (receiving.from, receiving.moved_at, sending.to) = (from, Some(now), from);
-            lock(&self.prober).moved(now, self.limit);
+            lock(&self.prober).moved(now, self.limit.load(Ordering::Relaxed));
             self.path_changed();
         }
+    }
+
+    /// Looks for packets of up to this many bytes, however many the first hop took at the beginning.
+    pub(crate) fn search(&self, packet_max: u32) {
+        let Some(peer) = lock(&self.receiving).as_ref().map(|receiving| receiving.from) else { return };
+        let limit = len_max(peer, packet_max);
+        self.limit.store(limit, Ordering::Relaxed);
+        lock(&self.prober).search(self.now(), limit);
+        self.path_changed();
     }
 
     /// The peer answers the probe of this number.
@@ -335,6 +344,7 @@ impl Channel {
             probes_sent,
             probes_answered,
             mtu: u32::from(prober.len_max()) + u32::from(overhead(peer)),
+            is_searching: prober.is_searching(),
             datagrams_sent,
             datagrams_received,
             reordered: self.counts.reordered.load(Ordering::Relaxed),
@@ -393,6 +403,11 @@ fn is_too_long(error: &io::Error) -> bool {
 /// Bytes of IP and UDP headers around a datagram to this address.
 pub(super) fn overhead(peer: SocketAddr) -> u16 {
     if peer.is_ipv4() { 28 } else { 48 }
+}
+
+/// The longest datagram to this address in an IP packet of so many bytes.
+pub(super) fn len_max(peer: SocketAddr, packet_max: u32) -> u16 {
+    packet_max.saturating_sub(overhead(peer).into()).min(LEN_MAX.into()) as u16
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dwcp_proto::datagram::{DatagramHeader, HEADER_LEN, LEN_MAX};
+use dwcp_proto::datagram::{DatagramHeader, HEADER_LEN};
 use dwcp_sys::datagram::DatagramSocket;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Channel, ConnectionKeys,
-    channel::{Answer, overhead},
+    channel::{Answer, len_max},
     probing,
     stats::{DropReason, Drops},
 };
@@ -100,7 +100,7 @@ impl Service {
         path_mtu: Option<u32>,
     ) {
         let packet_max = path_mtu.filter(|&mtu| mtu > 0).unwrap_or(MTU_UNKNOWN);
-        let limit = packet_max.saturating_sub(overhead(peer).into()).min(LEN_MAX.into()) as u16;
+        let limit = len_max(peer, packet_max);
         let flow = keys.recv_flow;
         let channel = Arc::new(Channel::new(Arc::clone(self), keys, peer, self.probe_interval, limit));
         {

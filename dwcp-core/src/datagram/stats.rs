@@ -24,6 +24,8 @@ pub struct PathStats {
     pub probes_answered: u64,
     /// Largest IP packet that the path was found to carry, in bytes.
     pub mtu: u32,
+    /// Whether larger ones are still being looked for.
+    pub is_searching: bool,
     /// Datagrams handed to sockets, probes and answers among them.
     pub datagrams_sent: u64,
     /// Authentic datagrams received, probes and answers among them.

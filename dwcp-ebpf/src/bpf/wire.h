@@ -13,7 +13,7 @@
 #define TYPE_OPTIONAL 0x80
 #define FLAG_KEY_PHASE 0x01
 #define TAG_BYTES 16
-#define PAYLOAD_BYTES_MAX 8904
+#define PAYLOAD_BYTES_MAX 8948
 #define NUMBER_END (1ULL << 62)
 
 /* Behind 42 bytes of Ethernet, IPv4 and UDP nothing is aligned to more than two. */

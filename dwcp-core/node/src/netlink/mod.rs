@@ -1,13 +1,14 @@
 //! Questions to the kernel, and its answers.
 //!
 //! Owns: one socket, sequence numbers, answers in several parts, and the time an answer may take. What is asked is the
-//! subject of the modules below, which speak of links, neighbours and qdiscs; what for is the subject of their callers.
+//! subject of the modules below, which speak of links, routes, neighbours and qdiscs; what for is the subject of their callers.
 
 mod address;
 pub(crate) mod generic;
 pub(crate) mod link;
 pub(crate) mod neighbour;
 pub(crate) mod qdisc;
+pub(crate) mod route;
 
 use std::{fmt::Debug, io, time::Duration};
 
@@ -96,7 +97,7 @@ pub(crate) struct Netlink {
 }
 
 impl Netlink {
-    /// For links, neighbours and qdiscs.
+    /// For links, routes, neighbours and qdiscs.
     pub(crate) fn route() -> Result<Self, NetlinkError> {
         Self::open(NETLINK_ROUTE)
     }

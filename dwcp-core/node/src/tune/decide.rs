@@ -4,7 +4,7 @@ use super::{Decision, Item, Outcome, Settings};
 
 /// What an item should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
+pub(super) enum Want {
     /// This value.
     Exactly(&'static str),
     /// This number or more.
@@ -13,8 +13,6 @@ pub(crate) enum Want {
     MostAtLeast(u64),
     /// `fq`, in place of a qdisc that nobody has chosen.
     Fq,
-    /// This MTU.
-    Mtu(u32),
 }
 
 /// The sysctls, then the qdiscs: a multi-queue qdisc takes its children from a sysctl.
@@ -44,8 +42,6 @@ pub(super) fn decide(want: &Want, present: &str) -> Decision {
     match want {
         Want::Exactly(value) if *value == present => already(),
         Want::Exactly(value) => change((*value).to_owned()),
-        Want::Mtu(mtu) if mtu.to_string() == present => already(),
-        Want::Mtu(mtu) => change(mtu.to_string()),
         Want::AtLeast(least) => match present.parse::<u64>() {
             Ok(number) if number >= *least => already(),
             Ok(_) => change(least.to_string()),

@@ -35,14 +35,9 @@ impl Kernel {
     }
 
     /// Whether the kernel has what is wanted, as far as it says so beforehand.
-    pub(super) fn possible(&mut self, item: &Item, want: &Want) -> Result<(), String> {
-        match (item, want) {
-            (Item::Mtu(interface), Want::Mtu(mtu)) => match self.link(interface)?.mtu_max {
-                0 => Ok(()),
-                most if *mtu <= most => Ok(()),
-                most => Err(format!("the device takes {most} at most, not {mtu}")),
-            },
-            (_, Want::Fq | Want::Exactly("fq")) if !self.has_fq()? => Err(NO_FQ.to_owned()),
+    pub(super) fn possible(&mut self, want: &Want) -> Result<(), String> {
+        match want {
+            Want::Fq | Want::Exactly("fq") if !self.has_fq()? => Err(NO_FQ.to_owned()),
             _ => Ok(()),
         }
     }
@@ -59,7 +54,7 @@ impl Kernel {
         self.has_fq.clone().expect("asked")
     }
 
-    pub(super) fn read(&mut self, item: &Item) -> Result<String, String> {
+    pub(crate) fn read(&mut self, item: &Item) -> Result<String, String> {
         match item {
             Item::Sysctl(name) => {
                 let path = path(&self.sysctls, name);
@@ -79,7 +74,7 @@ impl Kernel {
         }
     }
 
-    pub(super) fn write(&mut self, item: &Item, value: &str) -> Result<(), String> {
+    pub(crate) fn write(&mut self, item: &Item, value: &str) -> Result<(), String> {
         match item {
             Item::Sysctl(name) => {
                 fs::write(path(&self.sysctls, name), value).map_err(|error| match error.raw_os_error() {
@@ -113,8 +108,12 @@ impl Kernel {
     }
 
     fn netlink(&mut self) -> Result<&mut Netlink, String> {
+        self.route_netlink().map_err(reason)
+    }
+
+    pub(crate) fn route_netlink(&mut self) -> Result<&mut Netlink, NetlinkError> {
         if self.netlink.is_none() {
-            self.netlink = Some(Netlink::route().map_err(reason)?);
+            self.netlink = Some(Netlink::route()?);
         }
         Ok(self.netlink.as_mut().expect("opened"))
     }
@@ -125,7 +124,13 @@ fn reason(error: NetlinkError) -> String {
 }
 
 fn path(sysctls: &Path, name: &str) -> PathBuf {
-    sysctls.join(name.replace('.', "/"))
+    let swapped = name.chars().map(|c| match c {
+        '.' => '/',
+        // A dot of an interface's name.
+        '/' => '.',
+        c => c,
+    });
+    sysctls.join(swapped.collect::<String>())
 }
 
 fn sysctl_reason(name: &str, error: &io::Error) -> String {

@@ -14,8 +14,7 @@ use std::{fmt, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::state::StateError;
-pub(crate) use decide::Want;
-use decide::wants;
+use decide::{Want, wants};
 use kernel::Kernel;
 use record::Record;
 
@@ -171,14 +170,14 @@ pub fn restore(state: &Path) -> Result<Vec<Report>, StateError> {
 
 /// What has to happen to an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
+enum Decision {
     Change { from: String, to: String },
     Stay(Outcome),
 }
 
 fn decide_all(kernel: &mut Kernel, wants: Vec<(Item, Want)>) -> Vec<(Item, Decision)> {
     let decide = |(item, want): (Item, Want)| {
-        let decision = match kernel.possible(&item, &want).and_then(|()| kernel.read(&item)) {
+        let decision = match kernel.possible(&want).and_then(|()| kernel.read(&item)) {
             Ok(present) => decide::decide(&want, &present),
             Err(reason) => Decision::Stay(Outcome::Cannot { reason }),
         };
@@ -187,11 +186,7 @@ fn decide_all(kernel: &mut Kernel, wants: Vec<(Item, Want)>) -> Vec<(Item, Decis
     wants.into_iter().map(decide).collect()
 }
 
-pub(crate) fn apply_in(
-    kernel: &mut Kernel,
-    wants: Vec<(Item, Want)>,
-    state: &Path,
-) -> Result<Vec<Report>, StateError> {
+fn apply_in(kernel: &mut Kernel, wants: Vec<(Item, Want)>, state: &Path) -> Result<Vec<Report>, StateError> {
     let mut reports = restore_in(kernel, state, |item| !wants.iter().any(|(wanted, _)| wanted == item))?;
     let decided = decide_all(kernel, wants);
     record(&decided, state)?;
@@ -230,7 +225,7 @@ fn change(kernel: &mut Kernel, item: &Item, from: String, to: String) -> Outcome
 }
 
 /// Puts back those of the recorded items that `which` names.
-pub(crate) fn restore_in(
+fn restore_in(
     kernel: &mut Kernel,
     state: &Path,
     which: impl Fn(&Item) -> bool,
@@ -251,7 +246,7 @@ pub(crate) fn restore_in(
 }
 
 /// What became of it, and whether nothing is left to do.
-fn put_back(kernel: &mut Kernel, change: &record::Change) -> (Outcome, bool) {
+pub(crate) fn put_back(kernel: &mut Kernel, change: &record::Change) -> (Outcome, bool) {
     match kernel.read(&change.item) {
         // The interface is gone, and its settings with it.
         Err(reason) => (Outcome::Cannot { reason }, true),

@@ -30,7 +30,7 @@ pub(crate) struct Record {
 impl Record {
     /// The record, or an empty one if there is none since the machine was started.
     pub(crate) fn load(path: &Path) -> Result<Self, StateError> {
-        let empty = Self { boot: boot(), changes: Vec::new() };
+        let empty = Self { boot: state::boot(), changes: Vec::new() };
         let Some(content) = state::read(path)? else { return Ok(empty) };
         let record: Self = serde_json::from_slice(&content)
             .map_err(|e| StateError::Damaged { path: path.to_owned(), detail: e.to_string() })?;
@@ -57,9 +57,4 @@ impl Record {
         }
         self.changes.push(change);
     }
-}
-
-/// Empty where `/proc` does not say: then a record is believed.
-fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

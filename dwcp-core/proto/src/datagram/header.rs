@@ -11,7 +11,7 @@ pub const HEADER_LEN: usize = 24;
 /// Bytes of the AEAD's tag, which every payload has.
 pub const TAG_LEN: usize = 16;
 /// Bytes of a payload, tag included.
-pub const PAYLOAD_LEN_MAX: usize = 8904;
+pub const PAYLOAD_LEN_MAX: usize = 8948;
 /// Packet numbers are below this.
 pub const NUMBER_END: u64 = 1 << 62;
 

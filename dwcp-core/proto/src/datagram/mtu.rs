@@ -55,6 +55,20 @@ impl PathMtu {
         self.carried
     }
 
+    /// Whether it is not known yet what the path carries at most, up to what its first hop takes.
+    pub fn is_unsettled(&self) -> bool {
+        self.tried.is_some() || self.is_searching()
+    }
+
+    /// The first hop takes this from now on, or the far end does again: searches anew up to it.
+    pub fn search(&mut self, now: Duration, limit: u16) {
+        self.limit = limit.clamp(BASE_LEN, LEN_MAX);
+        self.carried = self.carried.min(self.limit);
+        self.refused = self.limit + 1;
+        self.tried = None;
+        self.raise_at = now + RAISE_INTERVAL;
+    }
+
     /// The length to probe with now, if any. One probe at a time.
     pub fn poll(&mut self, now: Duration) -> Option<u16> {
         if now < self.poll_timeout()? {
@@ -74,7 +88,7 @@ impl PathMtu {
 
     /// When [`poll`](Self::poll) has something, if ever.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        if self.tried.is_some() || self.is_searching() {
+        if self.is_unsettled() {
             return Some(Duration::ZERO);
         }
         let raise_at = (self.refused <= self.limit).then_some(self.raise_at);
@@ -86,7 +100,7 @@ impl PathMtu {
     pub fn on_answer(&mut self, now: Duration, len: u16) {
         self.confirm_at = now + CONFIRM_INTERVAL;
         self.tried = self.tried.filter(|&(tried, _)| tried > len);
-        self.carried = self.carried.max(len);
+        self.carried = self.carried.max(len.min(self.limit));
         self.refused = self.refused.max(self.carried + 1);
     }
 

@@ -90,6 +90,11 @@ impl PathProber {
         *self = Self { sent, answered, ..Self::new(now, interval, limit) };
     }
 
+    /// Searches anew for what the path carries, up to `limit`.
+    pub fn search(&mut self, now: Duration, limit: u16) {
+        self.mtu.search(now, limit);
+    }
+
     /// The probe that is due, if one is. `random`: any number, which spreads probes of many connections.
     pub fn poll(&mut self, now: Duration, random: u32) -> Option<Probe> {
         self.give_up(now);
@@ -182,6 +187,11 @@ impl PathProber {
     /// The longest datagram that the path carries, in bytes.
     pub fn len_max(&self) -> u16 {
         self.mtu.carried()
+    }
+
+    /// Whether that is still being looked for.
+    pub fn is_searching(&self) -> bool {
+        self.mtu.is_unsettled()
     }
 
     /// Probes sent and answered since the beginning.

@@ -1,0 +1,106 @@
+//! The MTU of the interfaces that lead to peers: raised where all of them agree and all paths carry it, and put back.
+//!
+//! Owns: whose word counts, and when it is asked for. What follows from it is decided, recorded and done by
+//! [`dwcp_node::mtu`]; paths are measured by the datagrams of connections. All that blocks is off the runtime.
+
+mod told;
+mod uplinks;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use dwcp_node::mtu;
+
+use crate::{
+    hub::Hub,
+    schema::{Capability, Tuned},
+    settings::Settings,
+};
+use uplinks::Uplinks;
+
+/// Between looks at peers and their paths, if nothing happens before, and at least.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// At the end: for peers to send nothing larger any more, before the interface takes no more.
+const LET_GO_TIME: Duration = Duration::from_secs(1);
+
+/// The uplinks of one agent; `None`: `node.set_mtu` is off.
+#[derive(Default)]
+pub(crate) struct Mtus(Option<Mutex<Uplinks>>);
+
+impl Mtus {
+    /// Puts back what an earlier process has left; it blocks.
+    pub(crate) fn begin(settings: &Settings) -> Self {
+        match mtu::restore(None, &settings.mtu_state) {
+            Ok(reports) => reports.iter().for_each(|report| tracing::info!("{report}")),
+            Err(error) => {
+                tracing::error!(%error, "no MTU is raised");
+                return Self(None);
+            }
+        }
+        Self(settings.set_mtu.then(|| Mutex::new(Uplinks::new(settings))))
+    }
+
+    /// Looks and acts until it is aborted.
+    pub(crate) async fn run(self: Arc<Self>, hub: Arc<Hub>) {
+        while self.is_on() {
+            let changed = hub.until_changed();
+            let (mtus, looked) = (self.clone(), hub.clone());
+            let round = tokio::task::spawn_blocking(move || mtus.round(&looked));
+            if let Err(error) = round.await {
+                return tracing::error!(%error, "MTUs stay as they are");
+            }
+            let _ = tokio::time::timeout(LOOK_INTERVAL, changed).await;
+            tokio::time::sleep(LOOK_INTERVAL_MIN).await;
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn round(&self, hub: &Hub) {
+        let (peers, missing) = hub.reached();
+        let Some(said) = self.with(|uplinks| uplinks.round(&peers, missing)).flatten() else { return };
+        hub.greeting.send_if_modified(|greeting| {
+            let now = (said.offered, said.taken);
+            let changed = (greeting.mtu_offered, greeting.mtu_taken) != now && !greeting.draining;
+            if changed {
+                (greeting.mtu_offered, greeting.mtu_taken) = now;
+            }
+            changed
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Uplinks) -> T) -> Option<T> {
+        self.0.as_ref().map(|uplinks| work(&mut uplinks.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Sends nothing larger any more, and takes it for a little longer; the greeting has said so.
+    pub(crate) async fn let_go(self: &Arc<Self>) {
+        let mtus = self.clone();
+        let held = tokio::task::spawn_blocking(move || mtus.with(Uplinks::let_go));
+        if held.await.ok().flatten() == Some(true) {
+            tokio::time::sleep(LET_GO_TIME).await;
+        }
+    }
+
+    /// Puts back.
+    pub(crate) async fn end(self: &Arc<Self>) {
+        let mtus = self.clone();
+        let _ = tokio::task::spawn_blocking(move || mtus.with(Uplinks::end)).await;
+    }
+
+    /// Of each uplink, what it is and why.
+    pub(crate) fn view(&self) -> Vec<Tuned> {
+        self.with(|uplinks| uplinks.told.iter().map(told::tuned).collect()).unwrap_or_default()
+    }
+
+    /// The same, as what the node can do.
+    pub(crate) fn capabilities(&self) -> Vec<Capability> {
+        self.with(|uplinks| uplinks.told.iter().map(told::capability).collect())
+            .unwrap_or_else(|| vec![told::off()])
+    }
+}

@@ -1,0 +1,162 @@
+//! Agents that raise the MTU of their uplinks together, in network namespaces at a bridge (root).
+
+mod support;
+
+use std::{fs, path::Path, process::Command};
+
+use dwcp_lab::namespace::Namespace;
+use nix::sys::signal::Signal;
+use novacron_dwcp::schema::{Capability, Tuned};
+use support::{Agent, wait_until};
+
+/// Namespaces whose `u0` are at one bridge: 10.77.0.1, 10.77.0.2 and so on, of this MTU each at the bridge.
+struct Network {
+    nodes: Vec<Namespace>,
+    _bridge: Namespace,
+}
+
+impl Network {
+    fn create(ports: &[u32]) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIP: needs root");
+            return None;
+        }
+        let bridge = Namespace::create().expect("a namespace");
+        bridge.ip(&["link add br0 type bridge", "link set br0 up"]).expect("a bridge");
+        let node = |(n, mtu): (usize, &u32)| {
+            let node = Namespace::create().expect("a namespace");
+            let wire =
+                format!("link add u0 type veth peer name p{n} mtu {mtu} netns {}", bridge.path().display());
+            let address = format!("addr add 10.77.0.{}/24 dev u0", n + 1);
+            node.ip(&[&wire, &address, "link set u0 up"]).expect("a wire");
+            bridge.ip(&[&format!("link set p{n} master br0 up")]).expect("a port");
+            node
+        };
+        Some(Self { nodes: ports.iter().enumerate().map(node).collect(), _bridge: bridge })
+    }
+
+    fn start(&self, folder: &Path, n: usize, peers: &str, set_mtu: &str) -> Agent {
+        let listen = format!("10.77.0.{}:8888", n + 1);
+        let datagrams = format!("10.77.0.{}:8889", n + 1);
+        let (state, none) = (folder.join(format!("mtu{n}.json")), folder.join("none"));
+        let settings = [
+            ("allow_plaintext", "true"),
+            ("datagrams.probe_interval", "50ms"),
+            ("listen", listen.as_str()),
+            ("datagrams.listen", datagrams.as_str()),
+            ("peers", peers),
+            ("node.set_mtu", set_mtu),
+            ("node.mtu_state", state.to_str().expect("UTF-8")),
+            ("node.tune_state", none.to_str().expect("UTF-8")),
+        ];
+        Agent::start_with(folder, &format!("n{n}"), &settings, |command| self.nodes[n].confine(command))
+    }
+
+    /// The MTU of the uplink, what IPv6 sends, and the routes.
+    fn state_of(&self, n: usize) -> (String, String, String) {
+        let node = &self.nodes[n];
+        let ipv6 = node.enter(|| fs::read_to_string("/proc/sys/net/ipv6/conf/u0/mtu").expect("IPv6"));
+        let link = show(node, &["-o", "link", "show", "dev", "u0"]);
+        let link = link.split_once(" mtu ").and_then(|(_, rest)| rest.split(' ').next()).expect("an MTU");
+        (link.to_owned(), ipv6.trim().to_owned(), show(node, &["route", "show"]))
+    }
+
+    /// Whether packets of this size are sent through an interface of this MTU.
+    fn is(&self, n: usize, device: u32, sent: u32) -> bool {
+        let (link, ipv6, routes) = self.state_of(n);
+        let is_held = routes.contains(&format!("mtu {sent}"));
+        let is_free = device == sent && !routes.contains("mtu ");
+        link == device.to_string() && ipv6 == sent.to_string() && (is_held || is_free)
+    }
+}
+
+fn show(namespace: &Namespace, what: &[&str]) -> String {
+    let mut command = Command::new("ip");
+    command.args(what);
+    namespace.confine(&mut command);
+    let output = command.output().expect("iproute2");
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+fn told(agent: &Agent) -> String {
+    let told: Vec<Tuned> = agent.get("/v1/tune");
+    let uplink = told.into_iter().find(|told| told.item == "MTU of u0");
+    uplink.map(|told| told.detail).unwrap_or_default()
+}
+
+#[test]
+fn two_agents_raise_together_and_put_back_at_the_end_and_after_a_crash() {
+    let Some(network) = Network::create(&[9000, 9000]) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    network.nodes[0].ip(&["route add 10.55.0.0/16 via 10.77.0.2 mtu 1300"]).expect("a route");
+    network.nodes[0]
+        .ip(&["link add vx0 type vxlan id 100 dstport 4789 local 10.77.0.1 dev u0", "link set vx0 up"])
+        .expect("a tunnel");
+    let before = [0, 1].map(|n| network.state_of(n));
+    let a = network.start(folder.path(), 0, "10.77.0.2:8888", "true");
+    let mut b = network.start(folder.path(), 1, "", "true");
+    wait_until("a sends larger packets", || network.is(0, 9000, 9000));
+    wait_until("b sends larger packets", || network.is(1, 9000, 9000));
+    let detail = told(&a);
+    assert!(
+        detail.contains("the path to the only peer carries it") && detail.contains("VXLAN has room for 8950"),
+        "{detail}"
+    );
+    let found: Vec<Capability> = a.get("/v1/capabilities");
+    assert!(
+        found.iter().any(|found| found.name == "larger MTU on u0" && found.detail == detail),
+        "{found:?}"
+    );
+    assert!(network.state_of(0).2.contains("mtu 1300"), "somebody's restriction stays");
+    let tunnel = show(&network.nodes[0], &["-o", "link", "show", "dev", "vx0"]);
+    assert!(tunnel.contains(" mtu 1450 "), "{tunnel}");
+
+    a.kill();
+    assert_eq!(network.state_of(0).0, "9000", "nobody was there to put it back");
+    let a = network.start(folder.path(), 0, "10.77.0.2:8888", "false");
+    assert_eq!(network.state_of(0), before[0]);
+    wait_until("b puts back what a does not agree with", || network.state_of(1) == before[1]);
+    assert!(told(&b).contains("n0 does not raise its MTU"), "{}", told(&b));
+    a.kill();
+    let mut a = network.start(folder.path(), 0, "10.77.0.2:8888", "true");
+    wait_until("a is ready again", || told(&a).contains("n1"));
+    for agent in [&mut a, &mut b] {
+        agent.signal(Signal::SIGTERM);
+        assert!(agent.wait().success());
+    }
+    assert_eq!([0, 1].map(|n| network.state_of(n)), before);
+}
+
+#[test]
+fn at_the_end_of_an_agent_its_uplink_is_as_before() {
+    let Some(network) = Network::create(&[9000, 9000]) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let before = [0, 1].map(|n| network.state_of(n));
+    let mut a = network.start(folder.path(), 0, "10.77.0.2:8888", "true");
+    let b = network.start(folder.path(), 1, "", "true");
+    wait_until("both send larger packets", || [0, 1].iter().all(|n| network.is(*n, 9000, 9000)));
+    a.signal(Signal::SIGTERM);
+    assert!(a.wait().success());
+    assert_eq!(network.state_of(0), before[0]);
+    wait_until("the other follows, alone", || network.state_of(1) == before[1]);
+    assert!(b.get::<Vec<Tuned>>("/v1/tune").iter().all(|told| told.item != "MTU of u0"));
+}
+
+#[test]
+fn a_third_agent_whose_wire_carries_less_keeps_all_as_they_were() {
+    let Some(network) = Network::create(&[9000, 9000, 1500]) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let before = [0, 1, 2].map(|n| network.state_of(n));
+    let a = network.start(folder.path(), 0, "10.77.0.2:8888", "true");
+    let b = network.start(folder.path(), 1, "", "true");
+    wait_until("both send larger packets", || [0, 1].iter().all(|n| network.is(*n, 9000, 9000)));
+    let c = network.start(folder.path(), 2, "10.77.0.1:8888,10.77.0.2:8888", "true");
+    wait_until("both are held", || [0, 1].iter().all(|n| network.is(*n, 9000, 1500)));
+    // It takes some probes to find out what that wire carries.
+    wait_until("some have found out", || [0, 1, 2].iter().any(|n| network.state_of(*n) == before[*n]));
+    wait_until("all are as before", || [0, 1, 2].iter().all(|n| network.state_of(*n) == before[*n]));
+    for agent in [&a, &b, &c] {
+        let detail = told(agent);
+        assert!(detail.starts_with("1500: "), "{detail}");
+    }
+}
