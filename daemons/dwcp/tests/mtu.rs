@@ -139,7 +139,9 @@ fn at_the_end_of_an_agent_its_uplink_is_as_before() {
     assert!(a.wait().success());
     assert_eq!(network.state_of(0), before[0]);
     wait_until("the other follows, alone", || network.state_of(1) == before[1]);
-    assert!(b.get::<Vec<Tuned>>("/v1/tune").iter().all(|told| told.item != "MTU of u0"));
+    wait_until("it is not told of any more", || {
+        b.get::<Vec<Tuned>>("/v1/tune").iter().all(|told| told.item != "MTU of u0")
+    });
 }
 
 #[test]

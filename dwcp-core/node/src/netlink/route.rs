@@ -151,6 +151,9 @@ fn with_mtu(route: &RouteMessage, mtu: Option<u32>) -> RouteMessage {
         _ => true,
     });
     let others = metrics(route).filter(|metric| !matches!(metric, RouteMetric::Mtu(_))).cloned();
+    // Without any, the kernel takes a route by an id for the one that is there already, metrics and all (fib_find_info_nh in
+    // net/ipv4/fib_semantics.c). 0 is none.
+    let mtu = if by_id { Some(mtu.unwrap_or(0)) } else { mtu };
     let metrics: Vec<_> = others.chain(mtu.map(RouteMetric::Mtu)).collect();
     if !metrics.is_empty() {
         message.attributes.push(RouteAttribute::Metrics(metrics));
@@ -182,5 +185,6 @@ mod tests {
         let by_id = with_mtu(&route, Some(9000));
         assert!(!leads_through(&by_id, &Link { index: 3, ..Link::default() }), "the id says where it leads");
         assert!(leads_through(&route, &Link { index: 3, ..Link::default() }));
+        assert_eq!(mtu(&with_mtu(&by_id, None)), Some(0), "the kernel has to see that it is another");
     }
 }
