@@ -124,7 +124,7 @@ chmod +x "$root/init"
 # /dev/kvm may be there and not work (a nested guest that stops): the emulator always does.
 timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nodefaults -no-user-config \
     -display none -serial stdio -no-reboot -kernel "$cache/$release/boot/vmlinuz-$release" -initrd "$work/initramfs" \
-    -append 'console=ttyS0 quiet panic=-1' </dev/null 2>&1 |
+    -append 'console=ttyS0 quiet panic=-1 tsc=reliable' </dev/null 2>&1 |
     sed -u 's/\r//g; s/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' | tee "$work/log" || true
 code=$(sed -n 's/.*GUEST_EXIT=\([0-9]*\).*/\1/p' "$work/log" | tail -1)
 exit "${code:-125}"

@@ -4,19 +4,19 @@
 //!     rdma-loopback listen 0.0.0.0:7000
 //!     rdma-loopback connect HOST:7000  two processes, which meet over TCP
 //!
+//!     rdma-loopback answer ADDR        what a stream carries, for scripts: bulk without a hash, round trips
+//!     rdma-loopback measure HOST:7000
+//!
 //! It ends with 1 and the reason where that does not work, and with 3 where there is no RDMA device.
 
-use std::{
-    error::Error,
-    io::{self, IoSlice, IoSliceMut, Read, Write},
-    net::{TcpListener, TcpStream},
-    process::ExitCode,
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
-};
+mod blocking;
+mod measure;
+mod meeting;
 
-use dwcp_sys::rdma::{CONNECTION_DATA_LEN, ConnectionData, Port, Prepared, RdmaError, RdmaStream};
+use std::{error::Error, io::IoSliceMut, process::ExitCode, sync::mpsc, thread, time::Instant};
+
+use blocking::{read_exact, shut_down, until_ready, write_all};
+use dwcp_sys::rdma::{Port, Prepared, RdmaError, RdmaStream};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -24,17 +24,17 @@ const TOTAL: usize = 256 << 20;
 const BLOCK: usize = 1 << 20;
 const ROUND_TRIPS: u32 = 1000;
 const NO_DEVICE: u8 = 3;
-/// Nothing moves for so long: something is wrong.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args[..] {
         [] => in_one_process(),
-        ["listen", addr] => listen(addr),
-        ["connect", addr] => connect(addr),
-        _ => Err("usage: rdma-loopback [listen ADDR | connect ADDR]".into()),
+        ["listen", addr] => meeting::accept(addr).and_then(receiver),
+        ["connect", addr] => meeting::connect(addr).and_then(sender),
+        ["answer", addr] => meeting::accept(addr).and_then(measure::answer),
+        ["measure", addr] => meeting::connect(addr).and_then(measure::measure),
+        _ => Err("usage: rdma-loopback [listen|connect|answer|measure ADDR]".into()),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     eprintln!("rdma-loopback: {error}");
@@ -54,37 +54,6 @@ fn in_one_process() -> Result<()> {
     thread::spawn(move || done.send(receiver(b)));
     sender(a)?;
     result.recv()?
-}
-
-fn listen(addr: &str) -> Result<()> {
-    let listener = TcpListener::bind(addr)?;
-    let (tcp, _) = listener.accept()?;
-    receiver(meet(tcp)?)
-}
-
-fn connect(addr: &str) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        match TcpStream::connect(addr) {
-            Ok(tcp) => return sender(meet(tcp)?),
-            Err(error) if Instant::now() > until => return Err(error.into()),
-            Err(_) => thread::sleep(Duration::from_millis(100)),
-        }
-    }
-}
-
-/// Exchanges the connection data over TCP. Each waits until the other is ready.
-fn meet(mut tcp: TcpStream) -> Result<RdmaStream> {
-    let local = tcp.local_addr()?.ip();
-    let port = Port::find((!local.is_loopback()).then_some(local))?;
-    let prepared = Prepared::new(&port, std::process::id())?;
-    tcp.write_all(&prepared.connection_data().encode())?;
-    let mut data = [0; CONNECTION_DATA_LEN];
-    tcp.read_exact(&mut data)?;
-    let stream = prepared.connect(&ConnectionData::decode(&data)?)?;
-    tcp.write_all(&[1])?;
-    tcp.read_exact(&mut [0])?;
-    Ok(stream)
 }
 
 fn sender(mut stream: RdmaStream) -> Result<()> {
@@ -138,49 +107,5 @@ fn receiver(mut stream: RdmaStream) -> Result<()> {
         }
         write_all(&mut stream, &echo[..count])?;
     }
-    until_ready(&mut stream, |stream| stream.shutdown_write())?;
-    // A queue pair that is destroyed sends no more.
-    until_ready(&mut stream, |stream| {
-        stream.progress()?;
-        if stream.is_flushed() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-    })?;
-    Ok(())
-}
-
-fn write_all(stream: &mut RdmaStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let count = until_ready(stream, |stream| stream.try_write(&[IoSlice::new(bytes)]))?;
-        bytes = &bytes[count..];
-    }
-    Ok(())
-}
-
-fn read_exact(stream: &mut RdmaStream, mut bytes: &mut [u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match until_ready(stream, |stream| stream.try_read(&mut [IoSliceMut::new(bytes)]))? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => bytes = &mut bytes[count..],
-        }
-    }
-    Ok(())
-}
-
-/// Calls `attempt` until it does not block, and waits for progress in between.
-fn until_ready<T>(
-    stream: &mut RdmaStream,
-    mut attempt: impl FnMut(&mut RdmaStream) -> io::Result<T>,
-) -> io::Result<T> {
-    let until = Instant::now() + SILENCE_MAX;
-    loop {
-        match attempt(stream) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{stream:?} is stuck")));
-                }
-                stream.wait(left)?;
-            }
-            result => return result,
-        }
-    }
+    shut_down(&mut stream)
 }
