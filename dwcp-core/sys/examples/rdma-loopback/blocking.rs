@@ -30,6 +30,14 @@ pub(crate) fn read_exact(stream: &mut RdmaStream, mut bytes: &mut [u8]) -> io::R
     Ok(())
 }
 
+/// The peer has nothing more to say.
+pub(crate) fn read_end(stream: &mut RdmaStream) -> Result<()> {
+    match until_ready(stream, |stream| stream.try_read(&mut [IoSliceMut::new(&mut [0])]))? {
+        0 => Ok(()),
+        _ => Err("more came than was sent".into()),
+    }
+}
+
 /// Calls `attempt` until it does not block, and waits for progress in between.
 pub(crate) fn until_ready<T>(
     stream: &mut RdmaStream,

@@ -15,7 +15,7 @@ mod meeting;
 
 use std::{error::Error, io::IoSliceMut, process::ExitCode, sync::mpsc, thread, time::Instant};
 
-use blocking::{read_exact, shut_down, until_ready, write_all};
+use blocking::{read_end, read_exact, shut_down, until_ready, write_all};
 use dwcp_sys::rdma::{Port, Prepared, RdmaError, RdmaStream};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -85,10 +85,7 @@ fn sender(mut stream: RdmaStream) -> Result<()> {
     }
     println!("64 bytes there and back: {:.1?} on average", started.elapsed() / ROUND_TRIPS);
     until_ready(&mut stream, |stream| stream.shutdown_write())?;
-    match until_ready(&mut stream, |stream| stream.try_read(&mut [IoSliceMut::new(&mut [0])]))? {
-        0 => Ok(()),
-        _ => Err("more came than was sent".into()),
-    }
+    read_end(&mut stream)
 }
 
 fn receiver(mut stream: RdmaStream) -> Result<()> {

@@ -7,7 +7,7 @@ use dwcp_sys::rdma::RdmaStream;
 
 use crate::{
     BLOCK, Result,
-    blocking::{read_exact, shut_down, write_all},
+    blocking::{read_end, read_exact, shut_down, until_ready, write_all},
 };
 
 const BULK: usize = 24 << 20;
@@ -33,7 +33,9 @@ pub(crate) fn measure(mut stream: RdmaStream) -> Result<()> {
     }
     read_exact(&mut stream, &mut message)?;
     println!("bulk_mib_s {:.1}", BULK as f64 / started.elapsed().as_secs_f64() / (1 << 20) as f64);
-    shut_down(&mut stream)
+    until_ready(&mut stream, RdmaStream::shutdown_write)?;
+    // The other end leaves last: whoever destroys its queue pair first leaves the other's last request unanswered.
+    read_end(&mut stream)
 }
 
 /// The other end.
@@ -48,5 +50,6 @@ pub(crate) fn answer(mut stream: RdmaStream) -> Result<()> {
         read_exact(&mut stream, &mut block)?;
     }
     write_all(&mut stream, &message)?;
+    read_end(&mut stream)?;
     shut_down(&mut stream)
 }
