@@ -19,6 +19,7 @@ perftest() {
 ours() {
     both "$2 $3 $server:7000 $5" "$2 $4 $server:7000 $5" | sed "s/^/result $1_/"
 }
+echo "kernel $(uname -sr)"
 round=0
 while [ $round -lt "$ROUNDS" ]; do
     round=$((round + 1))

@@ -24,7 +24,7 @@ use super::{
 /// Longest message that is sent out of the work request itself, if the device takes so much.
 pub(crate) const INLINE_MAX: usize = 256;
 /// How often a packet is sent again without an answer, and the time between: 4.096 us * 2^`TIMEOUT`, 67 ms. Together
-/// about half a second; devices may wait up to four times as long.
+/// about half a second; devices may wait up to four times as long. Soft-RoCE takes 7 for "without end".
 const RETRIES: u8 = 7;
 const TIMEOUT: u8 = 14;
 /// A peer without a posted receive request ends the queue pair: credit must have prevented that.
