@@ -36,7 +36,7 @@ test: lint
 test-xdp: deps
 	TEST_NAME=xdp scripts/test.sh -p dwcp-ebpf --features xdp --release --locked
 
-## RDMA on Soft-RoCE in a virtual machine; RDMA=--compare also measures beside the verbs tools. Part of `make test`.
+## RDMA on Soft-RoCE in a virtual machine; RDMA=--compare also measures beside the verbs tools and writes docs/benchmarks.md (--compare-only: nothing else). Part of `make test`.
 test-rdma: deps
 	scripts/test-rdma.sh $(RDMA)
 

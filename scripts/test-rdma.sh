@@ -1,14 +1,19 @@
 #!/bin/bash
 # Tests of RDMA on Soft-RoCE, in a virtual machine that tests/vm makes: the driver's own tests and its whole suite with
-# links over RDMA, then the stream alone between two processes, one of which is killed. With `--compare`, also what the
-# verbs tools of perftest carry in the same guest. A software device on an emulated processor says nothing of speed.
+# links over RDMA, then the stream alone between two processes, one of which is killed. With `--compare`, also what a stream,
+# a connection over RDMA and over TCP, and perftest's verbs tools carry over one wire in the same guest, in turns (COMPARE_ROUNDS,
+# 7); with `--compare-only`, only that. The medians go into docs/benchmarks.md. A software device on an emulated processor
+# says nothing of the speed of hardware.
 #
 # Where the machine cannot run it, it says why, also in test-skips.txt, and ends with 0.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-compare=
-[ "${1:-}" != --compare ] || compare=1
+compare= only=
+case ${1:-} in
+    --compare) compare=1 ;;
+    --compare-only) compare=1 only=1 ;;
+esac
 # What could not be installed, the guest names.
 tests/vm/install.sh || echo "tests/vm/install.sh failed" >&2
 
@@ -18,7 +23,7 @@ executable() {
 }
 flags=(--release --locked --workspace --message-format json-render-diagnostics)
 driver=$(cargo test "${flags[@]}" --no-run --test driver | executable dwcp-core/tests/driver/main.rs)
-loopback=$(cargo build "${flags[@]}" --example rdma-loopback | executable dwcp-core/sys/examples/rdma-loopback.rs)
+loopback=$(cargo build "${flags[@]}" --example rdma-loopback | executable dwcp-core/sys/examples/rdma-loopback/main.rs)
 : "${driver:?}" "${loopback:?}"
 
 said=$(mktemp)
@@ -35,6 +40,7 @@ guest() {
     return "$code"
 }
 
+if [ -z "$only" ]; then
 echo "== the driver's tests of RDMA"
 guest -f "$driver" "$driver --test-threads=1 rdma::"
 
@@ -58,15 +64,17 @@ sleep 3
 kill -9 \$listening
 wait \$connecting && exit 1 || echo 'the survivor says so'
 "
+fi
 
 if [ -n "$compare" ]; then
-    echo "== beside the verbs tools"
-    guest -f "$loopback" -f "$(command -v ib_write_bw)" -f "$(command -v ib_send_lat)" "
-set -e
-both() { \"\$@\" >/dev/null & sleep 2; \"\$@\" 10.9.0.1; wait; }
-$loopback listen 10.9.0.1:7000 & $loopback connect 10.9.0.1:7000; wait
-both $(command -v ib_write_bw) -d rxe0 -x 1 -s 65536 -n 2000
-both $(command -v ib_send_lat) -d rxe0 -x 1 -s 64 -n 1000
-$loopback listen 10.9.0.1:7001 & $loopback connect 10.9.0.1:7001; wait
-"
+    echo "== beside the verbs tools, on one wire"
+    link_bench=$(cargo build "${flags[@]}" --example link_bench | executable dwcp-core/examples/link_bench.rs)
+    send_lat=$(command -v ib_send_lat) write_bw=$(command -v ib_write_bw)
+    # Not nice: what competes for the processors would be measured.
+    code=0
+    tests/vm/run.sh -t 1200 -f "$loopback" -f "${link_bench:?}" -f "$send_lat" -f "$write_bw" "
+LOOPBACK=$loopback LINK_BENCH=$link_bench IB_SEND_LAT=$send_lat IB_WRITE_BW=$write_bw ROUNDS=${COMPARE_ROUNDS:-7}
+$(cat tests/vm/wire.sh tests/vm/rdma-compare.sh)" | tee "$said" || code=${PIPESTATUS[0]}
+    [ "$code" = 0 ] || exit "$code"
+    scripts/rdma-table.sh "$said" docs/benchmarks.md
 fi

@@ -121,10 +121,12 @@ INIT
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initramfs"
 
-# /dev/kvm may be there and not work (a nested guest that stops): the emulator always does.
+# /dev/kvm may be there and not work (a nested guest that stops): the emulator always does. On a busy machine the kernel
+# finds its timer too slow to be one, and goes on with a worse or stops (no_timer_check); and its clock would be one that every
+# look leaves the guest for (tsc=reliable).
 timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nodefaults -no-user-config \
     -display none -serial stdio -no-reboot -kernel "$cache/$release/boot/vmlinuz-$release" -initrd "$work/initramfs" \
-    -append 'console=ttyS0 quiet panic=-1' </dev/null 2>&1 |
+    -append 'console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check' </dev/null 2>&1 |
     sed -u 's/\r//g; s/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' | tee "$work/log" || true
 code=$(sed -n 's/.*GUEST_EXIT=\([0-9]*\).*/\1/p' "$work/log" | tail -1)
 exit "${code:-125}"

@@ -1,6 +1,9 @@
 //! An RDMA stream for several tasks, with the interface of a socket: `try_` methods, and futures that say when to call.
 //!
 //! Every call may find completions that someone else waits for: whoever makes the stream readable or writable says so.
+//!
+//! Whoever waits for bytes looks for completions before it sleeps, for as long as that paid lately, and lets the other
+//! tasks of its thread run between the looks. That finds what others wait for, too.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -9,6 +12,7 @@ use std::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use dwcp_sys::rdma::RdmaStream;
@@ -18,6 +22,9 @@ use tokio::{
     net::TcpStream,
     sync::Notify,
 };
+
+/// Looks for completions between two turns of other tasks: some microseconds.
+const LOOKS: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct RdmaSocket {
@@ -72,7 +79,7 @@ impl RdmaSocket {
     /// Returns when reading has a chance. `tcp`: the connection beside it. Cancel-safe.
     pub(crate) async fn readable(&self, tcp: &TcpStream) -> io::Result<()> {
         tokio::select! {
-            ready = self.wait(RdmaStream::is_readable) => ready,
+            ready = self.poll_and_wait() => ready,
             () = ended(tcp) => {
                 self.cut.store(true, Ordering::Release);
                 Ok(())
@@ -83,6 +90,34 @@ impl RdmaSocket {
     /// Returns when writing has a chance. Cancel-safe.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         self.wait(RdmaStream::is_writable).await
+    }
+
+    async fn poll_and_wait(&self) -> io::Result<()> {
+        match self.poll().await {
+            true => Ok(()),
+            false => self.wait(RdmaStream::is_readable).await,
+        }
+    }
+
+    /// Looks for completions as long as that may pay. Returns whether there is something to read.
+    async fn poll(&self) -> bool {
+        let time = self.lock().poll_time();
+        if time.is_zero() {
+            return self.lock().is_readable();
+        }
+        let started = Instant::now();
+        let paid = loop {
+            let is_readable = self.with(|stream| {
+                // A failure makes it readable, and the next call says why.
+                (0..LOOKS).any(|_| stream.progress().is_err() || stream.is_readable())
+            });
+            if is_readable || started.elapsed() >= time {
+                break is_readable;
+            }
+            tokio::task::yield_now().await;
+        };
+        self.lock().learn(paid);
+        paid
     }
 
     async fn wait(&self, is_ready: fn(&RdmaStream) -> bool) -> io::Result<()> {

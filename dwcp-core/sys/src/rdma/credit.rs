@@ -11,16 +11,16 @@
 use super::RdmaError;
 
 /// Receive requests that are posted, at each end.
-pub(crate) const SLOTS: u32 = 256;
+pub const SLOTS: u32 = 256;
 /// Of these, not for data.
-pub(crate) const SLOTS_RESERVED: u64 = 48;
+pub const SLOTS_RESERVED: u64 = 48;
 /// Free slots that a receiver keeps to itself, at most.
-pub(crate) const SLOTS_OWED_MAX: u64 = 16;
+pub const SLOTS_OWED_MAX: u64 = 16;
 const _: () = assert!(SLOTS as u64 / SLOTS_OWED_MAX + 4 + SLOTS_OWED_MAX < SLOTS_RESERVED);
 
 /// What this side may still send.
 #[derive(Debug)]
-pub(crate) struct SendCredit {
+pub struct SendCredit {
     window: u64,
     slots_used: u64,
     slots_returned: u64,
@@ -30,41 +30,41 @@ pub(crate) struct SendCredit {
 
 impl SendCredit {
     /// For a peer with a window of so many bytes.
-    pub(crate) fn new(window: u32) -> Self {
+    pub fn new(window: u32) -> Self {
         Self { window: window.into(), slots_used: 0, slots_returned: 0, bytes_sent: 0, bytes_returned: 0 }
     }
 
     /// Messages that may be sent, those that only give credit back.
-    pub(crate) fn slots(&self) -> u64 {
+    pub fn slots(&self) -> u64 {
         u64::from(SLOTS) - (self.slots_used - self.slots_returned)
     }
 
     /// Messages with data that may be sent.
-    pub(crate) fn slots_for_data(&self) -> u64 {
+    pub fn slots_for_data(&self) -> u64 {
         self.slots().saturating_sub(SLOTS_RESERVED)
     }
 
     /// Where in the peer's window the next bytes go, and how many may go there at once.
-    pub(crate) fn window(&self) -> (usize, usize) {
+    pub fn window(&self) -> (usize, usize) {
         let at = self.bytes_sent % self.window;
         let free = self.window - (self.bytes_sent - self.bytes_returned);
         (at as usize, free.min(self.window - at) as usize)
     }
 
     /// A message is sent.
-    pub(crate) fn use_slot(&mut self) {
+    pub fn use_slot(&mut self) {
         assert!(self.slots() > 0, "a message without a slot would end the queue pair");
         self.slots_used += 1;
     }
 
     /// This many bytes are sent into the window.
-    pub(crate) fn use_window(&mut self, len: usize) {
+    pub fn use_window(&mut self, len: usize) {
         assert!(len <= self.window().1, "bytes without credit would overwrite what is not read");
         self.bytes_sent += len as u64;
     }
 
     /// The peer has told its totals.
-    pub(crate) fn returned(&mut self, slots: u64, bytes: u64) -> Result<(), RdmaError> {
+    pub fn returned(&mut self, slots: u64, bytes: u64) -> Result<(), RdmaError> {
         let is_right = (self.slots_returned..=self.slots_used).contains(&slots)
             && (self.bytes_returned..=self.bytes_sent).contains(&bytes);
         if !is_right {
@@ -77,7 +77,7 @@ impl SendCredit {
 
 /// What this side has let the peer send, and what it has to give back.
 #[derive(Debug)]
-pub(crate) struct ReceiveCredit {
+pub struct ReceiveCredit {
     window: u64,
     slots_freed: u64,
     slots_told: u64,
@@ -88,13 +88,13 @@ pub(crate) struct ReceiveCredit {
 
 impl ReceiveCredit {
     /// For an own window of so many bytes.
-    pub(crate) fn new(window: u32) -> Self {
+    pub fn new(window: u32) -> Self {
         let window = window.into();
         Self { window, slots_freed: 0, slots_told: 0, bytes_arrived: 0, bytes_freed: 0, bytes_told: 0 }
     }
 
     /// The peer has written into the window.
-    pub(crate) fn arrived(&mut self, len: usize) -> Result<(), RdmaError> {
+    pub fn arrived(&mut self, len: usize) -> Result<(), RdmaError> {
         let len = len as u64;
         let fits = len > 0
             && self.bytes_arrived + len - self.bytes_told <= self.window
@@ -107,29 +107,29 @@ impl ReceiveCredit {
     }
 
     /// Where in the window the oldest bytes are.
-    pub(crate) fn window_at(&self) -> usize {
+    pub fn window_at(&self) -> usize {
         (self.bytes_freed % self.window) as usize
     }
 
     /// These bytes of the window were read.
-    pub(crate) fn free_window(&mut self, len: usize) {
+    pub fn free_window(&mut self, len: usize) {
         self.bytes_freed += len as u64;
         assert!(self.bytes_freed <= self.bytes_arrived, "more is read than came");
     }
 
     /// A receive request is posted again.
-    pub(crate) fn free_slot(&mut self) {
+    pub fn free_slot(&mut self) {
         self.slots_freed += 1;
     }
 
     /// Whether it is time for a message that only gives credit back.
-    pub(crate) fn owes(&self) -> bool {
+    pub fn owes(&self) -> bool {
         self.slots_freed - self.slots_told >= SLOTS_OWED_MAX
             || self.bytes_freed - self.bytes_told >= self.window / 4
     }
 
     /// The totals of slots and bytes for a message's header.
-    pub(crate) fn tell(&mut self) -> (u64, u64) {
+    pub fn tell(&mut self) -> (u64, u64) {
         (self.slots_told, self.bytes_told) = (self.slots_freed, self.bytes_freed);
         (self.slots_told, self.bytes_told)
     }

@@ -14,15 +14,17 @@ use std::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::{
-    CompletionStatus, Gid, Mtu, Port, RdmaError, abi,
+    Gid, Mtu, Port, RdmaError, abi,
+    completion::Completion,
     device::Context,
     memory::{Domain, Memory},
+    raw_queue::RawQueue,
 };
 
 /// Longest message that is sent out of the work request itself, if the device takes so much.
 pub(crate) const INLINE_MAX: usize = 256;
 /// How often a packet is sent again without an answer, and the time between: 4.096 us * 2^`TIMEOUT`, 67 ms. Together
-/// about half a second; devices may wait up to four times as long.
+/// about half a second; devices may wait up to four times as long. Soft-RoCE takes 7 for "without end".
 const RETRIES: u8 = 7;
 const TIMEOUT: u8 = 14;
 /// A peer without a posted receive request ends the queue pair: credit must have prevented that.
@@ -57,109 +59,17 @@ pub(crate) struct RemoteWindow {
     pub(crate) len: u32,
 }
 
-/// A work request that is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Completion {
-    /// This one was sent and is acknowledged, and so are all before it.
-    Sent(u64),
-    /// A message of this length came into the part of this receive request.
-    Received { request: u64, len: usize },
-    /// The peer has written this many bytes into the window; the receive request is used up.
-    Written { request: u64, len: usize },
-    /// The queue pair has failed.
-    Failed(CompletionStatus),
-}
-
 pub(crate) struct QueuePair {
     /// First, so that it is gone before the memory that its work requests use.
     raw: RawQueue,
     pub(crate) local: Memory,
     pub(crate) window: Memory,
+    /// Where completions are put; each is written before it is looked at.
+    polled: Box<[abi::WorkCompletion; COMPLETIONS_MAX]>,
     inline_max: usize,
     /// The address to speak from.
     port: Port,
     domain: Arc<Domain>,
-}
-
-/// The library's objects, made and destroyed in order. Those that are missing were not made yet.
-struct RawQueue {
-    context: Arc<Context>,
-    channel: *mut abi::CompletionChannel,
-    cq: *mut abi::Cq,
-    qp: *mut abi::Qp,
-}
-
-// SAFETY: as for `Context`: objects of the library may be used from any thread.
-unsafe impl Send for RawQueue {}
-
-impl Drop for RawQueue {
-    fn drop(&mut self) {
-        let verbs = self.context.verbs;
-        // SAFETY: each was made once and is destroyed once, users before what they use. All events of the queue are
-        // acknowledged as they are taken (`take_completion_event`), so destroying it does not wait.
-        unsafe {
-            if !self.qp.is_null() {
-                (verbs.destroy_qp)(self.qp);
-            }
-            if !self.cq.is_null() {
-                (verbs.destroy_cq)(self.cq);
-            }
-            if !self.channel.is_null() {
-                (verbs.destroy_comp_channel)(self.channel);
-            }
-        }
-    }
-}
-
-impl RawQueue {
-    fn new(domain: &Domain, sizes: &Sizes) -> Result<(Self, usize), RdmaError> {
-        let context = Arc::clone(&domain.context);
-        let verbs = context.verbs;
-        let mut queue = Self { context, channel: ptr::null_mut(), cq: ptr::null_mut(), qp: ptr::null_mut() };
-        // SAFETY: an open device.
-        queue.channel = unsafe { (verbs.create_comp_channel)(queue.context.raw.as_ptr()) };
-        if queue.channel.is_null() {
-            return Err(RdmaError::last("ibv_create_comp_channel"));
-        }
-        // One for each request that can be outstanding: it cannot overflow.
-        let entries = c_int::try_from(sizes.send_requests + sizes.recv_requests).expect("bounds are small");
-        // SAFETY: an open device and a channel of it; there is no context pointer.
-        queue.cq = unsafe {
-            (verbs.create_cq)(queue.context.raw.as_ptr(), entries, ptr::null_mut(), queue.channel, 0)
-        };
-        if queue.cq.is_null() {
-            return Err(RdmaError::last("ibv_create_cq"));
-        }
-        let mut refused = None;
-        for inline_max in [INLINE_MAX, 0] {
-            let mut attr = init_attr(queue.cq, sizes, inline_max);
-            // SAFETY: a domain and a completion queue of the same device; the structure outlives the call.
-            queue.qp = unsafe { (verbs.create_qp)(domain.raw.as_ptr(), &raw mut attr) };
-            if !queue.qp.is_null() {
-                return Ok((queue, attr.cap.max_inline_data as usize));
-            }
-            refused = Some(RdmaError::last("ibv_create_qp"));
-        }
-        Err(refused.expect("one attempt at least"))
-    }
-}
-
-fn init_attr(cq: *mut abi::Cq, sizes: &Sizes, inline_max: usize) -> abi::QpInitAttr {
-    abi::QpInitAttr {
-        qp_context: ptr::null_mut(),
-        send_cq: cq,
-        recv_cq: cq,
-        srq: ptr::null_mut(),
-        cap: abi::QpCap {
-            max_send_wr: sizes.send_requests,
-            max_recv_wr: sizes.recv_requests,
-            max_send_sge: 1,
-            max_recv_sge: 1,
-            max_inline_data: inline_max as u32,
-        },
-        qp_type: abi::QP_TYPE_RC,
-        sq_sig_all: 0,
-    }
 }
 
 impl QueuePair {
@@ -171,7 +81,8 @@ impl QueuePair {
         let remote = abi::ACCESS_LOCAL_WRITE | abi::ACCESS_REMOTE_WRITE;
         let window = Memory::new(&domain, sizes.window, remote)?;
         let (raw, inline_max) = RawQueue::new(&domain, sizes)?;
-        let pair = Self { raw, local, window, inline_max, port: port.clone(), domain };
+        let polled = Box::new([abi::WorkCompletion::default(); COMPLETIONS_MAX]);
+        let pair = Self { raw, local, window, polled, inline_max, port: port.clone(), domain };
         for fd in [pair.completion_fd(), pair.event_fd()] {
             let nonblocking = fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
             nonblocking
@@ -322,18 +233,18 @@ impl QueuePair {
     }
 
     /// Takes completions; returns how many, fewer than fit when there are no more.
-    pub(crate) fn poll(&self, out: &mut Vec<Completion>) -> Result<usize, RdmaError> {
-        let mut raw = [abi::WorkCompletion::default(); COMPLETIONS_MAX];
+    pub(crate) fn poll(&mut self) -> Result<usize, RdmaError> {
         // SAFETY: a queue that was made, and as many entries as are said.
         let count = unsafe {
             let poll = (*self.raw.context.raw.as_ptr()).ops.poll_cq.expect("every provider completes");
-            poll(self.raw.cq, COMPLETIONS_MAX as c_int, raw.as_mut_ptr())
+            poll(self.raw.cq, COMPLETIONS_MAX as c_int, self.polled.as_mut_ptr())
         };
-        let Ok(count) = usize::try_from(count) else {
-            return Err(RdmaError::Call { call: "ibv_poll_cq", errno: count.abs() });
-        };
-        out.extend(raw[..count].iter().map(completion));
-        Ok(count)
+        usize::try_from(count).map_err(|_| RdmaError::Call { call: "ibv_poll_cq", errno: count.abs() })
+    }
+
+    /// One of those that [`poll`](Self::poll) has just taken.
+    pub(crate) fn polled(&self, index: usize) -> Completion {
+        Completion::from(&self.polled[index])
     }
 
     /// Asks for an event on the channel with the next completion.
@@ -405,18 +316,5 @@ fn nothing(call: &'static str) -> Result<bool, RdmaError> {
     match RdmaError::last(call) {
         RdmaError::Call { errno: libc::EAGAIN, .. } => Ok(false),
         error => Err(error),
-    }
-}
-
-fn completion(raw: &abi::WorkCompletion) -> Completion {
-    if raw.status != abi::WC_SUCCESS {
-        return Completion::Failed(CompletionStatus(raw.status));
-    }
-    match raw.opcode {
-        abi::WC_RECV => Completion::Received { request: raw.wr_id, len: raw.byte_len as usize },
-        abi::WC_RECV_RDMA_WITH_IMM => {
-            Completion::Written { request: raw.wr_id, len: u32::from_be(raw.imm_data) as usize }
-        }
-        _ => Completion::Sent(raw.wr_id),
     }
 }

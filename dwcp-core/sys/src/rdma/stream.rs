@@ -11,22 +11,18 @@
 //! Owns what is sent how; not waiting: [`arm`](RdmaStream::arm), look once more, then wait for the descriptors.
 
 use std::{
-    collections::VecDeque,
     fmt,
     io::{self, IoSlice, IoSliceMut},
-    os::fd::BorrowedFd,
-    time::Duration,
-};
-
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
 use super::{
     ConnectionData, Port, RdmaError,
-    credit::{ReceiveCredit, SLOTS, SendCredit},
-    queue_pair::{COMPLETIONS_MAX, Completion, INLINE_MAX, QueuePair, RemoteWindow, Sizes},
+    completion::Completion,
+    credit::{SLOTS, SendCredit},
+    header::{HEADER_LEN, Header, Kind},
+    inbox::{Inbox, Piece, Slot},
+    polling::Polling,
+    queue_pair::{COMPLETIONS_MAX, INLINE_MAX, QueuePair, RemoteWindow, Sizes},
     send_queue::{REQUESTS, REQUESTS_RESERVED, SendQueue},
 };
 
@@ -36,18 +32,10 @@ const WINDOW: u32 = 4 << 20;
 const STAGING: usize = 2 << 20;
 /// Most bytes of one message; more are written into the window.
 const SEND_MAX: usize = 1024;
-/// Most bytes of one RDMA WRITE: copying the next overlaps with sending the last.
-const WRITE_MAX: usize = 64 << 10;
-/// Of a message: kind, totals of returned slots and bytes.
-const HEADER_LEN: usize = 20;
+/// Most bytes of one RDMA WRITE: a frame of the default size. Copying the next overlaps with sending the last.
+const WRITE_MAX: usize = 256 << 10;
 /// Of a slot: a message, rounded up to a cache line.
 const SLOT_LEN: usize = (HEADER_LEN + SEND_MAX).next_multiple_of(64);
-/// Events taken at a time.
-const EVENTS_MAX: usize = 16;
-
-const DATA: u32 = 0;
-const END: u32 = 1;
-
 /// One end, ready to receive, that does not know the other yet.
 pub struct Prepared {
     pair: QueuePair,
@@ -71,27 +59,15 @@ pub struct Counts {
 
 /// Both ends know each other.
 pub struct RdmaStream {
-    pair: QueuePair,
+    pub(super) pair: QueuePair,
     remote: RemoteWindow,
     send: SendCredit,
     queue: SendQueue,
-    receive: ReceiveCredit,
-    /// Not read yet, oldest first. At most a slot's and a window's entry for each slot.
-    arrived: VecDeque<Arrived>,
-    completions: Vec<Completion>,
-    /// The peer has ended its direction, and we have ended ours.
-    ended: bool,
+    inbox: Inbox,
     shut_down: bool,
     failed: Option<RdmaError>,
+    pub(super) polling: Polling,
     counts: Counts,
-}
-
-#[derive(Debug)]
-enum Arrived {
-    /// From `at` to `end` in the slot of this receive request.
-    Slot { request: u64, at: usize, end: usize },
-    /// So many bytes in the window.
-    Window { len: usize },
 }
 
 impl Prepared {
@@ -132,12 +108,10 @@ impl Prepared {
             remote: peer.window,
             send: SendCredit::new(peer.window.len),
             queue: SendQueue::new(STAGING),
-            receive: ReceiveCredit::new(WINDOW),
-            arrived: VecDeque::with_capacity(2 * SLOTS as usize + 1),
-            completions: Vec::with_capacity(COMPLETIONS_MAX),
-            ended: false,
+            inbox: Inbox::new(WINDOW),
             shut_down: false,
             failed: None,
+            polling: Polling::default(),
             counts: Counts::default(),
         })
     }
@@ -157,7 +131,10 @@ impl RdmaStream {
         if self.shut_down {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        self.progress()?;
+        // With room a look at what has come can wait: most who write have just read.
+        if self.failed.is_some() || !self.has_room() {
+            self.progress()?;
+        }
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         if total == 0 {
             return Ok(0);
@@ -166,7 +143,7 @@ impl RdmaStream {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let sent = if total <= SEND_MAX {
-            self.message(DATA, bufs, total).map(|()| total)
+            self.message(Kind::Data, bufs, total).map(|()| total)
         } else {
             self.write_bulk(bufs, total)
         };
@@ -184,10 +161,10 @@ impl RdmaStream {
         for buf in bufs.iter_mut() {
             let mut at = 0;
             while at < buf.len() && freed.is_ok() {
-                let Some(arrived) = self.arrived.pop_front() else { break };
-                let (len, left) = self.copy_out(arrived, &mut buf[at..]);
+                let Some(piece) = self.inbox.take(buf.len() - at) else { break };
+                let (len, is_free) = self.copy_out(piece, &mut buf[at..]);
                 at += len;
-                freed = left;
+                freed = is_free;
             }
             copied += at;
         }
@@ -197,33 +174,22 @@ impl RdmaStream {
         }
         match (copied, progress) {
             (0, _) if bufs.iter().all(|buf| buf.is_empty()) => Ok(0),
-            (0, _) if self.ended => Ok(0),
+            (0, _) if self.inbox.is_ended() => Ok(0),
             (0, Ok(_)) => Err(io::ErrorKind::WouldBlock.into()),
             (0, Err(error)) => Err(error.into()),
             (copied, _) => Ok(copied),
         }
     }
 
-    /// Copies the beginning of what has arrived, and puts back the rest or frees its room.
-    fn copy_out(&mut self, arrived: Arrived, to: &mut [u8]) -> (usize, Result<(), RdmaError>) {
-        match arrived {
-            Arrived::Slot { request, at, end } => {
-                let len = to.len().min(end - at);
+    /// Copies bytes that have come, and frees their slot after the last.
+    fn copy_out(&mut self, piece: Piece, to: &mut [u8]) -> (usize, Result<(), RdmaError>) {
+        match piece {
+            Piece::Slot { request, at, len, is_last } => {
                 self.pair.local.read(slot_at(request) + at, &mut to[..len]);
-                if at + len < end {
-                    self.arrived.push_front(Arrived::Slot { request, at: at + len, end });
-                    return (len, Ok(()));
-                }
-                (len, self.free_slot(request))
+                (len, if is_last { self.free_slot(request) } else { Ok(()) })
             }
-            Arrived::Window { len: there } => {
-                let at = self.receive.window_at();
-                let len = to.len().min(there).min(WINDOW as usize - at);
+            Piece::Window { at, len } => {
                 self.pair.window.read(at, &mut to[..len]);
-                self.receive.free_window(len);
-                if len < there {
-                    self.arrived.push_front(Arrived::Window { len: there - len });
-                }
                 (len, Ok(()))
             }
         }
@@ -238,19 +204,20 @@ impl RdmaStream {
         if self.send.slots() == 0 || self.queue.requests() == 0 || self.queue.free() < 2 * SLOT_LEN {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.message(END, &[], 0).map_err(|error| self.fail(error))?;
+        self.message(Kind::End, &[], 0).map_err(|error| self.fail(error))?;
         self.shut_down = true;
         Ok(())
     }
 
-    /// Everything written is acknowledged by the peer's device.
+    /// Everything written is acknowledged by the peer's device. To be asked after
+    /// [`shutdown_write`](Self::shutdown_write): before, the last requests may complete invisibly.
     pub fn is_flushed(&self) -> bool {
         self.queue.is_done()
     }
 
     /// [`try_read`](Self::try_read) has something to say, as of the last call of anything.
     pub fn is_readable(&self) -> bool {
-        !self.arrived.is_empty() || self.ended || self.failed.is_some()
+        !self.inbox.is_empty() || self.inbox.is_ended() || self.failed.is_some()
     }
 
     /// [`try_write`](Self::try_write) has something to say, as of the last call of anything.
@@ -276,53 +243,6 @@ impl RdmaStream {
         self.pair.abort()
     }
 
-    /// Readable after [`arm`](Self::arm) when there may be progress.
-    pub fn completion_fd(&self) -> BorrowedFd<'_> {
-        self.pair.completion_fd()
-    }
-
-    /// Readable when the device has something to say, such as its end.
-    pub fn event_fd(&self) -> BorrowedFd<'_> {
-        self.pair.event_fd()
-    }
-
-    /// Lets the descriptors tell of what comes from now on, then looks once more. Returns whether there was progress:
-    /// then there may be nothing to wait for.
-    pub fn arm(&mut self) -> Result<bool, RdmaError> {
-        self.pair.arm().map_err(|error| self.fail(error))?;
-        self.progress()
-    }
-
-    /// To be called when one of the descriptors is readable.
-    pub fn take_events(&mut self) -> Result<(), RdmaError> {
-        for _ in 0..EVENTS_MAX {
-            if !self.pair.take_completion_event().map_err(|error| self.fail(error))? {
-                break;
-            }
-        }
-        for _ in 0..EVENTS_MAX {
-            if !self.pair.take_device_event().map_err(|error| self.fail(error))? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Blocks until there may be progress, at most for `timeout`. For callers without a reactor.
-    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        if self.arm()? {
-            return Ok(());
-        }
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut fds = [self.completion_fd(), self.event_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        self.take_events()?;
-        Ok(())
-    }
-
     /// Handles all completions that are there, and gives back credit. Returns whether there were any.
     pub fn progress(&mut self) -> Result<bool, RdmaError> {
         if let Some(error) = &self.failed {
@@ -334,12 +254,10 @@ impl RdmaStream {
     fn take_completions(&mut self) -> Result<bool, RdmaError> {
         let mut any = false;
         loop {
-            let mut completions = std::mem::take(&mut self.completions);
-            let count = self.pair.poll(&mut completions);
-            let handled = completions.drain(..).try_for_each(|completion| self.completed(completion));
-            self.completions = completions;
-            handled?;
-            let count = count?;
+            let count = self.pair.poll()?;
+            for index in 0..count {
+                self.completed(self.pair.polled(index))?;
+            }
             any |= count > 0;
             // It ends: without credit, which is given afterwards, the peer cannot cause more than its slots.
             if count < COMPLETIONS_MAX {
@@ -359,11 +277,7 @@ impl RdmaStream {
             }
             Completion::Received { request, len } => self.received(request, len),
             Completion::Written { request, len } => {
-                self.receive.arrived(len)?;
-                match self.arrived.back_mut() {
-                    Some(Arrived::Window { len: before }) => *before += len,
-                    _ => self.arrived.push_back(Arrived::Window { len }),
-                }
+                self.inbox.written(len)?;
                 self.free_slot(request)
             }
             Completion::Failed(status) => Err(RdmaError::Completion(status)),
@@ -371,57 +285,50 @@ impl RdmaStream {
     }
 
     fn received(&mut self, request: u64, len: usize) -> Result<(), RdmaError> {
-        if len < HEADER_LEN || (self.ended && len > HEADER_LEN) {
-            return Err(RdmaError::Peer { what: "a message is too short, or has data after the end" });
-        }
         let mut header = [0; HEADER_LEN];
         self.pair.local.read(slot_at(request), &mut header);
-        let (kind, slots, bytes) = decode_header(&header);
-        self.send.returned(slots, bytes)?;
-        match kind {
-            DATA if len > HEADER_LEN => {
-                self.arrived.push_back(Arrived::Slot { request, at: HEADER_LEN, end: len });
-                return Ok(());
-            }
-            DATA => {}
-            END => self.ended = true,
-            _ => return Err(RdmaError::Peer { what: "a message is of an unknown kind" }),
+        // Of a message that is too short this is what was in the slot before; its length is refused.
+        let header = Header::decode(&header)?;
+        let slot = self.inbox.message(request, len, &header)?;
+        self.send.returned(header.slots, header.bytes)?;
+        match slot {
+            Slot::Holds => Ok(()),
+            Slot::Free => self.free_slot(request),
         }
-        self.free_slot(request)
     }
 
     fn free_slot(&mut self, request: u64) -> Result<(), RdmaError> {
         self.pair.post_recv(request, slot_at(request), SLOT_LEN)?;
-        self.receive.free_slot();
+        self.inbox.credit.free_slot();
         Ok(())
     }
 
     fn give_credit(&mut self) -> Result<(), RdmaError> {
         let can = self.send.slots() > 0 && self.queue.requests() > 0 && self.queue.free() >= 2 * SLOT_LEN;
-        if self.failed.is_none() && self.receive.owes() && can {
-            self.message(DATA, &[], 0)?;
+        if self.failed.is_none() && self.inbox.credit.owes() && can {
+            self.message(Kind::Data, &[], 0)?;
         }
         Ok(())
     }
 
     /// Sends a message; there is room.
-    fn message(&mut self, kind: u32, bufs: &[IoSlice<'_>], data: usize) -> Result<(), RdmaError> {
-        let (slots, bytes) = self.receive.tell();
-        let header = encode_header(kind, slots, bytes);
+    fn message(&mut self, kind: Kind, bufs: &[IoSlice<'_>], data: usize) -> Result<(), RdmaError> {
+        let (slots, bytes) = self.inbox.credit.tell();
+        let header = Header { kind, slots, bytes }.encode();
         self.send.use_slot();
         let len = HEADER_LEN + data;
         if len <= self.pair.inline_max() {
             let mut message = [0; INLINE_MAX];
             message[..HEADER_LEN].copy_from_slice(&header);
             gather(bufs, data, |at, part| message[HEADER_LEN + at..][..part.len()].copy_from_slice(part));
-            let (request, signalled) = self.queue.post(kind == END);
+            let (request, signalled) = self.queue.post(kind == Kind::End);
             self.pair.post_inline(request, &message[..len], signalled)?;
             *if data > 0 { &mut self.counts.inline_sends } else { &mut self.counts.controls } += 1;
         } else {
             let at = self.queue.stage(len).expect("there is room for a message");
             self.pair.local.write(at, &header);
             gather(bufs, data, |offset, part| self.pair.local.write(at + HEADER_LEN + offset, part));
-            let (request, signalled) = self.queue.post(kind == END);
+            let (request, signalled) = self.queue.post(kind == Kind::End);
             self.pair.post_send(request, at, len, signalled)?;
             *if data > 0 { &mut self.counts.sends } else { &mut self.counts.controls } += 1;
         }
@@ -442,7 +349,7 @@ impl RdmaStream {
         Ok(len)
     }
 
-    fn fail(&mut self, error: RdmaError) -> RdmaError {
+    pub(super) fn fail(&mut self, error: RdmaError) -> RdmaError {
         self.failed.get_or_insert(error).clone()
     }
 }
@@ -456,21 +363,6 @@ fn gather(bufs: &[IoSlice<'_>], len: usize, mut put: impl FnMut(usize, &[u8])) {
         at += part.len();
     }
     assert_eq!(at, len, "the buffers are shorter than said");
-}
-
-fn encode_header(kind: u32, slots: u64, bytes: u64) -> [u8; HEADER_LEN] {
-    let mut header = [0; HEADER_LEN];
-    header[..4].copy_from_slice(&kind.to_le_bytes());
-    header[4..12].copy_from_slice(&slots.to_le_bytes());
-    header[12..].copy_from_slice(&bytes.to_le_bytes());
-    header
-}
-
-fn decode_header(header: &[u8; HEADER_LEN]) -> (u32, u64, u64) {
-    let (kind, rest) = header.split_first_chunk().expect("four bytes");
-    let (slots, bytes) = rest.split_first_chunk().expect("eight bytes");
-    let bytes = bytes.first_chunk().expect("eight bytes");
-    (u32::from_le_bytes(*kind), u64::from_le_bytes(*slots), u64::from_le_bytes(*bytes))
 }
 
 impl fmt::Debug for Prepared {
