@@ -86,8 +86,8 @@ fn as_nobody() {
     assert!(!state.exists());
     let nowhere = std::path::Path::new("/proc/dwcp/tune.json");
     println!("{}", tune::apply(&settings, nowhere).expect_err("the record cannot be kept"));
-    let reports = mtu::apply(&[("lo".into(), 1500)], &state).expect("the folder is ours");
-    assert!(matches!(&reports[0].outcome, Outcome::Cannot { reason } if reason.contains("CAP_NET_ADMIN")));
+    let error = mtu::raise("lo", 1 << 20, &state).expect_err("it may not").to_string();
+    assert!(error.contains("CAP_NET_ADMIN"), "{error}");
 
     let local: IpAddr = "10.77.0.1".parse().expect("an address");
     let error = vxlan::reconcile(&vxlan::Config::new(local, 1500)).expect_err("it may not").to_string();
