@@ -17,6 +17,8 @@ use support::{Cluster, get, put, value};
 use tonic::Code;
 
 async fn save(cluster: &Cluster, n: usize, file: &Path) {
+    // A snapshot is of what its member has applied; a read waits until that is all that was acknowledged.
+    cluster.kv(n).await.range(get("last")).await.unwrap();
     let mut admin = MaintenanceClient::new(cluster.channel(n).await);
     let mut stream = admin.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
     let mut bytes = Vec::new();
