@@ -1,7 +1,5 @@
 //! What operators ask of members: room, alarms, hashes, defragmentation.
 
-mod support;
-
 use std::time::Duration;
 
 use consensus_proto::etcdserverpb::{
@@ -9,8 +7,9 @@ use consensus_proto::etcdserverpb::{
     LeaseGrantRequest, StatusRequest, alarm_request::AlarmAction, kv_client::KvClient,
     lease_client::LeaseClient, maintenance_client::MaintenanceClient,
 };
-use support::{Cluster, get, put};
 use tonic::{Code, Status, transport::Channel};
+
+use crate::support::{Cluster, get, put};
 
 async fn maintenance(cluster: &Cluster, n: usize) -> MaintenanceClient<Channel> {
     MaintenanceClient::new(cluster.channel(n).await)
