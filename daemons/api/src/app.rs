@@ -11,7 +11,7 @@ use std::{
 use axum::body::Bytes;
 use novacron_admin::Observed;
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{settings::Settings, store::Store};
 
@@ -122,6 +122,12 @@ pub fn describe_metrics() {
     metrics::describe_gauge!("active_connections", "Connections of clients.");
     metrics::gauge!("queue_depth").increment(0);
     metrics::gauge!("active_connections").increment(0);
+}
+
+/// Waits until it is said that something is to end, or nobody is left to say so.
+pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
+    // What it returns must not be held while something is waited for.
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Milliseconds since 1970.

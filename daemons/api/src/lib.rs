@@ -6,7 +6,7 @@
 //!
 //! What always holds:
 //! - A request is done in one transaction of the store, or not at all; where nobody knows which, the answer says so.
-//! - No job runs twice at once, see [`jobs`].
+//! - No job runs twice at once, see `jobs`.
 //! - A replica knows nothing that another could not know: each can answer each request.
 
 mod app;

@@ -191,7 +191,7 @@ pub(crate) const KEYS: &[Key<Settings>] = &[
     Key::one(
         "jobs.running_max",
         "0..=64; 0 leaves jobs to other replicas",
-        set!(jobs.running_max, |t| parsed(t).filter(|jobs| *jobs <= 64)),
+        set!(jobs.running_max, |t| parsed(t).filter(|jobs: &usize| *jobs <= 64)),
         |s| printed(s.jobs.running_max),
     ),
     Key::one(
@@ -249,7 +249,7 @@ fn path(text: &str) -> Option<PathBuf> {
 }
 
 fn count(text: &str) -> Option<usize> {
-    parsed(text).filter(|count| (1..=1 << 16).contains(count))
+    parsed(text).filter(|count: &usize| (1..=1 << 16).contains(count))
 }
 
 #[cfg(test)]

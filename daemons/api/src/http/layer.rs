@@ -46,7 +46,8 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     tracing::debug!(parent: &span, status, took, "answered");
     let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("http_requests_total", &labels).increment(1);
-    metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(took);
+    metrics::histogram!("http_request_duration_seconds", &[labels[0].clone(), labels[1].clone()])
+        .record(took);
     response
 }
 

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::settings::Limits;
+use crate::{app::told, settings::Limits};
 
 /// Bytes of a request's head, and how many headers it may have.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -45,7 +45,7 @@ pub(crate) async fn serve(
                 }
             },
             Some(_) = connections.join_next() => {}
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = told(&mut stop) => break,
         }
     }
     drop(listener);
@@ -65,7 +65,7 @@ async fn answer(socket: TcpStream, router: Router, head_timeout: Duration, mut s
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        _ = stop.wait_for(|stop| *stop) => {
+        () = told(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

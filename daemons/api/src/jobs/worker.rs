@@ -13,7 +13,7 @@ use super::{
     queue::{self, Change, Claim, Written},
     work::Run,
 };
-use crate::app::{App, now_ms};
+use crate::app::{App, now_ms, told};
 
 /// Between attempts to go on where the store did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ pub(crate) async fn work(app: Arc<App>, mut stop: watch::Receiver<bool>) {
                     tracing::error!(%error, "a job; its lease ends, and another attempt comes");
                 }
             }
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = told(&mut stop) => break,
         }
         if let Err(error) = look(&app, &mut running, &stop).await {
             tracing::debug!(%error, "looking for jobs");
@@ -111,7 +111,8 @@ async fn course(app: &App, claim: &mut Claim, stop: &watch::Receiver<bool>) -> b
     let mut run = Run::new(&claim.job.work);
     let mut is_counted = false;
     loop {
-        let step = step(app, claim, &mut run, &mut is_counted, *stop.borrow()).await;
+        let is_stopping = *stop.borrow();
+        let step = step(app, claim, &mut run, &mut is_counted, is_stopping).await;
         let again = match step {
             Ok(Left::More) => continue,
             Ok(Left::Nothing) => return claim.job.state != super::record::State::Running,
