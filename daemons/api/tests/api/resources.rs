@@ -80,12 +80,12 @@ fn idempotency(a: &Replica, b: &Replica) {
     // Many at once, at both: one is done, and all say the same.
     let at_once = [("Idempotency-Key", "0b2c-3")];
     let body = json!({ "kind": "move_region", "from": "nowhere", "to": "elsewhere" });
+    let ask = |n: usize| {
+        let replica = if n % 2 == 0 { a } else { b };
+        replica.ask("POST", "/api/v1/jobs", &at_once, Some(&body))
+    };
+    let ask = &ask;
     let answers: Vec<Answer> = std::thread::scope(|scope| {
-        let ask = |n: usize| {
-            let replica = if n % 2 == 0 { a } else { b };
-            replica.ask("POST", "/api/v1/jobs", &at_once, Some(&body))
-        };
-        let ask = &ask;
         let asking: Vec<_> = (0..8).map(|n| scope.spawn(move || ask(n))).collect();
         asking.into_iter().map(|asking| asking.join().unwrap()).collect()
     });
