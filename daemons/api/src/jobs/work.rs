@@ -83,7 +83,7 @@ impl Run {
         let found = store.get(&String::from_utf8_lossy(&kv.key)).await?;
         let fits = found.and_then(|kv| work.fit(kv));
         work.next.pop_front();
-        work.next.extend(fits.into_iter());
+        work.next.extend(fits);
         Ok(())
     }
 }
