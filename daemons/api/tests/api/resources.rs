@@ -81,7 +81,7 @@ fn idempotency(a: &Replica, b: &Replica) {
     let at_once = [("Idempotency-Key", "0b2c-3")];
     let body = json!({ "kind": "move_region", "from": "nowhere", "to": "elsewhere" });
     let ask = |n: usize| {
-        let replica = if n % 2 == 0 { a } else { b };
+        let replica = if n.is_multiple_of(2) { a } else { b };
         replica.ask("POST", "/api/v1/jobs", &at_once, Some(&body))
     };
     let ask = &ask;
