@@ -52,11 +52,13 @@ fn bodies_heads_and_requests_at_a_time_have_bounds() {
     assert_eq!(answer.status, 431);
 
     // A body that does not come has the only place.
-    let mut slow = TcpStream::connect(("127.0.0.1", replica.port)).unwrap();
-    write!(slow, "{head}Content-Length: 10\r\n\r\n").unwrap();
-    let busy = crate::support::wait_until("a refusal", || {
+    let (mut slow, busy) = crate::support::wait_until("a refusal", || {
+        let mut slow = TcpStream::connect(("127.0.0.1", replica.port)).unwrap();
+        write!(slow, "{head}Content-Length: 10\r\n\r\n").unwrap();
+        // Or the next one would be there first now and then, and have the place.
+        std::thread::sleep(std::time::Duration::from_millis(200));
         let answer = replica.get("/startup");
-        (answer.status == 503).then_some(answer)
+        (answer.status == 503).then_some((slow, answer))
     });
     assert_eq!((busy.problem().as_str(), busy.header("retry-after")), ("busy", "1"));
     assert_eq!(replica.get("/healthz").status, 200);
