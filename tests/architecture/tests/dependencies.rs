@@ -64,6 +64,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-settings",
         ],
     ),
+    (
+        "novacron-api",
+        &["consensus-proto", "novacron-admin", "novacron-process", "novacron-settings", "novacron-store"],
+    ),
     ("novacron-process", &["dwcp-core", "novacron-settings"]),
     ("novacron-settings", &["dwcp-core"]),
     ("novacron-admin", &["dwcp-core"]),

@@ -1,0 +1,143 @@
+//! What all requests and jobs of a replica share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use axum::body::Bytes;
+use novacron_admin::Observed;
+use serde::Serialize;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::{settings::Settings, store::Store};
+
+/// How often the store is asked whether it answers.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A replica.
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) settings: Settings,
+    pub(crate) health: Health,
+    /// Of each request that runs.
+    pub(crate) requests: Arc<Semaphore>,
+    /// There is a new job.
+    pub(crate) jobs_wake: Notify,
+    /// The OpenAPI document.
+    pub(crate) openapi: Bytes,
+    pub(crate) began: Instant,
+}
+
+/// Whether requests should come here.
+#[derive(Default)]
+pub(crate) struct Health {
+    store_answers: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Health {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    pub(crate) fn store_answers(&self) -> bool {
+        self.store_answers.load(Relaxed)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.store_answers() && !self.is_draining()
+    }
+}
+
+/// Asks the store again and again whether it answers.
+pub(crate) async fn probe(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(PROBE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let answer = app.store.answers().await;
+        let before = app.health.store_answers.swap(answer.is_ok(), Relaxed);
+        match answer {
+            Err(error) if before => tracing::warn!(%error, "the store does not answer"),
+            Ok(()) if !before => tracing::info!("the store answers"),
+            _ => {}
+        }
+    }
+}
+
+/// What `/status` of the port for metrics says.
+#[derive(Serialize)]
+pub(crate) struct Status {
+    program: &'static str,
+    version: &'static str,
+    pid: u32,
+    replica: String,
+    uptime_seconds: f64,
+    ready: bool,
+    store_answers: bool,
+    draining: bool,
+}
+
+/// A replica, seen from the port for metrics.
+pub(crate) struct Process(pub(crate) Arc<App>);
+
+impl Observed for Process {
+    type Status = Status;
+
+    fn is_ready(&self) -> bool {
+        self.0.health.is_ready()
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            program: "novacron-api",
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            replica: self.0.settings.replica.clone(),
+            uptime_seconds: self.0.began.elapsed().as_secs_f64(),
+            ready: self.0.health.is_ready(),
+            store_answers: self.0.health.store_answers(),
+            draining: self.0.health.is_draining(),
+        }
+    }
+}
+
+/// Tells the recorder what the metrics mean.
+pub fn describe_metrics() {
+    metrics::describe_counter!("http_requests_total", "Requests that were answered.");
+    metrics::describe_histogram!(
+        "http_request_duration_seconds",
+        metrics::Unit::Seconds,
+        "From a request's head to its answer."
+    );
+    metrics::describe_gauge!("queue_depth", "Jobs that have not come to their end, of all replicas.");
+    metrics::describe_gauge!("active_connections", "Connections of clients.");
+    metrics::gauge!("queue_depth").increment(0);
+    metrics::gauge!("active_connections").increment(0);
+}
+
+/// Waits until it is said that something is to end, or nobody is left to say so.
+pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
+    // What it returns must not be held while something is waited for.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A number that nobody else has.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("Linux has randomness");
+    u64::from_le_bytes(bytes)
+}

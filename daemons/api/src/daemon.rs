@@ -1,0 +1,122 @@
+//! A replica from its start to its end.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+
+use novacron_admin::Observed;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    app::{App, Health, Process, probe},
+    http::server,
+    jobs::worker,
+    routes,
+    settings::Settings,
+    store::{OpenError, Store},
+};
+
+/// Why a replica does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// It cannot ask the store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// It cannot listen.
+    #[error("listen: {call} {address}: {source}")]
+    Io {
+        /// Which call failed.
+        call: &'static str,
+        /// On which address.
+        address: SocketAddr,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// A replica that runs. Ends when it is dropped, without a drain.
+pub struct Replica {
+    app: Arc<App>,
+    address: SocketAddr,
+    serving: JoinSet<()>,
+    working: JoinSet<()>,
+    _probing: JoinSet<()>,
+    stop_serving: watch::Sender<bool>,
+    stop_working: watch::Sender<bool>,
+}
+
+/// Checks what [`Replica::start`] would only find out then.
+///
+/// # Errors
+/// Certificates or addresses of the store.
+pub fn check(settings: &Settings) -> Result<(), StartError> {
+    Store::open(&settings.store)?;
+    Ok(())
+}
+
+impl Replica {
+    /// Starts a replica. The store need not be there yet.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        let store = Store::open(&settings.store)?;
+        let address = settings.listen;
+        let io = |call| move |source| StartError::Io { call, address, source };
+        let listener = TcpListener::bind(address).await.map_err(io("bind"))?;
+        let address = listener.local_addr().map_err(io("getsockname"))?;
+        let (router, document) = routes::routes();
+        let app = Arc::new(App {
+            store,
+            health: Health::default(),
+            requests: Arc::new(Semaphore::new(settings.limits.requests_max)),
+            jobs_wake: Notify::new(),
+            openapi: serde_json::to_vec(&document).expect("a document is JSON").into(),
+            began: Instant::now(),
+            settings,
+        });
+        let (stop_serving, serving_stops) = watch::channel(false);
+        let (stop_working, working_stops) = watch::channel(false);
+        let (mut serving, mut working, mut probing) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        probing.spawn(probe(app.clone()));
+        working.spawn(worker::work(app.clone(), working_stops));
+        let router = routes::service(router, app.clone());
+        serving.spawn(server::serve(listener, router, app.settings.limits.clone(), serving_stops));
+        tracing::info!(%address, replica = app.settings.replica, "serving");
+        Ok(Self { app, address, serving, working, _probing: probing, stop_serving, stop_working })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it tells over the port for metrics.
+    pub fn observed(&self) -> impl Observed {
+        Process(self.app.clone())
+    }
+
+    /// Is not ready any more, gives jobs back, goes on with requests until load balancers have seen it, and ends with those
+    /// that have begun. Whether all came to its end in time.
+    pub async fn drain(&mut self) -> bool {
+        let settings = &self.app.settings;
+        self.app.health.drain();
+        self.stop_working.send_replace(true);
+        sleep(settings.drain_delay).await;
+        self.stop_serving.send_replace(true);
+        let requests = settings.limits.requests_max as u32;
+        let ended = async {
+            while self.serving.join_next().await.is_some() {}
+            // Those whose client has gone come to their end, too.
+            let _ = self.app.requests.acquire_many(requests).await;
+            while self.working.join_next().await.is_some() {}
+        };
+        let drained = timeout(settings.drain_timeout, ended).await.is_ok();
+        tracing::info!(drained, "the replica ends");
+        drained
+    }
+}

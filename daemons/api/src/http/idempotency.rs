@@ -1,0 +1,161 @@
+//! Idempotency keys: a POST that is repeated with its key, at whichever replica, is done once and answered alike.
+//!
+//! What was answered is kept beside the effect, written in one transaction with it, for a day.
+
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use consensus_proto::{
+    etcdserverpb::{Compare, RequestOp},
+    mvccpb::KeyValue,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    condition::etag,
+    problem::{Kind, Problem},
+};
+use crate::store::{Store, is_absent, put, read};
+
+const PREFIX: &str = "/novacron/idempotency/";
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Longest key in bytes.
+const KEY_BYTES_MAX: usize = 255;
+/// How long an answer is kept.
+const KEPT_SECONDS: i64 = 24 * 60 * 60;
+
+/// What a request is to do, and what is answered then.
+pub(crate) struct Effect {
+    /// Or it is not done.
+    pub(crate) compare: Vec<Compare>,
+    pub(crate) then: Vec<RequestOp>,
+    pub(crate) answer: Answer,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Where the resource is that was made.
+    pub(crate) location: String,
+    pub(crate) body: Value,
+}
+
+/// An answer that is kept.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// Of the request.
+    fingerprint: String,
+    answer: Answer,
+}
+
+/// The request that a key stands for.
+pub(crate) struct Request {
+    /// Where its answer is kept, if it has a key.
+    key: Option<String>,
+    fingerprint: String,
+}
+
+impl Request {
+    /// `path`: the resource's own, whichever alias was asked.
+    pub(crate) fn new(headers: &HeaderMap, path: &str, body: &[u8]) -> Result<Self, Problem> {
+        let expected = || {
+            Problem::new(
+                Kind::Malformed,
+                format!("Idempotency-Key: expected 1..={KEY_BYTES_MAX} ASCII characters"),
+            )
+        };
+        let key = match headers.get(KEY).map(HeaderValue::as_bytes) {
+            None => None,
+            Some(key) if (1..=KEY_BYTES_MAX).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) => {
+                Some(format!("{PREFIX}{}", blake3::hash(key)))
+            }
+            Some(_) => return Err(expected()),
+        };
+        let mut hasher = blake3::Hasher::new();
+        // A path has no zero byte.
+        hasher.update(path.as_bytes()).update(&[0]).update(body);
+        Ok(Self { key, fingerprint: hasher.finalize().to_string() })
+    }
+
+    /// What was answered before, if it was.
+    pub(crate) async fn replayed(&self, store: &Store) -> Result<Option<Response>, Problem> {
+        let Some(key) = &self.key else { return Ok(None) };
+        store.get(key).await?.map(|kept| self.replay(&kept)).transpose()
+    }
+
+    /// Does it. `None`: the comparisons of the effect do not hold.
+    pub(crate) async fn done(&self, store: &Store, mut effect: Effect) -> Result<Option<Response>, Problem> {
+        let Some(key) = &self.key else {
+            let outcome = store.txn("post", effect.compare, effect.then, Vec::new()).await?;
+            return Ok(outcome.held.then(|| effect.answer.response(outcome.revision)));
+        };
+        let lease = store.grant(KEPT_SECONDS).await?;
+        let record = Record { fingerprint: self.fingerprint.clone(), answer: effect.answer.clone() };
+        effect.compare.push(is_absent(key));
+        effect.then.push(put(key, serde_json::to_vec(&record).expect("texts are JSON"), lease));
+        let mut outcome = store.txn("post", effect.compare, effect.then, vec![read(key)]).await?;
+        if outcome.held {
+            return Ok(Some(effect.answer.response(outcome.revision)));
+        }
+        store.revoke(lease).await;
+        // Somebody may have been faster with the same key.
+        outcome.read(0).map(|kept| self.replay(&kept)).transpose()
+    }
+
+    fn replay(&self, kept: &KeyValue) -> Result<Response, Problem> {
+        let record: Record = serde_json::from_slice(&kept.value).map_err(|error| {
+            tracing::error!(%error, "an answer that was kept");
+            Problem::new(Kind::Internal, "what was answered before cannot be read")
+        })?;
+        if record.fingerprint != self.fingerprint {
+            return Err(Problem::new(Kind::KeyReused, "path and body are not those of the request before"));
+        }
+        // Resource and record were written at one revision.
+        let mut response = record.answer.response(kept.mod_revision);
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        Ok(response)
+    }
+}
+
+impl Answer {
+    fn response(self, revision: i64) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
+        let mut response = (status, Json(self.body)).into_response();
+        response.headers_mut().insert(header::ETAG, etag(revision));
+        if let Ok(location) = HeaderValue::from_str(&self.location) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys() {
+        let long = "a".repeat(256);
+        for (key, good) in
+            [("a", true), ("6f-\"x\"", true), ("", false), ("a b", false), ("\u{fc}", false), (&long, false)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(KEY, HeaderValue::from_bytes(key.as_bytes()).unwrap());
+            assert_eq!(Request::new(&headers, "/p", b"{}").is_ok(), good, "{key:?}");
+        }
+        assert!(Request::new(&HeaderMap::new(), "/p", b"{}").unwrap().key.is_none());
+    }
+
+    #[test]
+    fn path_and_body_make_the_request() {
+        let print = |path, body| Request::new(&HeaderMap::new(), path, body).unwrap().fingerprint;
+        assert_eq!(print("/a", b"b"), print("/a", b"b"));
+        assert_ne!(print("/a", b"b"), print("/a", b"c"));
+        assert_ne!(print("/ab", b""), print("/a", b"b"));
+    }
+}

@@ -1,0 +1,266 @@
+//! A job's record, and what can become of it: a state machine that knows neither the store nor a clock.
+//!
+//! Another kind of job is another variant of [`Work`] with what it is about. A migration's will name the VM, the source node
+//! and the destination node; its progress is in bytes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// How often a job is begun before it has failed.
+pub(crate) const ATTEMPTS_MAX: u32 = 8;
+/// Before the second attempt; twice that before each further one, and at most the maximum.
+const BACKOFF_FIRST_MS: u64 = 1000;
+const BACKOFF_MAX_MS: u64 = 5 * 60 * 1000;
+/// Longest reason of a failure in bytes.
+const ERROR_BYTES_MAX: usize = 1024;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Work {
+    /// The VMs that are in one region when the job comes to them get another: a region was renamed, or merged with that.
+    /// Nothing but the inventory changes.
+    MoveRegion {
+        /// The region that loses its VMs.
+        from: String,
+        /// The one that gets them.
+        to: String,
+    },
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// It waits for a replica, or for its next attempt.
+    Queued,
+    /// A replica has it, or had it and was lost.
+    Running,
+    /// It has done what it is for.
+    Done,
+    /// It has not, and will not.
+    Failed,
+    /// Somebody asked for that.
+    Cancelled,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Progress {
+    /// How much is done, over all attempts.
+    pub(crate) done: u64,
+    /// How much there is in all, as far as is known.
+    pub(crate) total: Option<u64>,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Job {
+    /// Its id; ids sort by the time at which jobs were made.
+    pub(crate) id: String,
+    /// What is to be done.
+    pub(crate) work: Work,
+    /// Where it is.
+    pub(crate) state: State,
+    /// How far it is.
+    pub(crate) progress: Progress,
+    /// How often it was begun.
+    pub(crate) attempts: u32,
+    /// When it was made, in milliseconds since 1970.
+    pub(crate) created_ms: u64,
+    /// The next attempt is not before this.
+    pub(crate) not_before_ms: u64,
+    /// When it came to its end.
+    pub(crate) ended_ms: Option<u64>,
+    /// The replica that has it, or had it last.
+    pub(crate) replica: Option<String>,
+    /// Why the last attempt that failed did.
+    pub(crate) error: Option<String>,
+    /// It is to end.
+    pub(crate) cancel_asked: bool,
+}
+
+impl Job {
+    /// One that waits. `random` tells it from others of the same millisecond.
+    pub(crate) fn new(work: Work, now_ms: u64, random: u64) -> Self {
+        Self {
+            id: format!("{now_ms:012x}{random:016x}"),
+            work,
+            state: State::Queued,
+            progress: Progress::default(),
+            attempts: 0,
+            created_ms: now_ms,
+            not_before_ms: now_ms,
+            ended_ms: None,
+            replica: None,
+            error: None,
+            cancel_asked: false,
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Done | State::Failed | State::Cancelled)
+    }
+
+    /// A replica takes it, which no other has. It may have ended then: it was lost with its replica too often, or somebody
+    /// wanted its end.
+    pub(crate) fn claim(&mut self, replica: &str, now_ms: u64) {
+        assert!(!self.has_ended(), "only what has not ended is claimed");
+        if self.cancel_asked {
+            return self.end(State::Cancelled, now_ms);
+        }
+        if self.attempts >= ATTEMPTS_MAX {
+            let lost = format!("lost with its replica at attempt {} of {ATTEMPTS_MAX}", self.attempts);
+            self.error.get_or_insert(lost);
+            return self.end(State::Failed, now_ms);
+        }
+        self.state = State::Running;
+        self.attempts += 1;
+        self.replica = Some(replica.to_owned());
+    }
+
+    /// It has done what it is for.
+    pub(crate) fn finish(&mut self, now_ms: u64) {
+        self.end(State::Done, now_ms);
+    }
+
+    /// The attempt has failed: there is another one later, unless this was the last or `for_good`.
+    pub(crate) fn fail(&mut self, error: &str, for_good: bool, now_ms: u64) {
+        assert_eq!(self.state, State::Running, "only what runs fails");
+        let end = error.floor_char_boundary(ERROR_BYTES_MAX);
+        self.error = Some(error[..end].to_owned());
+        if for_good || self.attempts >= ATTEMPTS_MAX {
+            self.end(State::Failed, now_ms);
+        } else if self.cancel_asked {
+            self.end(State::Cancelled, now_ms);
+        } else {
+            self.state = State::Queued;
+            self.not_before_ms = now_ms + backoff_ms(self.attempts);
+        }
+    }
+
+    /// The replica gives it back; the attempt does not count.
+    pub(crate) fn release(&mut self, now_ms: u64) {
+        assert_eq!(self.state, State::Running, "only what runs is given back");
+        self.state = State::Queued;
+        self.attempts -= 1;
+        self.not_before_ms = now_ms;
+    }
+
+    /// Somebody wants its end: it has come to it if nobody runs it, and will soon if somebody does. Whether that can be.
+    pub(crate) fn cancel(&mut self, now_ms: u64) -> bool {
+        match self.state {
+            State::Queued => self.end(State::Cancelled, now_ms),
+            State::Running => self.cancel_asked = true,
+            State::Cancelled => {}
+            State::Done | State::Failed => return false,
+        }
+        true
+    }
+
+    /// The replica that runs it has seen that somebody wants its end.
+    pub(crate) fn cancelled(&mut self, now_ms: u64) {
+        self.end(State::Cancelled, now_ms);
+    }
+
+    fn end(&mut self, state: State, now_ms: u64) {
+        self.state = state;
+        self.ended_ms = Some(now_ms);
+    }
+}
+
+/// After so many attempts.
+fn backoff_ms(attempts: u32) -> u64 {
+    let doublings = attempts.saturating_sub(1).min(32);
+    (BACKOFF_FIRST_MS << doublings).min(BACKOFF_MAX_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Job {
+        Job::new(Work::MoveRegion { from: "a".to_owned(), to: "b".to_owned() }, 1000, 7)
+    }
+
+    fn running() -> Job {
+        let mut job = job();
+        job.claim("r", 1000);
+        job
+    }
+
+    #[test]
+    fn transitions() {
+        use State::*;
+        let table: [(&str, fn() -> Job, fn(&mut Job), State, u32); 12] = [
+            ("claim", job, |j| j.claim("r", 1), Running, 1),
+            ("claim of what was lost", running, |j| j.claim("s", 1), Running, 2),
+            ("finish", running, |j| j.finish(1), Done, 1),
+            ("fail", running, |j| j.fail("e", false, 1), Queued, 1),
+            ("fail for good", running, |j| j.fail("e", true, 1), Failed, 1),
+            ("release", running, |j| j.release(1), Queued, 0),
+            ("cancel", job, |j| assert!(j.cancel(1)), Cancelled, 0),
+            ("cancel what runs", running, |j| assert!(j.cancel(1)), Running, 1),
+            ("and it is seen", running, |j| (j.cancel(1), j.cancelled(1)).1, Cancelled, 1),
+            ("cancel, then the replica is lost", running, |j| (j.cancel(1), j.claim("s", 1)).1, Cancelled, 1),
+            (
+                "cancel, then the attempt fails",
+                running,
+                |j| (j.cancel(1), j.fail("e", false, 1)).1,
+                Cancelled,
+                1,
+            ),
+            ("cancel, then it is done", running, |j| (j.cancel(1), j.finish(1)).1, Done, 1),
+        ];
+        for (name, from, step, state, attempts) in table {
+            let mut job = from();
+            step(&mut job);
+            assert_eq!((job.state, job.attempts), (state, attempts), "{name}");
+            assert_eq!(job.ended_ms.is_some(), job.has_ended(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_has_ended_is_not_cancelled() {
+        let mut done = running();
+        done.finish(1);
+        assert!(!done.cancel(2));
+        let mut cancelled = job();
+        assert!(cancelled.cancel(1) && cancelled.cancel(2));
+        assert_eq!(cancelled.ended_ms, Some(1));
+    }
+
+    #[test]
+    fn attempts_have_an_end() {
+        let (mut failing, mut lost) = (job(), job());
+        for _ in 0..ATTEMPTS_MAX {
+            failing.claim("r", 1);
+            failing.fail("e", false, 1);
+            lost.claim("r", 1);
+        }
+        assert_eq!((failing.state, failing.error.as_deref()), (State::Failed, Some("e")));
+        assert_eq!(lost.state, State::Running);
+        lost.claim("r", 1);
+        assert_eq!(lost.state, State::Failed);
+        assert!(lost.error.unwrap().contains("lost with its replica"));
+    }
+
+    #[test]
+    fn attempts_come_later_and_later() {
+        let waits: Vec<_> = (1..12).map(backoff_ms).collect();
+        assert_eq!(&waits[..4], [1000, 2000, 4000, 8000]);
+        assert!(waits.is_sorted() && waits.iter().all(|wait| *wait <= BACKOFF_MAX_MS));
+        assert_eq!(backoff_ms(u32::MAX), BACKOFF_MAX_MS);
+        let mut job = running();
+        job.fail(&"\u{fc}".repeat(2000), false, 5000);
+        assert_eq!(job.not_before_ms, 6000);
+        assert_eq!(job.error.unwrap().len(), ERROR_BYTES_MAX);
+    }
+
+    #[test]
+    fn ids_sort_by_time() {
+        let id = |now, random| Job::new(job().work, now, random).id;
+        assert!(id(1, u64::MAX) < id(2, 0));
+        assert!(id(0xffff, 3) < id(0x10000, 0));
+    }
+}

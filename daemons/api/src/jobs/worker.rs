@@ -1,0 +1,182 @@
+//! A replica's part in the queue: it takes jobs, runs them, and gives them back when it drains.
+
+use std::{sync::Arc, time::Duration};
+
+use novacron_store::StoreError;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    queue::{self, Change, Claim, Written},
+    work::Run,
+};
+use crate::app::{App, now_ms, told};
+
+/// Between attempts to go on where the store did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// A lease is prolonged so often in its time.
+const RENEWALS: u32 = 3;
+
+/// Takes and runs jobs until `stop`, and gives back what runs then.
+pub(crate) async fn work(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut running = JoinSet::new();
+    let mut ticks = interval(app.settings.jobs.poll_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = app.jobs_wake.notified() => {}
+            Some(ended) = running.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a job; its lease ends, and another attempt comes");
+                }
+            }
+            () = told(&mut stop) => break,
+        }
+        if let Err(error) = look(&app, &mut running, &stop).await {
+            tracing::debug!(%error, "looking for jobs");
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+/// Takes what may run, as far as there is room.
+async fn look(
+    app: &Arc<App>,
+    running: &mut JoinSet<()>,
+    stop: &watch::Receiver<bool>,
+) -> Result<(), StoreError> {
+    let open = queue::open(&app.store, now_ms()).await?;
+    metrics::gauge!("queue_depth").set(open.count as f64);
+    let (jobs, replica) = (&app.settings.jobs, &app.settings.replica);
+    for id in open.free {
+        if running.len() >= jobs.running_max || *stop.borrow() {
+            break;
+        }
+        let seconds = jobs.lease.as_secs() as i64;
+        if let Some(claim) = Claim::take(&app.store, &id, replica, seconds, now_ms()).await? {
+            running.spawn(run(app.clone(), claim, stop.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a job for as long as it is this replica's.
+async fn run(app: Arc<App>, mut claim: Claim, stop: watch::Receiver<bool>) {
+    let (id, lease) = (claim.job.id.clone(), claim.lease);
+    tracing::info!(job = id, attempt = claim.job.attempts, "begun");
+    tokio::select! {
+        ended = course(&app, &mut claim, &stop) => {
+            let (state, progress) = (claim.job.state, claim.job.progress.done);
+            tracing::info!(job = id, ended, ?state, progress, "left");
+            // With it goes the leased entry, if it is still there.
+            app.store.revoke(lease).await;
+        }
+        () = until_lost(&app, lease) => tracing::warn!(job = id, "lost: the lease has ended"),
+    }
+}
+
+/// Prolongs the lease; returns when it has ended, or may have.
+async fn until_lost(app: &App, lease: i64) {
+    let lasts = app.settings.jobs.lease;
+    let mut end = Instant::now() + lasts;
+    loop {
+        sleep(lasts / RENEWALS).await;
+        let asked = Instant::now();
+        match app.store.keep_alive(lease).await {
+            Ok(true) => end = asked + lasts,
+            Ok(false) => return,
+            Err(error) if Instant::now() > end => {
+                tracing::warn!(%error, "prolonging a lease");
+                return;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// What a step leaves.
+enum Left {
+    /// There may be more to do.
+    More,
+    /// The job is not this replica's any more.
+    Nothing,
+}
+
+/// Step by step. Whether it was this replica that left the job.
+async fn course(app: &App, claim: &mut Claim, stop: &watch::Receiver<bool>) -> bool {
+    let mut run = Run::new(&claim.job.work);
+    let mut is_counted = false;
+    loop {
+        let is_stopping = *stop.borrow();
+        let step = step(app, claim, &mut run, &mut is_counted, is_stopping).await;
+        let again = match step {
+            Ok(Left::More) => continue,
+            Ok(Left::Nothing) => return claim.job.state != super::record::State::Running,
+            Err(StoreError::Refused { failure, .. }) => fail(app, claim, &failure.to_string()).await,
+            Err(error) => Err(error),
+        };
+        match again {
+            Ok(()) => return true,
+            Err(error) => tracing::warn!(job = claim.job.id, %error, "a step of a job"),
+        }
+        // Nobody knows what was written: what is there now decides.
+        sleep(RETRY_PAUSE).await;
+        let looked = async {
+            let is_ours = claim.refresh(&app.store).await?;
+            run.look_again(&app.store).await?;
+            Ok::<_, StoreError>(is_ours)
+        };
+        match looked.await {
+            Ok(false) => return false,
+            Ok(true) => {}
+            Err(error) => tracing::debug!(%error, "looking again"),
+        }
+    }
+}
+
+async fn fail(app: &App, claim: &mut Claim, error: &str) -> Result<(), StoreError> {
+    let mut job = claim.job.clone();
+    job.fail(error, false, now_ms());
+    claim.write(&app.store, job, Change::default()).await.map(drop)
+}
+
+/// One change, or the end.
+async fn step(
+    app: &App,
+    claim: &mut Claim,
+    run: &mut Run,
+    is_counted: &mut bool,
+    is_stopping: bool,
+) -> Result<Left, StoreError> {
+    let store = &app.store;
+    let mut job = claim.job.clone();
+    let mut change = Change::default();
+    let mut is_step = false;
+    if job.cancel_asked {
+        job.cancelled(now_ms());
+    } else if is_stopping {
+        job.release(now_ms());
+    } else if !*is_counted {
+        job.progress.total = Some(job.progress.done + run.left(store).await?);
+    } else if let Some(next) = run.step(store).await? {
+        change = next;
+        job.progress.done += 1;
+        is_step = true;
+    } else {
+        job.finish(now_ms());
+    }
+    let still_runs = job.state == super::record::State::Running;
+    match claim.write(store, job, change).await? {
+        Written::Yes if is_step => run.made(),
+        Written::Yes => *is_counted = true,
+        Written::Changed => run.look_again(store).await?,
+        Written::Lost => return Ok(Left::Nothing),
+    }
+    // After a change by somebody else it is looked at anew.
+    let is_left = !still_runs && claim.job.state != super::record::State::Running;
+    Ok(if is_left { Left::Nothing } else { Left::More })
+}

@@ -1,0 +1,141 @@
+//! Jobs: made, looked at, cancelled.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+
+use crate::{
+    app::{App, now_ms, random},
+    http::{
+        condition::{etag, has},
+        extract::{Json, Name, Query},
+        idempotency::{Answer, Effect, Request},
+        page::{Page, PageQuery},
+        problem::{FieldError, Kind, Problem},
+    },
+    jobs::{
+        queue,
+        record::{Job, Work},
+    },
+    vm::{LABEL, is_label},
+};
+
+const PATH: &str = "/api/v1/jobs";
+/// How often it is tried to cancel a job that changes meanwhile.
+const CANCEL_ATTEMPTS_MAX: usize = 16;
+
+fn checked(work: &Work) -> Result<(), Problem> {
+    let Work::MoveRegion { from, to } = work;
+    let wrong = |field: &str, detail: &str| FieldError { field: field.to_owned(), detail: detail.to_owned() };
+    let mut errors = Vec::new();
+    for (field, region) in [("from", from), ("to", to)] {
+        if !is_label(region) {
+            errors.push(wrong(field, LABEL));
+        }
+    }
+    if from == to {
+        errors.push(wrong("to", "expected another region"));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
+}
+
+/// Lists jobs
+///
+/// In the order in which they were made. Jobs that have ended are kept for a week.
+#[utoipa::path(get, path = "/api/v1/jobs", operation_id = "list_jobs", tag = "jobs",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
+        ("cursor" = Option<String>, Query, description = "What the page before gave as `next`"),
+    ),
+    responses((status = 200, body = Page<Job>)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<Job>>, Problem> {
+    let page = query.place()?.read(&app.store, queue::JOBS, |_, kv| queue::parsed(kv));
+    Ok(axum::Json(page.await?))
+}
+
+/// Makes a job
+#[utoipa::path(post, path = "/api/v1/jobs", operation_id = "create_job", tag = "jobs",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeated with it, the request is done once and answered alike, for a day")),
+    request_body = Work,
+    responses((status = 202, body = Job, headers(("ETag" = String), ("Location" = String)))))]
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Json { value: work, bytes }: Json<Work>,
+) -> Result<Response, Problem> {
+    checked(&work)?;
+    let request = Request::new(&headers, PATH, &bytes)?;
+    if let Some(replayed) = request.replayed(&app.store).await? {
+        return Ok(replayed);
+    }
+    if queue::depth(&app.store).await? >= queue::OPEN_MAX as u64 {
+        let detail = format!("{} jobs have not come to their end", queue::OPEN_MAX);
+        return Err(Problem::new(Kind::Busy, detail));
+    }
+    let job = Job::new(work, now_ms(), random());
+    let queue::Change { compare, then } = queue::made(&job);
+    let answer = Answer {
+        status: StatusCode::ACCEPTED.as_u16(),
+        location: format!("{PATH}/{}", job.id),
+        body: serde_json::to_value(&job).expect("texts and numbers are JSON"),
+    };
+    let done = request.done(&app.store, Effect { compare, then, answer }).await?;
+    app.jobs_wake.notify_one();
+    done.ok_or_else(|| Problem::new(Kind::Busy, "its id is taken; nothing was done"))
+}
+
+/// One job
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", operation_id = "get_job", tag = "jobs",
+    params(
+        ("id" = String, Path),
+        ("If-None-Match" = Option<String>, Header, description = "304 if this is its ETag"),
+    ),
+    responses((status = 200, body = Job, headers(("ETag" = String))), (status = 304, description = "It has not changed")))]
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let kv = app.store.get(&format!("{}{id}", queue::JOBS)).await?;
+    let kv = kv.ok_or_else(|| Problem::not_found("job", &id))?;
+    if has(&headers, kv.mod_revision)? {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(kv.mod_revision))]).into_response());
+    }
+    let job = queue::parsed(&kv).ok_or_else(|| Problem::new(Kind::Internal, "its record cannot be read"))?;
+    Ok((StatusCode::OK, [(header::ETAG, etag(kv.mod_revision))], axum::Json(job)).into_response())
+}
+
+/// Cancels a job
+///
+/// One that waits has ended then (200), one that runs will soon (202). Cancelling it again changes nothing.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "jobs",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Job), (status = 202, body = Job)))]
+pub(crate) async fn cancel(State(app): State<Arc<App>>, Name(id): Name) -> Result<Response, Problem> {
+    for _ in 0..CANCEL_ATTEMPTS_MAX {
+        let kv = app.store.get(&format!("{}{id}", queue::JOBS)).await?;
+        let kv = kv.ok_or_else(|| Problem::not_found("job", &id))?;
+        let found =
+            queue::parsed(&kv).ok_or_else(|| Problem::new(Kind::Internal, "its record cannot be read"))?;
+        let mut job = found.clone();
+        if !job.cancel(now_ms()) {
+            return Err(Problem::new(Kind::Ended, format!("it is {:?}", job.state).to_lowercase()));
+        }
+        let revision = match job == found {
+            true => Some(kv.mod_revision),
+            false => queue::cancel(&app.store, &kv, &job).await?,
+        };
+        if let Some(revision) = revision {
+            let status = if job.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
+            return Ok((status, [(header::ETAG, etag(revision))], axum::Json(job)).into_response());
+        }
+    }
+    Err(Problem::new(Kind::Busy, "the job changes all the time; nothing was done"))
+}

@@ -1,0 +1,70 @@
+//! Nodes: what their agents enter into the store while they run.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use consensus_proto::mvccpb::KeyValue;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    app::App,
+    http::{
+        extract::{Name, Query},
+        page::{Page, PageQuery},
+        problem::Problem,
+    },
+    store::name_of,
+};
+
+/// Where agents enter themselves, with a lease.
+const PREFIX: &str = "/novacron/nodes/";
+
+/// What an agent enters; later versions may enter more.
+#[derive(Deserialize)]
+struct Entry {
+    address: String,
+    region: Option<String>,
+}
+
+/// A node whose agent runs.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Node {
+    /// What it is called.
+    name: String,
+    /// `HOST:PORT` at which other agents reach its agent.
+    address: String,
+    /// Its region, if it has one.
+    region: Option<String>,
+}
+
+fn parsed(name: &str, kv: &KeyValue) -> Option<Node> {
+    let read = serde_json::from_slice::<Entry>(&kv.value).inspect_err(|error| {
+        tracing::warn!(name, %error, "an agent's entry in the store");
+    });
+    let Entry { address, region } = read.ok()?;
+    Some(Node { name: name.to_owned(), address, region })
+}
+
+/// Lists nodes
+#[utoipa::path(get, path = "/api/v1/nodes", operation_id = "list_nodes", tag = "cluster",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
+        ("cursor" = Option<String>, Query, description = "What the page before gave as `next`"),
+    ),
+    responses((status = 200, body = Page<Node>)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Node>>, Problem> {
+    Ok(Json(query.place()?.read(&app.store, PREFIX, parsed).await?))
+}
+
+/// One node
+#[utoipa::path(get, path = "/api/v1/nodes/{name}", operation_id = "get_node", tag = "cluster",
+    params(("name" = String, Path)), responses((status = 200, body = Node)))]
+pub(crate) async fn get(State(app): State<Arc<App>>, Name(name): Name) -> Result<Json<Node>, Problem> {
+    let kv = app.store.get(&format!("{PREFIX}{name}")).await?;
+    let found = kv.and_then(|kv| parsed(name_of(PREFIX, &kv.key)?, &kv));
+    found.map(Json).ok_or_else(|| Problem::not_found("node", &name))
+}

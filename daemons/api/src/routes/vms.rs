@@ -1,0 +1,216 @@
+//! The inventory of virtual machines: what there should be. That they are so is for others to see to.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use consensus_proto::mvccpb::KeyValue;
+use serde::Deserialize;
+
+use crate::{
+    app::App,
+    http::{
+        condition::{Condition, etag, has},
+        extract::{Json, Name, Query},
+        idempotency::{Answer, Effect, Request},
+        page::{Page, Place},
+        problem::{FieldError, Kind, Problem},
+    },
+    store::{delete, is_absent, is_at, is_there, put, read},
+    vm::Vm,
+};
+
+/// Entries in the store.
+pub(crate) const PREFIX: &str = "/novacron/vms/";
+const PATH: &str = "/api/v1/vms";
+
+/// Which VMs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuery {
+    limit: Option<usize>,
+    cursor: Option<String>,
+    region: Option<String>,
+}
+
+/// An entry as it is in the store; `None`, and a line in the log, for what somebody else wrote there.
+pub(crate) fn parsed(kv: &KeyValue) -> Option<Vm> {
+    serde_json::from_slice(&kv.value)
+        .inspect_err(|error| {
+            tracing::warn!(key = %String::from_utf8_lossy(&kv.key), %error, "an entry in the store");
+        })
+        .ok()
+}
+
+pub(crate) fn key(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+pub(crate) fn text(vm: &Vm) -> Vec<u8> {
+    serde_json::to_vec(vm).expect("texts and numbers are JSON")
+}
+
+fn checked(vm: &Vm) -> Result<(), Problem> {
+    let errors = vm.errors();
+    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
+}
+
+fn answer(status: StatusCode, vm: &Vm, revision: i64) -> Response {
+    (status, [(header::ETAG, etag(revision))], axum::Json(vm)).into_response()
+}
+
+/// Lists VMs
+///
+/// By pages, in the order of their names; all pages of a list are of one moment.
+#[utoipa::path(get, path = "/api/v1/vms", operation_id = "list_vms", tag = "vms",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
+        ("cursor" = Option<String>, Query, description = "What the page before gave as `next`"),
+        ("region" = Option<String>, Query, description = "Only those of this region"),
+    ),
+    responses((status = 200, body = Page<Vm>)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<Page<Vm>>, Problem> {
+    let place = Place::new(query.limit, query.cursor.as_deref())?;
+    let fits = |vm: &Vm| query.region.as_ref().is_none_or(|region| *region == vm.region);
+    let page = place.read(&app.store, PREFIX, |_, kv| parsed(kv).filter(fits));
+    Ok(axum::Json(page.await?))
+}
+
+/// Makes a VM
+#[utoipa::path(post, path = "/api/v1/vms", operation_id = "create_vm", tag = "vms",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeated with it, the request is done once and answered alike, for a day")),
+    request_body = Vm,
+    responses((status = 201, body = Vm, headers(("ETag" = String), ("Location" = String)))))]
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Json { value: vm, bytes }: Json<Vm>,
+) -> Result<Response, Problem> {
+    checked(&vm)?;
+    let request = Request::new(&headers, PATH, &bytes)?;
+    if let Some(replayed) = request.replayed(&app.store).await? {
+        return Ok(replayed);
+    }
+    let effect = Effect {
+        compare: vec![is_absent(&key(&vm.name))],
+        then: vec![put(&key(&vm.name), text(&vm), 0)],
+        answer: Answer {
+            status: StatusCode::CREATED.as_u16(),
+            location: format!("{PATH}/{}", vm.name),
+            body: serde_json::to_value(&vm).expect("texts and numbers are JSON"),
+        },
+    };
+    let exists = || Problem::new(Kind::Exists, format!("there is a VM {:?}", vm.name));
+    request.done(&app.store, effect).await?.ok_or_else(exists)
+}
+
+/// One VM
+#[utoipa::path(get, path = "/api/v1/vms/{name}", operation_id = "get_vm", tag = "vms",
+    params(
+        ("name" = String, Path),
+        ("If-None-Match" = Option<String>, Header, description = "304 if this is its ETag"),
+    ),
+    responses((status = 200, body = Vm, headers(("ETag" = String))), (status = 304, description = "It has not changed")))]
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Name(name): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let kv = app.store.get(&key(&name)).await?.ok_or_else(|| Problem::not_found("VM", &name))?;
+    if has(&headers, kv.mod_revision)? {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(kv.mod_revision))]).into_response());
+    }
+    let vm = parsed(&kv).ok_or_else(|| Problem::new(Kind::Internal, "its entry cannot be read"))?;
+    Ok(answer(StatusCode::OK, &vm, kv.mod_revision))
+}
+
+/// Replaces a VM, or makes it
+///
+/// `If-Match` with its ETag (or `*`) replaces it, `If-None-Match: *` makes it; 428 without either, 412 if it is not so.
+#[utoipa::path(put, path = "/api/v1/vms/{name}", operation_id = "replace_vm", tag = "vms",
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Its ETag, or *"),
+        ("If-None-Match" = Option<String>, Header, description = "*"),
+    ),
+    request_body = Vm,
+    responses(
+        (status = 200, body = Vm, headers(("ETag" = String))),
+        (status = 201, body = Vm, headers(("ETag" = String), ("Location" = String))),
+    ))]
+pub(crate) async fn replace(
+    State(app): State<Arc<App>>,
+    Name(name): Name,
+    headers: HeaderMap,
+    Json { value: vm, .. }: Json<Vm>,
+) -> Result<Response, Problem> {
+    if vm.name != name {
+        let detail = "expected the name of the path: a VM has one name for its life".to_owned();
+        return Err(Problem::invalid(vec![FieldError { field: "name".to_owned(), detail }]));
+    }
+    checked(&vm)?;
+    let key = key(&name);
+    let condition = Condition::of(&headers)?;
+    let compare = match condition {
+        Condition::At(revision) => is_at(&key, revision),
+        Condition::There => is_there(&key),
+        Condition::Absent => is_absent(&key),
+    };
+    let then = vec![put(&key, text(&vm), 0)];
+    let mut outcome = app.store.txn("put", vec![compare], then, vec![read(&key)]).await?;
+    if !outcome.held {
+        return Err(failed(condition, &name, outcome.read(0)));
+    }
+    if condition == Condition::Absent {
+        let mut response = answer(StatusCode::CREATED, &vm, outcome.revision);
+        if let Ok(location) = format!("{PATH}/{name}").parse() {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        return Ok(response);
+    }
+    Ok(answer(StatusCode::OK, &vm, outcome.revision))
+}
+
+/// Removes a VM
+///
+/// `If-Match` with its ETag (or `*`); 428 without, 412 if it is not so.
+#[utoipa::path(delete, path = "/api/v1/vms/{name}", operation_id = "remove_vm", tag = "vms",
+    params(("name" = String, Path), ("If-Match" = String, Header, description = "Its ETag, or *")),
+    responses((status = 204, description = "It is gone")))]
+pub(crate) async fn remove(
+    State(app): State<Arc<App>>,
+    Name(name): Name,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let key = key(&name);
+    let condition = Condition::of(&headers)?;
+    let compare = match condition {
+        Condition::At(revision) => is_at(&key, revision),
+        Condition::There => is_there(&key),
+        Condition::Absent => {
+            return Err(Problem::new(Kind::Malformed, "expected If-Match with the ETag, or *"));
+        }
+    };
+    let mut outcome = app.store.txn("delete", vec![compare], vec![delete(&key)], vec![read(&key)]).await?;
+    if !outcome.held {
+        return Err(failed(condition, &name, outcome.read(0)));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Why a condition does not hold.
+fn failed(condition: Condition, name: &str, found: Option<KeyValue>) -> Problem {
+    match (condition, found) {
+        (Condition::Absent, _) => Problem::new(Kind::ConditionFailed, format!("there is a VM {name:?}")),
+        (_, None) => Problem::not_found("VM", name),
+        (_, Some(kv)) => {
+            Problem::new(Kind::ConditionFailed, format!("its ETag is \"{}\" by now", kv.mod_revision))
+        }
+    }
+}

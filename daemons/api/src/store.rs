@@ -1,0 +1,246 @@
+//! What this program asks of the store: entries below prefixes, transactions, leases.
+//!
+//! Which member answers, and what became of a request, is `novacron-store`'s.
+
+use std::{fs, io, path::PathBuf};
+
+use consensus_proto::{
+    etcdserverpb::{
+        Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest,
+        PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse,
+        compare::{CompareResult, CompareTarget, TargetUnion},
+        request_op::Request,
+        response_op::Response,
+    },
+    mvccpb::KeyValue,
+};
+use novacron_store::{Client, EndpointError, Options, StoreError};
+use tonic::{
+    Status,
+    transport::{Certificate, ClientTlsConfig, Identity},
+};
+
+use crate::settings::StoreSettings;
+
+/// Everything of NovaCron's is below this.
+const ROOT: &str = "/novacron/";
+
+/// Why the store cannot be asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A file that the settings name.
+    #[error("store: reading {}: {source}", .path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A member.
+    #[error("store.endpoints: {0}")]
+    Endpoint(#[from] EndpointError),
+}
+
+/// The store.
+pub(crate) struct Store {
+    client: Client,
+}
+
+/// What a transaction found: whether the comparisons held, the revision, and what it read.
+pub(crate) struct Outcome {
+    pub(crate) held: bool,
+    pub(crate) revision: i64,
+    reads: Vec<Option<KeyValue>>,
+}
+
+impl Outcome {
+    /// The first entry of the range that was read as the `n`th.
+    pub(crate) fn read(&mut self, n: usize) -> Option<KeyValue> {
+        self.reads.get_mut(n).and_then(Option::take)
+    }
+}
+
+impl Store {
+    /// Connects when it is first asked.
+    pub(crate) fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
+        let read =
+            |path: &PathBuf| fs::read(path).map_err(|source| OpenError::File { path: path.clone(), source });
+        let mut tls = None;
+        if !settings.ca.as_os_str().is_empty() {
+            let mut config =
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&settings.ca)?));
+            if !settings.cert.as_os_str().is_empty() {
+                config = config.identity(Identity::from_pem(read(&settings.cert)?, read(&settings.key)?));
+            }
+            tls = Some(config);
+        }
+        let options = Options { tls, user: None, timeout: settings.timeout };
+        Ok(Self { client: Client::new(settings.endpoints.iter().map(String::as_str), options)? })
+    }
+
+    /// The members.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    async fn range(&self, what: &'static str, range: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.client.read(what, range, |link, range| async move { link.kv().range(range).await }).await
+    }
+
+    /// One entry.
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError> {
+        let range = RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() };
+        Ok(self.range("get", range).await?.kvs.into_iter().next())
+    }
+
+    /// Up to `limit` entries below a prefix, behind the one called `after` (empty: from the first), as they were at a
+    /// revision (0: now).
+    pub(crate) async fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+        revision: i64,
+    ) -> Result<RangeResponse, StoreError> {
+        let mut key = format!("{prefix}{after}").into_bytes();
+        if !after.is_empty() {
+            key.push(0);
+        }
+        let range = RangeRequest {
+            key: key.into(),
+            range_end: end_of(prefix).into(),
+            limit: limit as i64,
+            revision,
+            ..RangeRequest::default()
+        };
+        self.range("list", range).await
+    }
+
+    /// How many entries there are below a prefix.
+    pub(crate) async fn count(&self, prefix: &str) -> Result<u64, StoreError> {
+        let range = RangeRequest {
+            key: prefix.to_owned().into(),
+            range_end: end_of(prefix).into(),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        Ok(self.range("count", range).await?.count.unsigned_abs())
+    }
+
+    /// Whether a majority of it answers.
+    pub(crate) async fn answers(&self) -> Result<(), StoreError> {
+        let range = RangeRequest { key: ROOT.into(), limit: 1, keys_only: true, ..RangeRequest::default() };
+        self.range("get", range).await.map(drop)
+    }
+
+    /// Does `then` if all comparisons hold, and `otherwise` if not.
+    pub(crate) async fn txn(
+        &self,
+        what: &'static str,
+        compare: Vec<Compare>,
+        then: Vec<RequestOp>,
+        otherwise: Vec<RequestOp>,
+    ) -> Result<Outcome, StoreError> {
+        let request = TxnRequest { compare, success: then, failure: otherwise };
+        let txn = self.client.write(what, request, |link, txn| async move { link.kv().txn(txn).await });
+        let TxnResponse { header, succeeded, responses } = txn.await?;
+        let reads = responses.into_iter().filter_map(|response| match response.response {
+            Some(Response::ResponseRange(range)) => Some(range.kvs.into_iter().next()),
+            _ => None,
+        });
+        let revision = header.map_or(0, |header| header.revision);
+        Ok(Outcome { held: succeeded, revision, reads: reads.collect() })
+    }
+
+    /// A lease for so many seconds.
+    pub(crate) async fn grant(&self, ttl: i64) -> Result<i64, StoreError> {
+        let request = LeaseGrantRequest { ttl, id: 0 };
+        let grant = self.client.write("lease grant", request, |link, request| async move {
+            link.lease().lease_grant(request).await
+        });
+        Ok(grant.await?.id)
+    }
+
+    /// Ends a lease. One that cannot be ended now ends by itself.
+    pub(crate) async fn revoke(&self, id: i64) {
+        let revoke =
+            self.client.write("lease revoke", LeaseRevokeRequest { id }, |link, request| async move {
+                link.lease().lease_revoke(request).await
+            });
+        if let Err(error) = revoke.await {
+            tracing::debug!(%error, "a lease is left to end by itself");
+        }
+    }
+
+    /// Prolongs a lease; whether there still is one.
+    pub(crate) async fn keep_alive(&self, id: i64) -> Result<bool, StoreError> {
+        let ask = self.client.read("lease keep-alive", id, |link, id| async move {
+            let requests = tokio_stream::iter([LeaseKeepAliveRequest { id }]);
+            let answer = link.lease().lease_keep_alive(requests).await?.into_inner().message().await?;
+            answer.map(tonic::Response::new).ok_or_else(|| Status::unavailable("no answer"))
+        });
+        Ok(ask.await?.ttl > 0)
+    }
+}
+
+/// The end of the range of all keys with a prefix.
+fn end_of(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    *end.last_mut().expect("prefixes are not empty") += 1;
+    end
+}
+
+/// The part of a key behind the prefix; `None` if it is not UTF-8 or elsewhere.
+pub(crate) fn name_of<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(key).ok()?.strip_prefix(prefix)
+}
+
+fn compare(key: &str, result: CompareResult, target: CompareTarget, union: TargetUnion) -> Compare {
+    Compare {
+        result: result.into(),
+        target: target.into(),
+        key: key.to_owned().into(),
+        target_union: Some(union),
+        ..Compare::default()
+    }
+}
+
+/// There is no such entry.
+pub(crate) fn is_absent(key: &str) -> Compare {
+    is_made_at(key, 0)
+}
+
+/// There is one.
+pub(crate) fn is_there(key: &str) -> Compare {
+    compare(key, CompareResult::Greater, CompareTarget::Create, TargetUnion::CreateRevision(0))
+}
+
+/// It was last changed at this revision.
+pub(crate) fn is_at(key: &str, revision: i64) -> Compare {
+    compare(key, CompareResult::Equal, CompareTarget::Mod, TargetUnion::ModRevision(revision))
+}
+
+/// It was made at this revision.
+pub(crate) fn is_made_at(key: &str, revision: i64) -> Compare {
+    compare(key, CompareResult::Equal, CompareTarget::Create, TargetUnion::CreateRevision(revision))
+}
+
+/// Writes an entry, which ends with the lease (0: with none).
+pub(crate) fn put(key: &str, value: impl Into<Vec<u8>>, lease: i64) -> RequestOp {
+    let put =
+        PutRequest { key: key.to_owned().into(), value: value.into().into(), lease, ..PutRequest::default() };
+    RequestOp { request: Some(Request::RequestPut(put)) }
+}
+
+/// Removes an entry.
+pub(crate) fn delete(key: &str) -> RequestOp {
+    let delete = DeleteRangeRequest { key: key.to_owned().into(), ..DeleteRangeRequest::default() };
+    RequestOp { request: Some(Request::RequestDeleteRange(delete)) }
+}
+
+/// Reads an entry.
+pub(crate) fn read(key: &str) -> RequestOp {
+    let range = RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() };
+    RequestOp { request: Some(Request::RequestRange(range)) }
+}

@@ -1,0 +1,242 @@
+//! Starts a store and replicas, talks to them, and ends them with the test.
+
+use std::{
+    collections::HashMap,
+    env,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// For whatever has to happen soon, on a machine that has much else to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Ports of the members and their peers, as `novacron up` chooses them.
+const STORE_PORTS: u16 = 202;
+const AGENT_PORTS: u16 = 4;
+const PORT_STEP: usize = 100;
+
+fn clean(mut command: Command) -> Command {
+    // Settings of whoever runs the test are not those of the test.
+    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("NOVACRON_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// The program that runs the store; says so if there is none.
+fn novacron() -> Option<PathBuf> {
+    let given = env::var_os("NOVACRON_BIN").map(PathBuf::from);
+    // Tests are in `deps`, beside the programs.
+    let beside = env::current_exe().ok().and_then(|test| Some(test.parent()?.parent()?.join("novacron")));
+    let found = given.or(beside).filter(|program| program.is_file());
+    if found.is_none() {
+        eprintln!(
+            "SKIP: there is no program `novacron` beside this test (cargo build -p novacron), nor NOVACRON_BIN"
+        );
+    }
+    found
+}
+
+/// A process that ends with the value.
+pub(crate) struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Its exit code, once it has ended.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        wait_until("the end of the process", || self.0.try_wait().unwrap()).code()
+    }
+}
+
+/// Three members.
+pub(crate) struct Store {
+    _process: Process,
+    _folder: tempfile::TempDir,
+    pub(crate) endpoints: Vec<String>,
+}
+
+impl Store {
+    /// `None`: there is no program for it.
+    pub(crate) fn start() -> Option<Self> {
+        let program = novacron()?;
+        let folder = tempfile::tempdir().unwrap();
+        let (members, agents) = (ports::free(STORE_PORTS), ports::free(AGENT_PORTS));
+        let mut command = clean(Command::new(program));
+        command.arg("up").arg("--data-dir").arg(folder.path());
+        command.args(["--port", &members[0].to_string(), "--agent-port", &agents[0].to_string()]);
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let ports = members.iter().step_by(PORT_STEP).take(3);
+        let endpoints = ports.map(|port| format!("http://127.0.0.1:{port}")).collect();
+        Some(Self { _process: Process(child), _folder: folder, endpoints })
+    }
+}
+
+/// One replica.
+pub(crate) struct Replica {
+    pub(crate) process: Process,
+    pub(crate) port: u16,
+    pub(crate) metrics: u16,
+}
+
+impl Replica {
+    pub(crate) fn spawn(name: &str, endpoints: &[String], more: &[&str]) -> Self {
+        let ports = ports::free(2);
+        let mut command = clean(Command::new(env!("CARGO_BIN_EXE_novacron-api")));
+        command.args(["--replica", name, "--store-endpoints", &endpoints.join(",")]);
+        command.args(["--listen", &format!("127.0.0.1:{}", ports[0])]);
+        command.args(["--metrics-listen", &format!("127.0.0.1:{}", ports[1])]);
+        command.args(["--jobs-lease", "3s", "--jobs-poll-interval", "200ms"]);
+        command.args(more);
+        let child = command.spawn().unwrap();
+        let replica = Self { process: Process(child), port: ports[0], metrics: ports[1] };
+        wait_until("listener", || TcpStream::connect(("127.0.0.1", replica.port)).ok());
+        replica
+    }
+
+    /// One that is ready.
+    pub(crate) fn ready(name: &str, store: &Store, more: &[&str]) -> Self {
+        let replica = Self::spawn(name, &store.endpoints, more);
+        wait_until("readiness", || (replica.get("/ready").status == 200).then_some(()));
+        replica
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], None)
+    }
+
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
+        ask(self.port, method, path, headers, body).unwrap()
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, &[], Some(body))
+    }
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: HashMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// Of an answer's bytes.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let mut lines = head.lines();
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+        Some(Self { status, headers, body: body.to_owned() })
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The last word of a problem's type; empty if it is none. Checks that it is one as it should be.
+    pub(crate) fn problem(&self) -> String {
+        if self.header("content-type") != "application/problem+json" {
+            return String::new();
+        }
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status, "{self:?}");
+        assert_eq!(problem["request_id"], self.header("x-request-id"), "{self:?}");
+        for field in ["title", "detail", "instance"] {
+            assert!(problem[field].is_string(), "{field}: {self:?}");
+        }
+        problem["type"].as_str().unwrap().rsplit(':').next().unwrap().to_owned()
+    }
+}
+
+/// One request on a connection of its own.
+pub(crate) fn ask(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> io::Result<Answer> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    let body = body.map(Value::to_string);
+    if let Some(body) = &body {
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            head += "Content-Type: application/json\r\n";
+        }
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    raw(port, &(head + "\r\n" + &body.unwrap_or_default()))
+}
+
+/// Whatever is to be sent, and what comes then.
+pub(crate) fn raw(port: u16, request: &str) -> io::Result<Answer> {
+    let mut socket = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Answer::parse(&answer).ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))
+}
+
+pub(crate) fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A VM that may be made.
+pub(crate) fn vm(name: &str, region: &str) -> Value {
+    serde_json::json!({
+        "name": name, "cpus": 2, "memory_bytes": 1_u64 << 30, "image": "images/debian.img", "region": region,
+        "desired_state": "running",
+    })
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(args: &[&str], config: Option<&Path>) -> (Option<i32>, String) {
+    let mut command = clean(Command::new(env!("CARGO_BIN_EXE_novacron-api")));
+    command.args(args);
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+    (output.status.code(), text)
+}
