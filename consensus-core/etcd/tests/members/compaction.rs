@@ -11,7 +11,7 @@ use consensus_proto::etcdserverpb::{
 use consensus_rocks::{Kind, RocksDisk};
 use tonic::Code;
 
-use crate::support::{Cluster, get, put, value};
+use crate::support::{Cluster, get, put};
 
 /// Up to where a member is compacted, and the hash of all that is left up to a revision.
 async fn hash(cluster: &Cluster, n: usize, revision: i64) -> (i64, u32) {
@@ -53,7 +53,7 @@ async fn the_leader_compacts_and_so_does_the_next() {
     let mut kv = cluster.kv(leader).await;
     let old = RangeRequest { revision: compacted - 1, ..get("key") };
     assert_eq!(kv.range(old).await.unwrap_err().code(), Code::OutOfRange);
-    assert!(value(&mut kv, "key").await.is_some(), "the newest version stays");
+    assert!(support::value(&mut kv, "key").await.is_some(), "the newest version stays");
 
     let next = cluster.members[(leader + 1) % 3].as_ref().unwrap().server.node().id();
     let node = cluster.members[leader].as_ref().unwrap().server.node();
@@ -118,7 +118,7 @@ async fn a_compaction_that_a_stop_interrupts_is_finished() {
     let compaction = CompactionRequest { revision: revision + 1, physical: true };
     kv.compact(compaction).await.unwrap();
     for key in 1..KEYS {
-        assert_eq!(value(&mut kv, &format!("key{key}")).await.unwrap(), "999");
+        assert_eq!(support::value(&mut kv, &format!("key{key}")).await.unwrap(), "999");
     }
     drop(kv);
     cluster.stop(0).await;
