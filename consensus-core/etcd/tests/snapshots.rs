@@ -1,5 +1,7 @@
 //! Members for which the log is too short: they get a snapshot, and go on from there.
 
+mod support;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use consensus_core::{MemberChange, MemberInfo};
@@ -9,11 +11,10 @@ use consensus_proto::etcdserverpb::{
     MoveLeaderRequest, WatchCreateRequest, WatchRequest, cluster_client::ClusterClient,
     maintenance_client::MaintenanceClient, watch_client::WatchClient, watch_request::RequestUnion,
 };
+use support::{Cluster, free_addresses, get, put, value};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, transport::Channel};
-
-use crate::support::{Cluster, free_addresses, get, put, value};
 
 /// Entries after which logs get shorter.
 const ENTRIES: u64 = 40;

@@ -1,5 +1,8 @@
 //! Members in one process, with real disks and sockets.
 
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,

@@ -1,5 +1,7 @@
 //! Three members in one process, with real disks and sockets, used through gRPC.
 
+mod support;
+
 use std::time::Duration;
 
 use consensus_proto::{
@@ -20,11 +22,10 @@ use consensus_proto::{
     },
     v3lockpb::{LockRequest, UnlockRequest, lock_client::LockClient},
 };
+use support::{Cluster, get, put, value};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
-
-use crate::support::{Cluster, get, put, value};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_member_takes_all_have() {

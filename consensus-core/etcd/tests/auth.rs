@@ -1,5 +1,7 @@
 //! Users, roles and permissions through gRPC, with real disks and sockets.
 
+mod support;
+
 use std::time::Duration;
 
 use consensus_etcd::{ServerConfig, TokenKind};
@@ -9,6 +11,7 @@ use consensus_proto::{
     v3electionpb::{CampaignRequest, LeaderRequest, election_client::ElectionClient},
     v3lockpb::{LockRequest, lock_client::LockClient},
 };
+use support::{Cluster, get, put};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -16,8 +19,6 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
 };
-
-use crate::support::{Cluster, get, put};
 
 const UNKNOWN_USER: &str = "etcdserver: user name is empty";
 const DENIED: &str = "etcdserver: permission denied";

@@ -1,5 +1,7 @@
 //! What operators ask of members: room, alarms, hashes, defragmentation.
 
+mod support;
+
 use std::time::Duration;
 
 use consensus_proto::etcdserverpb::{
@@ -7,9 +9,8 @@ use consensus_proto::etcdserverpb::{
     LeaseGrantRequest, StatusRequest, alarm_request::AlarmAction, kv_client::KvClient,
     lease_client::LeaseClient, maintenance_client::MaintenanceClient,
 };
+use support::{Cluster, get, put};
 use tonic::{Code, Status, transport::Channel};
-
-use crate::support::{Cluster, get, put};
 
 async fn maintenance(cluster: &Cluster, n: usize) -> MaintenanceClient<Channel> {
     MaintenanceClient::new(cluster.channel(n).await)

@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do
 
+mod support;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,10 +17,9 @@ use consensus_proto::{
     etcdserverpb::{RangeRequest, kv_client::KvClient, kv_server::Kv as _},
     mvccpb::KeyValue,
 };
+use support::{Cluster, put, value};
 use tokio::time::timeout;
 use tonic::{Request, transport::Channel};
-
-use crate::support::{Cluster, put, value};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Harms that are done to a file. Each costs the start of a member, and RocksDB rests for a second after a flush that fails;

@@ -1,5 +1,7 @@
 //! A snapshot that a client saves, and a new cluster out of it.
 
+mod support;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,9 +13,8 @@ use consensus_proto::etcdserverpb::{
     PutRequest, RangeRequest, SnapshotRequest, cluster_client::ClusterClient, lease_client::LeaseClient,
     maintenance_client::MaintenanceClient,
 };
+use support::{Cluster, get, put, value};
 use tonic::Code;
-
-use crate::support::{Cluster, get, put, value};
 
 async fn save(cluster: &Cluster, n: usize, file: &Path) {
     // A snapshot is of what its member has applied; a read waits until that is all that was acknowledged.

@@ -1,5 +1,7 @@
 //! Compactions that the leader asks for by itself, and what becomes of one that a stop interrupts.
 
+mod support;
+
 use std::{ops::ControlFlow, time::Duration};
 
 use consensus_disk::{Disk as _, Order, Space};
@@ -9,9 +11,8 @@ use consensus_proto::etcdserverpb::{
     maintenance_client::MaintenanceClient, request_op::Request,
 };
 use consensus_rocks::{Kind, RocksDisk};
+use support::{Cluster, get, put};
 use tonic::Code;
-
-use crate::support::{Cluster, get, put};
 
 /// Up to where a member is compacted, and the hash of all that is left up to a revision.
 async fn hash(cluster: &Cluster, n: usize, revision: i64) -> (i64, u32) {
