@@ -18,7 +18,7 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-xdp test-rdma test-tunnels test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -40,10 +40,10 @@ test-xdp: deps
 test-rdma: deps
 	scripts/test-rdma.sh $(RDMA)
 
-## Tuning and tunnels in a virtual machine whose kernel has WireGuard and fq. Not part of
+## XDP, tuning and tunnels with Debian's kernel, in a virtual machine. Not part of
 ## `make test`: on a loaded machine the emulated guest is too slow for its time limit.
-test-tunnels: deps
-	scripts/test-tunnels.sh
+test-node: deps
+	scripts/test-node.sh
 
 ## Tests in a Kubernetes cluster.
 test-kube:

@@ -3,6 +3,9 @@
 # it printed. Here it counts as ignored in the line that closes its binary, and all are shown with their reasons at the
 # end, and in test-skips.txt beside the programs. What passing tests print is in test.log there. TEST_NAME is another name
 # for the two files.
+#
+# A program of tests that takes longer than TEST_SECONDS (900) has failed: one test that hangs must not keep the others
+# from being run. libtest has then said which one it was.
 set -euo pipefail
 
 target=${CARGO_TARGET_DIR:-$(dirname "$0")/../target}
@@ -52,4 +55,6 @@ report() {
     cat "$skips"
 }
 
+host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export "CARGO_TARGET_${host}_RUNNER=timeout --foreground --verbose -k 10 ${TEST_SECONDS:-900}"
 "${CARGO:-cargo}" test "$@" -- --show-output 2>&1 | tee "$log" | report

@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    pin::Pin,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -235,9 +236,17 @@ pub(crate) struct Shared {
     published: watch::Sender<bool>,
 }
 
+/// What starts or serves. Compiled here, once: an `async fn` is compiled again in each crate that awaits it, with all that
+/// it awaits in turn, which is the whole member.
+type Task<T> = Pin<Box<dyn Future<Output = Result<T, ServerError>> + Send>>;
+
 impl Server {
     /// Starts the member, on a tokio runtime.
-    pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+    pub fn start(config: ServerConfig) -> Task<Self> {
+        Box::pin(Self::started(config))
+    }
+
+    async fn started(config: ServerConfig) -> Result<Self, ServerError> {
         let folder = config.data_dir.display().to_string();
         let (home, disk) = Home::open(&config.data_dir, consensus_store::SPACES)
             .map_err(|source| ServerError::Data { folder: folder.clone(), source })?;
@@ -299,13 +308,22 @@ impl Server {
     }
 
     /// Answers clients that connect to an address, in plaintext, until `shutdown` is done.
-    pub async fn serve(
+    pub fn serve(
         &self,
         listener: TcpListener,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), ServerError> {
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Task<()> {
+        self.serve_tcp(listener, Box::pin(shutdown))
+    }
+
+    fn serve_tcp(
+        &self,
+        listener: TcpListener,
+        shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) -> Task<()> {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        self.serve_incoming(incoming, shutdown).await
+        let server = self.clone();
+        Box::pin(async move { server.serve_incoming(incoming, shutdown).await })
     }
 
     /// Answers clients on connections that someone else made, with TLS for instance, until `shutdown` is done. HTTP/2 for
@@ -319,7 +337,7 @@ impl Server {
         I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut routes = self.routes().await?;
+        let mut routes = self.clone().boxed_routes().await?;
         let router = std::mem::take(routes.axum_router_mut());
         *routes.axum_router_mut() = self.add_http(router);
         let config = &self.shared.config;
@@ -339,6 +357,10 @@ impl Server {
             })
             .await?;
         Ok(())
+    }
+
+    fn boxed_routes(self) -> Task<Routes> {
+        Box::pin(async move { self.routes().await })
     }
 
     /// All gRPC services.

@@ -120,7 +120,7 @@ impl Agent {
             hub: hub.clone(),
             transfers: transfers.clone(),
             guards,
-            tunnels: tunnels.keep(hub.clone()),
+            tunnels: tunnels.keep(hub.clone(), mtus.clone()),
             tuned,
             mtus: mtus.clone(),
             settings,

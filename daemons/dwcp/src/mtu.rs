@@ -7,6 +7,7 @@ mod told;
 mod uplinks;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -91,6 +92,11 @@ impl Mtus {
     pub(crate) async fn end(self: &Arc<Self>) {
         let mtus = self.clone();
         let _ = tokio::task::spawn_blocking(move || mtus.with(Uplinks::end)).await;
+    }
+
+    /// What is sent through the uplinks that are raised, in bytes, by their names.
+    pub(crate) fn held(&self) -> BTreeMap<String, u32> {
+        self.with(|uplinks| uplinks.held()).unwrap_or_default()
     }
 
     /// Of each uplink, what it is and why.

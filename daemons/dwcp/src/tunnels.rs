@@ -23,8 +23,9 @@ pub(crate) use plan::Neighbour;
 
 use crate::{
     hub::Hub,
+    mtu::Mtus,
     schema::{self, RefusedPeer},
-    settings::Settings,
+    settings::{self, Settings},
 };
 use ends::{Vxlan, WireGuard};
 use plan::{Own, Plan, plan};
@@ -36,9 +37,14 @@ const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// Peers that are remembered.
 const NEIGHBOURS_MAX: usize = 2048;
 
+/// How often the MTU of what carries the tunnels is looked at.
+const UNDERLAY_INTERVAL: Duration = Duration::from_secs(10);
+
 /// This node's ends, opened.
 pub(crate) struct Tunnels {
     own: Own,
+    wanted: settings::Tunnels,
+    underlay_mtu: u32,
     wireguard: Option<WireGuard>,
     vxlan: Option<Vxlan>,
     neighbours: Neighbours,
@@ -62,7 +68,7 @@ impl Tunnels {
     /// is told of, and done without.
     pub(crate) fn open(settings: &Settings) -> Self {
         let wanted = &settings.tunnels;
-        let underlay_mtu = ends::underlay_mtu(wanted);
+        let underlay_mtu = ends::underlay_mtu(wanted, &BTreeMap::new());
         let mut own = Own::new(settings);
         let neighbours = match wanted.address.is_some() || wanted.vxlan.is_some() {
             true => Neighbours::read(&wanted.state),
@@ -82,7 +88,7 @@ impl Tunnels {
         if let Some(vxlan) = &mut vxlan {
             vxlan.set_peers(&first.vxlan);
         }
-        Self { own, wireguard, vxlan, neighbours }
+        Self { own, wanted: wanted.clone(), underlay_mtu, wireguard, vxlan, neighbours }
     }
 
     /// What others are told of them.
@@ -91,14 +97,14 @@ impl Tunnels {
     }
 
     /// Keeps them, on a thread.
-    pub(crate) fn keep(self, hub: Arc<Hub>) -> Kept {
+    pub(crate) fn keep(self, hub: Arc<Hub>, mtus: Arc<Mtus>) -> Kept {
         let shared = Arc::new(Shared::default());
         if self.wireguard.is_none() && self.vxlan.is_none() {
             return Kept { shared, thread: None };
         }
         let keeping = shared.clone();
         let spawned =
-            std::thread::Builder::new().name("tunnels".to_owned()).spawn(move || self.run(&hub, &keeping));
+            std::thread::Builder::new().name("tunnels".to_owned()).spawn(move || self.run(&hub, &mtus, &keeping));
         match spawned {
             Ok(thread) => Kept { shared, thread: Some(thread) },
             Err(error) => {
@@ -108,8 +114,9 @@ impl Tunnels {
         }
     }
 
-    fn run(mut self, hub: &Hub, shared: &Shared) {
+    fn run(mut self, hub: &Hub, mtus: &Mtus, shared: &Shared) {
         let mut look_at = Instant::now();
+        let mut underlay_at = look_at + UNDERLAY_INTERVAL;
         let mut done = Plan::default();
         while !shared.stop.load(Relaxed) {
             if shared.remove.load(Relaxed) {
@@ -120,12 +127,31 @@ impl Tunnels {
             if let Some(wireguard) = &mut self.wireguard {
                 wireguard.poll();
             }
+            if Instant::now() >= underlay_at {
+                underlay_at = Instant::now() + UNDERLAY_INTERVAL;
+                self.follow_underlay(mtus);
+            }
             if Instant::now() >= look_at {
                 look_at = Instant::now() + LOOK_INTERVAL;
                 done = self.look(hub);
                 shared.tell(self.view(&done));
             }
             std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// An uplink takes more now, or less.
+    fn follow_underlay(&mut self, mtus: &Mtus) {
+        let underlay_mtu = ends::underlay_mtu(&self.wanted, &mtus.held());
+        if underlay_mtu == self.underlay_mtu {
+            return;
+        }
+        self.underlay_mtu = underlay_mtu;
+        if let Some(wireguard) = &mut self.wireguard {
+            wireguard.set_underlay_mtu(underlay_mtu);
+        }
+        if let Some(vxlan) = &mut self.vxlan {
+            vxlan.set_underlay_mtu(underlay_mtu);
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
+    process::Command,
     thread,
     time::Duration,
 };
@@ -62,6 +63,13 @@ fn greeted(agent: &Agent) -> bool {
     wireguard.is_some_and(|one| one.peers.iter().any(|peer| peer.handshake_age_seconds.is_some()))
 }
 
+fn has_mtu(place: &Namespace, interface: &str, mtu: u32) -> bool {
+    let mut command = Command::new("ip");
+    place.confine(command.args(["link", "show", "dev", interface]));
+    let said = command.output().expect("it runs").stdout;
+    String::from_utf8_lossy(&said).contains(&format!(" mtu {mtu} "))
+}
+
 /// Bytes go from one to the other, at this address.
 fn assert_carries(ends: &[Namespace; 2], at: &str) {
     let listener = ends[0].enter(|| TcpListener::bind(format!("{at}:0"))).expect("a listener");
@@ -101,6 +109,13 @@ fn nodes_of_two_regions_have_tunnels_that_outlive_keys_and_agents() {
         end.ip(&[&format!("addr add 10.100.0.{}/24 dev dwcp-vx100", n + 1)]).expect("an address");
     }
     assert_carries(&ends, "10.99.0.1");
+    assert_carries(&ends, "10.100.0.1");
+
+    // They go by what carries them, there and then.
+    ends[0].ip(&["route add default via 192.0.2.2 dev wire", "link set wire mtu 1450"]).expect("set");
+    wait_until("tunnels go by the uplink", || {
+        has_mtu(&ends[0], "dwcp-wg0", 1450 - 80) && has_mtu(&ends[0], "dwcp-vx100", 1450 - 80 - 50)
+    });
     assert_carries(&ends, "10.100.0.1");
 
     let key = |agent: &Agent| tunnels(agent).wireguard.expect("it is on").end.public_keys[0].clone();

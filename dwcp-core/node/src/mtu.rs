@@ -15,6 +15,8 @@ pub use decide::{
 };
 pub use interface::{Interface, MtuError, ROUTES_MAX, allow, interfaces_to, raise, restore};
 
+use std::collections::BTreeMap;
+
 use crate::netlink::NetlinkError;
 
 /// Where the daemon keeps the MTUs it changed, unless told otherwise.
@@ -59,14 +61,15 @@ pub const fn wireguard_overhead(underlay: Underlay) -> u32 {
 }
 
 /// The smallest MTU of the interfaces that lead to the world, which is what tunnels can count on. None if there is no
-/// default route.
+/// default route. What is sent through an interface of `held` is held to less, by its name.
 ///
 /// # Errors
 ///
 /// If the kernel does not say.
-pub fn of_uplinks() -> Result<Option<u32>, NetlinkError> {
+pub fn of_uplinks(held: &BTreeMap<String, u32>) -> Result<Option<u32>, NetlinkError> {
     let interfaces = crate::probe::interfaces()?;
-    Ok(interfaces.iter().filter(|interface| interface.uplink).map(|interface| interface.mtu).min())
+    let uplinks = interfaces.iter().filter(|interface| interface.uplink);
+    Ok(uplinks.map(|uplink| held.get(&uplink.name).map_or(uplink.mtu, |held| uplink.mtu.min(*held))).min())
 }
 
 /// The MTU of a VXLAN interface over an interface of this MTU. Over WireGuard, that is WireGuard's.

@@ -109,6 +109,11 @@ impl Uplinks {
         Some(said.unwrap_or(Said { offered: None, taken: None }))
     }
 
+    pub(super) fn held(&self) -> BTreeMap<String, u32> {
+        let held = |(name, known): (&String, &Known)| Some((name.clone(), known.raised?.traffic));
+        self.known.iter().filter_map(held).collect()
+    }
+
     /// The uplinks, with who is reached through each; those that are raised and lead to nobody any more, too.
     fn look<'a>(&mut self, peers: &'a [Reached]) -> Result<Vec<Look<'a>>, MtuError> {
         let addresses: Vec<_> = peers.iter().map(|peer| address(&peer.connection)).collect();

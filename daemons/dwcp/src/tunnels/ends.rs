@@ -1,6 +1,7 @@
 //! This node's two ends: the interfaces, as far as the kernel and the settings let them be.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     time::{Duration, SystemTime},
 };
@@ -21,9 +22,9 @@ const MTU_UNKNOWN: u32 = 1500;
 /// A key is told this long before it counts, or a quarter of its life if that is shorter.
 const ANNOUNCE_AHEAD: Duration = Duration::from_secs(600);
 
-/// The MTU of what carries the tunnels.
-pub(super) fn underlay_mtu(wanted: &Tunnels) -> u32 {
-    wanted.underlay_mtu.unwrap_or_else(|| match mtu::of_uplinks() {
+/// The MTU of what carries the tunnels. `held`: uplinks of which the paths have proved less than their MTU.
+pub(super) fn underlay_mtu(wanted: &Tunnels, held: &BTreeMap<String, u32>) -> u32 {
+    wanted.underlay_mtu.unwrap_or_else(|| match mtu::of_uplinks(held) {
         Ok(mtu) => mtu.unwrap_or(MTU_UNKNOWN),
         Err(error) => {
             tracing::warn!(%error, "the MTU of the uplinks is not known");
@@ -91,6 +92,20 @@ impl WireGuard {
             None => self.config.peers = peers.to_vec(),
             Some(error) => tracing::warn!(error, "WireGuard has not the peers that it should"),
         }
+    }
+
+    /// What carries it has another MTU.
+    pub(super) fn set_underlay_mtu(&mut self, underlay_mtu: u32) {
+        let mtu = mtu::wireguard(underlay_mtu, Underlay::V6);
+        if let Some(interface) = &mut self.interface
+            && let Err(error) = interface.set_mtu(mtu)
+        {
+            tracing::warn!(%error, "WireGuard keeps its MTU");
+            self.error = Some(error.to_string());
+            return;
+        }
+        tracing::info!(interface = self.config.interface, mtu, "WireGuard goes by what carries it");
+        self.config.mtu = mtu;
     }
 
     /// To be called often while a peer changes its key.
@@ -178,8 +193,17 @@ fn named(implementation: Implementation) -> &'static str {
     }
 }
 
+/// What VXLAN has below it, of this MTU of the uplinks.
+fn below(end: VxlanEnd, underlay_mtu: u32) -> u32 {
+    match end {
+        VxlanEnd::At(_) => underlay_mtu,
+        VxlanEnd::WireGuard => mtu::wireguard(underlay_mtu, Underlay::V6),
+    }
+}
+
 /// The end of VXLAN.
 pub(super) struct Vxlan {
+    end: VxlanEnd,
     config: vxlan::Config,
     done: bool,
     error: Option<String>,
@@ -187,15 +211,22 @@ pub(super) struct Vxlan {
 
 impl Vxlan {
     pub(super) fn of(wanted: &Tunnels, underlay_mtu: u32) -> Option<Self> {
-        let (local, underlay_mtu) = match wanted.vxlan? {
-            VxlanEnd::At(address) => (address, underlay_mtu),
-            VxlanEnd::WireGuard => (wanted.address?.0, mtu::wireguard(underlay_mtu, Underlay::V6)),
+        let end = wanted.vxlan?;
+        let local = match end {
+            VxlanEnd::At(address) => address,
+            VxlanEnd::WireGuard => wanted.address?.0,
         };
-        let mut config = vxlan::Config::new(local, underlay_mtu);
+        let mut config = vxlan::Config::new(local, below(end, underlay_mtu));
         config.interface.clone_from(&wanted.vxlan_interface);
         config.vni = wanted.vni;
         config.port = wanted.vxlan_port;
-        Some(Self { config, done: false, error: None })
+        Some(Self { end, config, done: false, error: None })
+    }
+
+    /// What carries it has another MTU, which the next list of peers brings with it.
+    pub(super) fn set_underlay_mtu(&mut self, underlay_mtu: u32) {
+        self.config.underlay_mtu = below(self.end, underlay_mtu);
+        self.done = false;
     }
 
     pub(super) fn end(&self) -> schema::VxlanEnd {

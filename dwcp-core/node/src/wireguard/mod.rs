@@ -215,20 +215,35 @@ impl Interface {
         Ok(())
     }
 
+    /// Takes another MTU, in bytes. Sessions go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it makes no sense, which changes nothing; or if the kernel refuses.
+    pub fn set_mtu(&mut self, mtu: u32) -> Result<(), Error> {
+        let config = Config { mtu, ..self.config.clone() };
+        config.check(self.public_key)?;
+        let mut netlink = Netlink::route()?;
+        if let Some(link) = netlink.link(&config.interface)? {
+            netlink.set_mtu(&link, mtu)?;
+        }
+        self.config = config;
+        Ok(())
+    }
+
     /// Takes another private key, and agrees on new sessions with all peers under it. The old ones go on until then.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses.
+    /// [`Error::Config`] if a peer has this key, which changes nothing; or if the kernel refuses.
     pub fn set_key(&mut self, key: &PrivateKey) -> Result<(), Error> {
-        self.config.check(self.public_key)?;
+        self.config.check(key.public_key())?;
         match &mut self.backend {
-            Backend::Kernel(kernel) => kernel.set_key(key, &self.config.peers),
-            Backend::User(user) => {
-                user.set_key(key);
-                Ok(())
-            }
+            Backend::Kernel(kernel) => kernel.set_key(key, &self.config.peers)?,
+            Backend::User(user) => user.set_key(key),
         }
+        self.public_key = key.public_key();
+        Ok(())
     }
 
     /// Sends to a peer's next key, if there was a handshake under it, and forgets keys that nobody has any more. Nothing
