@@ -11,8 +11,9 @@ tests/vm/install.sh || echo "tests/vm/install.sh failed" >&2
 # The features of the whole workspace, as in `make test`: nothing is compiled twice. TEST_FLAGS takes their place.
 read -ra flags <<<"${TEST_FLAGS:---workspace}"
 flags+=(--release --locked --message-format json-render-diagnostics)
-sources=(dwcp-ebpf/src/lib.rs dwcp-ebpf/tests/{guard,datagrams,kernel}.rs)
-selected=(--lib --test guard --test datagrams --test kernel)
+# Not its tests of datagrams: an emulated processor is too slow for what they send.
+sources=(dwcp-ebpf/src/lib.rs dwcp-ebpf/tests/{guard,kernel}.rs)
+selected=(--lib --test guard --test kernel)
 if [ "${1:-}" != xdp ]; then
     sources+=(dwcp-core/node/tests/{tune,vxlan,wireguard,probe}.rs)
     selected+=(--test tune --test vxlan --test wireguard --test probe)

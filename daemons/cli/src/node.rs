@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use novacron_dwcp::{
-    Method, SOCKET, ask, doctor,
+use novacron_control::{
+    Method, ask,
     schema::{
         Ability, Capability, Guarded, NewTransfer, Node, Peer, Row, Transfer, TransferState, Tuned, Tunnels,
         Vxlan, WireGuard,
     },
 };
+use novacron_dwcp::{SOCKET, doctor};
 use serde::{Deserialize, Serialize};
 
 use crate::{

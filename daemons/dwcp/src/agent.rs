@@ -4,6 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use dwcp_core::{BindError, Endpoint};
 use dwcp_transfer::TransferError;
+use novacron_control::{
+    Target,
+    schema::{Greeting, Node, Tuned},
+};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -18,10 +22,8 @@ use crate::{
     incoming,
     mtu::Mtus,
     observe::Process,
-    schema::{Greeting, Node, Tuned},
     settings::Settings,
     store::{Register, RegisterError},
-    target::Target,
     transfers::Transfers,
     tuning,
     tunnels::{self, Tunnels},
@@ -131,7 +133,7 @@ impl Agent {
         });
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(incoming::accept(hub.clone(), transfers));
+        tasks.spawn(incoming::accept(inner.clone()));
         tasks.spawn(socket.serve(inner.clone()));
         tasks.spawn(mtus.run(hub.clone()));
         let mut discovering = JoinSet::new();

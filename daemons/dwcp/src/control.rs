@@ -1,22 +1,22 @@
-//! The control API: HTTP over a Unix socket, for whoever may open it.
+//! The control API: HTTP over a Unix socket, for whoever may open it; [`remote`](crate::remote) brings the same requests.
 //!
 //! | request | |
 //! |---|---|
-//! | `GET /v1/node` | [`Node`](crate::schema::Node) |
-//! | `GET /v1/peers` | [`Peer`](crate::schema::Peer)s |
-//! | `GET /v1/paths` | [`Row`](crate::schema::Row)s: who reaches whom, and how |
-//! | `GET /v1/capabilities` | [`Capability`](crate::schema::Capability)s |
-//! | `GET /v1/transfers`, `GET /v1/transfers/ID` | [`Transfer`](crate::schema::Transfer)s |
-//! | `POST /v1/transfers` | [`NewTransfer`](crate::schema::NewTransfer); 202 and the transfer |
+//! | `GET /v1/node` | [`Node`](novacron_control::schema::Node) |
+//! | `GET /v1/peers` | [`Peer`](novacron_control::schema::Peer)s |
+//! | `GET /v1/paths` | [`Row`](novacron_control::schema::Row)s: who reaches whom, and how |
+//! | `GET /v1/capabilities` | [`Capability`](novacron_control::schema::Capability)s |
+//! | `GET /v1/transfers`, `GET /v1/transfers/ID` | [`Transfer`](novacron_control::schema::Transfer)s |
+//! | `POST /v1/transfers` | [`NewTransfer`](novacron_control::schema::NewTransfer); 202 and the transfer |
 //! | `DELETE /v1/transfers/ID` | cancels one; what has arrived stays |
-//! | `GET /v1/xdp` | [`Guarded`](crate::schema::Guarded) |
+//! | `GET /v1/xdp` | [`Guarded`](novacron_control::schema::Guarded) |
 //! | `POST /v1/xdp/detach` | takes the guards off; the next start attaches them again |
-//! | `GET /v1/tunnels` | [`Tunnels`](crate::schema::Tunnels) |
+//! | `GET /v1/tunnels` | [`Tunnels`](novacron_control::schema::Tunnels) |
 //! | `POST /v1/tunnels/remove` | takes the interfaces of tunnels away; the next start makes them again |
-//! | `GET /v1/tune` | [`Tuned`](crate::schema::Tuned): what was set, or would be; MTUs |
+//! | `GET /v1/tune` | [`Tuned`](novacron_control::schema::Tuned): what was set, or would be; MTUs |
 //! | `POST /v1/drain` | as SIGTERM |
 //!
-//! What is refused is answered with [`Refusal`](crate::schema::Refusal) and a status of 400, 404, 409 or 503.
+//! What is refused is answered with [`Refusal`](novacron_control::schema::Refusal) and a status of 400, 404, 409 or 503.
 
 use std::{
     fs, io,
@@ -26,19 +26,20 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{DefaultBodyLimit, Path as Segment, State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use novacron_control::schema::{Guarded, NewTransfer, Node, Peer, Refusal, Row, Transfer, Tunnels};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::{
     agent::Inner,
     doctor,
-    schema::{Guarded, NewTransfer, Node, Peer, Refusal, Row, Transfer, Tunnels},
-    transfers::TransferRefused,
+    remote::FromAfar,
+    transfers::{self, TransferRefused},
     tuning,
 };
 
@@ -138,7 +139,7 @@ impl Drop for Socket {
     }
 }
 
-fn router(agent: Arc<Inner>) -> Router {
+pub(crate) fn router(agent: Arc<Inner>) -> Router {
     Router::new()
         .route("/v1/node", get(node))
         .route("/v1/peers", get(peers))
@@ -201,7 +202,11 @@ async fn transfer(State(agent): State<Arc<Inner>>, Segment(id): Segment<u64>) ->
     }
 }
 
-async fn begin(State(agent): State<Arc<Inner>>, new: Result<Json<NewTransfer>, JsonRejection>) -> Response {
+async fn begin(
+    State(agent): State<Arc<Inner>>,
+    afar: Option<Extension<FromAfar>>,
+    new: Result<Json<NewTransfer>, JsonRejection>,
+) -> Response {
     let new = match new {
         Ok(Json(new)) => new,
         Err(rejection) => return refusal(StatusCode::BAD_REQUEST, rejection.body_text()),
@@ -211,6 +216,10 @@ async fn begin(State(agent): State<Arc<Inner>>, new: Result<Json<NewTransfer>, J
         let (agent, runtime) = (agent.clone(), tokio::runtime::Handle::current());
         move || {
             let _entered = runtime.enter();
+            let new = match afar {
+                Some(_) => transfers::below(&agent.settings.transfers_from, new)?,
+                None => new,
+            };
             agent.transfers.send(&agent.hub, new)
         }
     });
@@ -227,6 +236,7 @@ async fn begin(State(agent): State<Arc<Inner>>, new: Result<Json<NewTransfer>, J
     let status = match refused {
         TransferRefused::Peer { .. } => StatusCode::NOT_FOUND,
         TransferRefused::Bad { .. } | TransferRefused::Source(_) => StatusCode::BAD_REQUEST,
+        TransferRefused::NotBelow { .. } => StatusCode::FORBIDDEN,
         TransferRefused::NotTaken { .. } => StatusCode::CONFLICT,
         TransferRefused::Draining | TransferRefused::TooMany => StatusCode::SERVICE_UNAVAILABLE,
     };

@@ -4,13 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dwcp_core::{Connection, Priority};
+use novacron_control::{Target, schema::Greeting};
 
 use crate::{
     hub::Hub,
     peers::{Admission, Dialer},
-    schema::Greeting,
     standing,
-    target::Target,
 };
 
 /// Rests between attempts: the first, and the longest.
@@ -22,8 +21,6 @@ const WORKED: Duration = Duration::from_secs(10);
 const REST_AT_OURSELVES: Duration = Duration::from_secs(60);
 /// For the peer to say who it is.
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 16;
 
 /// How an attempt ended.
 enum Ended {
@@ -59,7 +56,7 @@ pub(crate) async fn look(hub: Arc<Hub>, target: Target) {
 }
 
 async fn attempt(hub: &Arc<Hub>, target: &Target) -> Ended {
-    let connection = match connect(hub, target).await {
+    let connection = match novacron_control::connect(&hub.endpoint, target).await {
         Ok(connection) => connection,
         Err(why) => return Ended::Failed(why),
     };
@@ -88,21 +85,6 @@ async fn attempt(hub: &Arc<Hub>, target: &Target) -> Ended {
         }
         Admission::Full => Ended::Failed("this agent has as many peers as it can have".to_owned()),
     }
-}
-
-/// Connects to the first address of the name that answers.
-pub(crate) async fn connect(hub: &Hub, target: &Target) -> Result<Connection, String> {
-    let addresses = tokio::net::lookup_host((&*target.host, target.port))
-        .await
-        .map_err(|error| format!("resolving {}: {error}", target.host))?;
-    let mut failed = format!("{} has no address", target.host);
-    for address in addresses.take(ADDRESSES_MAX) {
-        match hub.endpoint.connect(address, target.server_name()).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => failed = error.to_string(),
-        }
-    }
-    Err(failed)
 }
 
 /// Says who this is, and asks who that is.

@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
+use novacron_control::Target;
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
     time::MissedTickBehavior,
 };
 
-use crate::{dial, hub::Hub, peers::PEERS_MAX, settings::Discovery, store::Register, target::Target};
+use crate::{dial, hub::Hub, peers::PEERS_MAX, settings::Discovery, store::Register};
 
 /// For the store to answer.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -3,7 +3,7 @@
 use dwcp_node::probe::{self, Finding, Interface};
 use dwcp_sys::rdma::Port;
 
-use crate::schema::{Ability, Capability, Guarded};
+use novacron_control::schema::{Ability, Capability, Guarded};
 
 /// Looks at this machine; it blocks. `guarded`: what an agent knows of its guards, which are its own to tell of.
 pub fn examine(guarded: &[Guarded]) -> Vec<Capability> {

@@ -18,12 +18,10 @@ use dwcp_core::{
 };
 use dwcp_ebpf::{Action, Config, Guard, Mode, QUEUES_MAX};
 use metrics::{counter, gauge};
+use novacron_control::schema::Guarded;
 use tokio::sync::watch;
 
-use crate::{
-    schema::Guarded,
-    settings::{Settings, Xdp},
-};
+use crate::settings::{Settings, Xdp};
 
 /// How often counters are read.
 const READ_INTERVAL: Duration = Duration::from_secs(1);

@@ -8,6 +8,10 @@ use std::{
 
 use dwcp_core::{Connection, Endpoint};
 use metrics::{Gauge, gauge};
+use novacron_control::{
+    Target,
+    schema::{Greeting, PATHS_MAX, Path, Peer, Row},
+};
 use tokio::{
     sync::{Notify, futures::Notified, watch},
     time::Instant,
@@ -15,8 +19,6 @@ use tokio::{
 
 use crate::{
     peers::{Admission, Dialer, Kept, Peers},
-    schema::{Greeting, PATHS_MAX, Path, Peer, Row},
-    target::Target,
     tunnels::Neighbour,
 };
 

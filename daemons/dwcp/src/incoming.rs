@@ -1,4 +1,5 @@
-//! Connections that others make: of agents, which greet first, and of transfers, which open a stream first.
+//! Connections that others make: of agents, which greet first, of transfers, which open a stream first, and of those who
+//! control this agent, who ask whether they may.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,14 +8,14 @@ use dwcp_core::{Connection, IncomingMessage, RecvStream, SendStream};
 use tokio::task::JoinSet;
 
 use crate::{
+    agent::Inner,
     dial::checked,
     hub::Hub,
     peers::{Admission, Dialer},
-    standing,
-    transfers::Transfers,
+    remote, standing,
 };
 
-/// Connections at a time, of agents and of transfers; more wait in the endpoint.
+/// Connections at a time, of all kinds; more wait in the endpoint.
 const CONNECTIONS_MAX: usize = 8192;
 /// For whoever connects to show what it is.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,13 +27,13 @@ enum First {
 }
 
 /// Accepts until the endpoint takes on no more.
-pub(crate) async fn accept(hub: Arc<Hub>, transfers: Arc<Transfers>) {
+pub(crate) async fn accept(agent: Arc<Inner>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = hub.endpoint.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            accepted = agent.hub.endpoint.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Some(connection) => {
-                    connections.spawn(take(hub.clone(), transfers.clone(), connection));
+                    connections.spawn(take(agent.clone(), connection));
                 }
                 None => break,
             },
@@ -43,7 +44,7 @@ pub(crate) async fn accept(hub: Arc<Hub>, transfers: Arc<Transfers>) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn take(hub: Arc<Hub>, transfers: Arc<Transfers>, connection: Connection) {
+async fn take(agent: Arc<Inner>, connection: Connection) {
     let messages = connection.messages();
     let first = async {
         tokio::select! {
@@ -52,15 +53,18 @@ async fn take(hub: Arc<Hub>, transfers: Arc<Transfers>, connection: Connection) 
         }
     };
     match tokio::time::timeout(FIRST_TIMEOUT, first).await {
+        Ok(Some(First::Message(message))) if remote::is_asked_for(&message.payload) => {
+            remote::serve(agent, &connection, message).await;
+        }
         Ok(Some(First::Message(message))) => {
-            if let Err(why) = greeted(&hub, &connection, message).await {
+            if let Err(why) = greeted(&agent.hub, &connection, message).await {
                 tracing::warn!(peer = %connection.peer().addr, why, "refused");
                 connection.close(0, &why);
             }
         }
-        Ok(Some(First::Stream(stream))) => transfers.receive(connection, stream).await,
+        Ok(Some(First::Stream(stream))) => agent.transfers.receive(connection, stream).await,
         Ok(None) => {}
-        Err(_) => connection.close(0, "neither a greeting nor a transfer"),
+        Err(_) => connection.close(0, "no greeting, transfer or call"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The node agent: a DWCP endpoint with one connection to each peer, transfers from and to this node, measurements of
-//! paths, guards in XDP, and a control API on a Unix socket.
+//! paths, guards in XDP, and a control API on a Unix socket, and over DWCP for those who are named.
 //!
-//! Owns which peers there are and what is said between agents ([`schema`]), and the wiring of what the transport, its
+//! Owns which peers there are and what is said between agents ([`novacron_control::schema`]), and the wiring of what the transport, its
 //! transfers and the guards do. How those work is theirs; flags, signals and exit codes are `main`'s, so that other
 //! programs can run an agent, too.
 //!
@@ -11,7 +11,6 @@
 //! - The end of an agent, a crash too, leaves guards in XDP attached and other traffic alone.
 
 mod agent;
-mod client;
 mod control;
 mod dial;
 mod discovery;
@@ -22,22 +21,18 @@ mod incoming;
 mod mtu;
 mod observe;
 mod peers;
-pub mod schema;
+mod remote;
 mod settings;
 mod sources;
 mod standing;
 mod store;
-mod target;
 mod transfers;
 mod tuning;
 mod tunnels;
 
 pub use agent::{Agent, AgentError};
-pub use client::{ControlError, ask};
 pub use control::SocketError;
-pub use hyper::{Method, StatusCode};
 pub use observe::describe_metrics;
 pub use settings::{Discovery, LogFormat, SOCKET, Settings, Tunnels, VxlanEnd, Xdp};
 pub use sources::{LoadError, Loaded, command, load};
 pub use store::RegisterError;
-pub use target::{Target, TargetError};

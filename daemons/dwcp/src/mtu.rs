@@ -13,12 +13,9 @@ use std::{
 };
 
 use dwcp_node::mtu;
+use novacron_control::schema::{Capability, Tuned};
 
-use crate::{
-    hub::Hub,
-    schema::{Capability, Tuned},
-    settings::Settings,
-};
+use crate::{hub::Hub, settings::Settings};
 use uplinks::Uplinks;
 
 /// Between looks at peers and their paths, if nothing happens before, and at least.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::schema::Greeting;
+use novacron_control::schema::Greeting;
 
 /// Peers that are connected at a time; more are refused.
 pub(crate) const PEERS_MAX: usize = 4096;

@@ -17,7 +17,7 @@ use novacron_settings::{
     },
 };
 
-use crate::target::Target;
+use novacron_control::Target;
 pub use tunnels::{Tunnels, VxlanEnd};
 
 /// Where the control API listens if nobody says otherwise.
@@ -34,12 +34,16 @@ pub struct Settings {
     pub transport: Transport,
     /// The socket of the control API.
     pub control_socket: PathBuf,
+    /// Names of certificates that may use the control API over DWCP.
+    pub control_allow: Vec<String>,
     /// Peers by configuration.
     pub peers: Vec<Target>,
     /// Peers by name and otherwise.
     pub discovery: Discovery,
     /// Folder that transfers are received into; empty: none are taken.
     pub transfers_into: PathBuf,
+    /// Folder of which those may have transfers sent who control this agent over DWCP; empty: of none.
+    pub transfers_from: PathBuf,
     /// The guard in XDP.
     pub xdp: Xdp,
     /// Tunnels to other nodes.
@@ -136,9 +140,11 @@ impl Settings {
         Self {
             transport,
             control_socket: PathBuf::from(SOCKET),
+            control_allow: Vec::new(),
             peers: Vec::new(),
             discovery: Discovery { interval: Duration::from_secs(10), ..Discovery::default() },
             transfers_into: PathBuf::new(),
+            transfers_from: PathBuf::new(),
             xdp: Xdp {
                 limit: dwcp_ebpf::Config::default().limit,
                 pins: dwcp_ebpf::Config::default().root,
@@ -197,6 +203,12 @@ const OWN: &[Key<Settings>] = &[
     Key::one("control.socket", "a path", set!(control_socket, path), |s| {
         s.control_socket.display().to_string()
     }),
+    Key::list(
+        "control.allow",
+        "names of certificates, any number",
+        set!(control_allow, |t| Some(items(t).map(str::to_owned).collect())),
+        |s| s.control_allow.join(","),
+    ),
     Key::list("peers", "HOST:PORT or NAME=HOST:PORT, any number", set!(peers, all), |s| joined(&s.peers)),
     Key::one(
         "discovery.headless",
@@ -235,6 +247,9 @@ const OWN: &[Key<Settings>] = &[
     }),
     Key::one("transfers.into", PATH, set!(transfers_into, maybe_path), |s| {
         s.transfers_into.display().to_string()
+    }),
+    Key::one("transfers.from", PATH, set!(transfers_from, maybe_path), |s| {
+        s.transfers_from.display().to_string()
     }),
     Key::list(
         "xdp.interfaces",
@@ -391,6 +406,8 @@ mod tests {
             ("node_id", "a"),
             ("datagrams.listen", "off"),
             ("peers", "b=10.0.0.2:8888,c.example:1"),
+            ("control.allow", "api.novacron,ops"),
+            ("transfers.from", "/var/lib/novacron/vms"),
             ("discovery.headless", "dwcp.novacron.svc:8888"),
             ("discovery.store", "http://a:2379,https://[::1]:2379"),
             ("discovery.interval", "1s"),

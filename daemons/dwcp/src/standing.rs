@@ -4,12 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dwcp_core::{Connection, DatagramKind, Datagrams, MessageError, Messages, Priority};
+use novacron_control::schema::{Greeting, News, Path};
 use tokio::time::MissedTickBehavior;
 
-use crate::{
-    hub::Hub,
-    schema::{Greeting, News, Path},
-};
+use crate::hub::Hub;
 
 /// How often an agent tells others of its paths.
 const PATHS_INTERVAL: Duration = Duration::from_secs(5);

@@ -6,10 +6,11 @@ use consensus_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest, kv_client::KvClient,
     lease_client::LeaseClient,
 };
+use novacron_control::Target;
 use serde::{Deserialize, Serialize};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::{settings::Discovery, target::Target};
+use crate::settings::Discovery;
 
 /// Entries of agents are below this, named after the node.
 const PREFIX: &str = "/novacron/nodes/";
@@ -156,10 +157,14 @@ impl Register {
         let others = answer.kvs.iter().filter(|kv| kv.key != self.key.as_bytes());
         Ok(others
             .filter_map(|kv| {
-                let read =
-                    serde_json::from_slice::<Entry>(&kv.value).map_err(|error| error.to_string()).and_then(
-                        |entry| entry.address.parse().map_err(|error: crate::TargetError| error.to_string()),
-                    );
+                let read = serde_json::from_slice::<Entry>(&kv.value)
+                    .map_err(|error| error.to_string())
+                    .and_then(|entry| {
+                        entry
+                            .address
+                            .parse()
+                            .map_err(|error: novacron_control::TargetError| error.to_string())
+                    });
                 read.inspect_err(|error| {
                     tracing::warn!(key = %String::from_utf8_lossy(&kv.key), error, "an entry in the store");
                 })

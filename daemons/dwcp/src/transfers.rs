@@ -14,13 +14,11 @@ use dwcp_core::{Connection, RecvStream, SendStream};
 use dwcp_transfer::{
     Destination, ProgressSource, Receiver, ReceiverConfig, Stopper, Summary, TransferError, Transport,
 };
+use novacron_control::schema::{Direction, NewTransfer, TRANSFER_KEY_BYTES_MAX, Transfer, TransferState};
 use sending::Sending;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
-use crate::{
-    hub::Hub,
-    schema::{Direction, NewTransfer, Transfer, TransferState},
-};
+use crate::hub::Hub;
 
 /// Transfers that run at a time, of either direction; more are refused.
 const RUNNING_MAX: usize = 64;
@@ -50,6 +48,7 @@ struct State {
 
 struct Known {
     direction: Direction,
+    key: Option<String>,
     peer: String,
     from: Option<PathBuf>,
     to: Option<String>,
@@ -80,6 +79,14 @@ pub(crate) enum TransferRefused {
     NotTaken {
         /// The peer.
         peer: String,
+    },
+    /// Who asks from afar may not have this sent.
+    #[error(
+        "{from} is not below transfers.from of this node, of which alone transfers may be asked for over DWCP"
+    )]
+    NotBelow {
+        /// What should be sent.
+        from: String,
     },
     /// The request makes no sense.
     #[error("{what}")]
@@ -137,8 +144,11 @@ impl Transfers {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 
-    fn begin(self: &Arc<Self>, known: Known) -> Result<Slot, TransferRefused> {
+    fn begin(self: &Arc<Self>, known: Known) -> Result<Begun, TransferRefused> {
         let mut state = self.lock();
+        if let Some(id) = known.key.as_ref().and_then(|key| state.of_key(key)) {
+            return Ok(Begun::Before(id));
+        }
         if state.draining {
             return Err(TransferRefused::Draining);
         }
@@ -156,7 +166,7 @@ impl Transfers {
         state.next_id += 1;
         state.known.insert(id, known);
         self.running.send_modify(|running| *running += 1);
-        Ok(Slot { transfers: self.clone(), id })
+        Ok(Begun::Now(Slot { transfers: self.clone(), id }))
     }
 
     /// Receives what a peer sends over a connection of its own, whose first stream it has opened.
@@ -171,10 +181,12 @@ impl Transfers {
         let known = Known::new(Direction::Receive, peer.node_id.clone(), progress.clone());
         let mut cancelled = known.cancelled.subscribe();
         let slot = match self.begin(known) {
-            Ok(slot) => slot,
+            Ok(Begun::Now(slot)) => slot,
+            // What comes has no key.
+            Ok(Begun::Before(_)) => return,
             Err(refused) => return connection.close(0, &refused.to_string()),
         };
-        let begun = Begun { connection: connection.clone(), first: Arc::new(Mutex::new(Some(first))) };
+        let begun = Opened { connection: connection.clone(), first: Arc::new(Mutex::new(Some(first))) };
         let mut serving = std::pin::pin!(receiver.serve(&begun, &name, &progress));
         let asked = async { drop(cancelled.wait_for(|cancelled| *cancelled).await) };
         let ended = tokio::select! {
@@ -191,8 +203,16 @@ impl Transfers {
         slot.end(ended);
     }
 
-    /// Begins to send something to a peer; returns the transfer's id.
+    /// Begins to send something to a peer, if that was not begun before; returns the transfer's id.
     pub(crate) fn send(self: &Arc<Self>, hub: &Arc<Hub>, new: NewTransfer) -> Result<u64, TransferRefused> {
+        let key = new.key.clone();
+        if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > TRANSFER_KEY_BYTES_MAX) {
+            let what = format!("a key has 1 to {TRANSFER_KEY_BYTES_MAX} bytes");
+            return Err(TransferRefused::Bad { what });
+        }
+        if let Some(id) = key.as_ref().and_then(|key| self.lock().of_key(key)) {
+            return Ok(id);
+        }
         let (_, greeting) =
             hub.peer(&new.peer).ok_or_else(|| TransferRefused::Peer { peer: new.peer.clone() })?;
         if !greeting.takes_transfers {
@@ -204,8 +224,12 @@ impl Transfers {
         let mut known = Known::new(Direction::Send, sending.peer.clone(), ProgressSource::default());
         known.from = Some(sending.from.clone());
         known.to = Some(sending.to.to_string());
+        known.key = key;
         let cancelled = known.cancelled.subscribe();
-        let slot = self.begin(known)?;
+        let slot = match self.begin(known)? {
+            Begun::Now(slot) => slot,
+            Begun::Before(id) => return Ok(id),
+        };
         let id = slot.id;
         let mut tasks = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -235,6 +259,37 @@ impl Transfers {
     pub(crate) fn views(&self) -> Vec<Transfer> {
         self.lock().known.iter().map(|(id, known)| known.view(*id)).collect()
     }
+}
+
+/// Makes a request of somebody elsewhere one for what is below this folder, as it is now, or refuses it. Links do not lead
+/// out of it. Blocks.
+pub(crate) fn below(folder: &Path, new: NewTransfer) -> Result<NewTransfer, TransferRefused> {
+    let refused = || TransferRefused::NotBelow { from: new.from.clone() };
+    if folder.as_os_str().is_empty() {
+        return Err(refused());
+    }
+    let found = |path: &Path| path.canonicalize().ok();
+    let (folder, from) =
+        (found(folder).ok_or_else(refused)?, found(Path::new(&new.from)).ok_or_else(refused)?);
+    let from = Some(from).filter(|from| from.starts_with(&folder) && *from != folder).ok_or_else(refused)?;
+    let from = from.into_os_string().into_string().map_err(|_| refused())?;
+    Ok(NewTransfer { from, ..new })
+}
+
+impl State {
+    /// The transfer of this key that runs or is done.
+    fn of_key(&self, key: &str) -> Option<u64> {
+        let counts = |known: &Known| matches!(known.state, TransferState::Running | TransferState::Done);
+        let mut known = self.known.iter().rev();
+        known.find(|(_, known)| known.key.as_deref() == Some(key) && counts(known)).map(|(id, _)| *id)
+    }
+}
+
+/// What became of a transfer that was to begin.
+enum Begun {
+    Now(Slot),
+    /// It was, with the same key.
+    Before(u64),
 }
 
 /// A transfer's place among those that run. Dropped, it is free again, however the transfer has ended.
@@ -291,6 +346,7 @@ impl Known {
     fn new(direction: Direction, peer: String, progress: ProgressSource) -> Self {
         Self {
             direction,
+            key: None,
             peer,
             from: None,
             to: None,
@@ -309,6 +365,7 @@ impl Known {
         let progress = self.progress.snapshot();
         Transfer {
             id,
+            key: self.key.clone(),
             direction: self.direction,
             peer: self.peer.clone(),
             from: self.from.as_ref().map(|path| path.display().to_string()),
@@ -339,12 +396,12 @@ fn why_incomplete(summary: &Summary) -> Option<String> {
 
 /// A connection whose first stream was taken already.
 #[derive(Clone)]
-struct Begun {
+struct Opened {
     connection: Connection,
     first: Arc<Mutex<Option<(SendStream, RecvStream)>>>,
 }
 
-impl Transport for Begun {
+impl Transport for Opened {
     type Sink = SendStream;
     type Source = RecvStream;
 

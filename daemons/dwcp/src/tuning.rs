@@ -2,11 +2,9 @@
 //! has left is put back by the next.
 
 use dwcp_node::tune::{self, Outcome, Report};
+use novacron_control::schema::{Tuned, TunedState};
 
-use crate::{
-    schema::{Tuned, TunedState},
-    settings::Settings,
-};
+use crate::settings::Settings;
 
 /// Sets, or puts back what an earlier process has set; it blocks.
 pub(crate) fn begin(settings: &Settings) -> Vec<Tuned> {
@@ -26,7 +24,7 @@ pub(crate) fn end(settings: &Settings) {
 
 /// What tuning would do.
 pub(crate) fn plan(settings: &Settings) -> Vec<Tuned> {
-    tune::plan(&settings.tuning).iter().map(Tuned::from).collect()
+    tune::plan(&settings.tuning).iter().map(tuned).collect()
 }
 
 fn told(done: Result<Vec<Report>, dwcp_node::state::StateError>) -> Vec<Tuned> {
@@ -38,7 +36,7 @@ fn told(done: Result<Vec<Report>, dwcp_node::state::StateError>) -> Vec<Tuned> {
                     _ => tracing::info!("{report}"),
                 }
             }
-            reports.iter().map(Tuned::from).collect()
+            reports.iter().map(tuned).collect()
         }
         Err(error) => {
             tracing::error!(%error, "this node is not tuned");
@@ -47,16 +45,14 @@ fn told(done: Result<Vec<Report>, dwcp_node::state::StateError>) -> Vec<Tuned> {
     }
 }
 
-impl From<&Report> for Tuned {
-    fn from(report: &Report) -> Self {
-        let state = match report.outcome {
-            Outcome::WouldSet { .. } => TunedState::WouldSet,
-            Outcome::Set { .. } => TunedState::Set,
-            Outcome::Already { .. } => TunedState::Already,
-            Outcome::Restored { .. } => TunedState::Restored,
-            Outcome::Left { .. } => TunedState::Left,
-            _ => TunedState::Cannot,
-        };
-        Self { item: report.item.to_string(), state, detail: report.outcome.to_string() }
-    }
+fn tuned(report: &Report) -> Tuned {
+    let state = match report.outcome {
+        Outcome::WouldSet { .. } => TunedState::WouldSet,
+        Outcome::Set { .. } => TunedState::Set,
+        Outcome::Already { .. } => TunedState::Already,
+        Outcome::Restored { .. } => TunedState::Restored,
+        Outcome::Left { .. } => TunedState::Left,
+        _ => TunedState::Cannot,
+    };
+    Tuned { item: report.item.to_string(), state, detail: report.outcome.to_string() }
 }

@@ -19,12 +19,12 @@ use std::{
 
 use dwcp_node::{state, wireguard::POLL_INTERVAL};
 use metrics::gauge;
+use novacron_control::schema::{self, RefusedPeer};
 pub(crate) use plan::Neighbour;
 
 use crate::{
     hub::Hub,
     mtu::Mtus,
-    schema::{self, RefusedPeer},
     settings::{self, Settings},
 };
 use ends::{Vxlan, WireGuard};
@@ -103,8 +103,9 @@ impl Tunnels {
             return Kept { shared, thread: None };
         }
         let keeping = shared.clone();
-        let spawned =
-            std::thread::Builder::new().name("tunnels".to_owned()).spawn(move || self.run(&hub, &mtus, &keeping));
+        let spawned = std::thread::Builder::new()
+            .name("tunnels".to_owned())
+            .spawn(move || self.run(&hub, &mtus, &keeping));
         match spawned {
             Ok(thread) => Kept { shared, thread: Some(thread) },
             Err(error) => {

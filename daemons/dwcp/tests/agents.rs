@@ -5,7 +5,7 @@ mod support;
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use nix::sys::signal::Signal;
-use novacron_dwcp::{
+use novacron_control::{
     ControlError, Method,
     schema::{Capability, Node, Peer, Row, Transfer, TransferState, Tuned},
 };

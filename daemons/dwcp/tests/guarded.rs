@@ -12,7 +12,7 @@ use std::{
 };
 
 use dwcp_lab::namespace::Namespace;
-use novacron_dwcp::schema::{Guarded, Peer, Row};
+use novacron_control::schema::{Guarded, Peer, Row};
 use support::{Agent, wait_until};
 
 /// A BPF file system; unmounted when dropped.
@@ -131,7 +131,7 @@ fn datagrams_of_peers_are_steered_and_a_restart_is_not_noticed_by_others() {
     wait_until("datagrams come by AF_XDP again", || steered(&a) > now + 10);
     assert_eq!(others.join().expect("no failure"), 2000);
 
-    a.ask(novacron_dwcp::Method::POST, "/v1/xdp/detach", None).expect("accepted");
+    a.ask(novacron_control::Method::POST, "/v1/xdp/detach", None).expect("accepted");
     wait_until("the guard is off", || {
         a.get::<Vec<Guarded>>("/v1/xdp").iter().all(|guard| guard.mode.is_none())
     });

@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 
 use dwcp_lab::namespace::Namespace;
 use nix::sys::signal::Signal;
-use novacron_dwcp::schema::{Capability, Tuned};
+use novacron_control::schema::{Capability, Tuned};
 use support::{Agent, wait_until};
 
 /// Namespaces whose `u0` are at one bridge: 10.77.0.1, 10.77.0.2 and so on, of this MTU each at the bridge.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use dwcp_lab::namespace::Namespace;
-use novacron_dwcp::{Method, schema::Tunnels};
+use novacron_control::{Method, schema::Tunnels};
 use support::{Agent, wait_until};
 
 /// Two namespaces with a wire between them: 192.0.2.1 and 192.0.2.2.

@@ -13,6 +13,7 @@ use dwcp_lab::namespace::Namespace;
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::socket::{setsockopt, sockopt::RcvBufForce},
 };
 
 /// The guarded interface, in the namespace that tests run in; the other end is `far` in the namespace of the same name.
@@ -93,6 +94,8 @@ impl Place<'_> {
 /// A socket on the near side, that waits for a while.
 pub(crate) fn receiver(address: &str, port: u16) -> UdpSocket {
     let socket = UdpSocket::bind((address, port)).expect("a socket");
+    // A datagram that comes out of XDP may count as a whole page.
+    setsockopt(&socket, RcvBufForce, &(4 << 20)).expect("root may");
     socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     socket
 }

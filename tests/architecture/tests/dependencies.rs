@@ -60,6 +60,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "dwcp-sys",
             "dwcp-transfer",
             "novacron-admin",
+            "novacron-control",
             "novacron-process",
             "novacron-settings",
         ],
@@ -80,6 +81,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "dwcp-core",
             "dwcp-transfer",
             "novacron-admin",
+            "novacron-control",
             "novacron-dwcp",
             "novacron-process",
             "novacron-settings",
@@ -87,6 +89,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("novacron-store", &["consensus-proto"]),
+    ("novacron-control", &["dwcp-core"]),
     // Measures and checks, and is used by nothing.
     ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "ports"]),
     ("dwcp-lab", &[]),

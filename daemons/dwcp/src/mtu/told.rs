@@ -2,7 +2,7 @@
 
 use dwcp_node::mtu::{self, Underlay};
 
-use crate::schema::{Ability, Capability, Tuned, TunedState};
+use novacron_control::schema::{Ability, Capability, Tuned, TunedState};
 
 /// An uplink, as of the last look.
 pub(super) struct Told {

@@ -4,10 +4,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use dwcp_core::{CloseCode, Connection, ConnectionError};
 use dwcp_transfer::{RelPath, Sender, SenderConfig, Source, Summary, TransferError};
+use novacron_control::schema::NewTransfer;
 use tokio::sync::watch;
 
 use super::{CANCELLED, DRAIN_TIMEOUT, Slot, TransferRefused};
-use crate::{dial, hub::Hub, schema::NewTransfer};
+use crate::hub::Hub;
 
 /// How often a transfer is begun again that lost its connection, and the rests between.
 const ATTEMPTS_MAX: u32 = 8;
@@ -121,7 +122,7 @@ impl Sending {
         let (standing, greeting) =
             hub.peer(&self.peer).ok_or_else(|| format!("{} is not connected", self.peer))?;
         let connection = match hub.target_of(&self.peer) {
-            Some(target) => dial::connect(hub, &target).await?,
+            Some(target) => novacron_control::connect(&hub.endpoint, &target).await?,
             None => {
                 let peer = standing.peer();
                 let mut address = peer.addr;

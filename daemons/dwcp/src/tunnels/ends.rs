@@ -12,10 +12,9 @@ use dwcp_node::{
     wireguard::{self, Config, Implementation, Interface, KeyStore, Peer},
 };
 
-use crate::{
-    schema,
-    settings::{Tunnels, VxlanEnd},
-};
+use novacron_control::schema;
+
+use crate::settings::{Tunnels, VxlanEnd};
 
 /// Of an uplink that nobody knows.
 const MTU_UNKNOWN: u32 = 1500;

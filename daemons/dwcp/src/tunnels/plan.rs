@@ -11,7 +11,7 @@ use std::{
 use dwcp_node::wireguard::{Network, PEERS_MAX, Peer, PublicKey};
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{TunnelEnds, VxlanEnd, WireGuardEnd};
+use novacron_control::schema::{TunnelEnds, VxlanEnd, WireGuardEnd};
 
 /// So that firewalls in between remember a tunnel, in seconds; as in WireGuard's manual.
 const KEEPALIVE_S: u16 = 25;

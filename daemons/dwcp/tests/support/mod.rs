@@ -14,7 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use novacron_dwcp::{ControlError, Method, ask};
+use novacron_control::{ControlError, Method, ask};
 use serde::Deserialize;
 
 const PATIENCE: Duration = Duration::from_secs(60);

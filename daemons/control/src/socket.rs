@@ -1,53 +1,19 @@
-//! Asks an agent over its control API.
+//! Asks an agent on this machine, over its Unix socket.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, client::conn::http1, header::CONTENT_TYPE, header::HOST};
+use hyper::{Method, Request, client::conn::http1, header::CONTENT_TYPE, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::schema::Refusal;
+use crate::{ControlError, schema::Refusal};
 
 /// Largest answer that is read: what a thousand nodes tell of their paths to each other.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// For everything, from connecting to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why there is no answer, or not the one that was wanted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ControlError {
-    /// Nobody listens, or this user may not connect.
-    #[error("no agent answers on {}: {source} (--socket names another; root may connect)", .socket.display())]
-    Connect {
-        /// Which one.
-        socket: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// What answers does not speak HTTP, or stopped in the middle.
-    #[error("{}: {reason}", .socket.display())]
-    Http {
-        /// Which one.
-        socket: PathBuf,
-        /// What was wrong.
-        reason: String,
-    },
-    /// The agent refuses.
-    #[error("{error}")]
-    Refused {
-        /// In general.
-        status: StatusCode,
-        /// In words.
-        error: String,
-    },
-}
 
 /// Asks; returns the body of the answer.
 ///

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+/// Longest key of a transfer.
+pub const TRANSFER_KEY_BYTES_MAX: usize = 128;
 /// Paths that one node tells of at most.
 pub const PATHS_MAX: usize = 1024;
 
@@ -157,6 +159,9 @@ pub struct Row {
 pub struct Transfer {
     /// Names it in this process.
     pub id: u64,
+    /// What it was asked for with.
+    #[serde(default)]
+    pub key: Option<String>,
     /// `send` or `receive`.
     pub direction: Direction,
     /// The other node.
@@ -222,6 +227,10 @@ pub struct NewTransfer {
     /// Compare content, not only size and time, before a file counts as there.
     #[serde(default)]
     pub checksum: bool,
+    /// Names the transfer for whoever asks for it: asked again with the same key, one that runs or is done is answered, and
+    /// none is begun. At most [`TRANSFER_KEY_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// What a guard in XDP counts (`GET /v1/xdp`).
