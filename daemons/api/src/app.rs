@@ -13,7 +13,7 @@ use novacron_admin::Observed;
 use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::{settings::Settings, store::Store};
+use crate::{agents::Agents, settings::Settings, store::Store};
 
 /// How often the store is asked whether it answers.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +22,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) settings: Settings,
+    pub(crate) agents: Arc<Agents>,
     pub(crate) health: Health,
     /// Of each request that runs.
     pub(crate) requests: Arc<Semaphore>,

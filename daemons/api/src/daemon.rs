@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    agents::{Agents, AgentsError},
     app::{App, Health, Process, probe},
     http::server,
     jobs::worker,
@@ -26,6 +27,9 @@ pub enum StartError {
     /// It cannot ask the store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// It cannot ask agents.
+    #[error(transparent)]
+    Agents(#[from] AgentsError),
     /// It cannot listen.
     #[error("listen: {call} {address}: {source}")]
     Io {
@@ -52,9 +56,10 @@ pub struct Replica {
 /// Checks what [`Replica::start`] would only find out then.
 ///
 /// # Errors
-/// Certificates or addresses of the store.
+/// Certificates, or addresses of the store.
 pub fn check(settings: &Settings) -> Result<(), StartError> {
     Store::open(&settings.store)?;
+    Agents::open(&settings.agents, &settings.replica)?;
     Ok(())
 }
 
@@ -65,6 +70,7 @@ impl Replica {
     /// See [`StartError`].
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let store = Store::open(&settings.store)?;
+        let agents = Arc::new(Agents::open(&settings.agents, &settings.replica)?);
         let address = settings.listen;
         let io = |call| move |source| StartError::Io { call, address, source };
         let listener = TcpListener::bind(address).await.map_err(io("bind"))?;
@@ -72,6 +78,7 @@ impl Replica {
         let (router, document) = routes::routes();
         let app = Arc::new(App {
             store,
+            agents,
             health: Health::default(),
             requests: Arc::new(Semaphore::new(settings.limits.requests_max)),
             jobs_wake: Notify::new(),
@@ -83,6 +90,7 @@ impl Replica {
         let (stop_working, working_stops) = watch::channel(false);
         let (mut serving, mut working, mut probing) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         probing.spawn(probe(app.clone()));
+        probing.spawn(app.agents.clone().keep_fresh());
         working.spawn(worker::work(app.clone(), working_stops));
         let router = routes::service(router, app.clone());
         serving.spawn(server::serve(listener, router, app.settings.limits.clone(), serving_stops));

@@ -9,6 +9,7 @@
 //! - No job runs twice at once, see `jobs`.
 //! - A replica knows nothing that another could not know: each can answer each request.
 
+mod agents;
 mod app;
 mod daemon;
 mod http;
@@ -19,8 +20,11 @@ mod sources;
 mod store;
 mod vm;
 
+pub use agents::AgentsError;
 pub use app::describe_metrics;
 pub use daemon::{Replica, StartError, check};
-pub use settings::{JobSettings, Limits, LogFormat, METRICS_PORT, PORT, Settings, StoreSettings};
+pub use settings::{
+    AgentSettings, AgentSocket, JobSettings, Limits, LogFormat, METRICS_PORT, PORT, Settings, StoreSettings,
+};
 pub use sources::{LoadError, Loaded, command, load};
 pub use store::OpenError;

@@ -11,6 +11,8 @@ use novacron_settings::{
     value::{items, parsed, print_duration, print_size, print_unless, printed, unless},
 };
 
+use crate::vm::is_node;
+
 /// The port of the API.
 pub const PORT: u16 = 8080;
 /// The port of metrics and status.
@@ -35,6 +37,8 @@ pub struct Settings {
     pub replica: String,
     /// Where the store is.
     pub store: StoreSettings,
+    /// How agents of nodes are asked.
+    pub agents: AgentSettings,
     /// Bounds of requests.
     pub limits: Limits,
     /// The queue of jobs.
@@ -63,6 +67,44 @@ pub struct StoreSettings {
     pub key: PathBuf,
     /// How long a member may take to answer.
     pub timeout: Duration,
+}
+
+/// How agents of nodes are asked.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct AgentSettings {
+    /// The authority that signs their certificates.
+    pub ca: PathBuf,
+    /// This replica's certificate, whose name is in their `control.allow`.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Control sockets of agents on this machine.
+    pub sockets: Vec<AgentSocket>,
+}
+
+/// `NODE=PATH`: the control socket of an agent on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSocket {
+    /// The node.
+    pub node: String,
+    /// The socket.
+    pub path: PathBuf,
+}
+
+impl std::str::FromStr for AgentSocket {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (node, path) = text.split_once('=').filter(|(_, path)| !path.is_empty()).ok_or(())?;
+        is_node(node).then(|| Self { node: node.to_owned(), path: path.into() }).ok_or(())
+    }
+}
+
+impl std::fmt::Display for AgentSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.node, self.path.display())
+    }
 }
 
 /// Bounds of requests.
@@ -120,6 +162,7 @@ impl Settings {
                 key: PathBuf::new(),
                 timeout: Duration::from_secs(5),
             },
+            agents: AgentSettings::default(),
             limits: Limits {
                 body_bytes_max: 1 << 20,
                 request_timeout: Duration::from_secs(30),
@@ -173,6 +216,15 @@ pub(crate) const KEYS: &[Key<Settings>] = &[
     Key::one("store.cert", PATH, set!(store.cert, path), |s| s.store.cert.display().to_string()),
     Key::one("store.key", PATH, set!(store.key, path), |s| s.store.key.display().to_string()),
     Key::one("store.timeout", DURATION, set!(store.timeout, duration), |s| print_duration(s.store.timeout)),
+    Key::one("agents.ca", PATH, set!(agents.ca, path), |s| s.agents.ca.display().to_string()),
+    Key::one("agents.cert", PATH, set!(agents.cert, path), |s| s.agents.cert.display().to_string()),
+    Key::one("agents.key", PATH, set!(agents.key, path), |s| s.agents.key.display().to_string()),
+    Key::list(
+        "agents.sockets",
+        "NODE=PATH, any number",
+        set!(agents.sockets, |t| items(t).map(|item| item.parse().ok()).collect()),
+        |s| s.agents.sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    ),
     Key::one("limits.body_bytes_max", SIZE, set!(limits.body_bytes_max, |t| size(t)?.try_into().ok()), |s| {
         print_size(s.limits.body_bytes_max as u64)
     }),
@@ -241,6 +293,11 @@ pub(crate) fn finish(sources: &Sources<Settings>) -> Result<(), SettingsError> {
         let cert = settings.store.cert.display().to_string();
         return Err(sources.invalid("store.cert", cert, "a path where store.key is one"));
     }
+    let agents = &settings.agents;
+    if given(&agents.cert) != given(&agents.key) || given(&agents.cert) != given(&agents.ca) {
+        let cert = agents.cert.display().to_string();
+        return Err(sources.invalid("agents.cert", cert, "a path where agents.key and agents.ca are"));
+    }
     Ok(())
 }
 
@@ -269,6 +326,7 @@ mod tests {
             ("replica", "a"),
             ("store.endpoints", "http://a:1,https://b:2"),
             ("limits.body_bytes_max", "4KiB"),
+            ("agents.sockets", "a=/run/a.sock,b=/run/b.sock"),
             ("jobs.running_max", "0"),
             ("jobs.lease", "3s"),
             ("log.format", "json"),
@@ -290,6 +348,8 @@ mod tests {
         for (key, value) in [
             ("listen", "localhost"),
             ("replica", ""),
+            ("agents.sockets", "a="),
+            ("agents.sockets", "/run/a.sock"),
             ("limits.requests_max", "0"),
             ("limits.connections_max", "70000"),
             ("jobs.running_max", "65"),
@@ -299,7 +359,7 @@ mod tests {
         ] {
             assert!(sources().flag("--x", key, value).is_err(), "{key}: {value}");
         }
-        for set in [&[("listen", "0.0.0.0:8080")], &[("store.cert", "c.pem")]] {
+        for set in [&[("listen", "0.0.0.0:8080")], &[("store.cert", "c.pem")], &[("agents.ca", "c.pem")]] {
             let mut given = sources();
             for (key, value) in set {
                 given.flag("--x", key, value).unwrap();

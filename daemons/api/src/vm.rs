@@ -11,6 +11,8 @@ const CPUS_MAX: u32 = 1024;
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 const MEMORY_BYTES_MAX: u64 = 64 << 40;
 const IMAGE_BYTES_MAX: usize = 1024;
+/// Longest name of a node, as in DWCP.
+const NODE_BYTES_MAX: usize = 255;
 
 /// A virtual machine of the inventory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -33,6 +35,10 @@ pub(crate) struct Vm {
     pub(crate) region: String,
     /// What it should be.
     pub(crate) desired_state: DesiredState,
+    /// The node that has its data, if any has: where migrations begin, and what they change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 255, example = "node-a")]
+    pub(crate) node: Option<String>,
 }
 
 /// What a virtual machine should be.
@@ -57,6 +63,14 @@ pub(crate) fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
+/// What the name of a node may be.
+pub(crate) const NODE: &str = "expected 1..=255 bytes without / and control characters";
+
+/// Whether a text may be the name of a node.
+pub(crate) fn is_node(text: &str) -> bool {
+    (1..=NODE_BYTES_MAX).contains(&text.len()) && !text.contains(|c: char| c == '/' || c.is_control())
+}
+
 impl Vm {
     /// What of it is not what it may be.
     pub(crate) fn errors(&self) -> Vec<FieldError> {
@@ -75,6 +89,7 @@ impl Vm {
             (1..=IMAGE_BYTES_MAX).contains(&self.image.len()) && !self.image.contains(char::is_control);
         check(image, "image", "expected 1..=1024 bytes without control characters");
         check(is_label(&self.region), "region", LABEL);
+        check(self.node.as_deref().is_none_or(is_node), "node", NODE);
         errors
     }
 }
@@ -91,6 +106,7 @@ mod tests {
             image: "i".to_owned(),
             region: "r".to_owned(),
             desired_state: DesiredState::Running,
+            node: None,
         }
     }
 
@@ -98,7 +114,7 @@ mod tests {
     fn bounds() {
         let label = "a".repeat(63);
         let image = "i".repeat(1025);
-        let table: [(&dyn Fn(&mut Vm), Option<&str>); 16] = [
+        let table: [(&dyn Fn(&mut Vm), Option<&str>); 18] = [
             (&|_| {}, None),
             (&|vm| vm.name = label.clone(), None),
             (&|vm| vm.name = label.clone() + "a", Some("name")),
@@ -115,6 +131,8 @@ mod tests {
             (&|vm| vm.image = "a\nb".to_owned(), Some("image")),
             (&|vm| vm.image = image.clone(), Some("image")),
             (&|vm| vm.region = "a-".to_owned(), Some("region")),
+            (&|vm| vm.node = Some("Node_1.example".to_owned()), None),
+            (&|vm| vm.node = Some("a/b".to_owned()), Some("node")),
         ];
         for (change, field) in table {
             let mut changed = vm();

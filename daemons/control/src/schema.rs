@@ -220,7 +220,7 @@ pub enum TransferState {
 pub struct NewTransfer {
     /// The name of a peer.
     pub peer: String,
-    /// Absolute path on this node.
+    /// Absolute path on this node, or one below its `transfers.from`.
     pub from: String,
     /// What it is called below the receiver's folder; the last part of `from` if not given.
     pub to: Option<String>,

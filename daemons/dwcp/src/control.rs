@@ -216,9 +216,10 @@ async fn begin(
         let (agent, runtime) = (agent.clone(), tokio::runtime::Handle::current());
         move || {
             let _entered = runtime.enter();
-            let new = match afar {
-                Some(_) => transfers::below(&agent.settings.transfers_from, new)?,
-                None => new,
+            let is_absolute = Path::new(&new.from).is_absolute();
+            let new = match afar.is_some() || !is_absolute {
+                true => transfers::below(&agent.settings.transfers_from, new)?,
+                false => new,
             };
             agent.transfers.send(&agent.hub, new)
         }

@@ -82,7 +82,8 @@ pub(crate) enum TransferRefused {
     },
     /// Who asks from afar may not have this sent.
     #[error(
-        "{from} is not below transfers.from of this node, of which alone transfers may be asked for over DWCP"
+        "{from} is not below transfers.from of this node, of which alone transfers may be asked for over DWCP, and to which \
+         relative paths belong"
     )]
     NotBelow {
         /// What should be sent.
@@ -261,16 +262,16 @@ impl Transfers {
     }
 }
 
-/// Makes a request of somebody elsewhere one for what is below this folder, as it is now, or refuses it. Links do not lead
-/// out of it. Blocks.
+/// Makes a request of somebody elsewhere, or of a relative path, one for what is below this folder, as it is now, or
+/// refuses it. Links do not lead out of it. Blocks.
 pub(crate) fn below(folder: &Path, new: NewTransfer) -> Result<NewTransfer, TransferRefused> {
     let refused = || TransferRefused::NotBelow { from: new.from.clone() };
     if folder.as_os_str().is_empty() {
         return Err(refused());
     }
     let found = |path: &Path| path.canonicalize().ok();
-    let (folder, from) =
-        (found(folder).ok_or_else(refused)?, found(Path::new(&new.from)).ok_or_else(refused)?);
+    let folder = found(folder).ok_or_else(refused)?;
+    let from = found(&folder.join(&new.from)).ok_or_else(refused)?;
     let from = Some(from).filter(|from| from.starts_with(&folder) && *from != folder).ok_or_else(refused)?;
     let from = from.into_os_string().into_string().map_err(|_| refused())?;
     Ok(NewTransfer { from, ..new })

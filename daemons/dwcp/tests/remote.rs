@@ -132,10 +132,12 @@ fn who_is_named_controls_and_has_only_sent_what_may_be_sent() {
         for from in &outside {
             assert_eq!(status(begin(from, "k").await), 403, "{}", from.display());
         }
+        assert_eq!(status(begin(Path::new("../secret"), "k").await), 403);
+        assert_eq!(status(begin(Path::new("."), "k").await), 403);
         assert_eq!(status(begin(&vms.join("db-1"), "").await), 400);
         let id = |begun: Value| begun["id"].as_u64().expect("an id");
         let first = id(begin(&vms.join("db-1"), "m-1").await.expect("begun"));
-        assert_eq!(id(begin(&vms.join("db-1"), "m-1").await.expect("begun before")), first);
+        assert_eq!(id(begin(Path::new("db-1"), "m-1").await.expect("begun before")), first);
         while transfer(&remote, first).await.state == TransferState::Running {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }

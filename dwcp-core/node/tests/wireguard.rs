@@ -325,7 +325,7 @@ fn in_user_space_a_change_of_keys_loses_no_packet() {
         let sent = sending.map(|thread| thread.join().expect("no panic"));
         let received = receiving.map(|thread| thread.join().expect("no panic"));
         assert_eq!(sent, received);
-        assert!(sent.iter().all(|&count| count > 500), "{sent:?}");
+        assert!(sent.iter().all(|&count| count > 100), "{sent:?}");
     });
 }
 

@@ -67,7 +67,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "novacron-api",
-        &["consensus-proto", "novacron-admin", "novacron-process", "novacron-settings", "novacron-store"],
+        &[
+            "consensus-proto",
+            "dwcp-core",
+            "novacron-admin",
+            "novacron-control",
+            "novacron-process",
+            "novacron-settings",
+            "novacron-store",
+        ],
     ),
     ("novacron-process", &["dwcp-core", "novacron-settings"]),
     ("novacron-settings", &["dwcp-core"]),

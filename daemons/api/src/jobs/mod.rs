@@ -11,6 +11,7 @@
 //! - What a job does and how far it says it is change in one transaction.
 //! - A job that has ended has no open entry; one that has not, has one.
 
+mod migrate;
 pub(crate) mod queue;
 pub(crate) mod record;
 mod work;

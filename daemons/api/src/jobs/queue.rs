@@ -73,13 +73,24 @@ fn text(job: &Job) -> Vec<u8> {
     serde_json::to_vec(job).expect("texts and numbers are JSON")
 }
 
+/// What goes with a job's end.
+fn ended(job: &Job) -> impl Iterator<Item = RequestOp> {
+    let open = format!("{OPEN}{}", job.id);
+    [Some(open), job.work.lock()].into_iter().flatten().map(|key| delete(&key))
+}
+
 /// What makes a new job.
 pub(crate) fn made(job: &Job) -> Change {
     let (record, open) = (format!("{JOBS}{}", job.id), format!("{OPEN}{}", job.id));
-    Change {
+    let mut change = Change {
         compare: vec![is_absent(&record)],
         then: vec![put(&record, text(job), 0), put(&open, job.not_before_ms.to_string(), 0)],
+    };
+    if let Some(lock) = job.work.lock() {
+        change.compare.push(is_absent(&lock));
+        change.then.push(put(&lock, job.id.clone(), 0));
     }
+    change
 }
 
 /// How many jobs have not ended.
@@ -105,8 +116,10 @@ pub(crate) async fn cancel(store: &Store, kv: &KeyValue, job: &Job) -> Result<Op
     let record = format!("{JOBS}{}", job.id);
     let lease = if job.has_ended() { store.grant(KEPT_SECONDS).await? } else { 0 };
     let mut then = vec![put(&record, text(job), lease)];
-    if job.has_ended() {
-        then.push(delete(&format!("{OPEN}{}", job.id)));
+    match job.has_ended() {
+        true => then.extend(ended(job)),
+        // Whoever takes it looks at once.
+        false => then.push(put(&format!("{OPEN}{}", job.id), job.not_before_ms.to_string(), 0)),
     }
     let outcome = store.txn("cancel", vec![is_at(&record, kv.mod_revision)], then, Vec::new()).await?;
     Ok(outcome.held.then_some(outcome.revision))
@@ -128,7 +141,7 @@ impl Claim {
         let compare = vec![is_at(&record, kv.mod_revision), is_there(&open), is_absent(&leased)];
         if job.has_ended() {
             let kept = store.grant(KEPT_SECONDS).await?;
-            let then = vec![put(&record, text(&job), kept), delete(&open)];
+            let then = [put(&record, text(&job), kept)].into_iter().chain(ended(&job)).collect();
             store.txn("end job", compare, then, Vec::new()).await?;
             return Ok(None);
         }
@@ -161,7 +174,9 @@ impl Claim {
             State::Queued => {
                 then.extend([put(&open, job.not_before_ms.to_string(), 0), delete(&leased)]);
             }
-            State::Done | State::Failed | State::Cancelled => then.extend([delete(&open), delete(&leased)]),
+            State::Done | State::Failed | State::Cancelled => {
+                then.extend(ended(&job).chain([delete(&leased)]));
+            }
         }
         let mut outcome = store.txn("write job", compare, then, vec![read(&leased), read(&record)]).await?;
         if outcome.held {

@@ -1,7 +1,6 @@
 //! A job's record, and what can become of it: a state machine that knows neither the store nor a clock.
 //!
-//! Another kind of job is another variant of [`Work`] with what it is about. A migration's will name the VM, the source node
-//! and the destination node; its progress is in bytes.
+//! Another kind of job is another variant of [`Work`] with what it is about.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,6 +10,8 @@ pub(crate) const ATTEMPTS_MAX: u32 = 8;
 /// Before the second attempt; twice that before each further one, and at most the maximum.
 const BACKOFF_FIRST_MS: u64 = 1000;
 const BACKOFF_MAX_MS: u64 = 5 * 60 * 1000;
+/// The id of the job that moves a VM, by the VM's name.
+const MIGRATING: &str = "/novacron/migrating/";
 /// Longest reason of a failure in bytes.
 const ERROR_BYTES_MAX: usize = 1024;
 
@@ -26,6 +27,38 @@ pub(crate) enum Work {
         /// The one that gets them.
         to: String,
     },
+    /// A VM's data goes from one node to another. Progress is in bytes.
+    Migrate(Migration),
+}
+
+/// A VM's data that goes from one node to another: a folder of its name, in the folders that nodes have for that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Migration {
+    /// The VM.
+    pub(crate) vm: String,
+    /// The node that has the data.
+    pub(crate) from: String,
+    /// The one that gets it.
+    pub(crate) to: String,
+    /// The VM's region when the job was made.
+    pub(crate) region: String,
+    /// The region of the node that gets it, which will be the VM's; none if the node has none.
+    pub(crate) to_region: Option<String>,
+}
+
+impl Work {
+    /// What is in the store while there is such a job, so that there is no other.
+    pub(crate) fn lock(&self) -> Option<String> {
+        match self {
+            Self::MoveRegion { .. } => None,
+            Self::Migrate(migration) => Some(format!("{MIGRATING}{}", migration.vm)),
+        }
+    }
+
+    /// Something elsewhere goes on while no replica has the job, and has to be told of its end.
+    fn goes_on_elsewhere(&self) -> bool {
+        matches!(self, Self::Migrate(_))
+    }
 }
 
 /// Where a job is.
@@ -106,7 +139,7 @@ impl Job {
     /// wanted its end.
     pub(crate) fn claim(&mut self, replica: &str, now_ms: u64) {
         assert!(!self.has_ended(), "only what has not ended is claimed");
-        if self.cancel_asked {
+        if self.cancel_asked && !self.work.goes_on_elsewhere() {
             return self.end(State::Cancelled, now_ms);
         }
         if self.attempts >= ATTEMPTS_MAX {
@@ -150,6 +183,10 @@ impl Job {
     /// Somebody wants its end: it has come to it if nobody runs it, and will soon if somebody does. Whether that can be.
     pub(crate) fn cancel(&mut self, now_ms: u64) -> bool {
         match self.state {
+            State::Queued if self.replica.is_some() && self.work.goes_on_elsewhere() => {
+                self.cancel_asked = true;
+                self.not_before_ms = now_ms;
+            }
             State::Queued => self.end(State::Cancelled, now_ms),
             State::Running => self.cancel_asked = true,
             State::Cancelled => {}

@@ -5,8 +5,13 @@ use std::collections::VecDeque;
 use consensus_proto::mvccpb::KeyValue;
 use novacron_store::StoreError;
 
-use super::{queue::Change, record::Work};
+use super::{
+    migrate::Migrate,
+    queue::Change,
+    record::{Job, Progress, Work},
+};
 use crate::{
+    app::App,
     routes::vms,
     store::{Store, is_at, put},
     vm::Vm,
@@ -18,6 +23,31 @@ const READ_ENTRIES: usize = 200;
 /// A job under way. It knows nothing that the store does not: whoever takes it over begins anew, and finds what is left.
 pub(crate) enum Run {
     MoveRegion(MoveRegion),
+    Migrate(Box<Migrate>),
+}
+
+/// One change.
+pub(crate) struct Step {
+    pub(crate) change: Change,
+    /// How far the job is with it; `None`: by one.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// Why there is no next change.
+#[derive(Debug)]
+pub(crate) enum StepError {
+    Store(StoreError),
+    /// The attempt has failed.
+    Failed {
+        why: String,
+        for_good: bool,
+    },
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// VMs of one region that get another.
@@ -31,64 +61,90 @@ pub(crate) struct MoveRegion {
 }
 
 impl Run {
-    pub(crate) fn new(work: &Work) -> Self {
-        match work {
-            Work::MoveRegion { from, to } => Self::MoveRegion(MoveRegion {
-                from: from.clone(),
-                to: to.clone(),
-                next: VecDeque::new(),
-                after: Some(String::new()),
-            }),
+    pub(crate) fn new(job: &Job) -> Self {
+        match &job.work {
+            Work::MoveRegion { from, to } => Self::MoveRegion(MoveRegion::new(from, to)),
+            Work::Migrate(migration) => Self::Migrate(Box::new(Migrate::new(&job.id, migration))),
         }
     }
 
-    /// How much is left.
-    pub(crate) async fn left(&self, store: &Store) -> Result<u64, StoreError> {
-        let Self::MoveRegion(MoveRegion { from, to, .. }) = self;
-        let mut counting = MoveRegion {
-            from: from.clone(),
-            to: to.clone(),
-            next: VecDeque::new(),
-            after: Some(String::new()),
-        };
-        let mut left = 0;
-        while counting.read(store).await? {
-            left += counting.next.len() as u64;
-            counting.next.clear();
+    /// How much is left, if that is known.
+    pub(crate) async fn left(&self, store: &Store) -> Result<Option<u64>, StoreError> {
+        match self {
+            Self::MoveRegion(work) => MoveRegion::new(&work.from, &work.to).count(store).await.map(Some),
+            Self::Migrate(_) => Ok(None),
         }
-        Ok(left)
     }
 
     /// The next change. `None`: there is nothing left to do.
-    pub(crate) async fn step(&mut self, store: &Store) -> Result<Option<Change>, StoreError> {
-        let Self::MoveRegion(work) = self;
-        while work.next.is_empty() {
-            if !work.read(store).await? {
-                return Ok(None);
-            }
+    pub(crate) async fn step(&mut self, app: &App) -> Result<Option<Step>, StepError> {
+        match self {
+            Self::MoveRegion(work) => Ok(work.step(&app.store).await?),
+            Self::Migrate(work) => work.step(app).await,
         }
-        Ok(work.next.front().map(|(kv, vm)| work.change(kv, vm)))
     }
 
     /// The change was made.
     pub(crate) fn made(&mut self) {
-        let Self::MoveRegion(work) = self;
-        work.next.pop_front();
+        if let Self::MoveRegion(work) = self {
+            work.next.pop_front();
+        }
     }
 
     /// Something was changed meanwhile, or may have been.
     pub(crate) async fn look_again(&mut self, store: &Store) -> Result<(), StoreError> {
-        let Self::MoveRegion(work) = self;
-        let Some((kv, _)) = work.next.front() else { return Ok(()) };
-        let found = store.get(&String::from_utf8_lossy(&kv.key)).await?;
-        let fits = found.and_then(|kv| work.fit(kv));
-        work.next.pop_front();
-        work.next.extend(fits);
-        Ok(())
+        match self {
+            Self::MoveRegion(work) => work.look_again(store).await,
+            Self::Migrate(work) => {
+                work.look_again();
+                Ok(())
+            }
+        }
+    }
+
+    /// The job is to end: so is what goes on elsewhere.
+    pub(crate) async fn cancel(&mut self, app: &App) {
+        if let Self::Migrate(work) = self {
+            work.cancel(app).await;
+        }
     }
 }
 
 impl MoveRegion {
+    fn new(from: &str, to: &str) -> Self {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        Self { from, to, next: VecDeque::new(), after: Some(String::new()) }
+    }
+
+    /// How many there are.
+    async fn count(mut self, store: &Store) -> Result<u64, StoreError> {
+        let mut count = 0;
+        while self.read(store).await? {
+            count += self.next.len() as u64;
+            self.next.clear();
+        }
+        Ok(count)
+    }
+
+    async fn step(&mut self, store: &Store) -> Result<Option<Step>, StoreError> {
+        while self.next.is_empty() {
+            if !self.read(store).await? {
+                return Ok(None);
+            }
+        }
+        let change = self.next.front().map(|(kv, vm)| self.change(kv, vm));
+        Ok(change.map(|change| Step { change, progress: None }))
+    }
+
+    async fn look_again(&mut self, store: &Store) -> Result<(), StoreError> {
+        let Some((kv, _)) = self.next.front() else { return Ok(()) };
+        let found = store.get(&String::from_utf8_lossy(&kv.key)).await?;
+        let fits = found.and_then(|kv| self.fit(kv));
+        self.next.pop_front();
+        self.next.extend(fits);
+        Ok(())
+    }
+
     /// Reads some more; whether there was any left.
     async fn read(&mut self, store: &Store) -> Result<bool, StoreError> {
         let Some(after) = &self.after else { return Ok(false) };

@@ -11,7 +11,8 @@ use tokio::{
 
 use super::{
     queue::{self, Change, Claim, Written},
-    work::Run,
+    record::Progress,
+    work::{Run, StepError},
 };
 use crate::app::{App, now_ms, told};
 
@@ -108,7 +109,7 @@ enum Left {
 
 /// Step by step. Whether it was this replica that left the job.
 async fn course(app: &App, claim: &mut Claim, stop: &watch::Receiver<bool>) -> bool {
-    let mut run = Run::new(&claim.job.work);
+    let mut run = Run::new(&claim.job);
     let mut is_counted = false;
     loop {
         let is_stopping = *stop.borrow();
@@ -116,8 +117,11 @@ async fn course(app: &App, claim: &mut Claim, stop: &watch::Receiver<bool>) -> b
         let again = match step {
             Ok(Left::More) => continue,
             Ok(Left::Nothing) => return claim.job.state != super::record::State::Running,
-            Err(StoreError::Refused { failure, .. }) => fail(app, claim, &failure.to_string()).await,
-            Err(error) => Err(error),
+            Err(StepError::Failed { why, for_good }) => fail(app, claim, &why, for_good).await,
+            Err(StepError::Store(StoreError::Refused { failure, .. })) => {
+                fail(app, claim, &failure.to_string(), false).await
+            }
+            Err(StepError::Store(error)) => Err(error),
         };
         match again {
             Ok(()) => return true,
@@ -138,9 +142,9 @@ async fn course(app: &App, claim: &mut Claim, stop: &watch::Receiver<bool>) -> b
     }
 }
 
-async fn fail(app: &App, claim: &mut Claim, error: &str) -> Result<(), StoreError> {
+async fn fail(app: &App, claim: &mut Claim, error: &str, for_good: bool) -> Result<(), StoreError> {
     let mut job = claim.job.clone();
-    job.fail(error, false, now_ms());
+    job.fail(error, for_good, now_ms());
     claim.write(&app.store, job, Change::default()).await.map(drop)
 }
 
@@ -151,20 +155,22 @@ async fn step(
     run: &mut Run,
     is_counted: &mut bool,
     is_stopping: bool,
-) -> Result<Left, StoreError> {
+) -> Result<Left, StepError> {
     let store = &app.store;
     let mut job = claim.job.clone();
     let mut change = Change::default();
     let mut is_step = false;
     if job.cancel_asked {
+        run.cancel(app).await;
         job.cancelled(now_ms());
     } else if is_stopping {
         job.release(now_ms());
     } else if !*is_counted {
-        job.progress.total = Some(job.progress.done + run.left(store).await?);
-    } else if let Some(next) = run.step(store).await? {
-        change = next;
-        job.progress.done += 1;
+        job.progress.total = run.left(store).await?.map(|left| job.progress.done + left);
+    } else if let Some(next) = run.step(app).await? {
+        change = next.change;
+        let by_one = Progress { done: job.progress.done + 1, ..job.progress };
+        job.progress = next.progress.unwrap_or(by_one);
         is_step = true;
     } else {
         job.finish(now_ms());

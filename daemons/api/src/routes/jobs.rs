@@ -29,7 +29,10 @@ const PATH: &str = "/api/v1/jobs";
 const CANCEL_ATTEMPTS_MAX: usize = 16;
 
 fn checked(work: &Work) -> Result<(), Problem> {
-    let Work::MoveRegion { from, to } = work;
+    let Work::MoveRegion { from, to } = work else {
+        let detail = "expected another kind: migrations are made at /api/v1/dwcp/migrations".to_owned();
+        return Err(Problem::invalid(vec![FieldError { field: "kind".to_owned(), detail }]));
+    };
     let wrong = |field: &str, detail: &str| FieldError { field: field.to_owned(), detail: detail.to_owned() };
     let mut errors = Vec::new();
     for (field, region) in [("from", from), ("to", to)] {
@@ -75,6 +78,11 @@ pub(crate) async fn create(
     if let Some(replayed) = request.replayed(&app.store).await? {
         return Ok(replayed);
     }
+    begin(&app, request, PATH, work).await
+}
+
+/// Puts a job into the queue.
+pub(super) async fn begin(app: &App, request: Request, path: &str, work: Work) -> Result<Response, Problem> {
     if queue::depth(&app.store).await? >= queue::OPEN_MAX as u64 {
         let detail = format!("{} jobs have not come to their end", queue::OPEN_MAX);
         return Err(Problem::new(Kind::Busy, detail));
@@ -83,12 +91,12 @@ pub(crate) async fn create(
     let queue::Change { compare, then } = queue::made(&job);
     let answer = Answer {
         status: StatusCode::ACCEPTED.as_u16(),
-        location: format!("{PATH}/{}", job.id),
+        location: format!("{path}/{}", job.id),
         body: serde_json::to_value(&job).expect("texts and numbers are JSON"),
     };
     let done = request.done(&app.store, Effect { compare, then, answer }).await?;
     app.jobs_wake.notify_one();
-    done.ok_or_else(|| Problem::new(Kind::Busy, "its id is taken; nothing was done"))
+    done.ok_or_else(|| Problem::new(Kind::Busy, "another of its kind was made meanwhile; nothing was done"))
 }
 
 /// One job

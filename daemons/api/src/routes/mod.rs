@@ -3,7 +3,8 @@
 mod health;
 mod jobs;
 mod members;
-mod nodes;
+mod migrations;
+pub(crate) mod nodes;
 pub(crate) mod vms;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ const ALIASES: [(&str, &str); 3] = [
     tags(
         (name = "vms", description = "The inventory of virtual machines"),
         (name = "jobs", description = "What takes longer than a request"),
+        (name = "migrations", description = "VMs' data on its way between nodes"),
         (name = "cluster", description = "Nodes and members of the store"),
         (name = "health", description = "Of this replica"),
     )
@@ -59,6 +61,9 @@ pub(crate) fn routes() -> (Router<Arc<App>>, Document) {
         .routes(routes!(jobs::list, jobs::create))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(migrations::list, migrations::create))
+        .routes(routes!(migrations::get))
+        .routes(routes!(migrations::cancel))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(members::list))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use consensus_proto::mvccpb::KeyValue;
+use novacron_store::StoreError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,7 +15,7 @@ use crate::{
         page::{Page, PageQuery},
         problem::Problem,
     },
-    store::name_of,
+    store::{Store, name_of},
 };
 
 /// Where agents enter themselves, with a lease.
@@ -22,9 +23,15 @@ const PREFIX: &str = "/novacron/nodes/";
 
 /// What an agent enters; later versions may enter more.
 #[derive(Deserialize)]
-struct Entry {
-    address: String,
-    region: Option<String>,
+pub(crate) struct Entry {
+    pub(crate) address: String,
+    pub(crate) region: Option<String>,
+}
+
+/// What the agent of a node has entered.
+pub(crate) async fn found(store: &Store, name: &str) -> Result<Option<Entry>, StoreError> {
+    let kv = store.get(&format!("{PREFIX}{name}")).await?;
+    Ok(kv.and_then(|kv| serde_json::from_slice(&kv.value).ok()))
 }
 
 /// A node whose agent runs.

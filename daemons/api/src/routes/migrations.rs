@@ -1,0 +1,136 @@
+//! Migrations: jobs that move a VM's data from one node to another.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::HeaderMap, response::Response};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::{jobs, nodes, vms};
+use crate::{
+    app::App,
+    http::{
+        extract::{Json, Name, Query},
+        idempotency::Request,
+        page::{Page, PageQuery},
+        problem::{FieldError, Kind, Problem},
+    },
+    jobs::{
+        queue,
+        record::{Job, Migration, Work},
+    },
+    vm::{NODE, is_node},
+};
+
+const PATH: &str = "/api/v1/dwcp/migrations";
+
+/// Which VM goes where.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewMigration {
+    /// Its name.
+    #[schema(max_length = 63, example = "db-1")]
+    vm: String,
+    /// The node that has its data; the VM's `node` if not given.
+    #[schema(min_length = 1, max_length = 255, example = "node-a")]
+    from: Option<String>,
+    /// The node that gets it.
+    #[schema(min_length = 1, max_length = 255, example = "node-b")]
+    to: String,
+}
+
+fn wrong(field: &str, detail: impl Into<String>) -> Problem {
+    Problem::invalid(vec![FieldError { field: field.to_owned(), detail: detail.into() }])
+}
+
+impl NewMigration {
+    /// The job, of what the inventory and the register of nodes say now.
+    async fn migration(self, app: &App) -> Result<Migration, Problem> {
+        let Self { vm, from, to } = self;
+        let kv = app.store.get(&vms::key(&vm)).await?;
+        let found = kv.as_ref().and_then(vms::parsed);
+        let found = found.ok_or_else(|| wrong("vm", format!("expected a VM: there is no {vm:?}")))?;
+        let from = from.or(found.node).ok_or_else(|| {
+            wrong("from", "expected a node, since the VM does not say which one has its data")
+        })?;
+        for (field, node) in [("from", &from), ("to", &to)] {
+            if !is_node(node) {
+                return Err(wrong(field, NODE));
+            }
+        }
+        if from == to {
+            return Err(wrong("to", "expected another node than the one that has the data"));
+        }
+        let target = nodes::found(&app.store, &to).await?;
+        let target =
+            target.ok_or_else(|| wrong("to", format!("expected a node whose agent runs, not {to:?}")))?;
+        Ok(Migration { vm, from, to, region: found.region, to_region: target.region })
+    }
+}
+
+/// Migrates a VM
+///
+/// The folder of its name goes from one node's `transfers.from` to the other's `transfers.into`, verified; what is there
+/// already is not sent again. When all has arrived, the VM gets the node, and its region. What the first node has stays there.
+#[utoipa::path(post, path = "/api/v1/dwcp/migrations", operation_id = "create_migration", tag = "migrations",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeated with it, the request is done once and answered alike, for a day")),
+    request_body = NewMigration,
+    responses((status = 202, body = Job, headers(("ETag" = String), ("Location" = String)))))]
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Json { value: new, bytes }: Json<NewMigration>,
+) -> Result<Response, Problem> {
+    let request = Request::new(&headers, PATH, &bytes)?;
+    if let Some(replayed) = request.replayed(&app.store).await? {
+        return Ok(replayed);
+    }
+    let migration = new.migration(&app).await?;
+    let work = Work::Migrate(migration);
+    if let Some(lock) = work.lock()
+        && let Some(kv) = app.store.get(&lock).await?
+    {
+        let id = String::from_utf8_lossy(&kv.value);
+        return Err(Problem::new(Kind::Exists, format!("the VM is being migrated by job {id}")));
+    }
+    jobs::begin(&app, request, PATH, work).await
+}
+
+/// Lists migrations
+///
+/// In the order in which they were made. Those that have ended are kept for a week.
+#[utoipa::path(get, path = "/api/v1/dwcp/migrations", operation_id = "list_migrations", tag = "migrations",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
+        ("cursor" = Option<String>, Query, description = "What the page before gave as `next`"),
+    ),
+    responses((status = 200, body = Page<Job>)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<Job>>, Problem> {
+    let is_one = |job: &Job| matches!(job.work, Work::Migrate(_));
+    let page = query.place()?.read(&app.store, queue::JOBS, |_, kv| queue::parsed(kv).filter(is_one));
+    Ok(axum::Json(page.await?))
+}
+
+/// One migration
+#[utoipa::path(get, path = "/api/v1/dwcp/migrations/{id}", operation_id = "get_migration", tag = "migrations",
+    params(
+        ("id" = String, Path),
+        ("If-None-Match" = Option<String>, Header, description = "304 if this is its ETag"),
+    ),
+    responses((status = 200, body = Job, headers(("ETag" = String))), (status = 304, description = "It has not changed")))]
+pub(crate) async fn get(app: State<Arc<App>>, name: Name, headers: HeaderMap) -> Result<Response, Problem> {
+    jobs::get(app, name, headers).await
+}
+
+/// Cancels a migration
+///
+/// What has arrived stays where it is, and another migration goes on from there. The VM stays on the node that it was on.
+#[utoipa::path(post, path = "/api/v1/dwcp/migrations/{id}/cancel", operation_id = "cancel_migration", tag = "migrations",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Job), (status = 202, body = Job)))]
+pub(crate) async fn cancel(app: State<Arc<App>>, name: Name) -> Result<Response, Problem> {
+    jobs::cancel(app, name).await
+}
