@@ -28,6 +28,14 @@ pub(crate) enum Work {
     },
 }
 
+impl Work {
+    /// The regions that it is about.
+    pub(crate) fn regions(&self) -> [&str; 2] {
+        let Self::MoveRegion { from, to } = self;
+        [from, to]
+    }
+}
+
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
