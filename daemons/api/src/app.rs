@@ -13,7 +13,15 @@ use novacron_admin::Observed;
 use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::{agents::Agents, settings::Settings, store::Store};
+use crate::{
+    agents::Agents,
+    audit::Audit,
+    auth::{login::Login, rules::Rules},
+    changes::Changes,
+    http::rate::Rates,
+    settings::Settings,
+    store::Store,
+};
 
 /// How often the store is asked whether it answers.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,6 +32,13 @@ pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) agents: Arc<Agents>,
     pub(crate) health: Health,
+    pub(crate) login: Login,
+    pub(crate) rules: Rules,
+    pub(crate) rates: Rates,
+    pub(crate) audit: Audit,
+    pub(crate) changes: Changes,
+    /// Of each stream of events.
+    pub(crate) streams: Arc<Semaphore>,
     /// Of each request that runs.
     pub(crate) requests: Arc<Semaphore>,
     /// There is a new job.
@@ -37,16 +52,21 @@ pub(crate) struct App {
 #[derive(Default)]
 pub(crate) struct Health {
     store_answers: AtomicBool,
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
 }
 
 impl Health {
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+        *self.draining.borrow()
     }
 
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Relaxed);
+        self.draining.send_replace(true);
+    }
+
+    /// Waits until it drains.
+    pub(crate) async fn drains(&self) {
+        told(&mut self.draining.subscribe()).await;
     }
 
     pub(crate) fn store_answers(&self) -> bool {
@@ -120,9 +140,14 @@ pub fn describe_metrics() {
         "From a request's head to its answer."
     );
     metrics::describe_gauge!("queue_depth", "Jobs that have not come to their end, of all replicas.");
+    metrics::describe_counter!(
+        "http_logins_refused_total",
+        "Requests whose token or certificate proved nothing, or that had none."
+    );
     metrics::describe_gauge!("active_connections", "Connections of clients.");
     metrics::gauge!("queue_depth").increment(0);
     metrics::gauge!("active_connections").increment(0);
+    metrics::counter!("http_logins_refused_total").increment(0);
 }
 
 /// Waits until it is said that something is to end, or nobody is left to say so.

@@ -10,10 +10,19 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use novacron_process::{CurrentTls, ServerTlsError, Watched};
+
 use crate::{
     agents::{Agents, AgentsError},
     app::{App, Health, Process, probe},
-    http::server,
+    audit::{self, Audit, AuditError},
+    auth::{
+        jwks::{self, JwksError},
+        login::Login,
+        rules::Rules,
+    },
+    changes::{self, Changes},
+    http::{rate::Rates, server, tls},
     jobs::worker,
     routes,
     settings::Settings,
@@ -30,6 +39,18 @@ pub enum StartError {
     /// It cannot ask agents.
     #[error(transparent)]
     Agents(#[from] AgentsError),
+    /// Its certificates are no good.
+    #[error("tls: {0}")]
+    Tls(ServerTlsError),
+    /// The authorities of the keys of tokens are no good.
+    #[error("auth.jwt.ca: {0}")]
+    KeysTls(ServerTlsError),
+    /// The file with keys of tokens is no good.
+    #[error("auth.jwt.jwks: {0}")]
+    Keys(#[from] JwksError),
+    /// There is no place for records.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// It cannot listen.
     #[error("listen: {call} {address}: {source}")]
     Io {
@@ -48,7 +69,8 @@ pub struct Replica {
     address: SocketAddr,
     serving: JoinSet<()>,
     working: JoinSet<()>,
-    _probing: JoinSet<()>,
+    /// What goes on beside them, and needs no end.
+    _beside: JoinSet<()>,
     stop_serving: watch::Sender<bool>,
     stop_working: watch::Sender<bool>,
 }
@@ -56,10 +78,17 @@ pub struct Replica {
 /// Checks what [`Replica::start`] would only find out then.
 ///
 /// # Errors
-/// Certificates, or addresses of the store.
+/// Certificates, addresses of the store, keys of tokens in a file.
 pub fn check(settings: &Settings) -> Result<(), StartError> {
     Store::open(&settings.store)?;
     Agents::open(&settings.agents, &settings.replica)?;
+    if let Some(files) = tls::files(&settings.tls) {
+        files.load().map_err(StartError::Tls)?;
+    }
+    let login = Login::new(&settings.auth).map_err(StartError::KeysTls)?;
+    if let Some(jwt) = &login.jwt {
+        jwt.keys.check_file()?;
+    }
     Ok(())
 }
 
@@ -71,6 +100,12 @@ impl Replica {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let store = Store::open(&settings.store)?;
         let agents = Arc::new(Agents::open(&settings.agents, &settings.replica)?);
+        let audit = Audit::open(&settings.database)?;
+        let login = Login::new(&settings.auth).map_err(StartError::KeysTls)?;
+        let tls = tls::files(&settings.tls);
+        let watched = tls.as_ref().map(|files| Watched::new(files.paths()));
+        let current = tls.as_ref().map(|files| files.load()).transpose().map_err(StartError::Tls)?;
+        let current = current.map(CurrentTls::new);
         let address = settings.listen;
         let io = |call| move |source| StartError::Io { call, address, source };
         let listener = TcpListener::bind(address).await.map_err(io("bind"))?;
@@ -79,6 +114,12 @@ impl Replica {
         let app = Arc::new(App {
             store,
             agents,
+            login,
+            rules: Rules::new(&routes::ALIASES),
+            rates: Rates::new(settings.limits.rate),
+            audit,
+            changes: Changes::default(),
+            streams: Arc::new(Semaphore::new(routes::events::STREAMS_MAX)),
             health: Health::default(),
             requests: Arc::new(Semaphore::new(settings.limits.requests_max)),
             jobs_wake: Notify::new(),
@@ -88,14 +129,30 @@ impl Replica {
         });
         let (stop_serving, serving_stops) = watch::channel(false);
         let (stop_working, working_stops) = watch::channel(false);
-        let (mut serving, mut working, mut probing) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-        probing.spawn(probe(app.clone()));
-        probing.spawn(app.agents.clone().keep_fresh());
+        let (mut serving, mut working, mut beside) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        beside.spawn(probe(app.clone()));
+        beside.spawn(app.agents.clone().keep_fresh());
+        beside.spawn(changes::watch(app.clone()));
+        beside.spawn(audit::keep_small(app.clone()));
+        if let Some(jwt) = app.login.jwt.clone() {
+            beside.spawn(jwks::keep_fresh(jwt));
+        }
+        if let (Some(files), Some(watched), Some(current)) = (tls, watched, &current) {
+            beside.spawn(tls::keep_fresh(files, watched, current.clone()));
+        }
+        if let Err(error) = app.audit.prepare().await {
+            tracing::warn!(%error, "nothing is changed before the database of the audit answers");
+        }
         working.spawn(worker::work(app.clone(), working_stops));
         let router = routes::service(router, app.clone());
-        serving.spawn(server::serve(listener, router, app.settings.limits.clone(), serving_stops));
+        serving.spawn(server::serve(listener, current, router, app.settings.limits.clone(), serving_stops));
+        if app.login.is_open() {
+            tracing::warn!("no login is set up: whoever reaches this machine's loopback may do everything");
+        } else if !app.settings.listen.ip().is_loopback() && app.settings.tls.cert.as_os_str().is_empty() {
+            tracing::warn!("plaintext: whoever is in between can read tokens");
+        }
         tracing::info!(%address, replica = app.settings.replica, "serving");
-        Ok(Self { app, address, serving, working, _probing: probing, stop_serving, stop_working })
+        Ok(Self { app, address, serving, working, _beside: beside, stop_serving, stop_working })
     }
 
     /// Where it listens.

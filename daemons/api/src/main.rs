@@ -4,8 +4,9 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use novacron_admin::{Listener, Metrics};
-use novacron_api::{LogFormat, Replica, Settings, check, command, describe_metrics, load};
+use novacron_api::{CREATE_TOKEN, Replica, Settings, check, command, create_token, describe_metrics, load};
 use novacron_process::{Signals, environment, log_to_stderr, raise_open_files};
+use novacron_settings::LogFormat;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
@@ -14,16 +15,23 @@ const CUT_SHORT: u8 = 3;
 /// For threads to end what they have begun, before the process does.
 const EXIT_MAX: Duration = Duration::from_secs(2);
 
+/// What is to be done.
+enum Plan {
+    Serve(Settings),
+    /// Make a token of this name.
+    CreateToken(Settings, String),
+}
+
 fn main() -> ExitCode {
-    let settings = match planned() {
-        Ok(Some(planned)) => planned,
+    let plan = match planned() {
+        Ok(Some(plan)) => plan,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("novacron-api: {error:#}");
             return USAGE.into();
         }
     };
-    match run(settings) {
+    match run(plan) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => CUT_SHORT.into(),
         Err(error) => {
@@ -34,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 /// What the command line, the environment and the file ask for. `None`: it was only to be printed or checked.
-fn planned() -> Result<Option<Settings>> {
+fn planned() -> Result<Option<Plan>> {
     let matches = command().get_matches();
     let loaded = load(&matches, environment(&["NOVACRON_"])?)?;
     if matches.get_flag("print-config") {
@@ -43,19 +51,31 @@ fn planned() -> Result<Option<Settings>> {
         return Ok(None);
     }
     let settings = loaded.sources.values;
-    log_to_stderr("novacron-api", settings.log_format == LogFormat::Json, &settings.log_level);
+    log_to_stderr("novacron-api", settings.log.format == LogFormat::Json, &settings.log.level);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     check(&settings)?;
-    Ok((!matches.get_flag("check-config")).then_some(settings))
+    if let Some(name) = matches.get_one::<String>(CREATE_TOKEN) {
+        return Ok(Some(Plan::CreateToken(settings, name.clone())));
+    }
+    Ok((!matches.get_flag("check-config")).then_some(Plan::Serve(settings)))
 }
 
-fn run(settings: Settings) -> Result<bool> {
+fn run(plan: Plan) -> Result<bool> {
     raise_open_files();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let ended = runtime.block_on(serve(settings));
+    let ended = runtime.block_on(async {
+        match plan {
+            Plan::Serve(settings) => serve(settings).await,
+            Plan::CreateToken(settings, name) => {
+                let token = create_token(&settings, &name).await?;
+                writeln!(std::io::stdout(), "{token}").context("writing the token")?;
+                Ok(true)
+            }
+        }
+    });
     runtime.shutdown_timeout(EXIT_MAX);
     ended
 }

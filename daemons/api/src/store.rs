@@ -185,7 +185,7 @@ impl Store {
 }
 
 /// The end of the range of all keys with a prefix.
-fn end_of(prefix: &str) -> Vec<u8> {
+pub(crate) fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().expect("prefixes are not empty") += 1;
     end

@@ -1,16 +1,15 @@
 //! Certificates that change while the member runs: of clients' and of members' connections.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use consensus_etcd::Server;
 use dwcp_core::security::TlsFiles;
+use novacron_process::{CurrentTls, ServerFiles, Watched};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::MissedTickBehavior,
 };
-
-use crate::tls::{ClientFiles, Current};
 
 /// How often the files are looked at, beside SIGHUP.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -18,21 +17,21 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// All files of this member.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    pub(crate) client: Option<ClientFiles>,
+    pub(crate) client: Option<ServerFiles>,
     pub(crate) peer: Option<TlsFiles>,
     watched: Watched,
 }
 
 impl Certificates {
     /// What is in the files now is taken as known: to be made before they are loaded.
-    pub(crate) fn new(client: Option<ClientFiles>, peer: Option<TlsFiles>) -> Self {
-        let mut paths = client.as_ref().map(ClientFiles::paths).unwrap_or_default();
+    pub(crate) fn new(client: Option<ServerFiles>, peer: Option<TlsFiles>) -> Self {
+        let mut paths = client.as_ref().map(ServerFiles::paths).unwrap_or_default();
         paths.extend(peer.iter().flat_map(|peer| [&peer.cert, &peer.key, &peer.ca]).cloned());
         Self { client, peer, watched: Watched::new(paths) }
     }
 
     /// Keeps what new connections use like the files. A file that is no good is said, and what was before stays in force.
-    pub(crate) async fn keep_fresh(mut self, current: Option<Current>, server: Server) -> Result<()> {
+    pub(crate) async fn keep_fresh(mut self, current: Option<CurrentTls>, server: Server) -> Result<()> {
         let mut hangup = signal(SignalKind::hangup()).context("sigaction")?;
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -54,7 +53,7 @@ impl Certificates {
         }
     }
 
-    fn reload(&self, current: Option<&Current>, server: &Server) {
+    fn reload(&self, current: Option<&CurrentTls>, server: &Server) {
         if let (Some(files), Some(current)) = (&self.client, current) {
             match files.load() {
                 Ok(config) => {
@@ -62,7 +61,7 @@ impl Certificates {
                     tracing::info!(cert = %files.cert.display(), "certificates for clients read again");
                 }
                 Err(error) => {
-                    tracing::error!("new certificates are no good, the old ones stay in force: {error:#}")
+                    tracing::error!("new certificates are no good, the old ones stay in force: {error}")
                 }
             }
         }
@@ -77,53 +76,5 @@ impl Certificates {
                 }
             }
         }
-    }
-}
-
-/// Files whose change is noticed by what is in them: they are small, and a replaced symbolic link, a copy or a touched file
-/// all come out right.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    paths: Vec<PathBuf>,
-    seen: Vec<Option<Vec<u8>>>,
-}
-
-impl Watched {
-    /// What is in the files now is taken as known.
-    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
-        let seen = contents(&paths);
-        Self { paths, seen }
-    }
-
-    /// Whether they are others than at the last look.
-    pub(crate) fn have_changed(&mut self) -> bool {
-        let now = contents(&self.paths);
-        std::mem::replace(&mut self.seen, now) != self.seen
-    }
-}
-
-fn contents(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
-    paths.iter().map(|path| std::fs::read(path).ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changes_are_noticed_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let mut watched = Watched::new(vec![path.clone()]);
-        assert!(!watched.have_changed());
-        for content in ["a", "b"] {
-            std::fs::write(&path, content).unwrap();
-            assert!(watched.have_changed());
-            assert!(!watched.have_changed());
-        }
-        std::fs::write(&path, "b").unwrap();
-        assert!(!watched.have_changed());
-        std::fs::remove_file(&path).unwrap();
-        assert!(watched.have_changed());
     }
 }

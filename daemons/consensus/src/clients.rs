@@ -4,6 +4,7 @@ use std::{io, time::Duration};
 
 use anyhow::{Context as _, Result};
 use consensus_etcd::{Server, ServerError};
+use novacron_process::CurrentTls;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -12,7 +13,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{plan::ClientListen, tls::Current};
+use crate::plan::ClientListen;
 
 /// TLS handshakes at a time on one address; more wait in the kernel's queue.
 const HANDSHAKES_MAX: usize = 256;
@@ -43,7 +44,7 @@ impl Listeners {
     pub(crate) fn serve(
         self,
         server: &Server,
-        tls: Option<&Current>,
+        tls: Option<&CurrentTls>,
         stop: &watch::Receiver<bool>,
     ) -> JoinSet<Result<(), ServerError>> {
         let mut serving = JoinSet::new();
@@ -66,7 +67,7 @@ impl Listeners {
 }
 
 /// Connections whose TLS handshake is done. Slow ones keep nobody waiting.
-fn with_tls(listener: TcpListener, tls: Current) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+fn with_tls(listener: TcpListener, tls: CurrentTls) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
     let (accepted, incoming) = mpsc::channel(ACCEPTED);
     tokio::spawn(accept(listener, tls, accepted));
     ReceiverStream::new(incoming)
@@ -74,7 +75,7 @@ fn with_tls(listener: TcpListener, tls: Current) -> ReceiverStream<io::Result<Tl
 
 async fn accept(
     listener: TcpListener,
-    tls: Current,
+    tls: CurrentTls,
     accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
     let mut handshakes = JoinSet::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use consensus_etcd::{MetricsText, Server, ServerError};
 use novacron_admin::Metrics;
-use novacron_process::Signals;
+use novacron_process::{CurrentTls, Signals};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
     lock::DataLock,
     observe::{self, Process},
     plan::Plan,
-    tls::Current,
 };
 
 /// For answers that are on their way when everything else has stopped, and for clients that keep their connections.
@@ -54,7 +53,7 @@ pub(crate) async fn run(mut plan: Plan) -> Result<Ended> {
     process.started(server.clone());
     let mut background = JoinSet::new();
     background.spawn(announce(server.clone()));
-    let current = plan.client_tls.map(Current::new);
+    let current = plan.client_tls.map(CurrentTls::new);
     let (stop, stopping) = watch::channel(false);
     let serving = listeners.serve(&server, current.as_ref(), &stopping);
     background.spawn({

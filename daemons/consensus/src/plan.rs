@@ -13,13 +13,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use consensus_core::{NodeConfig, Timing};
 use consensus_etcd::{InitialCluster, ServerConfig, TokenKind, authority};
 use dwcp_core::security::{AllowRule, TlsFiles};
+use novacron_process::ServerFiles;
 use novacron_settings::{MetricsSettings, Sources};
 
 use crate::{
     certificates::Certificates,
     compaction, headless,
     settings::{ClusterState, METRICS, RETENTION, Reads, Settings},
-    tls::{self, ClientFiles},
+    tls,
 };
 
 /// The election timeout has to be so many heartbeats at least.
@@ -296,17 +297,19 @@ fn peer_listen(settings: &Settings) -> Result<SocketAddr> {
     Ok(address)
 }
 
-fn client_tls(settings: &Settings) -> Result<Option<ClientFiles>> {
-    let tls = &settings.client_tls;
-    let [cert, key, ca] = [&tls.cert, &tls.key, &tls.ca].map(|path| !path.as_os_str().is_empty());
+fn client_tls(settings: &Settings) -> Result<Option<ServerFiles>> {
+    let named = &settings.client_tls;
+    let [cert, key, ca] = [&named.cert, &named.key, &named.ca].map(|path| !path.as_os_str().is_empty());
     ensure!(cert == key, "client_tls: cert and key come together");
-    ensure!(ca || !tls.client_cert_auth, "client_tls: client_cert_auth needs ca, against which it checks");
+    ensure!(ca || !named.client_cert_auth, "client_tls: client_cert_auth needs ca, against which it checks");
     ensure!(cert || !ca, "client_tls: ca without cert and key: without TLS no client shows a certificate");
-    Ok(cert.then(|| ClientFiles {
-        cert: tls.cert.clone(),
-        key: tls.key.clone(),
+    Ok(cert.then(|| ServerFiles {
+        cert: named.cert.clone(),
+        key: named.key.clone(),
         // As in etcd: who names an authority wants clients to be checked.
-        client_ca: ca.then(|| tls.ca.clone()),
+        client_ca: ca.then(|| named.ca.clone()),
+        client_cert_required: true,
+        alpn: tls::ALPN,
     }))
 }
 

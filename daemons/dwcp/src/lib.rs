@@ -33,6 +33,6 @@ mod tunnels;
 pub use agent::{Agent, AgentError};
 pub use control::SocketError;
 pub use observe::describe_metrics;
-pub use settings::{Discovery, LogFormat, SOCKET, Settings, Tunnels, VxlanEnd, Xdp};
-pub use sources::{LoadError, Loaded, command, load};
+pub use settings::{Discovery, SOCKET, Settings, Tunnels, VxlanEnd, Xdp};
+pub use sources::{command, load};
 pub use store::RegisterError;

@@ -4,8 +4,9 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use novacron_admin::{Listener, Metrics};
-use novacron_dwcp::{Agent, LogFormat, Settings, command, describe_metrics, load};
+use novacron_dwcp::{Agent, Settings, command, describe_metrics, load};
 use novacron_process::{Certificates, Signals, environment, log_to_stderr, raise_open_files};
+use novacron_settings::LogFormat;
 
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
 #[global_allocator]
@@ -47,7 +48,7 @@ fn planned() -> Result<Option<(Settings, Certificates)>> {
         return Ok(None);
     }
     let settings = &loaded.sources.values;
-    log_to_stderr("novacron-dwcp", settings.log_format == LogFormat::Json, &settings.log_level);
+    log_to_stderr("novacron-dwcp", settings.log.format == LogFormat::Json, &settings.log.level);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

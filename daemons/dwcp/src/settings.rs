@@ -10,7 +10,8 @@ use std::{
 
 use dwcp_ebpf::{Failure, Limit, Mode, Prefix};
 use novacron_settings::{
-    Key, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint, set,
+    Key, LogSettings, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint,
+    log_keys, set,
     value::{
         DURATION, SIZE, duration, items, parsed, print_duration, print_size, print_unless, printed, size,
         unless,
@@ -62,10 +63,8 @@ pub struct Settings {
     pub mtu_interfaces: Vec<String>,
     /// Where is recorded what it was before.
     pub mtu_state: PathBuf,
-    /// Format of log lines.
-    pub log_format: LogFormat,
-    /// Which log lines, where `RUST_LOG` does not say.
-    pub log_level: String,
+    /// Log lines.
+    pub log: LogSettings,
 }
 
 /// Peers that are found.
@@ -110,15 +109,6 @@ pub struct Xdp {
     pub sockets: bool,
 }
 
-/// Format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
-
 impl AsRef<Transport> for Settings {
     fn as_ref(&self) -> &Transport {
         &self.transport
@@ -128,6 +118,18 @@ impl AsRef<Transport> for Settings {
 impl AsMut<Transport> for Settings {
     fn as_mut(&mut self) -> &mut Transport {
         &mut self.transport
+    }
+}
+
+impl AsRef<LogSettings> for Settings {
+    fn as_ref(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+impl AsMut<LogSettings> for Settings {
+    fn as_mut(&mut self) -> &mut LogSettings {
+        &mut self.log
     }
 }
 
@@ -159,8 +161,7 @@ impl Settings {
             mtu: MTU_MAX,
             mtu_interfaces: Vec::new(),
             mtu_state: PathBuf::from(dwcp_node::mtu::STATE_PATH),
-            log_format: LogFormat::Text,
-            log_level: "info".to_owned(),
+            log: LogSettings::default(),
         }
     }
 
@@ -184,6 +185,7 @@ pub(crate) fn keys() -> Vec<Key<Settings>> {
     let mut keys = endpoint_keys();
     keys.extend(OWN);
     keys.extend(tunnels::KEYS);
+    keys.extend(log_keys());
     keys
 }
 
@@ -326,27 +328,6 @@ const OWN: &[Key<Settings>] = &[
         |s| s.mtu_interfaces.join(","),
     ),
     Key::one("node.mtu_state", "a path", set!(mtu_state, path), |s| s.mtu_state.display().to_string()),
-    Key::one(
-        "log.format",
-        "text or json",
-        set!(log_format, |t| match t {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            _ => None,
-        }),
-        |s| match s.log_format {
-            LogFormat::Text => "text".to_owned(),
-            LogFormat::Json => "json".to_owned(),
-        },
-    ),
-    Key::one(
-        "log.level",
-        "trace, debug, info, warn or error",
-        set!(log_level, |t| {
-            ["trace", "debug", "info", "warn", "error"].contains(&t).then(|| t.to_owned())
-        }),
-        |s| s.log_level.clone(),
-    ),
 ];
 
 /// Checks what depends on more than one setting.
@@ -354,12 +335,10 @@ pub(crate) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsErro
     finish_endpoint(sources)?;
     tunnels::finish(sources)?;
     let discovery = &sources.values.discovery;
-    let given = |path: &PathBuf| !path.as_os_str().is_empty();
-    if given(&discovery.store_cert) != given(&discovery.store_key) {
-        let expected = "a path where discovery.store_key is one";
-        let cert = discovery.store_cert.display().to_string();
-        return Err(sources.invalid("discovery.store_cert", cert, expected));
-    }
+    sources.check_pair(
+        ("discovery.store_cert", &discovery.store_cert),
+        ("discovery.store_key", &discovery.store_key),
+    )?;
     let listens = sources.values.transport.listen;
     if !discovery.store.is_empty() && discovery.advertise.is_none() && listens.ip().is_unspecified() {
         let expected = "HOST:PORT that peers reach this node by, since it listens on all addresses";

@@ -22,6 +22,7 @@
 mod error;
 mod keys;
 mod layers;
+mod log;
 mod print;
 mod sources;
 pub mod value;
@@ -39,6 +40,7 @@ use dwcp_core::EndpointConfig;
 pub use error::{Origin, SettingsError};
 pub use keys::endpoint_keys;
 pub use layers::{Layers, finish_endpoint};
+pub use log::{LogFormat, LogSettings, log_keys};
 pub use sources::{Key, Sources};
 pub use value::{DURATION, SIZE, duration, size};
 

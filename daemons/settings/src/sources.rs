@@ -1,6 +1,9 @@
 //! The settings of any program: a table of keys, and the sources that set them, one over the other.
 
-use std::collections::{BTreeMap, btree_map};
+use std::{
+    collections::{BTreeMap, btree_map},
+    path::Path,
+};
 
 use crate::{Origin, SettingsError, print, variable, yaml};
 
@@ -145,6 +148,25 @@ impl<S> Sources<S> {
     /// The error that the value of a key does not go with the other settings.
     pub fn invalid(&self, key: &'static str, value: String, expected: &'static str) -> SettingsError {
         SettingsError::Invalid { origin: self.origin(key), key, value, expected }
+    }
+
+    /// Checks that a certificate and its key belong together: both are named, or neither is.
+    ///
+    /// # Errors
+    /// Names the one that is there.
+    pub fn check_pair(
+        &self,
+        cert: (&'static str, &Path),
+        key: (&'static str, &Path),
+    ) -> Result<(), SettingsError> {
+        let is_named = |path: &Path| !path.as_os_str().is_empty();
+        let (there, path) = match (is_named(cert.1), is_named(key.1)) {
+            (true, false) => cert,
+            (false, true) => key,
+            _ => return Ok(()),
+        };
+        let expected = "a path only where both the certificate and its key are named";
+        Err(self.invalid(there, path.display().to_string(), expected))
     }
 
     /// Every setting as YAML, with where each value comes from as a comment behind it; parsed again, it gives the same

@@ -61,8 +61,8 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// `path`: the resource's own, whichever alias was asked.
-    pub(crate) fn new(headers: &HeaderMap, path: &str, body: &[u8]) -> Result<Self, Problem> {
+    /// `whose`: the principal's id, as everybody's keys are their own. `path`: the resource's own, whichever alias was asked.
+    pub(crate) fn new(headers: &HeaderMap, whose: &str, path: &str, body: &[u8]) -> Result<Self, Problem> {
         let expected = || {
             Problem::new(
                 Kind::Malformed,
@@ -72,7 +72,10 @@ impl Request {
         let key = match headers.get(KEY).map(HeaderValue::as_bytes) {
             None => None,
             Some(key) if (1..=KEY_BYTES_MAX).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) => {
-                Some(format!("{PREFIX}{}", blake3::hash(key)))
+                let mut hasher = blake3::Hasher::new();
+                // A key has no zero byte.
+                hasher.update(key).update(&[0]).update(whose.as_bytes());
+                Some(format!("{PREFIX}{}", hasher.finalize()))
             }
             Some(_) => return Err(expected()),
         };
@@ -146,16 +149,24 @@ mod tests {
         {
             let mut headers = HeaderMap::new();
             headers.insert(KEY, HeaderValue::from_bytes(key.as_bytes()).unwrap());
-            assert_eq!(Request::new(&headers, "/p", b"{}").is_ok(), good, "{key:?}");
+            assert_eq!(Request::new(&headers, "local", "/p", b"{}").is_ok(), good, "{key:?}");
         }
-        assert!(Request::new(&HeaderMap::new(), "/p", b"{}").unwrap().key.is_none());
+        assert!(Request::new(&HeaderMap::new(), "local", "/p", b"{}").unwrap().key.is_none());
     }
 
     #[test]
     fn path_and_body_make_the_request() {
-        let print = |path, body| Request::new(&HeaderMap::new(), path, body).unwrap().fingerprint;
+        let print = |path, body| Request::new(&HeaderMap::new(), "local", path, body).unwrap().fingerprint;
         assert_eq!(print("/a", b"b"), print("/a", b"b"));
         assert_ne!(print("/a", b"b"), print("/a", b"c"));
         assert_ne!(print("/ab", b""), print("/a", b"b"));
+    }
+
+    #[test]
+    fn keys_are_those_of_their_principal() {
+        let headers = HeaderMap::from_iter([(KEY, HeaderValue::from_static("k"))]);
+        let key = |whose| Request::new(&headers, whose, "/p", b"").unwrap().key;
+        assert_eq!(key("token:1"), key("token:1"));
+        assert_ne!(key("token:1"), key("token:2"));
     }
 }

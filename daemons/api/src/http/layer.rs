@@ -1,19 +1,28 @@
-//! What every request goes through: an id, bounds, a problem document if need be, metrics.
+//! What every request goes through: an id, bounds, the gate, a record if it changes something, a problem document if need be,
+//! metrics.
 
 use std::{sync::Arc, time::Instant};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::Instrument as _;
 
 use super::problem::{Kind, Problem};
-use crate::app::App;
+use crate::{
+    app::App,
+    audit::Record,
+    auth::{
+        gate::{Admitted, Refused, admit, with_rate},
+        login::Peer,
+        principal::Principal,
+    },
+};
 
 /// The id of a request: taken if it is well-formed, else made.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,7 +40,7 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
     let method = counted(request.method());
     let span = tracing::info_span!("request", id, method, path);
-    let mut response = bounded(&app, request, next).instrument(span.clone()).await;
+    let mut response = bounded(&app, &id, request, next).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.render(&path, &id, response);
     }
@@ -52,7 +61,7 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
 }
 
 /// A request within the bounds of number, size and time.
-async fn bounded(app: &Arc<App>, request: Request, next: Next) -> Response {
+async fn bounded(app: &Arc<App>, id: &str, request: Request, next: Next) -> Response {
     if is_cross_site(&request) {
         return Problem::new(Kind::CrossSite, "Sec-Fetch-Site says cross-site").into_response();
     }
@@ -66,6 +75,29 @@ async fn bounded(app: &Arc<App>, request: Request, next: Next) -> Response {
             .into_response();
     };
     let is_safe = request.method().is_safe();
+    let (mut parts, body) = request.into_parts();
+    let Admitted { principal, taken } = match timeout(limits.request_timeout, admit(app, &parts)).await {
+        Ok(Ok(admitted)) => admitted,
+        Ok(Err(refused)) => return left_out(app, id, &parts, refused).await,
+        Err(_) => return Problem::new(Kind::TimedOut, "nothing was done").into_response(),
+    };
+    let record = principal.as_ref().filter(|_| !is_safe).map(|principal| begun(app, id, &parts, principal));
+    if let Some(principal) = principal {
+        parts.extensions.insert(principal);
+    }
+    with_rate(admitted(app, permit, record, Request::from_parts(parts, body), next).await, taken)
+}
+
+/// A request that was let on.
+async fn admitted(
+    app: &Arc<App>,
+    permit: OwnedSemaphorePermit,
+    record: Option<Record>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let limits = &app.settings.limits;
+    let is_safe = request.method().is_safe();
     let (parts, body) = request.into_parts();
     let read = timeout(limits.request_timeout, whole(&parts.headers, body, limits.body_bytes_max));
     let body = match read.await {
@@ -78,8 +110,9 @@ async fn bounded(app: &Arc<App>, request: Request, next: Next) -> Response {
     };
     let request = Request::from_parts(parts, Body::from(body));
     // A task of its own: what has begun comes to its end though the client goes, and a panic ends nothing else.
+    let app = app.clone();
     let work = async move {
-        let response = next.run(request).await;
+        let response = recorded(&app, record, next.run(request)).await;
         drop(permit);
         response
     };
@@ -98,6 +131,47 @@ async fn bounded(app: &Arc<App>, request: Request, next: Next) -> Response {
         )
         .into_response(),
     }
+}
+
+/// Does something with its record written before and completed after.
+async fn recorded(app: &App, record: Option<Record>, work: impl Future<Output = Response>) -> Response {
+    let Some(record) = record else { return work.await };
+    if let Err(error) = app.audit.insert(&record).await {
+        return Problem::from(error).into_response();
+    }
+    let response = work.await;
+    if let Err(error) = app.audit.complete(&record.ended(&response)).await {
+        tracing::error!(%error, "the record of a change stays as it was begun");
+    }
+    response
+}
+
+fn begun(app: &App, id: &str, parts: &Parts, principal: &Principal) -> Record {
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.address.to_string());
+    let route = parts.extensions.get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str);
+    Record {
+        principal: principal.id.clone(),
+        name: principal.name.clone(),
+        address: peer.unwrap_or_default(),
+        method: counted(&parts.method).to_owned(),
+        route: route.to_owned(),
+        resource: parts.uri.path().to_owned(),
+        request_id: id.to_owned(),
+        replica: app.settings.replica.clone(),
+        ..Record::begun()
+    }
+}
+
+/// A request that was not let on; recorded, if somebody wanted to change what they may not. Nothing depends on that record.
+async fn left_out(app: &App, id: &str, parts: &Parts, refused: Refused) -> Response {
+    let Refused { response, principal } = refused;
+    if let Some(principal) = principal.filter(|_| !parts.method.is_safe()) {
+        let record = begun(app, id, parts, &principal).ended(&response);
+        if let Err(error) = app.audit.insert(&record).await {
+            tracing::warn!(%error, "the record of a change that was refused");
+        }
+    }
+    response
 }
 
 /// All of a body.

@@ -6,4 +6,6 @@ pub(crate) mod idempotency;
 pub(crate) mod layer;
 pub(crate) mod page;
 pub(crate) mod problem;
+pub(crate) mod rate;
 pub(crate) mod server;
+pub(crate) mod tls;

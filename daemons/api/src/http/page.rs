@@ -9,8 +9,8 @@ use super::problem::{Kind, Problem};
 use crate::store::{Store, name_of};
 
 /// Entries of a page, if nobody says otherwise, and the most.
-const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 500;
+pub(crate) const LIMIT: usize = 100;
+pub(crate) const LIMIT_MAX: usize = 500;
 /// Entries that are read of the store at once where the first `limit` did not all fit, and how often. A page of few that
 /// fit has fewer than it may.
 const READ_ENTRIES: usize = 500;

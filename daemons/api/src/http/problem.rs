@@ -12,12 +12,18 @@ use serde::Serialize;
 use tonic::Code;
 use utoipa::ToSchema;
 
+use crate::audit::AuditError;
+
 /// What clients are to wait before they ask again.
 const RETRY_AFTER: &str = "1";
 
 /// What can go wrong, one for each `type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Unauthenticated,
+    Forbidden,
+    RateLimited,
+    Misdirected,
     NoRoute,
     NotFound,
     MethodNotAllowed,
@@ -35,6 +41,8 @@ pub(crate) enum Kind {
     BodyTimeout,
     Busy,
     StoreUnavailable,
+    AuditUnavailable,
+    LoginUnavailable,
     StoreFull,
     EffectUnknown,
     TimedOut,
@@ -46,6 +54,12 @@ impl Kind {
     fn parts(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
+            Self::Unauthenticated => (S::UNAUTHORIZED, "unauthenticated", "Nothing proves who asks"),
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "The principal has not the role that this needs"),
+            Self::RateLimited => (S::TOO_MANY_REQUESTS, "rate-limited", "There are too many requests"),
+            Self::Misdirected => {
+                (S::MISDIRECTED_REQUEST, "misdirected", "The request is meant for another server")
+            }
             Self::NoRoute => (S::NOT_FOUND, "no-route", "There is no such path"),
             Self::NotFound => (S::NOT_FOUND, "not-found", "There is no such resource"),
             Self::MethodNotAllowed => {
@@ -73,6 +87,12 @@ impl Kind {
             Self::StoreUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "store-unavailable", "The store does not answer")
             }
+            Self::AuditUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "audit-unavailable", "The database of the audit does not answer")
+            }
+            Self::LoginUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "login-unavailable", "The keys of tokens cannot be looked at")
+            }
             Self::StoreFull => (S::INSUFFICIENT_STORAGE, "store-full", "The store has no space"),
             Self::EffectUnknown => {
                 (S::SERVICE_UNAVAILABLE, "effect-unknown", "It is not known whether the request was done")
@@ -93,6 +113,7 @@ pub(crate) struct Problem {
     pub(crate) kind: Kind,
     detail: String,
     errors: Vec<FieldError>,
+    required: Option<String>,
 }
 
 /// One field that is wrong.
@@ -124,11 +145,24 @@ pub(crate) struct Document {
     /// What is wrong with which fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
+    /// The role that is missing, as `ROLE@REGION`; the region is `*` for all of them, `some` for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    required: Option<String>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new() }
+        Self { kind, detail: detail.into(), errors: Vec::new(), required: None }
+    }
+
+    /// What it is in this case.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// With the role that is missing.
+    pub(crate) fn with_required(self, required: String) -> Self {
+        Self { required: Some(required), ..self }
     }
 
     pub(crate) fn not_found(what: &str, name: &str) -> Self {
@@ -138,7 +172,7 @@ impl Problem {
     /// Of fields that are not what they may be.
     pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
         let each: Vec<_> = errors.iter().map(|error| format!("{}: {}", error.field, error.detail)).collect();
-        Self { kind: Kind::Invalid, detail: each.join("; "), errors }
+        Self { kind: Kind::Invalid, detail: each.join("; "), errors, required: None }
     }
 
     /// The answer, for a request of this path and id.
@@ -152,6 +186,7 @@ impl Problem {
             instance: instance.to_owned(),
             request_id: request_id.to_owned(),
             errors: self.errors,
+            required: self.required,
         };
         let body = serde_json::to_vec(&document).expect("texts and numbers are JSON");
         let headers = response.headers_mut();
@@ -192,5 +227,13 @@ impl From<StoreError> for Problem {
             },
             _ => Self::new(Kind::StoreUnavailable, "no member of the store answers; nothing was done"),
         }
+    }
+}
+
+impl From<AuditError> for Problem {
+    fn from(error: AuditError) -> Self {
+        // Where the database is is for logs.
+        tracing::warn!(%error, "the audit");
+        Self::new(Kind::AuditUnavailable, "nothing was done")
     }
 }

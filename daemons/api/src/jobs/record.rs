@@ -47,6 +47,16 @@ pub(crate) struct Migration {
 }
 
 impl Work {
+    /// The regions that it is about.
+    pub(crate) fn regions(&self) -> Vec<&str> {
+        match self {
+            Self::MoveRegion { from, to } => vec![from, to],
+            Self::Migrate(migration) => {
+                [Some(&*migration.region), migration.to_region.as_deref()].into_iter().flatten().collect()
+            }
+        }
+    }
+
     /// What is in the store while there is such a job, so that there is no other.
     pub(crate) fn lock(&self) -> Option<String> {
         match self {

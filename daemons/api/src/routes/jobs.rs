@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 
+use consensus_proto::mvccpb::KeyValue;
+
 use crate::{
     app::{App, now_ms, random},
+    audit::Before,
+    auth::{principal::Principal, role::Role},
     http::{
         condition::{etag, has},
         extract::{Json, Name, Query},
@@ -21,6 +26,7 @@ use crate::{
         queue,
         record::{Job, Work},
     },
+    store::Store,
     vm::{LABEL, is_label},
 };
 
@@ -46,9 +52,22 @@ fn checked(work: &Work) -> Result<(), Problem> {
     if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
 }
 
+/// Refuses unless the principal has the role in each region that the job is about.
+pub(super) fn check(principal: &Principal, role: Role, job: &Job) -> Result<(), Problem> {
+    job.work.regions().into_iter().try_for_each(|region| principal.require(role, region))
+}
+
+/// A job, and its entry.
+pub(super) async fn found(store: &Store, id: &str) -> Result<(KeyValue, Job), Problem> {
+    let kv = store.get(&format!("{}{id}", queue::JOBS)).await?;
+    let kv = kv.ok_or_else(|| Problem::not_found("job", id))?;
+    let job = queue::parsed(&kv).ok_or_else(|| Problem::new(Kind::Internal, "its record cannot be read"))?;
+    Ok((kv, job))
+}
+
 /// Lists jobs
 ///
-/// In the order in which they were made. Jobs that have ended are kept for a week.
+/// Those all of whose regions the caller may look at, in the order in which they were made. Jobs that have ended are kept for a week.
 #[utoipa::path(get, path = "/api/v1/jobs", operation_id = "list_jobs", tag = "jobs",
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
@@ -57,9 +76,11 @@ fn checked(work: &Work) -> Result<(), Problem> {
     responses((status = 200, body = Page<Job>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<Page<Job>>, Problem> {
-    let page = query.place()?.read(&app.store, queue::JOBS, |_, kv| queue::parsed(kv));
+    let seen = |job: &Job| check(&principal, Role::Viewer, job).is_ok();
+    let page = query.place()?.read(&app.store, queue::JOBS, |_, kv| queue::parsed(kv).filter(seen));
     Ok(axum::Json(page.await?))
 }
 
@@ -70,11 +91,15 @@ pub(crate) async fn list(
     responses((status = 202, body = Job, headers(("ETag" = String), ("Location" = String)))))]
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     headers: HeaderMap,
     Json { value: work, bytes }: Json<Work>,
 ) -> Result<Response, Problem> {
     checked(&work)?;
-    let request = Request::new(&headers, PATH, &bytes)?;
+    for region in work.regions() {
+        principal.require(Role::Operator, region)?;
+    }
+    let request = Request::new(&headers, &principal.id, PATH, &bytes)?;
     if let Some(replayed) = request.replayed(&app.store).await? {
         return Ok(replayed);
     }
@@ -108,15 +133,15 @@ pub(super) async fn begin(app: &App, request: Request, path: &str, work: Work) -
     responses((status = 200, body = Job, headers(("ETag" = String))), (status = 304, description = "It has not changed")))]
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let kv = app.store.get(&format!("{}{id}", queue::JOBS)).await?;
-    let kv = kv.ok_or_else(|| Problem::not_found("job", &id))?;
+    let (kv, job) = found(&app.store, &id).await?;
+    check(&principal, Role::Viewer, &job)?;
     if has(&headers, kv.mod_revision)? {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(kv.mod_revision))]).into_response());
     }
-    let job = queue::parsed(&kv).ok_or_else(|| Problem::new(Kind::Internal, "its record cannot be read"))?;
     Ok((StatusCode::OK, [(header::ETAG, etag(kv.mod_revision))], axum::Json(job)).into_response())
 }
 
@@ -126,12 +151,14 @@ pub(crate) async fn get(
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "jobs",
     params(("id" = String, Path)),
     responses((status = 200, body = Job), (status = 202, body = Job)))]
-pub(crate) async fn cancel(State(app): State<Arc<App>>, Name(id): Name) -> Result<Response, Problem> {
+pub(crate) async fn cancel(
+    State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
+    Name(id): Name,
+) -> Result<Response, Problem> {
     for _ in 0..CANCEL_ATTEMPTS_MAX {
-        let kv = app.store.get(&format!("{}{id}", queue::JOBS)).await?;
-        let kv = kv.ok_or_else(|| Problem::not_found("job", &id))?;
-        let found =
-            queue::parsed(&kv).ok_or_else(|| Problem::new(Kind::Internal, "its record cannot be read"))?;
+        let (kv, found) = found(&app.store, &id).await?;
+        check(&principal, Role::Operator, &found)?;
         let mut job = found.clone();
         if !job.cancel(now_ms()) {
             return Err(Problem::new(Kind::Ended, format!("it is {:?}", job.state).to_lowercase()));
@@ -142,7 +169,8 @@ pub(crate) async fn cancel(State(app): State<Arc<App>>, Name(id): Name) -> Resul
         };
         if let Some(revision) = revision {
             let status = if job.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
-            return Ok((status, [(header::ETAG, etag(revision))], axum::Json(job)).into_response());
+            let before = Extension(Before(kv.mod_revision));
+            return Ok((status, before, [(header::ETAG, etag(revision))], axum::Json(job)).into_response());
         }
     }
     Err(Problem::new(Kind::Busy, "the job changes all the time; nothing was done"))

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{Extension, extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{jobs, nodes, vms};
+use super::{events, jobs, nodes, vms};
 use crate::{
     app::App,
+    auth::{principal::Principal, role::Role},
     http::{
         extract::{Json, Name, Query},
         idempotency::Request,
@@ -78,15 +79,19 @@ impl NewMigration {
     responses((status = 202, body = Job, headers(("ETag" = String), ("Location" = String)))))]
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     headers: HeaderMap,
     Json { value: new, bytes }: Json<NewMigration>,
 ) -> Result<Response, Problem> {
-    let request = Request::new(&headers, PATH, &bytes)?;
+    let request = Request::new(&headers, &principal.id, PATH, &bytes)?;
     if let Some(replayed) = request.replayed(&app.store).await? {
         return Ok(replayed);
     }
     let migration = new.migration(&app).await?;
     let work = Work::Migrate(migration);
+    for region in work.regions() {
+        principal.require(Role::Operator, region)?;
+    }
     if let Some(lock) = work.lock()
         && let Some(kv) = app.store.get(&lock).await?
     {
@@ -98,7 +103,8 @@ pub(crate) async fn create(
 
 /// Lists migrations
 ///
-/// In the order in which they were made. Those that have ended are kept for a week.
+/// Those all of whose regions the caller may look at, in the order in which they were made. Those that have ended are kept for a
+/// week.
 #[utoipa::path(get, path = "/api/v1/dwcp/migrations", operation_id = "list_migrations", tag = "migrations",
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
@@ -107,9 +113,12 @@ pub(crate) async fn create(
     responses((status = 200, body = Page<Job>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<Page<Job>>, Problem> {
-    let is_one = |job: &Job| matches!(job.work, Work::Migrate(_));
+    let is_one = |job: &Job| {
+        matches!(job.work, Work::Migrate(_)) && jobs::check(&principal, Role::Viewer, job).is_ok()
+    };
     let page = query.place()?.read(&app.store, queue::JOBS, |_, kv| queue::parsed(kv).filter(is_one));
     Ok(axum::Json(page.await?))
 }
@@ -121,8 +130,36 @@ pub(crate) async fn list(
         ("If-None-Match" = Option<String>, Header, description = "304 if this is its ETag"),
     ),
     responses((status = 200, body = Job, headers(("ETag" = String))), (status = 304, description = "It has not changed")))]
-pub(crate) async fn get(app: State<Arc<App>>, name: Name, headers: HeaderMap) -> Result<Response, Problem> {
-    jobs::get(app, name, headers).await
+pub(crate) async fn get(
+    app: State<Arc<App>>,
+    principal: Extension<Arc<Principal>>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    check(&app, &id).await?;
+    jobs::get(app, principal, Name(id), headers).await
+}
+
+/// A migration's progress
+///
+/// As the events of any job.
+#[utoipa::path(get, path = "/api/v1/dwcp/migrations/{id}/events", operation_id = "follow_migration", tag = "migrations",
+    params(
+        ("id" = String, Path),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was taken"),
+    ),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 204, description = "The migration has ended, and its end was told"),
+    ))]
+pub(crate) async fn follow(
+    app: State<Arc<App>>,
+    principal: Extension<Arc<Principal>>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    check(&app, &id).await?;
+    events::follow(app, principal, Name(id), headers).await
 }
 
 /// Cancels a migration
@@ -131,6 +168,20 @@ pub(crate) async fn get(app: State<Arc<App>>, name: Name, headers: HeaderMap) ->
 #[utoipa::path(post, path = "/api/v1/dwcp/migrations/{id}/cancel", operation_id = "cancel_migration", tag = "migrations",
     params(("id" = String, Path)),
     responses((status = 200, body = Job), (status = 202, body = Job)))]
-pub(crate) async fn cancel(app: State<Arc<App>>, name: Name) -> Result<Response, Problem> {
-    jobs::cancel(app, name).await
+pub(crate) async fn cancel(
+    app: State<Arc<App>>,
+    principal: Extension<Arc<Principal>>,
+    Name(id): Name,
+) -> Result<Response, Problem> {
+    check(&app, &id).await?;
+    jobs::cancel(app, principal, Name(id)).await
+}
+
+/// Other jobs are not here.
+async fn check(app: &App, id: &str) -> Result<(), Problem> {
+    match jobs::found(&app.store, id).await {
+        Ok((_, Job { work: Work::Migrate(_), .. })) => Ok(()),
+        Err(problem) if problem.kind != Kind::NotFound => Err(problem),
+        _ => Err(Problem::not_found("migration", id)),
+    }
 }

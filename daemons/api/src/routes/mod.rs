@@ -1,28 +1,36 @@
 //! What there is at which path, and the OpenAPI document that is made of it.
 
+mod audit;
+pub(crate) mod events;
 mod health;
 mod jobs;
 mod members;
 mod migrations;
 pub(crate) mod nodes;
+pub(crate) mod tokens;
 pub(crate) mod vms;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
-    http::Uri,
+    http::{Method, Uri},
     middleware::from_fn_with_state,
     routing::{MethodFilter, get, on},
 };
 use utoipa::{
-    OpenApi,
-    openapi::{Content, OpenApi as Document, PathItem, Ref, RefOr, ResponseBuilder, path::Operation},
+    Modify, OpenApi,
+    openapi::{
+        Content, HeaderBuilder, OpenApi as Document, PathItem, Ref, RefOr, Response, ResponseBuilder,
+        path::Operation,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
+    auth::rules::{Rule, Rules},
     http::{
         layer,
         problem::{self, Kind, Problem},
@@ -30,7 +38,7 @@ use crate::{
 };
 
 /// Short names, and what they are short for.
-const ALIASES: [(&str, &str); 3] = [
+pub(crate) const ALIASES: [(&str, &str); 3] = [
     ("/api/vms", "/api/v1/vms"),
     ("/api/vms/{name}", "/api/v1/vms/{name}"),
     ("/api/health", "/api/v1/health"),
@@ -43,15 +51,48 @@ const ALIASES: [(&str, &str); 3] = [
         description = "Virtual machines, nodes, members of the store, and jobs. Errors are problem documents (RFC 9457)."
     ),
     components(schemas(problem::Document)),
+    modifiers(&Logins),
     tags(
         (name = "vms", description = "The inventory of virtual machines"),
         (name = "jobs", description = "What takes longer than a request"),
         (name = "migrations", description = "VMs' data on its way between nodes"),
         (name = "cluster", description = "Nodes and members of the store"),
+        (name = "tokens", description = "API tokens"),
+        (name = "audit", description = "Records of changes"),
         (name = "health", description = "Of this replica"),
     )
 )]
 struct Base;
+
+/// The ways to log in.
+struct Logins;
+
+const LOGINS: [&str; 3] = ["token", "jwt", "certificate"];
+
+impl Modify for Logins {
+    fn modify(&self, document: &mut Document) {
+        let bearer = |format: &str, description: &str| {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format);
+            SecurityScheme::Http(scheme.description(Some(description)).build())
+        };
+        let certificate = SecurityScheme::MutualTls {
+            description: Some(
+                "A certificate of the authority that the server names in its handshake".to_owned(),
+            ),
+            extensions: None,
+            deprecated: None,
+        };
+        let schemes = [
+            bearer("nct_ID_SECRET", "An API token, of /api/v1/tokens"),
+            bearer("JWT", "A token of the OpenID Connect provider that the server is set up for"),
+            certificate,
+        ];
+        let components = document.components.get_or_insert_default();
+        for (name, scheme) in LOGINS.into_iter().zip(schemes) {
+            components.add_security_scheme(name, scheme);
+        }
+    }
+}
 
 /// All routes, and the document that describes them.
 pub(crate) fn routes() -> (Router<Arc<App>>, Document) {
@@ -60,13 +101,18 @@ pub(crate) fn routes() -> (Router<Arc<App>>, Document) {
         .routes(routes!(vms::get, vms::replace, vms::remove))
         .routes(routes!(jobs::list, jobs::create))
         .routes(routes!(jobs::get))
+        .routes(routes!(events::follow))
         .routes(routes!(jobs::cancel))
         .routes(routes!(migrations::list, migrations::create))
         .routes(routes!(migrations::get))
+        .routes(routes!(migrations::follow))
         .routes(routes!(migrations::cancel))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(members::list))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::get, tokens::revoke))
+        .routes(routes!(audit::list))
         .routes(routes!(health::health))
         .routes(routes!(health::healthz))
         .routes(routes!(health::ready))
@@ -79,24 +125,63 @@ pub(crate) fn routes() -> (Router<Arc<App>>, Document) {
         .route("/api/health", on(MethodFilter::GET, health::health));
     for (alias, path) in ALIASES {
         let mut item = document.paths.paths.get(path).expect("aliases are of what there is").clone();
-        for operation in operations(&mut item) {
+        for (_, operation) in operations(&mut item) {
             operation.operation_id = operation.operation_id.as_ref().map(|id| format!("{id}_alias"));
             operation.description = Some(format!("The same as at {path}."));
         }
         document.paths.paths.insert(alias.to_owned(), item);
     }
-    for item in document.paths.paths.values_mut() {
-        for operation in operations(item) {
-            let content =
-                Content::new(Some(RefOr::<utoipa::openapi::Schema>::Ref(Ref::from_schema_name("Problem"))));
-            let problem = ResponseBuilder::new()
-                .description("A problem document, RFC 9457")
-                .content("application/problem+json", content)
-                .build();
-            operation.responses.responses.insert("default".to_owned(), problem.into());
+    describe_rules(&mut document);
+    (router, document)
+}
+
+/// Puts the rules and what they answer onto each operation.
+///
+/// # Panics
+/// If there is an operation without a rule: nobody could use it.
+fn describe_rules(document: &mut Document) {
+    let rules = Rules::new(&ALIASES);
+    let mut described = 0;
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            let rule = rules.find(&method, path);
+            describe_rule(operation, rule.unwrap_or_else(|| panic!("no rule for {method} {path}")));
+            described += 1;
         }
     }
-    (router, document)
+    assert_eq!(described, rules.count(), "every rule is for an operation");
+}
+
+fn describe_rule(operation: &mut Operation, rule: Rule) {
+    let role = rule.role().map(|role| role.to_string());
+    let requirements = LOGINS.map(|login| SecurityRequirement::new(login, role.as_slice()));
+    operation.security = Some(role.iter().flat_map(|_| requirements.clone()).collect());
+    let mut answers = vec![("default", "A problem document, RFC 9457")];
+    if role.is_some() {
+        answers.extend([
+            ("401", "Nothing proves who asks"),
+            ("403", "The principal has not the role that this needs; `required` names it"),
+            ("429", "There are too many requests"),
+        ]);
+    }
+    for (status, description) in answers {
+        operation.responses.responses.insert(status.to_owned(), problem_response(status, description).into());
+    }
+}
+
+fn problem_response(status: &str, description: &str) -> Response {
+    let content = Content::new(Some(RefOr::<utoipa::openapi::Schema>::Ref(Ref::from_schema_name("Problem"))));
+    let mut response =
+        ResponseBuilder::new().description(description).content("application/problem+json", content);
+    let headers: &[_] = match status {
+        "401" => &["WWW-Authenticate"],
+        "429" => &["Retry-After", "RateLimit", "RateLimit-Policy"],
+        _ => &[],
+    };
+    for header in headers {
+        response = response.header(*header, HeaderBuilder::new().build());
+    }
+    response.build()
 }
 
 /// Answers, once it is known what all of them share.
@@ -110,9 +195,10 @@ pub(crate) fn service(router: Router<Arc<App>>, app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
     let PathItem { get, put, post, delete, .. } = item;
-    [get, put, post, delete].into_iter().filter_map(Option::as_mut)
+    let all = [(Method::GET, get), (Method::PUT, put), (Method::POST, post), (Method::DELETE, delete)];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use consensus_proto::mvccpb::KeyValue;
 use novacron_store::StoreError;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,10 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
+    auth::{
+        principal::Principal,
+        role::{ALL, Role},
+    },
     http::{
         extract::{Name, Query},
         page::{Page, PageQuery},
@@ -54,6 +58,8 @@ fn parsed(name: &str, kv: &KeyValue) -> Option<Node> {
 }
 
 /// Lists nodes
+///
+/// Those of the regions that the caller may look at; those without a region are for who may look at all of them.
 #[utoipa::path(get, path = "/api/v1/nodes", operation_id = "list_nodes", tag = "cluster",
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
@@ -62,16 +68,25 @@ fn parsed(name: &str, kv: &KeyValue) -> Option<Node> {
     responses((status = 200, body = Page<Node>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Node>>, Problem> {
-    Ok(Json(query.place()?.read(&app.store, PREFIX, parsed).await?))
+    let seen = |node: &Node| principal.sees(node.region.as_deref());
+    let page = query.place()?.read(&app.store, PREFIX, |name, kv| parsed(name, kv).filter(seen));
+    Ok(Json(page.await?))
 }
 
 /// One node
 #[utoipa::path(get, path = "/api/v1/nodes/{name}", operation_id = "get_node", tag = "cluster",
     params(("name" = String, Path)), responses((status = 200, body = Node)))]
-pub(crate) async fn get(State(app): State<Arc<App>>, Name(name): Name) -> Result<Json<Node>, Problem> {
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
+    Name(name): Name,
+) -> Result<Json<Node>, Problem> {
     let kv = app.store.get(&format!("{PREFIX}{name}")).await?;
     let found = kv.and_then(|kv| parsed(name_of(PREFIX, &kv.key)?, &kv));
-    found.map(Json).ok_or_else(|| Problem::not_found("node", &name))
+    let node = found.ok_or_else(|| Problem::not_found("node", &name))?;
+    principal.require(Role::Viewer, node.region.as_deref().unwrap_or(ALL))?;
+    Ok(Json(node))
 }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use consensus_proto::mvccpb::KeyValue;
+use consensus_proto::{etcdserverpb::RequestOp, mvccpb::KeyValue};
 use serde::Deserialize;
 
 use crate::{
     app::App,
+    audit::Before,
+    auth::{principal::Principal, role::Role},
     http::{
         condition::{Condition, etag, has},
         extract::{Json, Name, Query},
@@ -19,13 +22,16 @@ use crate::{
         page::{Page, Place},
         problem::{FieldError, Kind, Problem},
     },
-    store::{delete, is_absent, is_at, is_there, put, read},
+    store::{delete, is_absent, is_at, put, read},
     vm::Vm,
 };
 
 /// Entries in the store.
 pub(crate) const PREFIX: &str = "/novacron/vms/";
 const PATH: &str = "/api/v1/vms";
+
+/// How often it is tried to change a VM that somebody else changes, where any state of it will do.
+const ATTEMPTS_MAX: usize = 16;
 
 /// Which VMs.
 #[derive(Deserialize)]
@@ -64,7 +70,7 @@ fn answer(status: StatusCode, vm: &Vm, revision: i64) -> Response {
 
 /// Lists VMs
 ///
-/// By pages, in the order of their names; all pages of a list are of one moment.
+/// Those of the regions that the caller may look at, by pages, in the order of their names; all pages of a list are of one moment.
 #[utoipa::path(get, path = "/api/v1/vms", operation_id = "list_vms", tag = "vms",
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
@@ -74,10 +80,15 @@ fn answer(status: StatusCode, vm: &Vm, revision: i64) -> Response {
     responses((status = 200, body = Page<Vm>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     Query(query): Query<ListQuery>,
 ) -> Result<axum::Json<Page<Vm>>, Problem> {
+    if let Some(region) = &query.region {
+        principal.require(Role::Viewer, region)?;
+    }
     let place = Place::new(query.limit, query.cursor.as_deref())?;
-    let fits = |vm: &Vm| query.region.as_ref().is_none_or(|region| *region == vm.region);
+    let asked = |vm: &Vm| query.region.as_ref().is_none_or(|region| *region == vm.region);
+    let fits = |vm: &Vm| asked(vm) && principal.sees(Some(&vm.region));
     let page = place.read(&app.store, PREFIX, |_, kv| parsed(kv).filter(fits));
     Ok(axum::Json(page.await?))
 }
@@ -89,11 +100,13 @@ pub(crate) async fn list(
     responses((status = 201, body = Vm, headers(("ETag" = String), ("Location" = String)))))]
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     headers: HeaderMap,
     Json { value: vm, bytes }: Json<Vm>,
 ) -> Result<Response, Problem> {
     checked(&vm)?;
-    let request = Request::new(&headers, PATH, &bytes)?;
+    principal.require(Role::Operator, &vm.region)?;
+    let request = Request::new(&headers, &principal.id, PATH, &bytes)?;
     if let Some(replayed) = request.replayed(&app.store).await? {
         return Ok(replayed);
     }
@@ -119,14 +132,16 @@ pub(crate) async fn create(
     responses((status = 200, body = Vm, headers(("ETag" = String))), (status = 304, description = "It has not changed")))]
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     Name(name): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let kv = app.store.get(&key(&name)).await?.ok_or_else(|| Problem::not_found("VM", &name))?;
+    let vm = readable(&kv)?;
+    principal.require(Role::Viewer, &vm.region)?;
     if has(&headers, kv.mod_revision)? {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(kv.mod_revision))]).into_response());
     }
-    let vm = parsed(&kv).ok_or_else(|| Problem::new(Kind::Internal, "its entry cannot be read"))?;
     Ok(answer(StatusCode::OK, &vm, kv.mod_revision))
 }
 
@@ -146,6 +161,7 @@ pub(crate) async fn get(
     ))]
 pub(crate) async fn replace(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     Name(name): Name,
     headers: HeaderMap,
     Json { value: vm, .. }: Json<Vm>,
@@ -155,26 +171,24 @@ pub(crate) async fn replace(
         return Err(Problem::invalid(vec![FieldError { field: "name".to_owned(), detail }]));
     }
     checked(&vm)?;
-    let key = key(&name);
+    principal.require(Role::Operator, &vm.region)?;
     let condition = Condition::of(&headers)?;
-    let compare = match condition {
-        Condition::At(revision) => is_at(&key, revision),
-        Condition::There => is_there(&key),
-        Condition::Absent => is_absent(&key),
-    };
+    let key = key(&name);
+    if condition != Condition::Absent {
+        let then = put(&key, text(&vm), 0);
+        let (before, revision) = changed(&app, &principal, &name, condition, then).await?;
+        return Ok((Extension(Before(before)), answer(StatusCode::OK, &vm, revision)).into_response());
+    }
     let then = vec![put(&key, text(&vm), 0)];
-    let mut outcome = app.store.txn("put", vec![compare], then, vec![read(&key)]).await?;
+    let mut outcome = app.store.txn("put", vec![is_absent(&key)], then, vec![read(&key)]).await?;
     if !outcome.held {
         return Err(failed(condition, &name, outcome.read(0)));
     }
-    if condition == Condition::Absent {
-        let mut response = answer(StatusCode::CREATED, &vm, outcome.revision);
-        if let Ok(location) = format!("{PATH}/{name}").parse() {
-            response.headers_mut().insert(header::LOCATION, location);
-        }
-        return Ok(response);
+    let mut response = answer(StatusCode::CREATED, &vm, outcome.revision);
+    if let Ok(location) = format!("{PATH}/{name}").parse() {
+        response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(answer(StatusCode::OK, &vm, outcome.revision))
+    Ok(response)
 }
 
 /// Removes a VM
@@ -185,23 +199,47 @@ pub(crate) async fn replace(
     responses((status = 204, description = "It is gone")))]
 pub(crate) async fn remove(
     State(app): State<Arc<App>>,
+    Extension(principal): Extension<Arc<Principal>>,
     Name(name): Name,
     headers: HeaderMap,
-) -> Result<StatusCode, Problem> {
-    let key = key(&name);
+) -> Result<Response, Problem> {
     let condition = Condition::of(&headers)?;
-    let compare = match condition {
-        Condition::At(revision) => is_at(&key, revision),
-        Condition::There => is_there(&key),
-        Condition::Absent => {
-            return Err(Problem::new(Kind::Malformed, "expected If-Match with the ETag, or *"));
-        }
-    };
-    let mut outcome = app.store.txn("delete", vec![compare], vec![delete(&key)], vec![read(&key)]).await?;
-    if !outcome.held {
-        return Err(failed(condition, &name, outcome.read(0)));
+    if condition == Condition::Absent {
+        return Err(Problem::new(Kind::Malformed, "expected If-Match with the ETag, or *"));
     }
-    Ok(StatusCode::NO_CONTENT)
+    let (before, _) = changed(&app, &principal, &name, condition, delete(&key(&name))).await?;
+    Ok((StatusCode::NO_CONTENT, Extension(Before(before))).into_response())
+}
+
+/// Does something to a VM that is there, if the principal may in the region that it is in: it is done to the state that was
+/// looked at, or not at all. The revisions before and after.
+async fn changed(
+    app: &App,
+    principal: &Principal,
+    name: &str,
+    condition: Condition,
+    then: RequestOp,
+) -> Result<(i64, i64), Problem> {
+    let key = key(name);
+    for _ in 0..ATTEMPTS_MAX {
+        let kv = app.store.get(&key).await?.ok_or_else(|| Problem::not_found("VM", name))?;
+        principal.require(Role::Operator, &readable(&kv)?.region)?;
+        if let Condition::At(revision) = condition
+            && revision != kv.mod_revision
+        {
+            return Err(failed(condition, name, Some(kv)));
+        }
+        let compare = vec![is_at(&key, kv.mod_revision)];
+        let outcome = app.store.txn("change", compare, vec![then.clone()], Vec::new()).await?;
+        if outcome.held {
+            return Ok((kv.mod_revision, outcome.revision));
+        }
+    }
+    Err(Problem::new(Kind::Busy, "the VM changes all the time; nothing was done"))
+}
+
+fn readable(kv: &KeyValue) -> Result<Vm, Problem> {
+    parsed(kv).ok_or_else(|| Problem::new(Kind::Internal, "its entry cannot be read"))
 }
 
 /// Why a condition does not hold.

@@ -42,13 +42,13 @@ fn bodies_heads_and_requests_at_a_time_have_bounds() {
     assert_eq!((refused.status, refused.problem().as_str()), (413, "body-too-large"));
     // Without its length told beforehand.
     let chunk = format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
-    let head =
-        "POST /api/v1/vms HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    let head = "POST /api/v1/vms HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
     let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}");
     assert_eq!(raw(replica.port, &chunked).unwrap().problem(), "body-too-large");
 
     let many: String = (0..100).map(|n| format!("X-{n}: 1\r\n")).collect();
-    let answer = raw(replica.port, &format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{many}\r\n")).unwrap();
+    let answer =
+        raw(replica.port, &format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{many}\r\n")).unwrap();
     assert_eq!(answer.status, 431);
 
     // A body that does not come has the only place.

@@ -1,7 +1,14 @@
 //! Replicas of the API as processes, over a store that `novacron up` runs. Without that program, these tests are skipped.
 
+mod audit;
+mod auth;
 mod drain;
+mod events;
+mod identity;
 mod jobs;
 mod limits;
+mod rate;
 mod resources;
+mod rules;
 mod support;
+mod tls;

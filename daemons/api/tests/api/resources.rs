@@ -182,7 +182,7 @@ fn problems(a: &Replica) {
     let text = a.ask("POST", VMS, &[("Content-Type", "text/plain")], Some(&good));
     assert_eq!(text.problem(), "media-type");
     let broken = format!(
-        "POST {VMS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n{{\"na"
+        "POST {VMS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n{{\"na"
     );
     assert_eq!(crate::support::raw(a.port, &broken).unwrap().problem(), "malformed");
     for (headers, problem) in [

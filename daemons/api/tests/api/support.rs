@@ -2,14 +2,15 @@
 
 use std::{
     collections::HashMap,
-    env,
-    io::{self, Read as _, Write as _},
+    env, io,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use consensus_proto::etcdserverpb::RangeRequest;
+use novacron_store::{Client, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -88,11 +89,33 @@ impl Store {
     }
 }
 
+impl Store {
+    /// All values below a prefix, as text.
+    pub(crate) fn values(&self, prefix: &str) -> Vec<String> {
+        let mut end = prefix.as_bytes().to_vec();
+        *end.last_mut().unwrap() += 1;
+        let range =
+            RangeRequest { key: prefix.to_owned().into(), range_end: end.into(), ..RangeRequest::default() };
+        let options = Options { tls: None, user: None, timeout: PATIENCE };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let answer = runtime.block_on(async {
+            let client = Client::new(self.endpoints.iter().map(String::as_str), options).unwrap();
+            client
+                .read("values", range, |link, range| async move { link.kv().range(range).await })
+                .await
+                .unwrap()
+        });
+        answer.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.value).into_owned()).collect()
+    }
+}
+
 /// One replica.
 pub(crate) struct Replica {
     pub(crate) process: Process,
     pub(crate) port: u16,
     pub(crate) metrics: u16,
+    /// Where it keeps the records of changes.
+    pub(crate) data: tempfile::TempDir,
 }
 
 impl Replica {
@@ -103,9 +126,15 @@ impl Replica {
         command.args(["--listen", &format!("127.0.0.1:{}", ports[0])]);
         command.args(["--metrics-listen", &format!("127.0.0.1:{}", ports[1])]);
         command.args(["--jobs-lease", "3s", "--jobs-poll-interval", "200ms"]);
+        let data = tempfile::tempdir().unwrap();
+        command.arg("--data-dir").arg(data.path());
+        if !more.contains(&"--limits-rate") {
+            // What is under test here asks often.
+            command.args(["--limits-rate", "off"]);
+        }
         command.args(more);
         let child = command.spawn().unwrap();
-        let replica = Self { process: Process(child), port: ports[0], metrics: ports[1] };
+        let replica = Self { process: Process(child), port: ports[0], metrics: ports[1], data };
         wait_until("listener", || TcpStream::connect(("127.0.0.1", replica.port)).ok());
         replica
     }
@@ -186,7 +215,12 @@ pub(crate) fn ask(
     headers: &[(&str, &str)],
     body: Option<&Value>,
 ) -> io::Result<Answer> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    raw(port, &request(method, path, headers, body))
+}
+
+/// The bytes of a request.
+pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -197,16 +231,21 @@ pub(crate) fn ask(
         }
         head += &format!("Content-Length: {}\r\n", body.len());
     }
-    raw(port, &(head + "\r\n" + &body.unwrap_or_default()))
+    head + "\r\n" + &body.unwrap_or_default()
 }
 
 /// Whatever is to be sent, and what comes then.
 pub(crate) fn raw(port: u16, request: &str) -> io::Result<Answer> {
-    let mut socket = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
+    let socket = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.write_all(request.as_bytes())?;
+    exchange(socket, request)
+}
+
+/// The same over whatever carries it.
+pub(crate) fn exchange(mut stream: impl io::Read + io::Write, request: &str) -> io::Result<Answer> {
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
-    socket.read_to_string(&mut answer)?;
+    stream.read_to_string(&mut answer)?;
     Answer::parse(&answer).ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))
 }
 
@@ -231,8 +270,9 @@ pub(crate) fn vm(name: &str, region: &str) -> Value {
 
 /// Runs the program to its end.
 pub(crate) fn run(args: &[&str], config: Option<&Path>) -> (Option<i32>, String) {
+    let data = tempfile::tempdir().unwrap();
     let mut command = clean(Command::new(env!("CARGO_BIN_EXE_novacron-api")));
-    command.args(args);
+    command.env("NOVACRON_DATA_DIR", data.path()).args(args);
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }

@@ -1,5 +1,7 @@
 //! What can be set: the table of keys and the defaults.
 
+mod auth;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -7,11 +9,12 @@ use std::{
 };
 
 use novacron_settings::{
-    DURATION, Key, MetricsSettings, SIZE, SettingsError, Sources, duration, set, size,
+    DURATION, Key, LogSettings, MetricsSettings, SIZE, SettingsError, Sources, duration, log_keys, set, size,
     value::{items, parsed, print_duration, print_size, print_unless, printed, unless},
 };
 
-use crate::vm::is_node;
+use crate::{http::rate::Rate, vm::is_node};
+pub use auth::{AuthSettings, JwtSettings, NamedGrant};
 
 /// The port of the API.
 pub const PORT: u16 = 8080;
@@ -29,8 +32,14 @@ const LEASE_MIN: Duration = Duration::from_secs(3);
 pub struct Settings {
     /// Where the API listens.
     pub listen: SocketAddr,
-    /// Allows other addresses than loopback: whoever reaches one may do everything.
+    /// Allows other addresses than loopback without TLS: who is in between can read tokens.
     pub allow_plaintext: bool,
+    /// Certificates of the API's port.
+    pub tls: TlsSettings,
+    /// Who may do what.
+    pub auth: AuthSettings,
+    /// Where changes are recorded.
+    pub database: DatabaseSettings,
     /// Metrics and status.
     pub metrics: MetricsSettings,
     /// What this replica is called where others read it.
@@ -47,10 +56,47 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// How long requests and jobs may take to come to their end after that.
     pub drain_timeout: Duration,
-    /// Format of log lines.
-    pub log_format: LogFormat,
-    /// Which log lines, where `RUST_LOG` does not say.
-    pub log_level: String,
+    /// Log lines.
+    pub log: LogSettings,
+}
+
+/// Certificates of the API's port; without any, it speaks plaintext.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TlsSettings {
+    /// Its chain.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authority that signs certificates of clients.
+    pub ca: PathBuf,
+    /// Whoever has no certificate of it is not let in at all.
+    pub client_cert_required: bool,
+}
+
+/// Where changes are recorded.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DatabaseSettings {
+    /// `postgres://` and so on; empty: SQLite, in a file.
+    pub url: String,
+    /// Folder of that file.
+    pub data_dir: PathBuf,
+    /// Connections at a time.
+    pub connections_max: u32,
+    /// How long records are kept.
+    pub audit_kept: Duration,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            data_dir: PathBuf::from("novacron-api.data"),
+            connections_max: 8,
+            audit_kept: Duration::from_secs(365 * 24 * 60 * 60),
+        }
+    }
 }
 
 /// Where the store is.
@@ -121,6 +167,8 @@ pub struct Limits {
     pub requests_max: usize,
     /// Connections at a time.
     pub connections_max: usize,
+    /// How often a principal, or an address without one, may ask.
+    pub rate: Option<Rate>,
 }
 
 /// The queue of jobs.
@@ -135,13 +183,16 @@ pub struct JobSettings {
     pub poll_interval: Duration,
 }
 
-/// Format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
+impl AsRef<LogSettings> for Settings {
+    fn as_ref(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+impl AsMut<LogSettings> for Settings {
+    fn as_mut(&mut self) -> &mut LogSettings {
+        &mut self.log
+    }
 }
 
 impl Settings {
@@ -150,6 +201,9 @@ impl Settings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
             allow_plaintext: false,
+            tls: TlsSettings::default(),
+            auth: AuthSettings::default(),
+            database: DatabaseSettings::default(),
             metrics: MetricsSettings {
                 listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT))),
                 allow_plaintext: false,
@@ -169,6 +223,7 @@ impl Settings {
                 head_timeout: Duration::from_secs(30),
                 requests_max: 256,
                 connections_max: 1024,
+                rate: Some(Rate { per_second: 100, burst: 400 }),
             },
             jobs: JobSettings {
                 running_max: 4,
@@ -177,8 +232,7 @@ impl Settings {
             },
             drain_delay: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
-            log_format: LogFormat::Text,
-            log_level: "info".to_owned(),
+            log: LogSettings::default(),
         }
     }
 }
@@ -188,9 +242,37 @@ const PATH: &str = "a path, or empty";
 const ADDRESS: &str = "ADDRESS:PORT";
 
 /// Every setting, in the order in which they are printed.
-pub(crate) const KEYS: &[Key<Settings>] = &[
+pub(crate) fn keys() -> Vec<Key<Settings>> {
+    [OWN, auth::KEYS, OTHERS, &log_keys()].concat()
+}
+
+const OWN: &[Key<Settings>] = &[
     Key::one("listen", ADDRESS, set!(listen, parsed), |s| printed(s.listen)),
     Key::one("allow_plaintext", BOOL, set!(allow_plaintext, parsed), |s| printed(s.allow_plaintext)),
+    Key::one("tls.cert", PATH, set!(tls.cert, path), |s| s.tls.cert.display().to_string()),
+    Key::one("tls.key", PATH, set!(tls.key, path), |s| s.tls.key.display().to_string()),
+    Key::one("tls.ca", PATH, set!(tls.ca, path), |s| s.tls.ca.display().to_string()),
+    Key::one("tls.client_cert_required", BOOL, set!(tls.client_cert_required, parsed), |s| {
+        printed(s.tls.client_cert_required)
+    }),
+];
+
+const OTHERS: &[Key<Settings>] = &[
+    Key::one("data_dir", "a path", set!(database.data_dir, |t| path(t).filter(|_| !t.is_empty())), |s| {
+        s.database.data_dir.display().to_string()
+    }),
+    Key::one("database.url", DATABASE, set!(database.url, |t| is_database(t).then(|| t.to_owned())), |s| {
+        s.database.url.clone()
+    }),
+    Key::one(
+        "database.connections_max",
+        "1..=64",
+        set!(database.connections_max, |t| parsed(t).filter(|n| (1..=64).contains(n))),
+        |s| printed(s.database.connections_max),
+    ),
+    Key::one("database.audit_kept", DURATION, set!(database.audit_kept, duration), |s| {
+        print_duration(s.database.audit_kept)
+    }),
     Key::one(
         "metrics.listen",
         "off, or ADDRESS:PORT",
@@ -241,6 +323,12 @@ pub(crate) const KEYS: &[Key<Settings>] = &[
         printed(s.limits.connections_max)
     }),
     Key::one(
+        "limits.rate",
+        "off, or REQUESTS_PER_SECOND/BURST",
+        set!(limits.rate, |t| unless(t, "off", parsed)),
+        |s| print_unless(s.limits.rate, "off", printed),
+    ),
+    Key::one(
         "jobs.running_max",
         "0..=64; 0 leaves jobs to other replicas",
         set!(jobs.running_max, |t| parsed(t).filter(|jobs: &usize| *jobs <= 64)),
@@ -257,46 +345,45 @@ pub(crate) const KEYS: &[Key<Settings>] = &[
     }),
     Key::one("drain_delay", DURATION, set!(drain_delay, duration), |s| print_duration(s.drain_delay)),
     Key::one("drain_timeout", DURATION, set!(drain_timeout, duration), |s| print_duration(s.drain_timeout)),
-    Key::one(
-        "log.format",
-        "text or json",
-        set!(log_format, |t| match t {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            _ => None,
-        }),
-        |s| match s.log_format {
-            LogFormat::Text => "text".to_owned(),
-            LogFormat::Json => "json".to_owned(),
-        },
-    ),
-    Key::one(
-        "log.level",
-        "trace, debug, info, warn or error",
-        set!(log_level, |t| {
-            ["trace", "debug", "info", "warn", "error"].contains(&t).then(|| t.to_owned())
-        }),
-        |s| s.log_level.clone(),
-    ),
 ];
+
+const DATABASE: &str = "a URL of postgres, or empty for SQLite in data_dir";
+
+fn is_database(text: &str) -> bool {
+    text.is_empty() || text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
 
 /// Checks what depends on more than one setting.
 pub(crate) fn finish(sources: &Sources<Settings>) -> Result<(), SettingsError> {
-    let settings = &sources.values;
-    if !settings.listen.ip().is_loopback() && !settings.allow_plaintext {
-        let expected = "a loopback address: others need --allow-plaintext (allow_plaintext), which lets everybody who \
-                        reaches them do everything";
-        return Err(sources.invalid("listen", settings.listen.to_string(), expected));
-    }
+    let Settings { tls, store, agents, auth, listen, .. } = &sources.values;
+    sources.check_pair(("tls.cert", &tls.cert), ("tls.key", &tls.key))?;
+    sources.check_pair(("store.cert", &store.cert), ("store.key", &store.key))?;
     let given = |path: &PathBuf| !path.as_os_str().is_empty();
-    if given(&settings.store.cert) != given(&settings.store.key) {
-        let cert = settings.store.cert.display().to_string();
-        return Err(sources.invalid("store.cert", cert, "a path where store.key is one"));
+    if given(&tls.ca) && !given(&tls.cert) {
+        let expected = "none without tls.cert: without TLS no client shows a certificate";
+        return Err(sources.invalid("tls.ca", tls.ca.display().to_string(), expected));
     }
-    let agents = &settings.agents;
-    if given(&agents.cert) != given(&agents.key) || given(&agents.cert) != given(&agents.ca) {
-        let cert = agents.cert.display().to_string();
-        return Err(sources.invalid("agents.cert", cert, "a path where agents.key and agents.ca are"));
+    if tls.client_cert_required && !given(&tls.ca) {
+        let expected = "false without tls.ca, the authority that signs certificates of clients";
+        return Err(sources.invalid("tls.client_cert_required", "true".to_owned(), expected));
+    }
+    sources.check_pair(("agents.cert", &agents.cert), ("agents.key", &agents.key))?;
+    sources.check_pair(("agents.cert", &agents.cert), ("agents.ca", &agents.ca))?;
+    auth::finish(sources)?;
+    if listen.ip().is_loopback() {
+        return Ok(());
+    }
+    let refused = |expected| Err(sources.invalid("listen", listen.to_string(), expected));
+    if !given(&tls.cert) && !sources.values.allow_plaintext {
+        return refused(
+            "a loopback address: others need TLS (tls.cert and tls.key), or --allow-plaintext (allow_plaintext), which \
+             lets everybody in between read tokens",
+        );
+    }
+    if !auth.is_set_up() {
+        return refused(
+            "a loopback address: others need a login (auth.tokens, auth.certificates or auth.jwt)",
+        );
     }
     Ok(())
 }
@@ -314,7 +401,7 @@ mod tests {
     use super::*;
 
     fn sources() -> Sources<Settings> {
-        Sources::new(KEYS, Settings::new("r"))
+        Sources::new(keys(), Settings::new("r"))
     }
 
     #[test]
@@ -327,6 +414,21 @@ mod tests {
             ("store.endpoints", "http://a:1,https://b:2"),
             ("limits.body_bytes_max", "4KiB"),
             ("agents.sockets", "a=/run/a.sock,b=/run/b.sock"),
+            ("limits.rate", "5/10"),
+            ("tls.cert", "c.pem"),
+            ("tls.key", "k.pem"),
+            ("tls.ca", "ca.pem"),
+            ("tls.client_cert_required", "true"),
+            ("auth.tokens", "true"),
+            ("auth.certificates", "spiffe://a/b?c=d=admin@*,x.example=viewer@eu"),
+            ("auth.jwt.issuer", "https://id.example/"),
+            ("auth.jwt.audience", "novacron"),
+            ("auth.jwt.jwks", "https://id.example/keys"),
+            ("auth.jwt.ca", "roots.pem"),
+            ("auth.jwt.algorithms", "ES256,EdDSA"),
+            ("auth.jwt.roles", "ops=operator@eu"),
+            ("data_dir", "/a b"),
+            ("database.url", "postgres://u@h/d"),
             ("jobs.running_max", "0"),
             ("jobs.lease", "3s"),
             ("log.format", "json"),
@@ -356,12 +458,38 @@ mod tests {
             ("jobs.lease", "2s"),
             ("drain_timeout", "0s"),
             ("log.level", "loud"),
+            ("limits.rate", "0/1"),
+            ("auth.certificates", "a=root@*"),
+            ("auth.certificates", "=admin@*"),
+            ("auth.jwt.jwks", "http://id.example/keys"),
+            ("auth.jwt.jwks", "ftp://id.example/keys"),
+            ("auth.jwt.algorithms", "HS256"),
+            ("auth.jwt.algorithms", "RS256,HS256"),
+            ("auth.jwt.algorithms", "none"),
+            ("auth.jwt.algorithms", ""),
+            ("data_dir", ""),
+            ("database.url", "mysql://h/d"),
+            ("database.connections_max", "0"),
         ] {
             assert!(sources().flag("--x", key, value).is_err(), "{key}: {value}");
         }
-        for set in [&[("listen", "0.0.0.0:8080")], &[("store.cert", "c.pem")], &[("agents.ca", "c.pem")]] {
+        let tls = [("tls.cert", "c.pem"), ("tls.key", "k.pem")];
+        let jwt = [("auth.jwt.issuer", "i"), ("auth.jwt.audience", "a")];
+        for set in [
+            vec![("listen", "0.0.0.0:8080")],
+            vec![("store.cert", "c.pem")],
+            vec![("agents.ca", "c.pem")],
+            vec![("tls.cert", "c.pem")],
+            vec![("tls.key", "k.pem")],
+            vec![("tls.ca", "ca.pem")],
+            [&tls[..], &[("tls.client_cert_required", "true")]].concat(),
+            [&tls[..], &[("auth.certificates", "a=admin@*")]].concat(),
+            jwt.to_vec(),
+            [&jwt[..], &[("auth.jwt.jwks", "https://id.example/keys")]].concat(),
+            vec![("auth.jwt.jwks", "keys.json")],
+        ] {
             let mut given = sources();
-            for (key, value) in set {
+            for (key, value) in &set {
                 given.flag("--x", key, value).unwrap();
             }
             assert!(finish(&given).is_err(), "{set:?}");
@@ -369,11 +497,22 @@ mod tests {
     }
 
     #[test]
-    fn beyond_loopback_the_refusal_names_the_flag() {
-        let mut given = sources();
-        given.flag("--listen", "listen", "0.0.0.0:8080").unwrap();
-        assert!(finish(&given).unwrap_err().to_string().contains("--allow-plaintext"));
-        given.flag("--allow-plaintext", "allow_plaintext", "true").unwrap();
-        finish(&given).unwrap();
+    fn beyond_loopback_it_takes_tls_and_a_login() {
+        let refusal = |set: &[(&str, &str)]| {
+            let mut given = sources();
+            given.flag("--listen", "listen", "0.0.0.0:8080").unwrap();
+            for (key, value) in set {
+                given.flag("--x", key, value).unwrap();
+            }
+            finish(&given).err().map(|error| error.to_string())
+        };
+        let tls = [("tls.cert", "c.pem"), ("tls.key", "k.pem")];
+        let (plaintext, tokens) = (("allow_plaintext", "true"), ("auth.tokens", "true"));
+        assert!(refusal(&[]).unwrap().contains("--allow-plaintext"));
+        assert!(refusal(&[tokens]).unwrap().contains("--allow-plaintext"));
+        assert!(refusal(&[plaintext]).unwrap().contains("auth.tokens"));
+        assert!(refusal(&tls).unwrap().contains("auth.tokens"));
+        assert_eq!(refusal(&[plaintext, tokens]), None);
+        assert_eq!(refusal(&[tls[0], tls[1], tokens]), None);
     }
 }

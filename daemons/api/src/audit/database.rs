@@ -1,0 +1,293 @@
+//! The database of records: SQLite in a file, or PostgreSQL.
+//!
+//! Statements are of the SQL that both understand. Connections are made when they are needed, so that a replica starts, and
+//! answers reads, while the database is away.
+
+use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc, time::Duration};
+
+use sqlx::{
+    AnyPool, Executor as _, Row as _, SqlSafeStr as _,
+    any::{AnyPoolOptions, AnyRow},
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+};
+use tokio::{
+    sync::OnceCell,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::record::{Filter, Outcome, Record};
+use crate::{
+    app::{App, now_ms},
+    settings::DatabaseSettings,
+};
+
+/// For one statement, a connection and what it waits for included.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often old records are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// The file of SQLite.
+const FILE: &str = "audit.sqlite";
+
+/// What makes the tables, in its order. Lines are added, never changed.
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "audit", include_str!("1-audit.sql"))];
+
+/// A database that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// The folder of its file.
+    #[error("data_dir: mkdir {}: {source}", .path.display())]
+    Folder {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What it said.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Its tables cannot be made.
+    #[error("database: {0}")]
+    Migration(#[from] MigrateError),
+    /// It did not answer.
+    #[error("database: no answer within {STATEMENT_TIMEOUT:?}")]
+    Silent,
+}
+
+/// The records.
+pub(crate) struct Audit {
+    pool: AnyPool,
+    is_migrated: OnceCell<()>,
+}
+
+impl Audit {
+    /// Connects to nothing yet; makes the folder of SQLite's file.
+    pub(crate) fn open(settings: &DatabaseSettings) -> Result<Self, AuditError> {
+        sqlx::any::install_default_drivers();
+        let url = if settings.url.is_empty() { file_url(&settings.data_dir)? } else { settings.url.clone() };
+        let pool = AnyPoolOptions::new()
+            .max_connections(settings.connections_max)
+            .acquire_timeout(STATEMENT_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    if connection.backend_name() == "SQLite" {
+                        // A record is on the disk before its change is made.
+                        connection.execute("PRAGMA journal_mode = WAL").await?;
+                        connection.execute("PRAGMA synchronous = FULL").await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_lazy(&url)?;
+        Ok(Self { pool, is_migrated: OnceCell::new() })
+    }
+
+    /// The pool, once the tables are there.
+    async fn ready(&self) -> Result<&AnyPool, AuditError> {
+        let migrate = || async {
+            let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
+                Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+            });
+            Migrator::with_migrations(migrations.collect()).run(&self.pool).await
+        };
+        self.is_migrated.get_or_try_init(migrate).await?;
+        Ok(&self.pool)
+    }
+
+    /// Makes the tables, if it answers.
+    pub(crate) async fn prepare(&self) -> Result<(), AuditError> {
+        within(async { self.ready().await.map(drop) }).await
+    }
+
+    /// Writes a record.
+    pub(crate) async fn insert(&self, record: &Record) -> Result<(), AuditError> {
+        const INSERT: &str = "INSERT INTO audit (id, at_ms, principal, name, address, method, route, resource, request_id, \
+                              replica, outcome, status, etag_before, etag_after) \
+                              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+        within(async {
+            let query = sqlx::query(INSERT)
+                .bind(&record.id)
+                .bind(record.at_ms)
+                .bind(&record.principal)
+                .bind(&record.name)
+                .bind(&record.address)
+                .bind(&record.method)
+                .bind(&record.route)
+                .bind(&record.resource)
+                .bind(&record.request_id)
+                .bind(&record.replica)
+                .bind(record.outcome.to_string())
+                .bind(record.status)
+                .bind(&record.etag_before)
+                .bind(&record.etag_after);
+            query.execute(self.ready().await?).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Completes a record.
+    pub(crate) async fn complete(&self, record: &Record) -> Result<(), AuditError> {
+        const COMPLETE: &str = "UPDATE audit SET resource = $2, outcome = $3, status = $4, etag_before = $5, etag_after = $6 \
+                                WHERE id = $1";
+        within(async {
+            let query = sqlx::query(COMPLETE)
+                .bind(&record.id)
+                .bind(&record.resource)
+                .bind(record.outcome.to_string())
+                .bind(record.status)
+                .bind(&record.etag_before)
+                .bind(&record.etag_after);
+            query.execute(self.ready().await?).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Records that fit, the newest first.
+    pub(crate) async fn list(&self, filter: &Filter) -> Result<Vec<Record>, AuditError> {
+        const LIST: &str = "SELECT id, at_ms, principal, name, address, method, route, resource, request_id, replica, outcome, \
+                            status, etag_before, etag_after FROM audit \
+                            WHERE ($1 = '' OR id < $1) AND ($2 = '' OR principal = $2) AND ($3 = '' OR method = $3) \
+                            AND ($4 = '' OR resource = $4) AND ($5 = '' OR outcome = $5) AND at_ms >= $6 AND at_ms <= $7 \
+                            ORDER BY id DESC LIMIT $8";
+        within(async {
+            let query = sqlx::query(LIST)
+                .bind(&filter.before)
+                .bind(&filter.principal)
+                .bind(&filter.method)
+                .bind(&filter.resource)
+                .bind(&filter.outcome)
+                .bind(filter.from_ms)
+                .bind(filter.to_ms)
+                .bind(filter.limit);
+            let rows = query.fetch_all(self.ready().await?).await?;
+            Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Removes what is from before this time.
+    async fn forget(&self, before_ms: u64) -> Result<u64, AuditError> {
+        within(async {
+            let query = sqlx::query("DELETE FROM audit WHERE id < $1").bind(format!("{before_ms:012x}"));
+            Ok(query.execute(self.ready().await?).await?.rows_affected())
+        })
+        .await
+    }
+}
+
+fn read(row: &AnyRow) -> Result<Record, sqlx::Error> {
+    let outcome: String = row.try_get("outcome")?;
+    Ok(Record {
+        id: row.try_get("id")?,
+        at_ms: row.try_get("at_ms")?,
+        principal: row.try_get("principal")?,
+        name: row.try_get("name")?,
+        address: row.try_get("address")?,
+        method: row.try_get("method")?,
+        route: row.try_get("route")?,
+        resource: row.try_get("resource")?,
+        request_id: row.try_get("request_id")?,
+        replica: row.try_get("replica")?,
+        // Of a later version.
+        outcome: outcome.parse().unwrap_or(Outcome::Unknown),
+        status: row.try_get("status")?,
+        etag_before: row.try_get("etag_before")?,
+        etag_after: row.try_get("etag_after")?,
+    })
+}
+
+async fn within<T>(statement: impl Future<Output = Result<T, AuditError>>) -> Result<T, AuditError> {
+    timeout(STATEMENT_TIMEOUT, statement).await.unwrap_or(Err(AuditError::Silent))
+}
+
+/// The URL of SQLite's file in a folder, which is made.
+fn file_url(folder: &PathBuf) -> Result<String, AuditError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| AuditError::Folder { path: folder.clone(), source })?;
+    let mut url = "sqlite://".to_owned();
+    for byte in folder.join(FILE).as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                url.push(char::from(*byte))
+            }
+            byte => url += &format!("%{byte:02X}"),
+        }
+    }
+    Ok(url + "?mode=rwc")
+}
+
+/// Removes old records, again and again.
+pub(crate) async fn keep_small(app: Arc<App>) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let kept = app.settings.database.audit_kept.as_millis() as u64;
+        match app.audit.forget(now_ms().saturating_sub(kept)).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "old records of the audit are gone"),
+            Err(error) => tracing::warn!(%error, "removing old records of the audit"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(folder: &tempfile::TempDir) -> DatabaseSettings {
+        DatabaseSettings { data_dir: folder.path().join("a b%"), ..DatabaseSettings::default() }
+    }
+
+    fn record(principal: &str) -> Record {
+        Record { principal: principal.to_owned(), method: "PUT".to_owned(), ..Record::begun() }
+    }
+
+    #[tokio::test]
+    async fn records_are_kept_completed_found_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::open(&settings(&folder)).unwrap();
+        let records: Vec<_> = ["a", "b", "a"].into_iter().map(record).collect();
+        for record in &records {
+            audit.insert(record).await.unwrap();
+        }
+        let done = Record {
+            outcome: Outcome::Done,
+            status: 200,
+            etag_after: "\"7\"".to_owned(),
+            ..records[0].clone()
+        };
+        audit.complete(&done).await.unwrap();
+        // Another process, or a replica that was started again.
+        let audit = Audit::open(&settings(&folder)).unwrap();
+        let list = async |filter: Filter| audit.list(&Filter { to_ms: i64::MAX, ..filter }).await.unwrap();
+        let all = list(Filter { limit: 10, ..Filter::default() }).await;
+        assert_eq!(all.len(), 3);
+        assert!(all.contains(&done) && all.contains(&records[1]));
+        assert!(all.is_sorted_by(|a, b| a.id > b.id));
+        let page = list(Filter { limit: 1, ..Filter::default() }).await;
+        let rest = list(Filter { limit: 10, before: page[0].id.clone(), ..Filter::default() }).await;
+        assert_eq!([page, rest].concat(), all);
+        let of = |principal: &str| Filter { principal: principal.to_owned(), limit: 10, ..Filter::default() };
+        assert_eq!(list(of("b")).await, records[1..2]);
+        assert_eq!(list(of("' OR '1' = '1")).await, []);
+        assert_eq!(list(Filter { outcome: "done".to_owned(), limit: 10, ..Filter::default() }).await, [done]);
+        assert_eq!(audit.forget(0).await.unwrap(), 0);
+        assert_eq!(audit.forget(now_ms() + 1000).await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_is_an_error_and_may_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder);
+        let audit = Audit::open(&settings).unwrap();
+        // Where the file should be there is a folder.
+        let file = settings.data_dir.join(FILE);
+        fs::create_dir(&file).unwrap();
+        assert!(audit.insert(&record("a")).await.is_err());
+        fs::remove_dir(&file).unwrap();
+        audit.insert(&record("a")).await.unwrap();
+    }
+}
