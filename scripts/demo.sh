@@ -122,7 +122,7 @@ echo "Loopback has no delay and no loss, which is where plain copying is at its 
 up() {
     # The first ports that are free; members keep theirs over a restart.
     for port in $ports; do
-        "$novacron" up --data-dir "$work/store-$port" --port "$port" --agent-port $((port + 6509)) \
+        "$novacron" up --data-dir "$work/store-$port" --port "$port" --agent-port $((port + 6509)) --api-port $((port + 5701)) \
             >"$work/up.out" 2>"$work/up.log" &
         member=$!
         background+=($member)
@@ -162,6 +162,6 @@ echo
 echo "novacron node peers, send"
 node peers
 node send "$novacron" agent-2
-cmp "$novacron" "$work/store-$port/agent-2/received/novacron"
+cmp "$novacron" "$work/store-$port/agent-2/vms/novacron"
 kill "$member"
 wait "$member"

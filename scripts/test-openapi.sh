@@ -37,7 +37,7 @@ cleanup() {
 trap cleanup EXIT
 
 store=23790 agents=28880 api=28080
-"$target/novacron" up --data-dir "$work/store" --port $store --agent-port $agents >"$work/up.log" 2>&1 &
+"$target/novacron" up --no-api --data-dir "$work/store" --port $store --agent-port $agents >"$work/up.log" 2>&1 &
 background+=($!)
 settings=(--store-endpoints "http://127.0.0.1:$store" --data-dir "$work/api" --auth-tokens true --limits-rate off
     --listen "127.0.0.1:$api" --metrics-listen off --log-level warn)

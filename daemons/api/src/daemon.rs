@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use novacron_admin::Observed;
+use novacron_store::StoreError;
 use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore, watch},
@@ -24,9 +25,10 @@ use crate::{
     changes::{self, Changes},
     http::{rate::Rates, server, tls},
     jobs::worker,
-    routes,
+    routes::{self, vms},
     settings::Settings,
-    store::{OpenError, Store},
+    store::{OpenError, Store, is_absent, put},
+    vm::{DesiredState, Vm},
 };
 
 /// Why a replica does not start.
@@ -153,6 +155,25 @@ impl Replica {
         }
         tracing::info!(%address, replica = app.settings.replica, "serving");
         Ok(Self { app, address, serving, working, _beside: beside, stop_serving, stop_working })
+    }
+
+    /// Enters a VM into the inventory that stopped there with its data on this node, unless there is one of its name.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn enter_vm(&self, name: &str, region: &str, node: &str) -> Result<(), StoreError> {
+        let vm = Vm {
+            name: name.to_owned(),
+            cpus: 1,
+            memory_bytes: 256 << 20,
+            image: "disk.img".to_owned(),
+            region: region.to_owned(),
+            desired_state: DesiredState::Stopped,
+            node: Some(node.to_owned()),
+        };
+        let key = vms::key(name);
+        let then = vec![put(&key, vms::text(&vm), 0)];
+        self.app.store.txn("enter a VM", vec![is_absent(&key)], then, Vec::new()).await.map(drop)
     }
 
     /// Where it listens.

@@ -1,4 +1,6 @@
-//! `novacron up`: a consensus cluster and two node agents on this machine.
+//! `novacron up`: a consensus cluster, two node agents and the API on this machine, with a VM that can be migrated.
+
+mod sample;
 
 use std::{
     net::SocketAddr,
@@ -10,12 +12,15 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use consensus_core::{NodeConfig, Start};
 use consensus_etcd::{InitialCluster, Server, ServerConfig};
+use novacron_api::AgentSocket;
 use novacron_dwcp::{Agent, Settings};
 use novacron_process::Signals;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::exit;
 
+/// VMs' data of an agent, in its folder.
+const VMS: &str = "vms";
 const MEMBERS: u16 = 3;
 const AGENTS: u16 = 2;
 /// How soon agents find each other.
@@ -25,10 +30,11 @@ const PORT_STEP: u16 = 100;
 /// Peers are one port above clients.
 const PEER_OFFSET: u16 = 1;
 
-/// Runs a consensus cluster of three members and two node agents on this machine, until SIGTERM or SIGINT.
+/// Runs a consensus cluster of three members, two node agents and the API on this machine, until SIGTERM or SIGINT.
 ///
 /// etcd's clients can use the cluster: `export` the line that is printed, and run etcdctl. The agents find each other in it;
-/// `novacron node --socket DIR/agent-1/agent.sock peers` asks the first.
+/// `novacron node --socket DIR/agent-1/agent.sock peers` asks the first. The API's inventory begins with a VM, `sample`, whose
+/// data is on agent-1.
 #[derive(Args, Debug)]
 pub(crate) struct UpArgs {
     /// Folder for the data; it is made if there is none. $XDG_DATA_HOME/novacron or ~/.local/share/novacron if not given.
@@ -42,6 +48,12 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "PORT", default_value_t = 8888,
         value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - 2 * AGENTS)))]
     agent_port: u16,
+    /// Port of the API, for this machine alone and without a login.
+    #[arg(long, value_name = "PORT", default_value_t = novacron_api::PORT)]
+    api_port: u16,
+    /// Without the API.
+    #[arg(long, conflicts_with = "api_port")]
+    no_api: bool,
 }
 
 fn default_data_dir() -> Result<PathBuf> {
@@ -103,18 +115,34 @@ pub(crate) async fn run(args: UpArgs) -> Result<u8> {
         }
         eprintln!("three members are up, with their data in {}", folder.display());
         println!("ETCDCTL_API=3 ETCDCTL_ENDPOINTS={}", endpoints.join(","));
+        let mut replica = match args.no_api {
+            true => None,
+            false => Some(api(&folder, args.api_port, &endpoints, &agents).await?),
+        };
+        if let Some(replica) = &replica {
+            sample::prepare(&folder.join(agent_name(1)).join(VMS))?;
+            replica
+                .enter_vm(sample::NAME, &region(1), &agent_name(1))
+                .await
+                .context("entering the sample VM")?;
+            eprintln!("the API is up: http://{}/api/v1/vms", replica.address());
+        }
         for agent in &agents {
             eprintln!("an agent is up: novacron node --socket {} peers", agent.socket().display());
         }
         let mut asked = JoinSet::new();
         agents.iter().for_each(|agent| drop(asked.spawn(agent.drain_asked())));
-        tokio::select! {
+        let ended = tokio::select! {
             ended = signals.unless(serving.join_next()) => match ended {
                 Some(Some(ended)) => Ok(ended??),
                 _ => Ok(()),
             },
             _ = asked.join_next() => Ok(()),
+        };
+        if let Some(replica) = &mut replica {
+            replica.drain().await;
         }
+        ended
     };
     let worked: Result<()> = worked.await;
     let drained = async {
@@ -136,17 +164,48 @@ pub(crate) async fn run(args: UpArgs) -> Result<u8> {
     worked.map(|()| if drained { exit::OK } else { exit::PARTIAL })
 }
 
+fn agent_name(n: u16) -> String {
+    format!("agent-{n}")
+}
+
+fn region(n: u16) -> String {
+    format!("region-{n}")
+}
+
+/// A replica of the API that asks these agents.
+async fn api(
+    folder: &Path,
+    port: u16,
+    members: &[String],
+    agents: &[Agent],
+) -> Result<novacron_api::Replica> {
+    let mut settings = novacron_api::Settings::new("up");
+    settings.listen = ([127, 0, 0, 1], port).into();
+    settings.store.endpoints = members.iter().map(|member| format!("http://{member}")).collect();
+    settings.database.data_dir = folder.join("api");
+    let sockets = agents
+        .iter()
+        .zip(1..)
+        .map(|(agent, n)| AgentSocket { node: agent_name(n), path: agent.socket().clone() });
+    settings.agents.sockets = sockets.collect();
+    settings.drain_delay = Duration::ZERO;
+    novacron_api::Replica::start(settings).await.context("the API")
+}
+
 /// An agent that finds the others in the cluster, and takes transfers into a folder of its own.
 async fn agent(folder: &Path, n: u16, port: u16, members: &[String]) -> Result<Agent> {
-    let name = format!("agent-{n}");
+    let name = agent_name(n);
     let folder = folder.join(&name);
+    std::fs::create_dir_all(folder.join(VMS)).with_context(|| format!("making {}", folder.display()))?;
     let mut settings = Settings::new(&name);
     settings.transport.listen = ([127, 0, 0, 1], port).into();
     settings.transport.endpoint.datagrams.listen = Some(([127, 0, 0, 1], port + 1).into());
     settings.discovery.store = members.iter().map(|member| format!("http://{member}")).collect();
     settings.discovery.interval = DISCOVERY_INTERVAL;
     settings.control_socket = folder.join("agent.sock");
-    settings.transfers_into = folder.join("received");
+    settings.transport.endpoint.region = Some(region(n));
+    settings.transfers_into = folder.join(VMS);
+    settings.transfers_from = folder.join(VMS);
     settings.tune_state = folder.join("tune.json");
     settings.mtu_state = folder.join("mtu.json");
     Agent::start(settings).await.with_context(|| format!("agent {name}"))

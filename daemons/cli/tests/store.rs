@@ -496,6 +496,6 @@ fn up_says_where_its_members_are() {
     std::fs::write(&sent, "hello").expect("a file");
     let told = node(&["send", sent.to_str().expect("UTF-8"), "agent-2"]);
     assert!(told.contains("done"), "{told}");
-    assert_eq!(std::fs::read(folder.path().join("agent-2/received/sent")).expect("received"), b"hello");
+    assert_eq!(std::fs::read(folder.path().join("agent-2/vms/sent")).expect("received"), b"hello");
     drop(up);
 }

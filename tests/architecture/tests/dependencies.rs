@@ -89,6 +89,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "dwcp-core",
             "dwcp-transfer",
             "novacron-admin",
+            "novacron-api",
             "novacron-control",
             "novacron-dwcp",
             "novacron-process",

@@ -7,6 +7,7 @@ mod events;
 mod identity;
 mod jobs;
 mod limits;
+mod migrations;
 mod rate;
 mod resources;
 mod rules;

@@ -21,7 +21,7 @@ const STORE_PORTS: u16 = 202;
 const AGENT_PORTS: u16 = 4;
 const PORT_STEP: usize = 100;
 
-fn clean(mut command: Command) -> Command {
+pub(crate) fn clean(mut command: Command) -> Command {
     // Settings of whoever runs the test are not those of the test.
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("NOVACRON_")) {
         command.env_remove(name);
@@ -30,15 +30,13 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
-/// The program that runs the store; says so if there is none.
-fn novacron() -> Option<PathBuf> {
-    let given = env::var_os("NOVACRON_BIN").map(PathBuf::from);
-    // Tests are in `deps`, beside the programs.
-    let beside = env::current_exe().ok().and_then(|test| Some(test.parent()?.parent()?.join("novacron")));
-    let found = given.or(beside).filter(|program| program.is_file());
+/// Another program of the workspace; says so if there is none. Tests are in `deps`, beside the programs.
+pub(crate) fn beside(name: &str) -> Option<PathBuf> {
+    let found = env::current_exe().ok().and_then(|test| Some(test.parent()?.parent()?.join(name)));
+    let found = found.filter(|program| program.is_file());
     if found.is_none() {
-        eprintln!(
-            "SKIP: there is no program `novacron` beside this test (cargo build -p novacron), nor NOVACRON_BIN"
+        println!(
+            "SKIP: there is no program `{name}` beside this test (cargo build --workspace --bins makes it)"
         );
     }
     found
@@ -55,6 +53,10 @@ impl Drop for Process {
 }
 
 impl Process {
+    pub(crate) fn new(child: Child) -> Self {
+        Self(child)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
@@ -68,24 +70,25 @@ impl Process {
 /// Three members.
 pub(crate) struct Store {
     _process: Process,
-    _folder: tempfile::TempDir,
+    /// With a folder for each agent.
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) endpoints: Vec<String>,
 }
 
 impl Store {
     /// `None`: there is no program for it.
     pub(crate) fn start() -> Option<Self> {
-        let program = novacron()?;
+        let program = beside("novacron")?;
         let folder = tempfile::tempdir().unwrap();
         let (members, agents) = (ports::free(STORE_PORTS), ports::free(AGENT_PORTS));
         let mut command = clean(Command::new(program));
-        command.arg("up").arg("--data-dir").arg(folder.path());
+        command.args(["up", "--no-api", "--data-dir"]).arg(folder.path());
         command.args(["--port", &members[0].to_string(), "--agent-port", &agents[0].to_string()]);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let ports = members.iter().step_by(PORT_STEP).take(3);
         let endpoints = ports.map(|port| format!("http://127.0.0.1:{port}")).collect();
-        Some(Self { _process: Process(child), _folder: folder, endpoints })
+        Some(Self { _process: Process::new(child), folder, endpoints })
     }
 }
 
@@ -134,7 +137,7 @@ impl Replica {
         }
         command.args(more);
         let child = command.spawn().unwrap();
-        let replica = Self { process: Process(child), port: ports[0], metrics: ports[1], data };
+        let replica = Self { process: Process::new(child), port: ports[0], metrics: ports[1], data };
         wait_until("listener", || TcpStream::connect(("127.0.0.1", replica.port)).ok());
         replica
     }

@@ -315,7 +315,8 @@ impl Following {
 pub fn up(folder: &Path, port: u16) -> (Process, String) {
     let mut process = Process::spawn(
         novacron()
-            .args(["up", "--port", &port.to_string(), "--agent-port", &(port + 10).to_string(), "--data-dir"])
+            .args(["up", "--port", &port.to_string(), "--agent-port", &(port + 10).to_string()])
+            .args(["--api-port", &(port + 20).to_string(), "--data-dir"])
             .arg(folder),
     );
     let mut output = process.output_reader();
