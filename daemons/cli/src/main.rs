@@ -1,5 +1,6 @@
 //! The `novacron` command: parsing, logging and exit codes. Each subcommand has its own file.
 
+mod api;
 mod bench;
 mod certs;
 mod exit;
@@ -50,6 +51,10 @@ enum Command {
     Member(store::MemberArgs),
     Cluster(store::ClusterArgs),
     Node(node::NodeArgs),
+    Vm(api::VmArgs),
+    Migration(api::MigrationArgs),
+    Job(api::JobArgs),
+    Api(api::ApiArgs),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +83,10 @@ fn main() -> ExitCode {
         Command::Lease(args) => on_worker(&runtime, store::lease(args)),
         Command::Member(args) => on_worker(&runtime, store::member(args)),
         Command::Node(args) => on_worker(&runtime, node::run(args)),
+        Command::Vm(args) => on_worker(&runtime, api::vm(args)),
+        Command::Migration(args) => on_worker(&runtime, api::migration(args)),
+        Command::Job(args) => on_worker(&runtime, api::job(args)),
+        Command::Api(args) => on_worker(&runtime, api::api(args)),
         Command::Cluster(args) => on_worker(&runtime, store::cluster(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
     };

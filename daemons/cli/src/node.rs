@@ -165,6 +165,7 @@ impl NodeArgs {
             from: send.from.clone(),
             to: send.to.clone(),
             checksum: send.checksum,
+            key: None,
         };
         let body = Bytes::from(serde_json::to_vec(&new)?);
         let answer = ask(&self.socket, Method::POST, "/v1/transfers", Some(body)).await?;

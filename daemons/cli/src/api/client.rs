@@ -1,0 +1,310 @@
+//! The way to the API: HTTP/1.1, with TLS where its URL says so, a request a connection.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode, Uri, body::Incoming, client::conn::http1, header,
+    http::uri::Scheme,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    },
+};
+
+use super::ApiOptions;
+use crate::exit::{Ended, Usage};
+
+/// For a request, from connecting to the last byte of its answer.
+const TIMEOUT: Duration = Duration::from_secs(40);
+/// A stream of events that is silent for so long is begun anew: the API gives a sign of life each 15 s.
+const SILENCE_MAX: Duration = Duration::from_secs(40);
+/// Between attempts to go on with a stream, and how many in a row may fail.
+const RESUME_PAUSE: Duration = Duration::from_secs(1);
+const RESUMES_MAX: u32 = 30;
+/// Largest answer that is read, and longest event.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+const EVENT_BYTES_MAX: usize = 1 << 20;
+
+pub(super) struct Client {
+    base: Uri,
+    host: String,
+    port: u16,
+    tls: Option<TlsConnector>,
+    authorization: Option<header::HeaderValue>,
+}
+
+/// One answer of a stream of events.
+#[derive(Debug, PartialEq, Eq)]
+struct Event {
+    id: Option<String>,
+    name: String,
+    data: String,
+}
+
+impl Client {
+    pub(super) fn new(options: &ApiOptions) -> Result<Self> {
+        let wrong = |why: &str| Usage(format!("--api {}: {why}", options.api));
+        let base: Uri = options.api.parse().map_err(|_| wrong("expected a URL such as https://HOST:8080"))?;
+        let host = base.host().ok_or_else(|| wrong("expected a host"))?;
+        let host = host.trim_matches(['[', ']']).to_owned();
+        if base.path().len() > 1 || base.query().is_some() {
+            return Err(wrong("expected no path: commands know theirs").into());
+        }
+        let tls = match base.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => None,
+            Some(scheme) if *scheme == Scheme::HTTPS => Some(connector(options)?),
+            _ => return Err(wrong("expected http:// or https://").into()),
+        };
+        let port = base.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+        let authorization = match token(options.token_file.as_deref())? {
+            None => None,
+            Some(_) if tls.is_none() && !is_loopback(&host) => {
+                return Err(Ended::refused(format!(
+                    "{}: a token is not sent without TLS to another machine; use https://",
+                    options.api
+                ))
+                .into());
+            }
+            Some(token) => {
+                let mut value = header::HeaderValue::from_str(&format!("Bearer {token}"))
+                    .map_err(|_| Usage("the token has characters that no token has".to_owned()))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        Ok(Self { base, host, port, tls, authorization })
+    }
+
+    /// Asks; returns the answer's JSON, or null if it has none.
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let asked = async {
+            let response = self.send(method, path, body, None).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| self.failed(&error))?.to_bytes();
+            if status.is_success() {
+                return Ok(serde_json::from_slice(&body).unwrap_or_default());
+            }
+            Err(refused(status, &body))
+        };
+        timeout(TIMEOUT, asked).await.map_err(|_| self.failed(&format!("no answer within {TIMEOUT:?}")))?
+    }
+
+    /// Hands on the data of each event until the one of the end; goes on where a stream was lost.
+    pub(super) async fn follow(&self, path: &str, mut each: impl FnMut(Value) -> Result<()>) -> Result<()> {
+        let (mut last, mut failures) = (None::<String>, 0);
+        loop {
+            let stream = timeout(TIMEOUT, self.send(Method::GET, path, None, last.as_deref())).await;
+            let mut body = match stream.map_err(|_| self.failed(&"no answer")).flatten() {
+                Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(()),
+                Ok(response) if response.status() == StatusCode::OK => response.into_body(),
+                Ok(response) => {
+                    let status = response.status();
+                    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+                    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                    if !status.is_server_error() || failures >= RESUMES_MAX {
+                        return Err(refused(status, &body));
+                    }
+                    failures += 1;
+                    tokio::time::sleep(RESUME_PAUSE).await;
+                    continue;
+                }
+                Err(error) if failures >= RESUMES_MAX => return Err(error),
+                Err(_) => {
+                    failures += 1;
+                    tokio::time::sleep(RESUME_PAUSE).await;
+                    continue;
+                }
+            };
+            let mut read = Vec::new();
+            while let Ok(Some(Ok(frame))) = timeout(SILENCE_MAX, body.frame()).await {
+                failures = 0;
+                read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                while let Some(event) = next_event(&mut read) {
+                    last = event.id.or(last);
+                    let is_end = event.name == "end";
+                    if is_end || event.name == "progress" {
+                        each(serde_json::from_str(&event.data).context("an event of the API")?)?;
+                    }
+                    if is_end {
+                        return Ok(());
+                    }
+                }
+                if read.len() > EVENT_BYTES_MAX {
+                    return Err(self.failed(&format!("an event of more than {EVENT_BYTES_MAX} bytes")));
+                }
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        last_event: Option<&str>,
+    ) -> Result<Response<Incoming>> {
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(path)
+            .header(header::HOST, self.base.authority().map_or("", |authority| authority.as_str()))
+            .header(header::USER_AGENT, concat!("novacron/", env!("CARGO_PKG_VERSION")));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if method == Method::DELETE {
+            // Whatever is there.
+            request = request.header(header::IF_MATCH, "*");
+        }
+        if let Some(id) = last_event {
+            request = request.header("last-event-id", id);
+        }
+        let body = Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default());
+        let request = request.body(body).map_err(|_| Usage(format!("{path} is no path")))?;
+        let tcp = TcpStream::connect((&*self.host, self.port)).await.map_err(|error| self.failed(&error))?;
+        tcp.set_nodelay(true)?;
+        match &self.tls {
+            None => self.exchange(tcp, request).await,
+            Some(connector) => {
+                let name = ServerName::try_from(self.host.clone()).context("the API's host")?;
+                let tls = connector.connect(name, tcp).await.map_err(|error| self.failed(&error))?;
+                self.exchange(tls, request).await
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>> {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.failed(&error))?;
+        // It ends with the answer.
+        tokio::spawn(connection);
+        sender.send_request(request).await.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, why: &dyn std::fmt::Display) -> anyhow::Error {
+        Ended::failed(format!("{}: {why} (--api or NOVACRON_API says where the API is)", self.base)).into()
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+fn token(file: Option<&Path>) -> Result<Option<String>> {
+    let given = match file {
+        Some(file) => Some(fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?),
+        None => std::env::var("NOVACRON_API_TOKEN").ok(),
+    };
+    Ok(given.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
+}
+
+fn connector(options: &ApiOptions) -> Result<TlsConnector> {
+    let Some(file) = &options.cacert else {
+        return Err(Usage(
+            "https:// takes --cacert, the authorities that may have signed the certificate".to_owned(),
+        )
+        .into());
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).with_context(|| format!("{}", file.display()))?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .context("TLS")?
+        .with_root_certificates(roots);
+    let config = match (&options.cert, &options.key) {
+        (Some(cert), Some(key)) => {
+            let read =
+                PrivateKeyDer::from_pem_file(key).with_context(|| format!("reading {}", key.display()))?;
+            config.with_client_auth_cert(certificates(cert)?, read).context("--cert and --key")?
+        }
+        _ => config.with_no_client_auth(),
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    let read = read.with_context(|| format!("reading {}", file.display()))?;
+    if read.is_empty() {
+        return Err(Usage(format!("{}: no certificate in it", file.display())).into());
+    }
+    Ok(read)
+}
+
+/// What the API says of a refusal, and the exit code for it.
+fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
+    let problem: Value = serde_json::from_slice(body).unwrap_or_default();
+    let title = problem["title"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+    let detail = problem["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
+    let words = format!("{title}{detail}");
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            Ended::refused(format!("{words} (--token-file, NOVACRON_API_TOKEN, or --cert and --key log in)"))
+                .into()
+        }
+        StatusCode::FORBIDDEN | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => {
+            Ended::refused(words).into()
+        }
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Usage(words).into(),
+        _ => Ended::failed(words).into(),
+    }
+}
+
+/// Takes the first whole event off what was read (WHATWG HTML, 9.2.6). Comments are events without a name.
+fn next_event(read: &mut Vec<u8>) -> Option<Event> {
+    let end = read.windows(2).position(|two| two == b"\n\n")?;
+    let text = String::from_utf8_lossy(&read[..end]).into_owned();
+    read.drain(..end + 2);
+    let mut event = Event { id: None, name: String::new(), data: String::new() };
+    for line in text.lines() {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "id" => event.id = Some(value.to_owned()),
+            "event" => value.clone_into(&mut event.name),
+            "data" => event.data += value,
+            _ => {}
+        }
+    }
+    Some(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_taken_one_by_one_when_they_are_whole() {
+        let mut read = b": alive\n\nid: 7\nevent: progress\ndata: {\"a\":1}\n\nid: 8\neve".to_vec();
+        assert_eq!(next_event(&mut read).unwrap().name, "");
+        let event = Event { id: Some("7".into()), name: "progress".into(), data: "{\"a\":1}".into() };
+        assert_eq!(next_event(&mut read), Some(event));
+        assert_eq!(next_event(&mut read), None);
+        read.extend_from_slice(b"nt: end\n\n");
+        assert_eq!(next_event(&mut read).unwrap().name, "end");
+        assert!(read.is_empty());
+    }
+}
