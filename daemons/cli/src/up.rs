@@ -206,6 +206,7 @@ async fn agent(folder: &Path, n: u16, port: u16, members: &[String]) -> Result<A
     settings.transport.endpoint.region = Some(region(n));
     settings.transfers_into = folder.join(VMS);
     settings.transfers_from = folder.join(VMS);
+    settings.transfers_overwrite = true;
     settings.tune_state = folder.join("tune.json");
     settings.mtu_state = folder.join("mtu.json");
     Agent::start(settings).await.with_context(|| format!("agent {name}"))

@@ -85,7 +85,8 @@ impl Agent {
     /// # Errors
     /// [`AgentError`]: nothing was left behind then.
     pub async fn start(settings: Settings) -> Result<Self, AgentError> {
-        let transfers = Arc::new(Transfers::new(&settings.transfers_into).map_err(AgentError::Transfers)?);
+        let transfers = Transfers::new(&settings.transfers_into, settings.transfers_overwrite);
+        let transfers = Arc::new(transfers.map_err(AgentError::Transfers)?);
         // First: whoever finds another agent there must not disturb it.
         let socket = Socket::bind(&settings.control_socket).await?;
         let endpoint =

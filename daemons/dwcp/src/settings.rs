@@ -43,6 +43,8 @@ pub struct Settings {
     pub discovery: Discovery,
     /// Folder that transfers are received into; empty: none are taken.
     pub transfers_into: PathBuf,
+    /// What comes replaces files that are there and differ.
+    pub transfers_overwrite: bool,
     /// Folder of which those may have transfers sent who control this agent over DWCP; empty: of none.
     pub transfers_from: PathBuf,
     /// The guard in XDP.
@@ -146,6 +148,7 @@ impl Settings {
             peers: Vec::new(),
             discovery: Discovery { interval: Duration::from_secs(10), ..Discovery::default() },
             transfers_into: PathBuf::new(),
+            transfers_overwrite: false,
             transfers_from: PathBuf::new(),
             xdp: Xdp {
                 limit: dwcp_ebpf::Config::default().limit,
@@ -249,6 +252,9 @@ const OWN: &[Key<Settings>] = &[
     }),
     Key::one("transfers.into", PATH, set!(transfers_into, maybe_path), |s| {
         s.transfers_into.display().to_string()
+    }),
+    Key::one("transfers.overwrite", BOOL, set!(transfers_overwrite, parsed), |s| {
+        printed(s.transfers_overwrite)
     }),
     Key::one("transfers.from", PATH, set!(transfers_from, maybe_path), |s| {
         s.transfers_from.display().to_string()
@@ -387,6 +393,7 @@ mod tests {
             ("peers", "b=10.0.0.2:8888,c.example:1"),
             ("control.allow", "api.novacron,ops"),
             ("transfers.from", "/var/lib/novacron/vms"),
+            ("transfers.overwrite", "true"),
             ("discovery.headless", "dwcp.novacron.svc:8888"),
             ("discovery.store", "http://a:2379,https://[::1]:2379"),
             ("discovery.interval", "1s"),

@@ -107,11 +107,15 @@ pub(crate) enum TransferRefused {
 }
 
 impl Transfers {
-    /// `into`: where transfers are received; empty: none are.
-    pub(crate) fn new(into: &Path) -> Result<Self, TransferError> {
+    /// `into`: where transfers are received; empty: none are. `overwrite`: what comes replaces what differs there.
+    pub(crate) fn new(into: &Path, overwrite: bool) -> Result<Self, TransferError> {
         let receiver = match into.as_os_str().is_empty() {
             true => None,
-            false => Some(Receiver::open(ReceiverConfig::new(Destination::Folder(into.to_owned())))?),
+            false => {
+                let mut config = ReceiverConfig::new(Destination::Folder(into.to_owned()));
+                config.overwrite = overwrite;
+                Some(Receiver::open(config)?)
+            }
         };
         Ok(Self {
             receiver,
