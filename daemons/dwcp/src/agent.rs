@@ -19,6 +19,7 @@ use crate::{
     discovery,
     guard::Guards,
     hub::Hub,
+    identity::Identities,
     incoming,
     mtu::Mtus,
     observe::Process,
@@ -116,7 +117,7 @@ impl Agent {
             mtu_offered: None,
             mtu_taken: None,
         };
-        let hub = Arc::new(Hub::new(endpoint, greeting));
+        let hub = Arc::new(Hub::new(endpoint, greeting, Identities::new(&settings)));
         let (fixed, found) = (settings.peers.clone(), settings.discovery.clone());
         tracing::info!(node = settings.node_id(), %listen, "agent started");
         let inner = Arc::new(Inner {

@@ -83,6 +83,7 @@ async fn attempt(hub: &Arc<Hub>, target: &Target) -> Ended {
             tracing::error!(%target, node_id = greeting.node_id, "another agent has this one's name");
             Ended::Ourselves
         }
+        Admission::Impostor => Ended::Failed(impostor(&greeting)),
         Admission::Full => Ended::Failed("this agent has as many peers as it can have".to_owned()),
     }
 }
@@ -96,12 +97,17 @@ async fn greet(hub: &Hub, connection: &Connection) -> Result<Greeting, String> {
         .request(Priority::Control, Bytes::from(own), GREETING_TIMEOUT)
         .await
         .map_err(|error| format!("{}: asking who is there: {error}", connection.peer().addr))?;
-    checked(connection, &answer)
+    checked(hub, connection, &answer)
+}
+
+pub(crate) fn impostor(greeting: &Greeting) -> String {
+    format!("{:?} is connected, with a certificate of other names", greeting.node_id)
 }
 
 /// What a peer says of itself, if it can be that.
-pub(crate) fn checked(connection: &Connection, said: &[u8]) -> Result<Greeting, String> {
+pub(crate) fn checked(hub: &Hub, connection: &Connection, said: &[u8]) -> Result<Greeting, String> {
     let peer = connection.peer();
+    hub.identities.check(&peer.node_id, &peer.names)?;
     let greeting: Greeting = serde_json::from_slice(said)
         .map_err(|error| format!("{}: what it says of itself is no greeting: {error}", peer.addr))?;
     if greeting.node_id != peer.node_id {

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    identity::Identities,
     peers::{Admission, Dialer, Kept, Peers},
     tunnels::Neighbour,
 };
@@ -31,6 +32,7 @@ const DUPLICATE: u32 = 1;
 
 pub(crate) struct Hub {
     pub(crate) endpoint: Endpoint,
+    pub(crate) identities: Identities,
     /// What this agent says of itself.
     pub(crate) greeting: watch::Sender<Greeting>,
     state: Mutex<State>,
@@ -93,7 +95,7 @@ impl Drop for Missing {
 }
 
 impl Hub {
-    pub(crate) fn new(endpoint: Endpoint, greeting: Greeting) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, greeting: Greeting, identities: Identities) -> Self {
         let state = State {
             peers: Peers::new(&greeting.node_id, greeting.instance),
             wanted: BTreeMap::new(),
@@ -101,6 +103,7 @@ impl Hub {
         };
         Self {
             endpoint,
+            identities,
             greeting: watch::Sender::new(greeting),
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -119,7 +122,8 @@ impl Hub {
     ) -> Admission<()> {
         let standing = Standing { connection: connection.clone(), since: Instant::now() };
         let mut state = self.lock();
-        let admission = match state.peers.admit(standing, dialer, greeting.clone()) {
+        let admission = match state.peers.admit(standing, dialer, greeting.clone(), &connection.peer().names)
+        {
             Admission::Kept { number, replaced } => {
                 if let Some(replaced) = replaced {
                     replaced.connection.close(DUPLICATE, "another connection has taken its place");
@@ -129,6 +133,7 @@ impl Hub {
             Admission::Duplicate => Admission::Duplicate,
             Admission::Ourselves => Admission::Ourselves,
             Admission::Namesake => Admission::Namesake,
+            Admission::Impostor => Admission::Impostor,
             Admission::Full => Admission::Full,
         };
         if matches!(admission, Admission::Kept { .. }) {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     agent::Inner,
-    dial::checked,
+    dial::{checked, impostor},
     hub::Hub,
     peers::{Admission, Dialer},
     remote, standing,
@@ -62,7 +62,16 @@ async fn take(agent: Arc<Inner>, connection: Connection) {
                 connection.close(0, &why);
             }
         }
-        Ok(Some(First::Stream(stream))) => agent.transfers.receive(connection, stream).await,
+        Ok(Some(First::Stream(stream))) => {
+            let peer = connection.peer();
+            match agent.hub.identities.check(&peer.node_id, &peer.names) {
+                Ok(()) => agent.transfers.receive(connection, stream).await,
+                Err(why) => {
+                    tracing::warn!(peer = %peer.addr, why, "refused");
+                    connection.close(0, &why);
+                }
+            }
+        }
         Ok(None) => {}
         Err(_) => connection.close(0, "no greeting, transfer or call"),
     }
@@ -70,7 +79,7 @@ async fn take(agent: Arc<Inner>, connection: Connection) {
 
 /// An agent says who it is, and asks who this is.
 async fn greeted(hub: &Arc<Hub>, connection: &Connection, message: IncomingMessage) -> Result<(), String> {
-    let greeting = checked(connection, &message.payload)?;
+    let greeting = checked(hub, connection, &message.payload)?;
     let responder = message.responder.ok_or("a greeting is a request")?;
     let own = hub.greeting.borrow().clone();
     let own = serde_json::to_vec(&own).map_err(|error| error.to_string())?;
@@ -91,6 +100,7 @@ async fn greeted(hub: &Arc<Hub>, connection: &Connection, message: IncomingMessa
                 return Ok(());
             }
             Admission::Namesake => return Err(format!("{:?} is this agent's name, too", greeting.node_id)),
+            Admission::Impostor => return Err(impostor(&greeting)),
             Admission::Full => return Err("this agent has as many peers as it can have".to_owned()),
         }
     }

@@ -17,6 +17,7 @@ mod discovery;
 pub mod doctor;
 mod guard;
 mod hub;
+mod identity;
 mod incoming;
 mod mtu;
 mod observe;

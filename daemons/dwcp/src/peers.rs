@@ -24,6 +24,8 @@ pub(crate) struct Kept<C> {
     pub(crate) connection: C,
     pub(crate) dialer: Dialer,
     pub(crate) greeting: Greeting,
+    /// Of the peer's certificate; none without TLS.
+    names: Vec<String>,
     /// Tells it from others to the same peer.
     pub(crate) number: u64,
 }
@@ -39,6 +41,8 @@ pub(crate) enum Admission<C> {
     Ourselves,
     /// The peer has this agent's own name and is another process.
     Namesake,
+    /// Another certificate has this name.
+    Impostor,
     /// There are too many.
     Full,
 }
@@ -57,13 +61,21 @@ impl<C> Peers<C> {
         Self { node_id: node_id.to_owned(), instance, kept: BTreeMap::new(), next_number: 0 }
     }
 
-    /// A connection to whoever said this.
-    pub(crate) fn admit(&mut self, connection: C, dialer: Dialer, greeting: Greeting) -> Admission<C> {
+    /// A connection to whoever said this, with a certificate of these names.
+    pub(crate) fn admit(
+        &mut self,
+        connection: C,
+        dialer: Dialer,
+        greeting: Greeting,
+        names: &[String],
+    ) -> Admission<C> {
         if greeting.node_id == self.node_id {
             let same = greeting.instance == self.instance;
             return if same { Admission::Ourselves } else { Admission::Namesake };
         }
         match self.kept.get(&greeting.node_id) {
+            // Who has a name is not put out by who only says so.
+            Some(kept) if kept.names != names => return Admission::Impostor,
             Some(kept) if !self.is_better(dialer, &greeting, kept) => return Admission::Duplicate,
             None if self.kept.len() >= PEERS_MAX => return Admission::Full,
             _ => {}
@@ -71,7 +83,8 @@ impl<C> Peers<C> {
         let number = self.next_number;
         self.next_number += 1;
         let node_id = greeting.node_id.clone();
-        let replaced = self.kept.insert(node_id, Kept { connection, dialer, greeting, number });
+        let replaced =
+            self.kept.insert(node_id, Kept { connection, dialer, greeting, names: names.to_vec(), number });
         Admission::Kept { number, replaced: replaced.map(|kept| kept.connection) }
     }
 
@@ -123,28 +136,47 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_dialed_each_other_both_keep_the_smaller_ones() {
+    fn another_certificate_does_not_take_a_name() {
+        let (real, other) = (["b".to_owned()], ["api".to_owned()]);
         let mut a = Peers::new("a", 1);
-        assert!(matches!(a.admit(1, Dialer::Them, greeting("b", 2)), Admission::Kept { replaced: None, .. }));
+        assert!(matches!(a.admit(1, Dialer::Us, greeting("b", 2), &real), Admission::Kept { number: 0, .. }));
+        assert_eq!(a.admit(2, Dialer::Them, greeting("b", 3), &other), Admission::Impostor);
+        assert_eq!(a.admit(3, Dialer::Them, greeting("b", 3), &[]), Admission::Impostor);
         assert!(matches!(
-            a.admit(2, Dialer::Us, greeting("b", 2)),
+            a.admit(4, Dialer::Them, greeting("b", 3), &real),
             Admission::Kept { replaced: Some(1), .. }
         ));
-        assert_eq!(a.admit(3, Dialer::Them, greeting("b", 2)), Admission::Duplicate);
+    }
+
+    #[test]
+    fn of_two_that_dialed_each_other_both_keep_the_smaller_ones() {
+        let mut a = Peers::new("a", 1);
+        assert!(matches!(
+            a.admit(1, Dialer::Them, greeting("b", 2), &[]),
+            Admission::Kept { replaced: None, .. }
+        ));
+        assert!(matches!(
+            a.admit(2, Dialer::Us, greeting("b", 2), &[]),
+            Admission::Kept { replaced: Some(1), .. }
+        ));
+        assert_eq!(a.admit(3, Dialer::Them, greeting("b", 2), &[]), Admission::Duplicate);
         assert_eq!(a.len(), 1);
         let mut b = Peers::new("b", 2);
-        assert!(matches!(b.admit(2, Dialer::Them, greeting("a", 1)), Admission::Kept { replaced: None, .. }));
-        assert_eq!(b.admit(1, Dialer::Us, greeting("a", 1)), Admission::Duplicate);
+        assert!(matches!(
+            b.admit(2, Dialer::Them, greeting("a", 1), &[]),
+            Admission::Kept { replaced: None, .. }
+        ));
+        assert_eq!(b.admit(1, Dialer::Us, greeting("a", 1), &[]), Admission::Duplicate);
     }
 
     #[test]
     fn a_process_that_began_again_is_taken_for_the_old_one() {
         let mut a = Peers::new("a", 1);
-        let Admission::Kept { number, .. } = a.admit(1, Dialer::Us, greeting("b", 2)) else {
+        let Admission::Kept { number, .. } = a.admit(1, Dialer::Us, greeting("b", 2), &[]) else {
             panic!("not kept")
         };
         assert!(matches!(
-            a.admit(2, Dialer::Them, greeting("b", 3)),
+            a.admit(2, Dialer::Them, greeting("b", 3), &[]),
             Admission::Kept { replaced: Some(1), .. }
         ));
         // The end of the old one is not that of the new one.
@@ -155,8 +187,8 @@ mod tests {
     #[test]
     fn one_does_not_connect_to_oneself() {
         let mut a = Peers::new("a", 1);
-        assert_eq!(a.admit(1, Dialer::Us, greeting("a", 1)), Admission::Ourselves);
-        assert_eq!(a.admit(1, Dialer::Us, greeting("a", 2)), Admission::Namesake);
+        assert_eq!(a.admit(1, Dialer::Us, greeting("a", 1), &[]), Admission::Ourselves);
+        assert_eq!(a.admit(1, Dialer::Us, greeting("a", 2), &[]), Admission::Namesake);
         assert_eq!(a.len(), 0);
     }
 
@@ -165,11 +197,11 @@ mod tests {
         let mut a = Peers::new("a", 1);
         for n in 0..PEERS_MAX as u64 {
             assert!(matches!(
-                a.admit(n, Dialer::Them, greeting(&format!("p{n}"), n)),
+                a.admit(n, Dialer::Them, greeting(&format!("p{n}"), n), &[]),
                 Admission::Kept { .. }
             ));
         }
-        assert_eq!(a.admit(0, Dialer::Them, greeting("more", 1)), Admission::Full);
+        assert_eq!(a.admit(0, Dialer::Them, greeting("more", 1), &[]), Admission::Full);
     }
 
     proptest! {
@@ -183,7 +215,7 @@ mod tests {
                     both.reverse();
                 }
                 for (connection, dialer) in both {
-                    peers.admit(connection, dialer, other.clone());
+                    peers.admit(connection, dialer, other.clone(), &[]);
                 }
                 peers.iter().map(|kept| kept.connection).collect::<Vec<_>>()
             };

@@ -39,6 +39,8 @@ pub struct Settings {
     pub control_allow: Vec<String>,
     /// Peers by configuration.
     pub peers: Vec<Target>,
+    /// A peer's name has to be among those of its certificate.
+    pub peers_certified: bool,
     /// Peers by name and otherwise.
     pub discovery: Discovery,
     /// Folder that transfers are received into; empty: none are taken.
@@ -146,6 +148,7 @@ impl Settings {
             control_socket: PathBuf::from(SOCKET),
             control_allow: Vec::new(),
             peers: Vec::new(),
+            peers_certified: false,
             discovery: Discovery { interval: Duration::from_secs(10), ..Discovery::default() },
             transfers_into: PathBuf::new(),
             transfers_overwrite: false,
@@ -215,6 +218,7 @@ const OWN: &[Key<Settings>] = &[
         |s| s.control_allow.join(","),
     ),
     Key::list("peers", "HOST:PORT or NAME=HOST:PORT, any number", set!(peers, all), |s| joined(&s.peers)),
+    Key::one("discovery.certified", BOOL, set!(peers_certified, parsed), |s| printed(s.peers_certified)),
     Key::one(
         "discovery.headless",
         "HOST:PORT of a headless service, or empty",

@@ -172,11 +172,7 @@ fn what_cannot_be_sent_is_refused_with_the_reason() {
         &[("peers", &format!("127.0.0.1:{port}")), ("transfers.into", into.to_str().expect("UTF-8"))],
     );
     wait_until("they are connected", || connected(&a, "c") && connected(&c, "a"));
-    for (from, to, says) in [
-        ("relative", "x", "absolute"),
-        ("/nowhere/at/all", "x", "nowhere"),
-        ("/etc/hostname", "../x", "below"),
-    ] {
+    for (from, to, says) in [("/nowhere/at/all", "x", "nowhere"), ("/etc/hostname", "../x", "below")] {
         let (found, why) = refused(&a, &format!(r#"{{"peer":"c","from":"{from}","to":"{to}"}}"#));
         assert_eq!(found, 400, "{why}");
         assert!(why.contains(says), "{why}");
