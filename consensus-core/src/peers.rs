@@ -27,9 +27,9 @@ use dwcp_core::{Connection, Endpoint, Priority};
 use tokio::sync::{mpsc, watch};
 
 pub use self::find::{FoundCluster, find_cluster};
+pub(crate) use self::find::connect_to;
 use self::{
     caller::{Caller, SNAPSHOT_LINKS},
-    find::connect_to,
     line::Line,
 };
 use crate::{
