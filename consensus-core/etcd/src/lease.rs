@@ -93,7 +93,7 @@ pub(crate) async fn answer_peers(server: Server, mut questions: mpsc::Receiver<P
 
 impl Server {
     /// The term in which this member leads, once it is sure of that and has applied what was acknowledged before.
-    async fn lead(&self) -> Option<u64> {
+    pub(crate) async fn lead(&self) -> Option<u64> {
         let node = &self.shared.node;
         let before = node.status();
         if before.role != Role::Leader {
@@ -153,6 +153,7 @@ impl Server {
                 };
                 PromoteAnswer { refused }.encode_to_vec()
             }
+            peer_request::Request::RegionStatus(_) => self.region_status_here().await?.encode_to_vec(),
         };
         Some(answer.into())
     }
