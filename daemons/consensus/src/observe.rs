@@ -105,6 +105,7 @@ pub(crate) enum Observing {
 /// Tells the recorder what the metrics mean.
 pub(crate) fn describe_metrics() {
     consensus_core::describe_metrics();
+    consensus_etcd::describe_region_metrics();
     dwcp_core::describe_metrics();
 }
 
