@@ -49,6 +49,7 @@ enum Command {
     Lease(store::LeaseArgs),
     Member(store::MemberArgs),
     Cluster(store::ClusterArgs),
+    Region(store::RegionArgs),
     Node(node::NodeArgs),
 }
 
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         Command::Member(args) => on_worker(&runtime, store::member(args)),
         Command::Node(args) => on_worker(&runtime, node::run(args)),
         Command::Cluster(args) => on_worker(&runtime, store::cluster(args)),
+        Command::Region(args) => on_worker(&runtime, store::region(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.
