@@ -302,6 +302,11 @@ impl Server {
         &self.shared.node
     }
 
+    /// Reads of this member alone, which may be old.
+    pub fn reader(&self) -> &Reader<RocksDisk> {
+        &self.shared.reader
+    }
+
     /// New connections with other regions use these certificates from now on.
     pub fn reload_region_tls(&self, tls: Arc<consensus_core::TlsConfig>) {
         if let Some(regions) = &self.shared.regions {

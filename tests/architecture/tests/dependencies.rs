@@ -102,6 +102,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "consensus-disk",
             "consensus-proto",
             "consensus-raft",
+            "consensus-regions",
             "consensus-store",
             "linearizability",
         ],
