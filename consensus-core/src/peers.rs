@@ -26,8 +26,8 @@ use consensus_raft::{MemberInfo, Membership, Message};
 use dwcp_core::{Connection, Endpoint, Priority};
 use tokio::sync::{mpsc, watch};
 
-pub use self::find::{FoundCluster, find_cluster};
 pub(crate) use self::find::connect_to;
+pub use self::find::{FoundCluster, find_cluster};
 use self::{
     caller::{Caller, SNAPSHOT_LINKS},
     line::Line,

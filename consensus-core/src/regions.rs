@@ -25,13 +25,15 @@ use crate::StartError;
 /// Largest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Messages of all regions that wait to be looked at; then nobody is read from.
-const INCOMING: usize = 64;
+const INCOMING: usize = 16;
 /// Connections of other regions at a time.
 const CALLERS_MAX: usize = 512;
 /// Links of a connection at most: one is enough for most paths, and long ones with loss need more.
 const LINKS_MAX: u16 = 4;
 /// Streams of a connection. One is used.
 const STREAMS_MAX: u32 = 4;
+/// Bytes of a region that are received and not read.
+const WINDOW_BYTES: u64 = 16 << 20;
 /// A connection without any link for this long is given up: what was in it is sent again by another.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -79,6 +81,7 @@ impl RegionNetwork {
         endpoint.region = Some(config.name).filter(|name| !name.is_empty());
         endpoint.transport.streams = StreamsConfig { min: 1, max: LINKS_MAX, initial: 1 };
         endpoint.transport.streams_open_max = STREAMS_MAX;
+        endpoint.transport.connection_window_bytes = WINDOW_BYTES;
         endpoint.transport.resume_timeout = RESUME_TIMEOUT;
         let has_tls = config.tls.is_some();
         endpoint.tls = config.tls;
@@ -187,7 +190,12 @@ impl Shared {
                 while let Some(len) = buffer.first_chunk::<4>() {
                     let len = u32::from_le_bytes(*len) as usize;
                     if len > MESSAGE_BYTES_MAX {
-                        tracing::warn!(region, len, max = MESSAGE_BYTES_MAX, "a message of a region is too long");
+                        tracing::warn!(
+                            region,
+                            len,
+                            max = MESSAGE_BYTES_MAX,
+                            "a message of a region is too long"
+                        );
                         connection.close(1, "a message is too long");
                         return;
                     }

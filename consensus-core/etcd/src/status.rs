@@ -16,7 +16,10 @@ pub(crate) fn store(error: &StoreError) -> Status {
         // It passes.
         StoreError::Region(Refused::Joining) => Code::Unavailable,
         StoreError::Region(
-            Refused::Removed | Refused::NoMember { .. } | Refused::NumberUsed { .. } | Refused::TooManyRegions { .. },
+            Refused::Removed
+            | Refused::NoMember { .. }
+            | Refused::NumberUsed { .. }
+            | Refused::TooManyRegions { .. },
         )
         | StoreError::NoRegion
         | StoreError::RegionBegun

@@ -9,7 +9,9 @@ use consensus_proto::{
         DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp,
         TxnRequest, request_op,
     },
-    internal::{InternalRequest, RegionBeginRequest, RegionFounder, RequestHeader, internal_request::Request},
+    internal::{
+        InternalRequest, RegionBeginRequest, RegionFounder, RequestHeader, internal_request::Request,
+    },
     regions::{ChangeRequest, Field, change_request},
 };
 use consensus_regions::{

@@ -26,11 +26,7 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     /// What is in the files now is taken as known: to be made before they are loaded.
-    pub(crate) fn new(
-        client: Option<ClientFiles>,
-        peer: Option<TlsFiles>,
-        region: Option<TlsFiles>,
-    ) -> Self {
+    pub(crate) fn new(client: Option<ClientFiles>, peer: Option<TlsFiles>, region: Option<TlsFiles>) -> Self {
         let mut paths = client.as_ref().map(ClientFiles::paths).unwrap_or_default();
         let dwcp = peer.iter().chain(&region);
         paths.extend(dwcp.flat_map(|files| [&files.cert, &files.key, &files.ca]).cloned());

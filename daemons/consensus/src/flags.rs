@@ -286,12 +286,7 @@ pub(crate) static OWN: &[Flag] = &[
         Sets("replication.initial_state"),
         "`new`, or `existing`: this region was added to others",
     ),
-    flag(
-        "replication-listen",
-        "ADDR",
-        Sets("replication.listen"),
-        "Where it listens for other regions",
-    ),
+    flag("replication-listen", "ADDR", Sets("replication.listen"), "Where it listens for other regions"),
     flag(
         "replication-peers",
         "LIST",

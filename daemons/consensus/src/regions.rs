@@ -20,7 +20,9 @@ struct Names(BTreeMap<u32, String>);
 impl Names {
     fn number(&self, name: &str) -> Result<u32> {
         let found = self.0.iter().find(|(_, known)| *known == name);
-        found.map(|(number, _)| *number).with_context(|| format!("{name}: replication.regions has no such region"))
+        found
+            .map(|(number, _)| *number)
+            .with_context(|| format!("{name}: replication.regions has no such region"))
     }
 }
 
@@ -52,8 +54,7 @@ pub(crate) fn regions(sources: &Sources<Settings>) -> Result<Option<RegionsConfi
     let mut config = RegionsConfig::new(network, names.0.clone());
     config.prefix = replication.prefix.clone().into_bytes().into();
     config.joins = replication.initial_state == ClusterState::Existing;
-    config.peers =
-        peers(replication, &names, own, has_tls).with_context(|| at("replication.peers"))?;
+    config.peers = peers(replication, &names, own, has_tls).with_context(|| at("replication.peers"))?;
     config.replicator = Config {
         interval_ms: replication.interval.as_millis() as u64,
         anti_entropy_interval_ms: replication.anti_entropy_interval.as_millis() as u64,
@@ -194,7 +195,8 @@ fn links(replication: &Replication, names: &Names, own: u32) -> Result<BTreeMap<
 }
 
 fn location(text: &str) -> Result<Location> {
-    let (latitude, longitude) = text.split_once(':').with_context(|| format!("{text}: not LATITUDE:LONGITUDE"))?;
+    let (latitude, longitude) =
+        text.split_once(':').with_context(|| format!("{text}: not LATITUDE:LONGITUDE"))?;
     let place = Location { latitude: value(latitude)?, longitude: value(longitude)? };
     let exists = (-90.0..=90.0).contains(&place.latitude) && (-180.0..=180.0).contains(&place.longitude);
     ensure!(exists, "{text}: not a place on the globe");

@@ -66,7 +66,9 @@ fn text(alarm: Alarm) -> String {
              removed. It has to come back under a new number"
         ),
         Alarm::Differs { region, items } => {
-            format!("{items} items differed from those of region {region}, though both had all changes: repaired")
+            format!(
+                "{items} items differed from those of region {region}, though both had all changes: repaired"
+            )
         }
         Alarm::Busy { region } => format!("region {region} sends faster than this one can merge"),
     }

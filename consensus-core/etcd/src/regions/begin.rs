@@ -10,8 +10,8 @@ use crate::server::Server;
 
 /// Between two attempts.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
-/// Before it is said again that the settings are not those of the store.
-const COMPLAIN: Duration = Duration::from_secs(30);
+/// Before something is said again that does not pass by itself.
+pub(super) const COMPLAIN: Duration = Duration::from_secs(30);
 
 /// Whether the store is the region that the settings name. If not, some time has passed.
 pub(super) async fn begin(server: &Server, regions: &Regions) -> bool {
@@ -42,7 +42,11 @@ pub(super) async fn begin(server: &Server, regions: &Regions) -> bool {
     };
     match server.commit(&Caller::Member, Internal::RegionBegin(request)).await {
         Ok(Ok(_)) => {
-            tracing::info!(region = config.network.region, joins = config.joins, "this store is a region now");
+            tracing::info!(
+                region = config.network.region,
+                joins = config.joins,
+                "this store is a region now"
+            );
             true
         }
         Ok(Err(error)) => {

@@ -221,7 +221,8 @@ impl Leader {
         let reader = self.server.shared.reader.clone();
         let counted = tokio::task::spawn_blocking(move || {
             let items = reader.region_items()?;
-            let looked = reader.with_region(|prefix, local| (Bytes::copy_from_slice(prefix), local.replica.clone()));
+            let looked =
+                reader.with_region(|prefix, local| (Bytes::copy_from_slice(prefix), local.replica.clone()));
             looked.map(|looked| (items, looked)).ok_or(StoreError::NoRegion)
         });
         // Whoever asks is told by the end of the channel.
@@ -256,7 +257,8 @@ impl Leader {
 fn new_replicator(config: &RegionsConfig, now_ms: u64) -> Replicator {
     let mut settings = config.replicator.clone();
     let others = config.founders.keys().chain(config.peers.keys()).copied().map(RegionId);
-    settings.seeds = others.filter(|region| *region != config.region()).collect::<BTreeSet<_>>().into_iter().collect();
+    settings.seeds =
+        others.filter(|region| *region != config.region()).collect::<BTreeSet<_>>().into_iter().collect();
     Replicator::new(settings, config.region(), now_ms, seed(config.region()))
 }
 

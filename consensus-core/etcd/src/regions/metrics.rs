@@ -16,7 +16,10 @@ pub fn describe() {
         "consensus_replication_connected",
         "Whether there is a connection to the leader of a region."
     );
-    describe_counter!("consensus_replication_sent_bytes_total", "Bytes of messages to a region, before compression.");
+    describe_counter!(
+        "consensus_replication_sent_bytes_total",
+        "Bytes of messages to a region, before compression."
+    );
     describe_counter!("consensus_replication_received_bytes_total", "Bytes of messages from a region.");
     describe_counter!("consensus_replication_merges_total", "Deltas of other regions that were merged.");
     describe_counter!("consensus_replication_alarms_total", "What should not be between regions, by kind.");
@@ -52,7 +55,8 @@ impl Gauges {
 
     pub(super) fn sent(&self, region: u32, bytes: usize) {
         if let Some(label) = self.labels.get(&region) {
-            counter!("consensus_replication_sent_bytes_total", "region" => label.clone()).increment(bytes as u64);
+            counter!("consensus_replication_sent_bytes_total", "region" => label.clone())
+                .increment(bytes as u64);
         }
     }
 

@@ -20,8 +20,8 @@ use consensus_core::{RegionNetwork, RegionNetworkConfig, Role};
 use consensus_regions::{Config, Membership, RegionId};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
-pub use self::metrics::describe as describe_region_metrics;
 use self::leader::Leader;
+pub use self::metrics::describe as describe_region_metrics;
 use crate::server::Server;
 
 /// Requests for the status that wait.
@@ -172,11 +172,18 @@ pub(crate) async fn run(server: Server) {
             if begin::begin(&server, regions).await {
                 let mut leader = Leader::new(&server, regions);
                 regions.network.set_speaking(true);
-                let leads = |status: &consensus_core::Status| status.role == Role::Leader && status.term == term;
+                let leads =
+                    |status: &consensus_core::Status| status.role == Role::Leader && status.term == term;
+                let failed = async {
+                    leader.run(&mut inputs).await;
+                    // It has said why; the next attempt says it again.
+                    regions.network.set_speaking(false);
+                    tokio::time::sleep(begin::COMPLAIN).await;
+                };
                 let over = status.wait_for(|status| !leads(status));
                 tokio::select! {
                     _ = over => {}
-                    () = leader.run(&mut inputs) => {}
+                    () = failed => {}
                 }
                 regions.network.set_speaking(false);
             }

@@ -13,9 +13,7 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::{Question, Told};
-use crate::{
-    bootstrap::authority, identity::since_1970, kv::mismatch, server::Server, status,
-};
+use crate::{bootstrap::authority, identity::since_1970, kv::mismatch, server::Server, status};
 
 impl Server {
     /// `None`: this member does not lead, or has no answer.
@@ -59,7 +57,9 @@ fn info(request: &AddRequest) -> Result<String, Status> {
     let info = Told { name: name.clone(), urls: urls.clone() }.write();
     match info.len() <= INFO_BYTES_MAX {
         true => Ok(info),
-        false => Err(Status::invalid_argument(format!("novacron: name and URLs of more than {INFO_BYTES_MAX} bytes"))),
+        false => Err(Status::invalid_argument(format!(
+            "novacron: name and URLs of more than {INFO_BYTES_MAX} bytes"
+        ))),
     }
 }
 

@@ -3,12 +3,20 @@
 mod region;
 mod tls;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use consensus_core::{RegionNetwork, RegionNetworkConfig, Role};
+use consensus_disk::{Batch, Disk as _, Durability, Space};
 use consensus_proto::regions::{AddRequest, Field, RemoveRequest, change_request::Change};
-use consensus_regions::{Body, Message, Phase, RegionId, Stamp, Status, VersionVector};
+use consensus_regions::{
+    Body, Message, Phase, RegionId, Stamp, Status, VersionVector, topology::Topology,
+};
+use consensus_rocks::Home;
+use consensus_store::Store;
 use region::{Region, World, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,6 +93,42 @@ async fn a_region_that_was_away_hears_of_everything_and_so_do_the_others_through
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hub_passes_on_what_spokes_change() {
+    let mut world = World::new(3);
+    world.topology = Topology::HubSpoke { hub: RegionId(2) };
+    world.apart = Some((1, 3));
+    for number in 1..=3 {
+        world.start(number, 1, false).await;
+    }
+    world.region(1).put("/global/a", "1").await;
+    world.region(3).becomes("/global/a", Some("1")).await;
+    world.region(3).delete("/global/a").await;
+    world.region(1).becomes("/global/a", None).await;
+    for number in 1..=3 {
+        until("the tombstone goes", async || world.region(number).items() == 1).await;
+    }
+    world.stop().await;
+}
+
+/// Data of a member that knew nothing of regions.
+#[test]
+fn data_without_regions_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = [&5_u64.to_le_bytes()[..], &1_i64.to_le_bytes(), &0_i64.to_le_bytes()].concat();
+    {
+        let (_, disk) = Home::open(folder.path(), 6).unwrap();
+        let mut batch = Batch::default();
+        batch.put(Space(2), *b"state", state);
+        disk.write(batch, Durability::Synced).unwrap();
+        disk.flush().unwrap();
+    }
+    let (_, disk) = Home::open(folder.path(), consensus_store::SPACES).unwrap();
+    let store = Store::open(Arc::new(disk)).unwrap();
+    assert_eq!((store.applied(), store.reader().is_region()), (5, false));
+    assert_eq!(store.reader().region_items(), Ok(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_late_region_catches_up_by_snapshot_and_one_that_is_removed_is_not_heard() {
     let mut world = World::new(3);
     for number in [1, 2] {
@@ -145,10 +189,13 @@ async fn another_leader_of_a_region_goes_on() {
     for round in 0..2 {
         let region = world.region(1);
         let leader = region.leader().await;
-        let next = region.servers().find(|server| server.node().id() != leader.node().id()).unwrap().node().id();
+        let next =
+            region.servers().find(|server| server.node().id() != leader.node().id()).unwrap().node().id();
         leader.node().transfer_leader(next, std::time::Duration::from_secs(10)).await.unwrap();
         until("another leads", async || {
-            region.servers().any(|server| server.node().id() == next && server.node().status().role == Role::Leader)
+            region
+                .servers()
+                .any(|server| server.node().id() == next && server.node().status().role == Role::Leader)
         })
         .await;
         region.change("/global/n", Change::CounterAdd(1)).await;

@@ -14,7 +14,7 @@ use consensus_proto::{
         ChangeRequest, StatusRequest, StatusResponse, change_request::Change, regions_client::RegionsClient,
     },
 };
-use consensus_regions::{Local, Phase};
+use consensus_regions::{Local, Phase, topology::Topology};
 use consensus_store::StoredItems;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Status, transport::Channel};
@@ -29,7 +29,9 @@ pub(crate) async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"));
+    tokio::time::timeout(PATIENCE, waited)
+        .await
+        .unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"));
 }
 
 struct Member {
@@ -53,6 +55,7 @@ pub(crate) struct World {
     pub(crate) founders: Vec<u32>,
     /// Two that do not know where the other is.
     pub(crate) apart: Option<(u32, u32)>,
+    pub(crate) topology: Topology,
 }
 
 fn free_addresses(count: u16) -> Vec<SocketAddr> {
@@ -69,6 +72,7 @@ impl World {
             regions: BTreeMap::new(),
             founders: (1..=count).collect(),
             apart: None,
+            topology: Topology::Mesh,
         }
     }
 
@@ -112,15 +116,15 @@ impl World {
         };
         let mut config = RegionsConfig::new(network, founders);
         config.joins = joins;
-        let is_apart = |other| {
-            self.apart.is_some_and(|(a, b)| (number, other) == (a, b) || (number, other) == (b, a))
-        };
+        let is_apart =
+            |other| self.apart.is_some_and(|(a, b)| (number, other) == (a, b) || (number, other) == (b, a));
         for (key, address) in &self.listens {
             let other = if *key >= 1000 { key / 1000 } else { *key };
             if other != number && !is_apart(other) {
                 config.peers.entry(other).or_default().push(format!("http://{address}"));
             }
         }
+        config.replicator.topology = self.topology.clone();
         config.replicator.interval_ms = 200;
         config.replicator.anti_entropy_interval_ms = 500;
         config
@@ -241,7 +245,8 @@ impl Region {
 
     /// Everything under the prefix.
     pub(crate) async fn state(&self) -> BTreeMap<String, String> {
-        let request = RangeRequest { key: "/global/".into(), range_end: "/global0".into(), ..Default::default() };
+        let request =
+            RangeRequest { key: "/global/".into(), range_end: "/global0".into(), ..Default::default() };
         let found = self.kv().await.range(request).await.unwrap().into_inner();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         found.kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect()

@@ -47,9 +47,11 @@ impl Caller {
     pub fn header(&self) -> Option<RequestHeader> {
         match self {
             Self::Nobody => None,
-            Self::User { name, revision } => {
-                Some(RequestHeader { username: name.clone(), auth_revision: *revision, ..RequestHeader::default() })
-            }
+            Self::User { name, revision } => Some(RequestHeader {
+                username: name.clone(),
+                auth_revision: *revision,
+                ..RequestHeader::default()
+            }),
             Self::Member => Some(RequestHeader { member: true, ..RequestHeader::default() }),
         }
     }

@@ -33,7 +33,11 @@ impl<D: Disk> Store<D> {
             .collect();
         if let Some(known) = &self.region {
             let is_same = known.replica.region() == region && known.prefix == request.prefix;
-            return if is_same { Ok(Response::Region { changed: false }) } else { Err(StoreError::RegionBegun) };
+            return if is_same {
+                Ok(Response::Region { changed: false })
+            } else {
+                Err(StoreError::RegionBegun)
+            };
         }
         let makes_sense = region.0 > 0
             && (1..=PREFIX_BYTES_MAX).contains(&request.prefix.len())
@@ -207,10 +211,8 @@ impl<D: Disk> Txn<'_, D> {
         for (key, after) in self.changed_keys() {
             let Some(key) = region.below(key) else { continue };
             let change = if after.is_deletion() { Change::Delete } else { Change::Put(after.value.clone()) };
-            let Replicated { replica, changed } = replicated.get_or_insert_with(|| Replicated {
-                replica: region.replica.clone(),
-                changed: Vec::new(),
-            });
+            let Replicated { replica, changed } = replicated
+                .get_or_insert_with(|| Replicated { replica: region.replica.clone(), changed: Vec::new() });
             // No key is changed twice in a transaction, so none of its changes has to see another.
             changed.extend(replica.change(&items, self.store.wall_ms, key, change)??);
         }

@@ -136,13 +136,14 @@ impl Items for StoredItems<'_> {
         let from = dot_key(region, after.saturating_add(1));
         let to = region.0.checked_add(1).map(|next| dot_key(RegionId(next), 0));
         let mut damaged = false;
-        self.disk.scan(CHANGES, &from, to.as_deref(), Order::Ascending, &mut |dot, key| {
-            match dot.get(size_of::<u32>()..).and_then(|counter| counter.try_into().ok()) {
-                Some(counter) => visit(u64::from_be_bytes(counter), &Bytes::copy_from_slice(key)),
-                None => {
-                    damaged = true;
-                    ControlFlow::Break(())
-                }
+        self.disk.scan(CHANGES, &from, to.as_deref(), Order::Ascending, &mut |dot, key| match dot
+            .get(size_of::<u32>()..)
+            .and_then(|counter| counter.try_into().ok())
+        {
+            Some(counter) => visit(u64::from_be_bytes(counter), &Bytes::copy_from_slice(key)),
+            None => {
+                damaged = true;
+                ControlFlow::Break(())
             }
         })?;
         if damaged { Err(StoreError::Damaged { what: "index of changes" }) } else { Ok(()) }

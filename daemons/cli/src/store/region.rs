@@ -123,7 +123,9 @@ pub(super) async fn run(args: RegionArgs) -> Result<u8> {
             });
             let answer = add.await?;
             let value = json!({ "header": header(&answer.header), "region": number });
-            let text = format!("region {number} ({name}) is added: start it with --replication-initial-state existing");
+            let text = format!(
+                "region {number} ({name}) is added: start it with --replication-initial-state existing"
+            );
             return said(json, value, text);
         }
         RegionCommand::Remove { number } => {
@@ -151,9 +153,8 @@ pub(super) async fn run(args: RegionArgs) -> Result<u8> {
         }
     };
     let request = ChangeRequest { key: key.into(), urgent: how.urgent, change: Some(change) };
-    let change = client.write("region change", request, |link, request| async move {
-        link.regions().change(request).await
-    });
+    let change = client
+        .write("region change", request, |link, request| async move { link.regions().change(request).await });
     let answer = change.await?;
     let text = if answer.changed { "changed" } else { "nothing to change" };
     said(json, json!({ "header": header(&answer.header), "changed": answer.changed }), text.to_owned())
@@ -174,7 +175,10 @@ async fn status(client: &Client, json: bool) -> Result<u8> {
     } else {
         print(table(&answer))?;
         for alarm in &answer.alarms {
-            print(format_args!("ALARM {} of region {}, {} times: {}", alarm.kind, alarm.region, alarm.count, alarm.text))?;
+            print(format_args!(
+                "ALARM {} of region {}, {} times: {}",
+                alarm.kind, alarm.region, alarm.count, alarm.text
+            ))?;
         }
     }
     Ok(exit::OK)

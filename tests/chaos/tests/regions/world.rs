@@ -224,12 +224,14 @@ impl World {
 
     pub(crate) fn delete(&self, region: usize, key: &str) {
         let request = DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
-        self.ask(region, async |channel| KvClient::new(channel).delete_range(request).await.map(drop)).unwrap();
+        self.ask(region, async |channel| KvClient::new(channel).delete_range(request).await.map(drop))
+            .unwrap();
     }
 
     pub(crate) fn change(&self, region: usize, key: &str, change: Change) {
         let request = ChangeRequest { key: key.to_owned().into(), urgent: false, change: Some(change) };
-        self.ask(region, async |channel| RegionsClient::new(channel).change(request).await.map(drop)).unwrap();
+        self.ask(region, async |channel| RegionsClient::new(channel).change(request).await.map(drop))
+            .unwrap();
     }
 
     pub(crate) fn status(&self, region: usize) -> StatusResponse {
@@ -240,7 +242,8 @@ impl World {
 
     /// Everything under the prefix.
     pub(crate) fn state(&self, region: usize) -> BTreeMap<String, String> {
-        let request = RangeRequest { key: "/global/".into(), range_end: "/global0".into(), ..Default::default() };
+        let request =
+            RangeRequest { key: "/global/".into(), range_end: "/global0".into(), ..Default::default() };
         let found = self.ask(region, async |channel| KvClient::new(channel).range(request).await);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         found.unwrap().into_inner().kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect()
