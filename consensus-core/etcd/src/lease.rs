@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{cluster::random, identity::Credential, kv::mismatch, server::Server, status};
+use crate::{cluster::random, identity::Credential, kv::mismatch, regions, server::Server, status};
 
 /// How often the leader looks for leases whose time is over.
 const LOOK: Duration = Duration::from_millis(200);
@@ -153,6 +153,7 @@ impl Server {
                 };
                 PromoteAnswer { refused }.encode_to_vec()
             }
+            peer_request::Request::Clock(_) => return Some(regions::clock_answer()),
             peer_request::Request::RegionStatus(_) => self.region_status_here().await?.encode_to_vec(),
         };
         Some(answer.into())

@@ -36,11 +36,10 @@ use tonic::{
 use crate::{
     AutoCompaction, Jwt, MetricsText, TokenOptionError, auth, compactor,
     connection::Connection,
-    identity::since_1970,
     lease,
     machine::{Machine, News},
     reads,
-    regions::{self, Regions, RegionsConfig},
+    regions::{self, MemberClock, Regions, RegionsConfig},
     room::{self, Room},
     snapshot, status,
     turns::Turns,
@@ -229,6 +228,8 @@ pub(crate) struct Shared {
     pub(crate) news: Arc<News>,
     pub(crate) room: Room,
     pub(crate) regions: Option<Regions>,
+    /// The time of changes that other regions are told of.
+    pub(crate) clock: MemberClock,
     /// Places for snapshots that are taken.
     pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) request_timeout: Duration,
@@ -276,6 +277,7 @@ impl Server {
             news,
             room,
             regions,
+            clock: MemberClock::default(),
             snapshots: Arc::new(Semaphore::new(snapshot::AT_ONCE)),
             request_timeout,
             hashes: Turns::new(auth::HASHES_AT_ONCE),
@@ -290,7 +292,10 @@ impl Server {
         tokio::spawn(lease::answer_peers(server.clone(), questions));
         tokio::spawn(publish(server.clone()));
         tokio::spawn(room::watch(server.clone()));
-        tokio::spawn(regions::run(server.clone()));
+        if server.shared.regions.is_some() || server.shared.reader.is_region() {
+            tokio::spawn(regions::run(server.clone()));
+            tokio::spawn(regions::compare_clocks(server.clone()));
+        }
         if let Some(keeps) = server.shared.config.auto_compaction {
             tokio::spawn(compactor::run(server.clone(), keeps));
         }
@@ -454,7 +459,7 @@ impl Server {
         let mut header = caller.header();
         let begins = matches!(request, internal_request::Request::RegionBegin(_));
         if begins || self.shared.reader.is_region() {
-            let wall_ms = u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX);
+            let wall_ms = self.shared.clock.wall_ms();
             header = Some(RequestHeader { wall_ms, ..header.unwrap_or_default() });
         }
         let payload = InternalRequest { header, request: Some(request) }.encode_to_vec();

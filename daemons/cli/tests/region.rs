@@ -17,7 +17,8 @@ fn start(server: &Path, name: &str, regions: &[(&str, u16)], more: &[&str]) -> E
     let (_, port) = regions.iter().find(|(known, _)| *known == name).expect("it is one of them");
     let (named, peers, listen) = (named.join(","), peers.join(","), format!("127.0.0.1:{port}"));
     let args = ["--region", name, "--replication-regions", &named, "--replication-peers", &peers];
-    let args = [&args[..], &["--replication-listen", &listen, "--replication-interval", "200ms"], more].concat();
+    let args =
+        [&args[..], &["--replication-listen", &listen, "--replication-interval", "200ms"], more].concat();
     let region = Etcd::start_with(server, "http", ports::free(1)[0], &args);
     until_ok(&region.endpoint, &["region", "status"]);
     region
@@ -54,7 +55,12 @@ fn regions_are_asked_and_changed() {
     let url = format!("http://127.0.0.1:{}", ports[2]);
     let added = json(&us.endpoint, &["region", "add", "3", "ap", "--urls", &url]);
     all_documented(&[status, added]);
-    let ap = start(&server, "ap", &[first[0], first[1], ("ap", ports[2])], &["--replication-initial-state", "existing"]);
+    let ap = start(
+        &server,
+        "ap",
+        &[first[0], first[1], ("ap", ports[2])],
+        &["--replication-initial-state", "existing"],
+    );
     wait_until("the late one has everything", || {
         ok(&ap.endpoint, &["kv", "get", "/global/", "--prefix"]) == expected
     });

@@ -19,7 +19,7 @@ use consensus_store::{Caller, Response, StoreError, StoredItems};
 use tokio::sync::mpsc;
 
 use super::{Inputs, Question, Regions, RegionsConfig, Told, alarm::Alarms, metrics, metrics::Gauges};
-use crate::{identity::since_1970, server::Server};
+use crate::server::Server;
 
 /// What became of proposals, and waits to be looked at.
 const OUTCOMES: usize = 64;
@@ -58,15 +58,11 @@ fn seed(region: RegionId) -> u64 {
     getrandom::u64().unwrap_or(u64::from(region.0))
 }
 
-fn wall_ms() -> u64 {
-    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Leader {
     pub(super) fn new(server: &Server, regions: &Regions) -> Self {
         metrics::begin();
         let config = Arc::clone(&regions.config);
-        let now_ms = wall_ms();
+        let now_ms = server.shared.clock.wall_ms();
         Self {
             server: server.clone(),
             network: regions.network.clone(),
@@ -106,7 +102,7 @@ impl Leader {
 
     fn patience(&self) -> Duration {
         let due_ms = self.replicator.as_ref().map_or(0, Replicator::poll_timeout);
-        Duration::from_millis(due_ms.saturating_sub(wall_ms())).min(LOOK)
+        Duration::from_millis(due_ms.saturating_sub(self.server.shared.clock.wall_ms())).min(LOOK)
     }
 
     /// The message that has come, and others that wait.
@@ -130,7 +126,7 @@ impl Leader {
     }
 
     async fn step(&mut self, event: Event) -> Result<(), StoreError> {
-        let now_ms = wall_ms();
+        let now_ms = self.server.shared.clock.wall_ms();
         if now_ms + STEP_BACK_MS < self.now_ms {
             tracing::warn!("the clock has gone back: what was measured between regions is measured anew");
             self.replicator = Some(new_replicator(&self.config, now_ms));
@@ -213,7 +209,9 @@ impl Leader {
     }
 
     fn lag_ms(&self, region: RegionId) -> u64 {
-        self.replicator.as_ref().map_or(0, |replicator| replicator.lag_ms(region, wall_ms()))
+        self.replicator
+            .as_ref()
+            .map_or(0, |replicator| replicator.lag_ms(region, self.server.shared.clock.wall_ms()))
     }
 
     async fn answer(&self, question: Question) {

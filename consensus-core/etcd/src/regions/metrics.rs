@@ -20,6 +20,10 @@ pub fn describe() {
         "consensus_replication_sent_bytes_total",
         "Bytes of messages to a region, before compression."
     );
+    describe_gauge!(
+        "consensus_replication_clock_correction_seconds",
+        "What this member adds to its clock for changes that other regions are told of, because most members say so."
+    );
     describe_counter!("consensus_replication_received_bytes_total", "Bytes of messages from a region.");
     describe_counter!("consensus_replication_merges_total", "Deltas of other regions that were merged.");
     describe_counter!("consensus_replication_alarms_total", "What should not be between regions, by kind.");

@@ -1,7 +1,7 @@
 //! A store that is one of several regions: what its leader does for the others.
 //!
 //! Who leads and has applied everything makes a [`Replicator`](consensus_regions::Replicator), and drops it with its term:
-//! `leader` runs it, `alarm` counts what it finds, `service` answers clients. That the store is a region at all is an entry of
+//! `leader` runs it, `alarm` counts what it finds, `service` answers clients, `clock` is the time that goes with changes. That the store is a region at all is an entry of
 //! its log, which the first leader whose settings say so proposes (`begin`).
 //!
 //! Deliberately not here: how messages travel (`consensus-core`), what they do (`consensus-regions`), how it lies on the disk
@@ -9,6 +9,7 @@
 
 mod alarm;
 mod begin;
+mod clock;
 mod leader;
 mod metrics;
 mod service;
@@ -20,6 +21,7 @@ use consensus_core::{RegionNetwork, RegionNetworkConfig, Role};
 use consensus_regions::{Config, Membership, RegionId};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
+pub(crate) use self::clock::{MemberClock, answer as clock_answer, compare as compare_clocks};
 use self::leader::Leader;
 pub use self::metrics::describe as describe_region_metrics;
 use crate::server::Server;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::{Question, Told};
-use crate::{bootstrap::authority, identity::since_1970, kv::mismatch, server::Server, status};
+use crate::{bootstrap::authority, kv::mismatch, server::Server, status};
 
 impl Server {
     /// `None`: this member does not lead, or has no answer.
@@ -41,10 +41,6 @@ impl Server {
         };
         Ok(())
     }
-}
-
-fn wall_ms() -> u64 {
-    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What is told of a region: its name has no spaces, and its URLs are some.
@@ -92,14 +88,19 @@ impl Service for Server {
             return Err(Status::invalid_argument("novacron: numbers of regions begin with 1"));
         }
         let (region, info) = (RegionId(asked.region), info(asked)?.into());
-        self.change_regions(&request, Command::AddRegion { wall_ms: wall_ms(), region, info }).await?;
+        self.change_regions(
+            &request,
+            Command::AddRegion { wall_ms: self.shared.clock.wall_ms(), region, info },
+        )
+        .await?;
         Ok(Response::new(AddResponse { header: self.header_now() }))
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
         self.require_region()?;
         let region = RegionId(request.get_ref().region);
-        self.change_regions(&request, Command::RemoveRegion { wall_ms: wall_ms(), region }).await?;
+        self.change_regions(&request, Command::RemoveRegion { wall_ms: self.shared.clock.wall_ms(), region })
+            .await?;
         Ok(Response::new(RemoveResponse { header: self.header_now() }))
     }
 }

@@ -12,9 +12,7 @@ use bytes::Bytes;
 use consensus_core::{RegionNetwork, RegionNetworkConfig, Role};
 use consensus_disk::{Batch, Disk as _, Durability, Space};
 use consensus_proto::regions::{AddRequest, Field, RemoveRequest, change_request::Change};
-use consensus_regions::{
-    Body, Message, Phase, RegionId, Stamp, Status, VersionVector, topology::Topology,
-};
+use consensus_regions::{Body, Message, Phase, RegionId, Stamp, Status, VersionVector, topology::Topology};
 use consensus_rocks::Home;
 use consensus_store::Store;
 use region::{Region, World, until};
