@@ -14,7 +14,7 @@ use consensus_proto::{
     internal::internal_request::Request as Internal,
     regions::{self, StatusResponse},
 };
-use consensus_regions::{Alarm, Command, Local, Message, Output, Phase, RegionId, Replicator};
+use consensus_regions::{Alarm, Command, Local, Membership, Message, Output, Phase, RegionId, Replicator};
 use consensus_store::{Caller, Response, StoreError, StoredItems};
 use tokio::sync::mpsc;
 
@@ -96,7 +96,6 @@ impl Leader {
                 tracing::error!(%error, "the state of the region cannot be read: nothing is told to others");
                 return;
             }
-            self.look();
         }
     }
 
@@ -134,14 +133,20 @@ impl Leader {
         self.now_ms = now_ms;
         let Some(mut replicator) = self.replicator.take() else { return Ok(()) };
         let reader = self.server.shared.reader.clone();
+        let looks = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK);
         let stepped = tokio::task::spawn_blocking(move || {
-            let done = reader.with_region(|_, local| handle(&mut replicator, now_ms, event, local));
+            let done = reader.with_region(|_, local| {
+                handle(&mut replicator, now_ms, event, local)?;
+                Ok(looks.then(|| local.replica.membership().clone()))
+            });
             (replicator, done.unwrap_or(Err(StoreError::NoRegion)))
         });
         // An error: the runtime shuts down, or the step has panicked.
         let Ok((replicator, done)) = stepped.await else { return Err(StoreError::NoRegion) };
         self.replicator = Some(replicator);
-        done?;
+        if let Some(members) = done? {
+            self.look(&members);
+        }
         while let Some(output) = self.replicator.as_mut().and_then(Replicator::poll_output) {
             self.put_out(output).await;
         }
@@ -193,14 +198,9 @@ impl Leader {
     }
 
     /// What changes seldom: where others are, and what is measured.
-    fn look(&mut self) {
-        if self.looked_at.is_some_and(|at| at.elapsed() < LOOK) {
-            return;
-        }
+    fn look(&mut self, members: &Membership) {
         self.looked_at = Some(Instant::now());
-        let reader = &self.server.shared.reader;
-        let Some(members) = reader.with_region(|_, local| local.replica.membership().clone()) else { return };
-        self.network.set_peers(&self.config.urls(&members));
+        self.network.set_peers(&self.config.urls(members));
         for region in members.regions().filter(|region| *region != self.config.region()) {
             let name = members.get(region).map(|member| Told::read(&member.info).name).unwrap_or_default();
             let label = self.gauges.label(region.0, &name);
@@ -229,15 +229,16 @@ impl Leader {
         let region = |id: RegionId| {
             let member = replica.membership().get(id);
             let Told { name, urls } = member.map(|member| Told::read(&member.info)).unwrap_or_default();
+            let is_removed = replica.membership().is_removed(id);
             let known_urls = self.config.peers.get(&id.0).cloned().unwrap_or_default();
             regions::Region {
                 region: id.0,
                 name,
                 urls: if urls.is_empty() { known_urls } else { urls },
-                removed: replica.membership().is_removed(id),
+                removed: is_removed,
                 connected: self.network.is_connected(id.0),
                 known: replica.version().get(id),
-                lag_ms: if id == own { 0 } else { self.lag_ms(id) },
+                lag_ms: if id == own || is_removed { 0 } else { self.lag_ms(id) },
             }
         };
         let _ = answer.send(StatusResponse {

@@ -49,6 +49,7 @@ fn at(region: u32, network: &RegionNetwork) -> BTreeMap<u32, Vec<String>> {
     [(region, vec![format!("https://{}", network.local_addr().unwrap())])].into()
 }
 
+/// REGIONS-3.4, REGIONS-3.5
 #[tokio::test(flavor = "multi_thread")]
 async fn a_region_is_who_its_certificate_says() {
     let authority = Authority::new();
