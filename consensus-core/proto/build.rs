@@ -8,8 +8,10 @@ use prost::Message;
 #[expect(clippy::disallowed_methods)]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors =
-        protox::compile(["rpc.proto", "lock.proto", "election.proto", "internal.proto"], ["proto"])?;
+    let descriptors = protox::compile(
+        ["rpc.proto", "lock.proto", "election.proto", "regions.proto", "internal.proto"],
+        ["proto"],
+    )?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;

@@ -34,6 +34,7 @@ mod metrics;
 mod node;
 mod peers;
 mod readers;
+mod regions;
 mod scrub;
 #[doc(hidden)]
 pub mod sim;
@@ -50,6 +51,7 @@ pub use error::{ProposeError, StartError};
 pub use metrics::describe as describe_metrics;
 pub use node::{Node, PeerQuestion, log_owner, prepare};
 pub use peers::{FoundCluster, find_cluster};
+pub use regions::{RegionNetwork, RegionNetworkConfig};
 pub use scrub::Damage;
 pub use snapshot::StateCopy;
 pub use state_machine::{Job, ScrubError, Scrubbed, StateMachine, StateMachineError};

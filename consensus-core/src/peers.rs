@@ -26,10 +26,10 @@ use consensus_raft::{MemberInfo, Membership, Message};
 use dwcp_core::{Connection, Endpoint, Priority};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::find::connect_to;
 pub use self::find::{FoundCluster, find_cluster};
 use self::{
     caller::{Caller, SNAPSHOT_LINKS},
-    find::connect_to,
     line::Line,
 };
 use crate::{

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{cluster::random, identity::Credential, kv::mismatch, server::Server, status};
+use crate::{cluster::random, identity::Credential, kv::mismatch, regions, server::Server, status};
 
 /// How often the leader looks for leases whose time is over.
 const LOOK: Duration = Duration::from_millis(200);
@@ -93,7 +93,7 @@ pub(crate) async fn answer_peers(server: Server, mut questions: mpsc::Receiver<P
 
 impl Server {
     /// The term in which this member leads, once it is sure of that and has applied what was acknowledged before.
-    async fn lead(&self) -> Option<u64> {
+    pub(crate) async fn lead(&self) -> Option<u64> {
         let node = &self.shared.node;
         let before = node.status();
         if before.role != Role::Leader {
@@ -153,6 +153,8 @@ impl Server {
                 };
                 PromoteAnswer { refused }.encode_to_vec()
             }
+            peer_request::Request::Clock(_) => return Some(regions::clock_answer()),
+            peer_request::Request::RegionStatus(_) => self.region_status_here().await?.encode_to_vec(),
         };
         Some(answer.into())
     }

@@ -15,7 +15,7 @@ use consensus_rocks::{Home, Kind, Place, RocksDisk, Slice};
 use consensus_store::{Hub, LeaseChange, Lessor, Reader, Response, Store, StoreError, TokenChange};
 use tokio::sync::watch;
 
-use crate::{remover::Remover, token::Tokens, watch::Target};
+use crate::{regions::ChangeNews, remover::Remover, token::Tokens, watch::Target};
 
 /// What the apply thread tells everyone else of.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct News {
     /// The term in which the lessor's deadlines were set; a leader of another one begins them anew.
     lessor_term: AtomicU64,
     tokens: Mutex<Tokens>,
+    /// Changes for other regions.
+    pub(crate) regions: ChangeNews,
     /// Up to which compaction everything that is out of reach is removed.
     pub(crate) removed: watch::Sender<i64>,
     /// Beginning of the lessor's time.
@@ -49,6 +51,7 @@ impl News {
             lessor: Mutex::new(lessor),
             lessor_term: AtomicU64::new(0),
             tokens: Mutex::new(Tokens::new(token_ttl)),
+            regions: ChangeNews::default(),
             removed: watch::Sender::new(0),
             start: Instant::now(),
         }
@@ -148,6 +151,9 @@ impl StateMachine for Machine {
         }
         if applied.compacted.is_some() {
             self.remove_old();
+        }
+        if applied.region_changed {
+            self.news.regions.tell(applied.region_urgent);
         }
         Ok(applied.responses)
     }

@@ -14,7 +14,8 @@ use consensus_proto::{
         ResponseHeader, auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
         lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
     },
-    internal::{InternalRequest, internal_request},
+    internal::{InternalRequest, RequestHeader, internal_request},
+    regions::regions_server::RegionsServer,
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
 };
@@ -39,6 +40,7 @@ use crate::{
     lease,
     machine::{Machine, News},
     reads,
+    regions::{self, MemberClock, Regions, RegionsConfig},
     room::{self, Room},
     snapshot, status,
     turns::Turns,
@@ -48,6 +50,8 @@ use crate::{
 const REQUEST_OVERHEAD: usize = 512 << 10;
 /// As etcd's clients ask in the metadata of a call for an error rather than to wait for a leader.
 const HAS_LEADER: &str = "hasleader";
+/// For the ends of connections with other regions.
+const GOODBYE: Duration = Duration::from_millis(200);
 /// While a member has not said its name to the others, it tries this often.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
@@ -131,6 +135,8 @@ pub struct ServerConfig {
     pub keepalive_timeout: Duration,
     /// What `/metrics` on the port of clients says; `None`: it is not there.
     pub metrics: Option<MetricsText>,
+    /// The regions of which this store is one; `None`: it is alone.
+    pub regions: Option<RegionsConfig>,
 }
 
 impl ServerConfig {
@@ -150,6 +156,7 @@ impl ServerConfig {
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(20),
             metrics: None,
+            regions: None,
         }
     }
 }
@@ -221,6 +228,9 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader<RocksDisk>,
     pub(crate) news: Arc<News>,
     pub(crate) room: Room,
+    pub(crate) regions: Option<Regions>,
+    /// The time of changes that other regions are told of.
+    pub(crate) clock: MemberClock,
     /// Places for snapshots that are taken.
     pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) request_timeout: Duration,
@@ -254,6 +264,10 @@ impl Server {
         let store = Store::open(Arc::clone(&disk)).map_err(|source| ServerError::Store { folder, source })?;
         let news = Arc::new(News::new(&store, config.auth.token_ttl));
         let reader = store.reader();
+        let regions = match &config.regions {
+            Some(config) => Some(Regions::listen(config.clone()).await?),
+            None => None,
+        };
         let machine = Machine::new(home, disk, store, Arc::clone(&news)).map_err(ServerError::Thread)?;
         let folder = config.node.log_dir.display().to_string();
         let started = Node::start(config.node.clone(), machine).await;
@@ -271,6 +285,8 @@ impl Server {
             reader,
             news,
             room,
+            regions,
+            clock: MemberClock::default(),
             snapshots: Arc::new(Semaphore::new(snapshot::AT_ONCE)),
             request_timeout,
             hashes: Turns::new(auth::HASHES_AT_ONCE),
@@ -285,6 +301,10 @@ impl Server {
         tokio::spawn(lease::answer_peers(server.clone(), questions));
         tokio::spawn(publish(server.clone()));
         tokio::spawn(room::watch(server.clone()));
+        if server.shared.regions.is_some() || server.shared.reader.is_region() {
+            tokio::spawn(regions::run(server.clone()));
+            tokio::spawn(regions::compare_clocks(server.clone()));
+        }
         if let Some(keeps) = server.shared.config.auto_compaction {
             tokio::spawn(compactor::run(server.clone(), keeps));
         }
@@ -294,6 +314,18 @@ impl Server {
     /// The member.
     pub fn node(&self) -> &Node<Result<Response, StoreError>> {
         &self.shared.node
+    }
+
+    /// Reads of this member alone, which may be old.
+    pub fn reader(&self) -> &Reader<RocksDisk> {
+        &self.shared.reader
+    }
+
+    /// New connections with other regions use these certificates from now on.
+    pub fn reload_region_tls(&self, tls: Arc<consensus_core::TlsConfig>) {
+        if let Some(regions) = &self.shared.regions {
+            regions.network.reload_tls(tls);
+        }
     }
 
     /// Waits until the members know this one's name and where clients find it.
@@ -382,6 +414,7 @@ impl Server {
             .add_service(MaintenanceServer::new(self.clone()))
             .add_service(LockServer::new(self.clone()))
             .add_service(ElectionServer::new(self.clone()))
+            .add_service(RegionsServer::new(self.clone()).max_decoding_message_size(size_max))
             .add_service(health_service)
             .add_service(reflection))
     }
@@ -408,6 +441,9 @@ impl Server {
     /// Stops the member, and ends what clients wait for.
     pub async fn stop(&self) {
         self.close();
+        if let Some(regions) = &self.shared.regions {
+            regions.network.shutdown(GOODBYE).await;
+        }
         self.shared.node.stop().await;
     }
 
@@ -429,11 +465,27 @@ impl Server {
         caller: &Caller,
         request: internal_request::Request,
     ) -> Result<Result<Response, StoreError>, Status> {
+        self.commit_up_to(self.shared.config.request_bytes_max, caller, request).await
+    }
+
+    /// The same for a request that may have so many bytes.
+    pub(crate) async fn commit_up_to(
+        &self,
+        bytes_max: usize,
+        caller: &Caller,
+        request: internal_request::Request,
+    ) -> Result<Result<Response, StoreError>, Status> {
         if self.is_draining() {
             return Err(status::draining());
         }
-        let payload = InternalRequest { header: caller.header(), request: Some(request) }.encode_to_vec();
-        if payload.len() > self.shared.config.request_bytes_max {
+        let mut header = caller.header();
+        let begins = matches!(request, internal_request::Request::RegionBegin(_));
+        if begins || self.shared.reader.is_region() {
+            let wall_ms = self.shared.clock.wall_ms();
+            header = Some(RequestHeader { wall_ms, ..header.unwrap_or_default() });
+        }
+        let payload = InternalRequest { header, request: Some(request) }.encode_to_vec();
+        if payload.len() > bytes_max {
             return Err(status::request_too_large());
         }
         self.shared.node.propose(payload.into(), self.shared.request_timeout).await.map_err(status::propose)

@@ -1,6 +1,7 @@
 //! Errors as gRPC says them, with etcd's codes and texts.
 
 use consensus_core::ProposeError;
+use consensus_regions::Refused;
 use consensus_store::{AuthError, StoreError};
 use tonic::{Code, Status};
 
@@ -12,6 +13,17 @@ pub(crate) fn store(error: &StoreError) -> Status {
         StoreError::LeaseExists => Code::FailedPrecondition,
         StoreError::Disk(_) => Code::Unavailable,
         StoreError::NoSpace => Code::ResourceExhausted,
+        // It passes.
+        StoreError::Region(Refused::Joining) => Code::Unavailable,
+        StoreError::Region(
+            Refused::Removed
+            | Refused::NoMember { .. }
+            | Refused::NumberUsed { .. }
+            | Refused::TooManyRegions { .. },
+        )
+        | StoreError::NoRegion
+        | StoreError::RegionBegun
+        | StoreError::RegionKeysInTheWay => Code::FailedPrecondition,
         StoreError::CorruptMember | StoreError::Damaged { .. } => Code::DataLoss,
         _ => Code::InvalidArgument,
     };

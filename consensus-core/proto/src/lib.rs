@@ -33,9 +33,14 @@ pub mod novacron {
             tonic::include_proto!("novacron.consensus.v1");
         }
     }
+    pub mod regions {
+        pub mod v1 {
+            tonic::include_proto!("novacron.regions.v1");
+        }
+    }
 }
 
-pub use novacron::consensus::v1 as internal;
+pub use novacron::{consensus::v1 as internal, regions::v1 as regions};
 
 /// The compiled descriptors of all files, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

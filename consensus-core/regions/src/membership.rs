@@ -80,7 +80,12 @@ impl Membership {
         self.members.iter().filter(|(_, member)| member.removed.is_none()).map(|(region, _)| *region)
     }
 
-    /// All that are, or were.
+    /// All that are, or were, by number.
+    pub fn all(&self) -> impl Iterator<Item = RegionId> {
+        self.members.keys().copied()
+    }
+
+    /// How many are, or were.
     pub fn len(&self) -> usize {
         self.members.len()
     }

@@ -9,7 +9,7 @@ use dwcp_core::{ConfigError, Connection, Endpoint, Priority};
 use super::{INTRODUCTION, caller::Caller};
 
 /// A connection to the first address of a URL that answers.
-pub(super) async fn connect_to(endpoint: &Endpoint, url: &str) -> Option<Connection> {
+pub(crate) async fn connect_to(endpoint: &Endpoint, url: &str) -> Option<Connection> {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
     let addresses = match tokio::net::lookup_host(authority).await {

@@ -1,6 +1,7 @@
 //! Why a request was refused, in the words that etcd's clients look for.
 
 use consensus_disk::DiskError;
+use consensus_regions::Refused;
 
 use crate::auth::AuthError;
 
@@ -43,6 +44,23 @@ pub enum StoreError {
     /// Who asks may not do that, or it makes no sense for users and roles.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// What is told to other regions was refused, by the rules that all regions have.
+    #[error("novacron: {0}")]
+    Region(Refused),
+    /// There are no other regions.
+    #[error("novacron: this store is no region of several")]
+    NoRegion,
+    /// Of what is elsewhere nothing is told to other regions.
+    #[error("novacron: the key is not under the prefix that regions have in common")]
+    NotUnderPrefix,
+    /// What a region is, is decided once.
+    #[error("novacron: this store is a region already, of another number or with another prefix")]
+    RegionBegun,
+    /// A region that joins gets its keys from others; and the first ones begin with so many at most.
+    #[error(
+        "novacron: a region that joins others must have no keys under the prefix, and one of the first at most 100000: delete them"
+    )]
+    RegionKeysInTheWay,
     /// The disk failed: the member stops.
     #[error(transparent)]
     Disk(#[from] DiskError),

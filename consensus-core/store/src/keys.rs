@@ -16,8 +16,12 @@ pub(crate) const LEASES: Space = Space(3);
 pub(crate) const LEASE_KEYS: Space = Space(4);
 /// Users, roles, and whether they matter.
 pub(crate) const AUTH: Space = Space(5);
+/// Items of the region by place: leaf of the tree (2 bytes), then the key below the prefix.
+pub(crate) const ITEMS: Space = Space(6);
+/// Where changes of regions are found: region and counter (big-endian). The value is the key below the prefix.
+pub(crate) const CHANGES: Space = Space(7);
 /// How many spaces a data disk has.
-pub const SPACES: u8 = 6;
+pub const SPACES: u8 = 8;
 
 const REVISION: usize = 8;
 

@@ -40,7 +40,7 @@ type InForce<'a> = &'a dyn Fn() -> Arc<dyn Disk>;
 /// Reads from any thread while one applies. Cheap to clone.
 #[derive(Debug)]
 pub struct Reader<D> {
-    published: Arc<Published<D>>,
+    pub(crate) published: Arc<Published<D>>,
 }
 
 impl<D> Clone for Reader<D> {

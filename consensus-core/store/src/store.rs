@@ -5,12 +5,12 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
     },
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use consensus_disk::{Batch, Disk, Durability, Order};
+use consensus_disk::{Batch, Disk, Order};
 use consensus_proto::{
     etcdserverpb::{
         AlarmResponse, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeResponse,
@@ -28,6 +28,7 @@ use crate::{
     auth::{self, Access, Caller, Policy, PublishedPolicy, TokenChange},
     keys::{self, LEASE_KEYS, LEASES, META},
     recent::SharedRecent,
+    region::{Region, SharedRegion},
     txn::Txn,
     view::Overlay,
 };
@@ -48,6 +49,9 @@ pub(crate) struct Published<D> {
     pub(crate) policy: PublishedPolicy,
     /// With every change up to the current revision, and perhaps some after it.
     pub(crate) recent: SharedRecent,
+    /// With the disk: whoever locks it keeps both from changing.
+    pub(crate) region: SharedRegion,
+    pub(crate) is_region: AtomicBool,
 }
 
 impl<D> Published<D> {
@@ -76,6 +80,10 @@ pub enum Response {
     Alarm(AlarmResponse),
     /// Users and roles changed; the answer says no more than that.
     Auth,
+    /// What regions have in common; whether there was anything to change.
+    Region {
+        changed: bool,
+    },
 }
 
 /// All changes of one revision, in order.
@@ -109,6 +117,10 @@ pub struct Applied {
     pub tokens: Vec<TokenChange>,
     /// Before this revision nothing can be asked for any more: there is something to [remove](crate::Removal).
     pub compacted: Option<i64>,
+    /// There are changes to tell other regions of.
+    pub region_changed: bool,
+    /// They are not to wait.
+    pub region_urgent: bool,
 }
 
 /// etcd's data model on a disk. One thread applies; readers have [`Reader`](crate::Reader)s.
@@ -120,8 +132,11 @@ pub struct Store<D> {
     compacted: i64,
     applied: u64,
     pub(crate) leases: BTreeMap<i64, Lease>,
-    alarms: Alarms,
+    pub(crate) alarms: Alarms,
     policy: Arc<Policy>,
+    pub(crate) region: Option<Region>,
+    /// When what is being applied was proposed, by whoever did.
+    pub(crate) wall_ms: u64,
     /// Of the batch that is being applied.
     pub(crate) overlay: Overlay,
     pub(crate) batch: Batch,
@@ -133,12 +148,15 @@ impl<D: Disk> Store<D> {
     pub fn open(disk: Arc<D>) -> Result<Self, StoreError> {
         let State { applied, revision, compacted } = State::read(&*disk)?;
         let policy = Arc::new(Policy::load(&*disk)?);
+        let (region, tree) = Region::load(&*disk)?.unzip();
         let published = Published {
             disk: RwLock::new(Arc::clone(&disk)),
             current: revision.into(),
             compacted: compacted.into(),
             policy: PublishedPolicy::new(&policy),
             recent: SharedRecent::default(),
+            is_region: region.is_some().into(),
+            region: SharedRegion::of(region.as_ref().zip(tree)),
         };
         Ok(Self {
             leases: read_leases(&*disk)?,
@@ -149,6 +167,8 @@ impl<D: Disk> Store<D> {
             compacted,
             applied,
             policy,
+            region,
+            wall_ms: 0,
             overlay: Overlay::new(),
             batch: Batch::default(),
         })
@@ -164,13 +184,19 @@ impl<D: Disk> Store<D> {
         self.leases = read_leases(&*disk)?;
         self.alarms = Alarms::read(&*disk)?;
         self.policy = Arc::new(Policy::load(&*disk)?);
+        let (region, tree) = Region::load(&*disk)?.unzip();
+        self.region = region;
         self.published.recent.write().clear();
         (self.applied, self.revision, self.compacted) = (applied, revision, compacted);
         let before = std::mem::replace(&mut self.disk, Arc::clone(&disk));
         self.published.policy.publish(&self.policy);
         // In this order, so that no reader believes to have read what is not there any more.
         self.published.compacted.store(compacted, SeqCst);
+        let mut shared = self.published.region.lock();
+        self.published.region.set(&mut shared, self.region.as_ref().zip(tree));
+        self.published.is_region.store(self.region.is_some(), SeqCst);
         *self.published.disk.write().unwrap_or_else(PoisonError::into_inner) = disk;
+        drop(shared);
         self.published.current.store(revision, SeqCst);
         Ok(before)
     }
@@ -197,9 +223,11 @@ impl<D: Disk> Store<D> {
     ) -> Result<Applied, StoreError> {
         assert!(index > self.applied, "entry {index} after {}", self.applied);
         let mut applied = Applied::default();
+        let counter = self.region_counter();
         for payload in requests {
             let response = match InternalRequest::decode(payload.clone()) {
                 Ok(InternalRequest { header, request: Some(request) }) => {
+                    self.wall_ms = header.as_ref().map_or(0, |header| header.wall_ms);
                     self.apply_as(&header.into(), request, &mut applied)
                 }
                 Ok(InternalRequest { request: None, .. }) => Err(StoreError::Invalid("nothing is asked for")),
@@ -213,10 +241,10 @@ impl<D: Disk> Store<D> {
             applied.responses.push(response);
         }
         State { applied: index, revision: self.revision, compacted: self.compacted }.put(&mut self.batch);
-        // No sync: after a crash the log brings it again.
-        self.disk.write(std::mem::take(&mut self.batch), Durability::Ordered)?;
+        self.write_batch()?;
         self.overlay.clear();
         self.applied = index;
+        applied.region_changed = self.region_counter() > counter;
         // Whoever sees the new revision sees under which policy it came to be.
         self.published.policy.publish(&self.policy);
         self.published.compacted.store(self.compacted, SeqCst);
@@ -260,6 +288,9 @@ impl<D: Disk> Store<D> {
                 applied.tokens.push(self.policy.authenticate(&request)?);
                 Ok(Response::Auth)
             }
+            Request::RegionBegin(request) => self.begin_region(&request),
+            Request::RegionChange(request) => self.change_region(request, applied),
+            Request::RegionCommand(command) => self.command_region(command, applied),
             change => {
                 let tokens = Arc::make_mut(&mut self.policy).apply(&change, &mut self.batch)?;
                 applied.tokens.extend(tokens);
@@ -273,6 +304,7 @@ impl<D: Disk> Store<D> {
         let needs_room = match request {
             Request::Alarm(_) => return Ok(()),
             Request::Put(_) | Request::LeaseGrant(_) => true,
+            Request::RegionBegin(_) | Request::RegionChange(_) => true,
             Request::Txn(request) => alarm::needs_room(request),
             _ => false,
         };
@@ -292,7 +324,8 @@ impl<D: Disk> Store<D> {
         body: impl FnOnce(&mut Txn<'_, D>) -> Result<Response, StoreError>,
     ) -> Result<Response, StoreError> {
         let mut txn = Txn::new(self);
-        match body(&mut txn) {
+        let done = body(&mut txn).and_then(|response| txn.replicate().map(|()| response));
+        match done {
             Ok(mut response) => {
                 if let Some(changes) = txn.commit() {
                     applied.changes.push(changes);
@@ -306,7 +339,8 @@ impl<D: Disk> Store<D> {
                     | Response::LeaseGrant(_)
                     | Response::LeaseRevoke(_)
                     | Response::Alarm(_)
-                    | Response::Auth => {}
+                    | Response::Auth
+                    | Response::Region { .. } => {}
                 }
                 Ok(response)
             }
@@ -346,6 +380,11 @@ impl<D: Disk> Store<D> {
         let mut txn = Txn::new(self);
         for key in doomed {
             txn.delete(key)?;
+        }
+        match txn.replicate() {
+            // A lease ends all the same: what a region has that may not write any more is nobody's business.
+            Ok(()) | Err(StoreError::Region(_)) => {}
+            Err(error) => return Err(error),
         }
         if let Some(changes) = txn.commit() {
             applied.changes.push(changes);

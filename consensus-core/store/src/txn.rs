@@ -19,6 +19,7 @@ use crate::{
     StoreError,
     keys::{self, HISTORY, LEASE_KEYS, VERSIONS},
     range,
+    region::Replicated,
     store::{Changes, Store},
     version::Version,
     view::{KeyRange, View},
@@ -26,9 +27,11 @@ use crate::{
 
 /// Changes that become one revision, or none if there are none. Reads see the changes before them.
 pub(crate) struct Txn<'a, D> {
-    store: &'a mut Store<D>,
+    pub(crate) store: &'a mut Store<D>,
     revision: i64,
     changes: Vec<Change>,
+    /// What becomes of the items of the region.
+    pub(crate) replicated: Option<Replicated>,
 }
 
 struct Change {
@@ -40,7 +43,7 @@ struct Change {
 impl<'a, D: Disk> Txn<'a, D> {
     pub(crate) fn new(store: &'a mut Store<D>) -> Self {
         let revision = store.revision + 1;
-        Self { store, revision, changes: Vec::new() }
+        Self { store, revision, changes: Vec::new(), replicated: None }
     }
 
     fn view(&self) -> View<'_> {
@@ -96,6 +99,26 @@ impl<'a, D: Disk> Txn<'a, D> {
             self.change(key, before.clone(), Version::deleted_at(self.revision));
         }
         Ok(before)
+    }
+
+    /// What a key is from now on, whoever says so; no value: it is gone.
+    pub(crate) fn set(&mut self, key: Bytes, value: Option<Bytes>) -> Result<(), StoreError> {
+        let Some(value) = value else { return self.delete(key).map(drop) };
+        let before = self.view().get(&key, true)?;
+        let after = Version {
+            create_revision: before.as_ref().map_or(self.revision, |before| before.create_revision),
+            mod_revision: self.revision,
+            version: before.as_ref().map_or(0, |before| before.version) + 1,
+            lease: 0,
+            value,
+        };
+        self.change(key, before, after);
+        Ok(())
+    }
+
+    /// The keys that were changed, and what they are.
+    pub(crate) fn changed_keys(&self) -> impl Iterator<Item = (&Bytes, &Version)> {
+        self.changes.iter().map(|change| (&change.key, &change.after))
     }
 
     pub(crate) fn delete_range(
@@ -190,10 +213,13 @@ impl<'a, D: Disk> Txn<'a, D> {
 
     /// The changes become visible to what is applied after them.
     pub(crate) fn commit(self) -> Option<Changes> {
-        if self.changes.is_empty() {
+        let Self { store, revision, changes, replicated } = self;
+        if let (Some(region), Some(replicated)) = (&mut store.region, replicated) {
+            region.write(replicated, &mut store.batch);
+        }
+        if changes.is_empty() {
             return None;
         }
-        let Self { store, revision, changes } = self;
         let mut events = Vec::with_capacity(changes.len());
         let published = Arc::clone(&store.published);
         let mut recent = published.recent.write();

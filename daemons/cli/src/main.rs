@@ -50,6 +50,7 @@ enum Command {
     Lease(store::LeaseArgs),
     Member(store::MemberArgs),
     Cluster(store::ClusterArgs),
+    Region(store::RegionArgs),
     Node(node::NodeArgs),
     Vm(api::VmArgs),
     Migration(api::MigrationArgs),
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         Command::Job(args) => on_worker(&runtime, api::job(args)),
         Command::Api(args) => on_worker(&runtime, api::api(args)),
         Command::Cluster(args) => on_worker(&runtime, store::cluster(args)),
+        Command::Region(args) => on_worker(&runtime, store::region(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.

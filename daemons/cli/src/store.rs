@@ -1,4 +1,4 @@
-//! The commands of the store: `novacron kv`, `lease`, `member` and `cluster`, over the etcd v3 gRPC API, so that they
+//! The commands of the store: `novacron kv`, `lease`, `member`, `cluster` and `region`, over the etcd v3 gRPC API, so that they
 //! work with etcd as well. One file a group.
 //!
 //! [`client`] says which members are asked, [`output`] prints, [`answer`] is the JSON that they share. Deliberately not
@@ -14,6 +14,7 @@ mod member;
 mod output;
 mod quorum;
 mod range;
+mod region;
 mod rejoin;
 mod restore;
 mod snapshot;
@@ -31,6 +32,7 @@ pub(crate) use self::{
     lease::LeaseArgs,
     member::MemberArgs,
     output::{Table, print},
+    region::RegionArgs,
 };
 
 /// `novacron kv`; returns the exit code.
@@ -51,6 +53,11 @@ pub(crate) async fn member(args: MemberArgs) -> Result<u8> {
 /// `novacron cluster`; returns the exit code.
 pub(crate) async fn cluster(args: ClusterArgs) -> Result<u8> {
     ended(cluster::run(args).await)
+}
+
+/// `novacron region`; returns the exit code.
+pub(crate) async fn region(args: RegionArgs) -> Result<u8> {
+    ended(region::run(args).await)
 }
 
 /// A reader that went away has seen enough.

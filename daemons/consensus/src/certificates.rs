@@ -19,15 +19,17 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Certificates {
     pub(crate) client: Option<ServerFiles>,
     pub(crate) peer: Option<TlsFiles>,
+    pub(crate) region: Option<TlsFiles>,
     watched: Watched,
 }
 
 impl Certificates {
     /// What is in the files now is taken as known: to be made before they are loaded.
-    pub(crate) fn new(client: Option<ServerFiles>, peer: Option<TlsFiles>) -> Self {
+    pub(crate) fn new(client: Option<ServerFiles>, peer: Option<TlsFiles>, region: Option<TlsFiles>) -> Self {
         let mut paths = client.as_ref().map(ServerFiles::paths).unwrap_or_default();
-        paths.extend(peer.iter().flat_map(|peer| [&peer.cert, &peer.key, &peer.ca]).cloned());
-        Self { client, peer, watched: Watched::new(paths) }
+        let dwcp = peer.iter().chain(&region);
+        paths.extend(dwcp.flat_map(|files| [&files.cert, &files.key, &files.ca]).cloned());
+        Self { client, peer, region, watched: Watched::new(paths) }
     }
 
     /// Keeps what new connections use like the files. A file that is no good is said, and what was before stays in force.
@@ -65,16 +67,17 @@ impl Certificates {
                 }
             }
         }
-        if let Some(files) = &self.peer {
+        for (files, whose) in [(&self.peer, "members"), (&self.region, "regions")] {
+            let Some(files) = files else { continue };
             match files.load() {
-                Ok(config) => {
-                    server.node().reload_tls(config.into());
-                    tracing::info!(cert = %files.cert.display(), "certificates for members read again");
-                }
+                Ok(config) if whose == "members" => server.node().reload_tls(config.into()),
+                Ok(config) => server.reload_region_tls(config.into()),
                 Err(error) => {
-                    tracing::error!(%error, "new certificates are no good, the old ones stay in force")
+                    tracing::error!(%error, "new certificates are no good, the old ones stay in force");
+                    continue;
                 }
             }
+            tracing::info!(cert = %files.cert.display(), "certificates for {whose} read again");
         }
     }
 }

@@ -273,6 +273,27 @@ pub(crate) static OWN: &[Flag] = &[
         Sets("replicas"),
         "How many members the cluster begins with, for --initial-cluster-from-headless",
     ),
+    flag("region", "NAME", Sets("region"), "Region of this store, one of --replication-regions"),
+    flag(
+        "replication-regions",
+        "LIST",
+        Sets("replication.regions"),
+        "The first regions as NUMBER=NAME,NUMBER=NAME, the same in all: what is under the prefix they have in common",
+    ),
+    flag(
+        "replication-initial-state",
+        "STATE",
+        Sets("replication.initial_state"),
+        "`new`, or `existing`: this region was added to others",
+    ),
+    flag("replication-listen", "ADDR", Sets("replication.listen"), "Where it listens for other regions"),
+    flag(
+        "replication-peers",
+        "LIST",
+        Sets("replication.peers"),
+        "Members of other regions as NAME=URL,NAME=URL",
+    ),
+    flag("replication-interval", "TIME", Sets("replication.interval"), "Between two deltas to other regions"),
     flag(
         "allow-plaintext",
         BOOL,

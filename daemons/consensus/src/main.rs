@@ -10,6 +10,7 @@ mod lock;
 mod member;
 mod observe;
 mod plan;
+mod regions;
 mod settings;
 mod sources;
 mod tls;

@@ -1,6 +1,7 @@
 //! What the member tells over HTTP, beside its API.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -8,6 +9,7 @@ use std::{
 use anyhow::Result;
 use consensus_core::Role;
 use consensus_etcd::Server;
+use consensus_regions::Phase;
 use novacron_admin::{AdminError, Listener, Metrics, Observed, Page};
 use serde::Serialize;
 
@@ -52,6 +54,18 @@ struct MemberStatus {
     revision: i64,
     proposals_pending: usize,
     members: Vec<PeerStatus>,
+    /// Not there in a store that is alone.
+    region: Option<RegionStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct RegionStatus {
+    number: u32,
+    prefix: String,
+    /// It takes a snapshot of others, and neither writes nor merges yet.
+    joining: bool,
+    /// How many changes of each region are known here, by number.
+    known: BTreeMap<u32, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,6 +119,7 @@ pub(crate) enum Observing {
 /// Tells the recorder what the metrics mean.
 pub(crate) fn describe_metrics() {
     consensus_core::describe_metrics();
+    consensus_etcd::describe_region_metrics();
     dwcp_core::describe_metrics();
 }
 
@@ -183,6 +198,12 @@ impl MemberStatus {
             revision: server.revision(),
             proposals_pending: node.proposals_pending(),
             members: membership.members.iter().map(peer).collect(),
+            region: server.reader().with_region(|prefix, local| RegionStatus {
+                number: local.replica.region().0,
+                prefix: String::from_utf8_lossy(prefix).into_owned(),
+                joining: local.replica.phase() == Phase::Joining,
+                known: local.replica.version().iter().map(|(region, known)| (region.0, known)).collect(),
+            }),
         }
     }
 }

@@ -18,7 +18,7 @@ use novacron_settings::{MetricsSettings, Sources};
 
 use crate::{
     certificates::Certificates,
-    compaction, headless,
+    compaction, headless, regions,
     settings::{ClusterState, METRICS, RETENTION, Reads, Settings},
     tls,
 };
@@ -83,6 +83,8 @@ pub(crate) fn plan(sources: &Sources<Settings>) -> Result<Plan> {
             sources.origin("metrics.listen")
         );
     }
+    let region = regions::regions(sources)?;
+    let region_tls = if region.is_some() { regions::tls(&settings.replication)? } else { None };
     let token = TokenKind::parse(&settings.auth_token, |path| std::fs::read(path))
         .with_context(|| format!("{}: auth.token", sources.origin("auth.token")))?;
     let data_dir = or(&settings.data_dir, || format!("{}.consensus", settings.name).into());
@@ -94,12 +96,13 @@ pub(crate) fn plan(sources: &Sources<Settings>) -> Result<Plan> {
         data_dir,
         clients,
         client_tls: None,
-        certificates: Certificates::new(client_tls, peer_tls),
+        certificates: Certificates::new(client_tls, peer_tls, region_tls),
         metrics_by_default: sources.is_default("metrics.listen") && metrics.listen == Some(METRICS),
         metrics,
         drain_timeout: settings.drain_timeout,
     };
     plan.server.auth.token = token;
+    plan.server.regions = region;
     plan.server.auto_compaction = compaction::keeps(settings.compaction_mode, &settings.compaction_retention)
         .ok_or_else(|| {
             let value = settings.compaction_retention.clone();
@@ -120,6 +123,9 @@ impl Plan {
         }
         if let Some(files) = &self.certificates.peer {
             self.server.node.tls = Some(files.load().context("TLS between members")?.into());
+        }
+        if let (Some(files), Some(region)) = (&self.certificates.region, &mut self.server.regions) {
+            regions::load_tls(region, files)?;
         }
         Ok(())
     }

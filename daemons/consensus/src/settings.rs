@@ -34,6 +34,9 @@ pub(crate) struct Settings {
     pub(crate) client_tls: ClientTls,
     pub(crate) peer_tls: PeerTls,
     pub(crate) allow_plaintext: bool,
+    /// The name of the region that the store is in.
+    pub(crate) region: String,
+    pub(crate) replication: Replication,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) metrics_allow_plaintext: bool,
     pub(crate) heartbeat: Duration,
@@ -84,6 +87,79 @@ pub(crate) struct PeerTls {
     pub(crate) key: PathBuf,
     pub(crate) ca: PathBuf,
     pub(crate) allow: Vec<String>,
+}
+
+/// Replication between regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Replication {
+    /// `NUMBER=NAME` of those that there were from the beginning, and perhaps of later ones; empty: there is none.
+    pub(crate) regions: Vec<String>,
+    /// `existing`: this one was added to others.
+    pub(crate) initial_state: ClusterState,
+    pub(crate) prefix: String,
+    pub(crate) listen: SocketAddr,
+    /// `NAME=URL`, each member's.
+    pub(crate) peers: Vec<String>,
+    pub(crate) tls: RegionTls,
+    pub(crate) interval: Duration,
+    pub(crate) anti_entropy_interval: Duration,
+    pub(crate) fanout: usize,
+    /// By how much clocks of regions may differ.
+    pub(crate) skew_max: Duration,
+    pub(crate) topology: TopologyKind,
+    pub(crate) hub: String,
+    /// `CHILD=PARENT`, names.
+    pub(crate) parents: Vec<String>,
+    pub(crate) prefer: RoutePreference,
+    /// `NAME=COST`, in whatever unit.
+    pub(crate) costs: Vec<String>,
+    /// `NAME=LATITUDE:LONGITUDE`, in degrees.
+    pub(crate) locations: Vec<String>,
+}
+
+/// Files for the connections between regions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RegionTls {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) ca: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopologyKind {
+    Mesh,
+    HubSpoke,
+    Hierarchical,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoutePreference {
+    Latency,
+    Cost,
+    Geography,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self {
+            regions: Vec::new(),
+            initial_state: ClusterState::New,
+            prefix: "/global/".to_owned(),
+            listen: SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9091),
+            peers: Vec::new(),
+            tls: RegionTls::default(),
+            interval: Duration::from_secs(5),
+            anti_entropy_interval: Duration::from_secs(30),
+            fanout: 3,
+            skew_max: Duration::from_secs(5),
+            topology: TopologyKind::Mesh,
+            hub: String::new(),
+            parents: Vec::new(),
+            prefer: RoutePreference::Latency,
+            costs: Vec::new(),
+            locations: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -143,6 +219,8 @@ impl Default for Settings {
             client_tls: ClientTls::default(),
             peer_tls: PeerTls::default(),
             allow_plaintext: false,
+            region: String::new(),
+            replication: Replication::default(),
             metrics_listen: Some(METRICS),
             metrics_allow_plaintext: false,
             heartbeat: Duration::from_millis(100),
@@ -231,6 +309,40 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
     key!(path "peer_tls.ca", peer_tls.ca),
     key!(list "peer_tls.allow", ALLOW, peer_tls.allow),
     key!(bool "allow_plaintext", allow_plaintext),
+    key!("region", "a name, or empty", region, |t| Some(t.to_owned()), |s: &String| s.clone()),
+    key!(list "replication.regions", "NUMBER=NAME, any number", replication.regions),
+    key!(word "replication.initial_state", "new or existing", replication.initial_state),
+    key!(
+        "replication.prefix",
+        "1..=256 bytes",
+        replication.prefix,
+        |t| (1..=PREFIX_BYTES_MAX).contains(&t.len()).then(|| t.to_owned()),
+        |s: &String| s.clone()
+    ),
+    key!("replication.listen", "ADDRESS:PORT", replication.listen, parsed, |a: &SocketAddr| printed(a)),
+    key!(list "replication.peers", "NAME=URL, any number", replication.peers),
+    key!(path "replication.tls.cert", replication.tls.cert),
+    key!(path "replication.tls.key", replication.tls.key),
+    key!(path "replication.tls.ca", replication.tls.ca),
+    key!(time "replication.interval", "10ms..=1h", (10, HOUR_MS), replication.interval),
+    key!(
+        time "replication.anti_entropy_interval", "10ms..=24h", (10, HOUR_MS * 24),
+        replication.anti_entropy_interval
+    ),
+    key!("replication.fanout", "1..=256", replication.fanout, |t| number(t, 1, 256), |n: &usize| printed(n)),
+    key!(time "replication.skew_max", "1ms..=1h", (1, HOUR_MS), replication.skew_max),
+    key!(word "replication.topology", "mesh, hub-spoke or hierarchical", replication.topology),
+    key!(
+        "replication.hub",
+        "the name of a region, or empty",
+        replication.hub,
+        |t| Some(t.to_owned()),
+        |s: &String| s.clone()
+    ),
+    key!(list "replication.parents", "CHILD=PARENT, any number", replication.parents),
+    key!(word "replication.prefer", "latency, cost or geography", replication.prefer),
+    key!(list "replication.costs", "NAME=COST, any number", replication.costs),
+    key!(list "replication.locations", "NAME=LATITUDE:LONGITUDE, any number", replication.locations),
     key!(
         "metrics.listen",
         "off, or ADDRESS:PORT",
@@ -292,6 +404,8 @@ pub(crate) static KEYS: &[Key<Settings>] = &[
 ];
 
 const QUOTA_BYTES: u64 = 2 << 30;
+/// As the store has it.
+const PREFIX_BYTES_MAX: usize = 256;
 const HOUR_MS: u64 = 3_600_000;
 /// No request may be longer, whatever is set.
 const REQUEST_BYTES_LIMIT: u64 = consensus_core::REQUEST_BYTES_MAX as u64;
@@ -345,6 +459,12 @@ mod tests {
             ("consensus.reads", "lease"),
             ("consensus.sync_writes", "false"),
             ("consensus.zone", "b"),
+            ("region", "eu"),
+            ("replication.regions", "1=eu,2=us"),
+            ("replication.listen", "127.0.0.1:1"),
+            ("replication.topology", "hub-spoke"),
+            ("replication.hub", "us"),
+            ("replication.locations", "eu=50.1:8.7,us=38.9:-77.4"),
             ("consensus.preferred_zones", "a,b"),
             ("max_request_bytes", "2 MiB"),
             ("log.level", "debug"),
@@ -373,6 +493,10 @@ mod tests {
             ("quota_backend_bytes", "0", "-1"),
             ("max_txn_ops", "1", "0"),
             ("name", "x", ""),
+            ("replication.prefix", "/x", ""),
+            ("replication.interval", "10ms", "9ms"),
+            ("replication.fanout", "1", "0"),
+            ("replication.topology", "mesh", "star"),
             ("log.format", "json", "JSON"),
             ("initial_cluster_state", "new", "old"),
             ("metrics.listen", "[::1]:1", "localhost"),

@@ -2,9 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use consensus_proto::etcdserverpb::{
-    AuthenticateRequest, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
-    lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
+use consensus_proto::{
+    etcdserverpb::{
+        AuthenticateRequest, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+        lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
+    },
+    regions::regions_client::RegionsClient,
 };
 use tokio::{sync::Mutex, time::timeout};
 use tonic::{
@@ -141,6 +144,11 @@ impl Link {
     /// Members.
     pub fn cluster(&self) -> ClusterClient<Authorized> {
         ClusterClient::with_interceptor(self.channel.clone(), self.token.clone())
+    }
+
+    /// Regions, of which etcd has none.
+    pub fn regions(&self) -> RegionsClient<Authorized> {
+        RegionsClient::with_interceptor(self.channel.clone(), self.token.clone())
     }
 
     /// Maintenance.

@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("consensus-raft", &["consensus-disk"]),
     ("consensus-regions", &[]),
     ("consensus-rocks", &["consensus-disk"]),
-    ("consensus-store", &["consensus-disk", "consensus-proto"]),
+    ("consensus-store", &["consensus-disk", "consensus-proto", "consensus-regions"]),
     (
         "consensus-core",
         &["consensus-disk", "consensus-raft", "consensus-rocks", "dwcp-core", "dwcp-transfer"],
@@ -35,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "consensus-core",
             "consensus-disk",
             "consensus-proto",
+            "consensus-regions",
             "consensus-rocks",
             "consensus-store",
         ],
@@ -44,6 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "consensus-core",
             "consensus-etcd",
+            "consensus-regions",
             "dwcp-core",
             "novacron-admin",
             "novacron-process",
@@ -112,6 +114,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "consensus-disk",
             "consensus-proto",
             "consensus-raft",
+            "consensus-regions",
             "consensus-store",
             "linearizability",
         ],

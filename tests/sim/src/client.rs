@@ -11,9 +11,10 @@ use consensus_proto::{
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request as Op,
     },
-    internal::{InternalRequest, internal_request::Request},
+    internal::{InternalRequest, RegionBeginRequest, RegionFounder, internal_request::Request},
 };
 use consensus_raft::Role;
+use consensus_regions::Command;
 use consensus_store::Response;
 use linearizability::{
     EtcdKey, EtcdKeyInput as Input, EtcdKeyOutput as Output, History, OperationId, Verdict, check,
@@ -32,6 +33,8 @@ use crate::{
 };
 
 const KEYS: u8 = 5;
+/// With this.
+const KEYS_BEGIN: &[u8] = b"k";
 /// Where a client is that looks for a member that answers.
 const NOBODY: u64 = 0;
 /// Steps that a client waits for an answer.
@@ -375,6 +378,21 @@ impl Clients {
         let compaction = Request::Compaction(CompactionRequest { revision, physical: false });
         let request = self.next_request();
         drop(member.propose(request, encode(compaction)));
+    }
+
+    /// Asks some member to make the store a region, of which all keys are items, and then to collect the tombstones of all that
+    /// it knows. Nobody waits for the answers.
+    pub(crate) fn replicate(&mut self, member: &Running) {
+        let founders = vec![RegionFounder { region: 1, info: "alone".to_owned() }];
+        let begin = RegionBeginRequest { region: 1, prefix: Bytes::from_static(KEYS_BEGIN), founders };
+        let known = member.machine().store.reader().with_region(|_, local| local.replica.version().clone());
+        let keys = self.keys.values().map(|key| key.slice(KEYS_BEGIN.len()..)).collect();
+        let request = match known {
+            None => Request::RegionBegin(begin),
+            Some(known) => Request::RegionCommand(Command::Collect { keys, known }.encode()),
+        };
+        let number = self.next_request();
+        drop(member.propose(number, encode(request)));
     }
 
     /// Whether there is an order that explains all answers; `false`: that took too long to tell.

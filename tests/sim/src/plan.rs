@@ -84,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) transfers: u64,
     pub(crate) changes: u64,
     pub(crate) compactions: u64,
+    /// The store is one of several regions: all keys are items as well.
+    pub(crate) region: bool,
     /// Clocks run this much too fast or too slow at most, in a thousand.
     pub(crate) skew: u64,
     /// Most members read from leases when they lead.
@@ -119,6 +121,7 @@ impl Plan {
             transfers: 0,
             changes: 0,
             compactions: 0,
+            region: false,
             skew: 0,
             leases: false,
             ambushes: 0,
@@ -139,7 +142,7 @@ impl Plan {
         let leases = random.one_in(2);
         let ambushes = if leases { 2 * random.below(8) } else { 0 };
         let rot = changes == 0 && crashes > 0 && random.one_in(2);
-        Self {
+        let mut plan = Self {
             // There has to be time for something to go wrong in a lease.
             election_ticks: if leases { [10, 25, 40][random.below(3) as usize] } else { 10 },
             heartbeat_ticks: 2,
@@ -159,6 +162,7 @@ impl Plan {
             transfers,
             changes,
             compactions,
+            region: false,
             skew: if leases { skew.min(SKEW_WITH_LEASES) } else { skew },
             leases,
             ambushes,
@@ -166,6 +170,9 @@ impl Plan {
             entries_per_message_max: [1, 3, 1000][random.below(3) as usize],
             snapshot_entries: random.between(4, 40),
             snapshot_interval_ticks: random.between(50, 1000),
-        }
+        };
+        // Not drawn: what is drawn after it stays what it was.
+        plan.region = plan.snapshot_entries.is_multiple_of(3);
+        plan
     }
 }

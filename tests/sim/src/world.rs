@@ -24,6 +24,8 @@ use crate::{
 
 /// Steps without, in which everybody has to get what it wants, and all members to have the same.
 const CALM_MAX: u64 = 800;
+/// Between two entries that are about regions.
+const REGION_STEPS: u64 = 25;
 /// Steps that a crashed machine is down, or a process that waits is paused, at most.
 const DOWN_MAX: u64 = 80;
 const PAUSE_MAX: u64 = 40;
@@ -290,6 +292,10 @@ impl World {
         }
         if self.random.per_mille(self.plan.transfers) {
             self.operator.move_leader(&self.computers);
+        }
+        if self.plan.region && self.now.is_multiple_of(REGION_STEPS) {
+            let member = self.computers.values().find_map(|computer| computer.member.as_ref());
+            member.into_iter().for_each(|member| self.clients.replicate(member));
         }
         if self.random.per_mille(self.plan.compactions) {
             let up: Vec<u64> = self.computers.values().filter(|c| c.member.is_some()).map(|c| c.id).collect();

@@ -47,9 +47,11 @@ impl Caller {
     pub fn header(&self) -> Option<RequestHeader> {
         match self {
             Self::Nobody => None,
-            Self::User { name, revision } => {
-                Some(RequestHeader { username: name.clone(), auth_revision: *revision, member: false })
-            }
+            Self::User { name, revision } => Some(RequestHeader {
+                username: name.clone(),
+                auth_revision: *revision,
+                ..RequestHeader::default()
+            }),
             Self::Member => Some(RequestHeader { member: true, ..RequestHeader::default() }),
         }
     }
@@ -263,6 +265,7 @@ impl Policy {
                 self.grants(caller)?.map_or(Ok(()), |grants| grants.delete_range(request))
             }
             Request::Txn(request) => self.check_txn(caller, request),
+            Request::RegionChange(request) => self.check_keys(caller, Access::Write, &request.key, &NO_END),
             // It takes the past of all keys.
             Request::Compaction(_) => self.check_keys(caller, Access::Write, &ALL, &ALL),
             Request::LeaseGrant(_) | Request::LeaseRevoke(_) => self.check_user(caller),
@@ -279,7 +282,9 @@ impl Policy {
             | Request::RoleAdd(_)
             | Request::RoleDelete(_)
             | Request::RoleGrantPermission(_)
-            | Request::RoleRevokePermission(_) => self.check_root(caller),
+            | Request::RoleRevokePermission(_)
+            | Request::RegionBegin(_)
+            | Request::RegionCommand(_) => self.check_root(caller),
         }
     }
 }
