@@ -25,10 +25,20 @@ pub(crate) struct Vm {
     #[schema(minimum = 1, maximum = 1024, example = 2)]
     pub(crate) cpus: u32,
     /// A multiple of 1 MiB, at most 64 TiB.
-    #[schema(minimum = 1048576, example = 2147483648_u64)]
+    #[schema(
+        minimum = 1048576,
+        maximum = 70368744177664_u64,
+        multiple_of = 1048576,
+        example = 2147483648_u64
+    )]
     pub(crate) memory_bytes: u64,
     /// The image of its disk: a path or a URL, without control characters.
-    #[schema(min_length = 1, max_length = 1024, example = "images/debian-13.img")]
+    #[schema(
+        min_length = 1,
+        max_length = 1024,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        example = "images/debian-13.img"
+    )]
     pub(crate) image: String,
     /// The region it belongs to: a DNS label.
     #[schema(max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", example = "eu-1")]

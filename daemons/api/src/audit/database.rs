@@ -56,7 +56,10 @@ pub enum AuditError {
 
 /// The records.
 pub(crate) struct Audit {
+    /// For what is written.
     pool: AnyPool,
+    /// For what is read: with SQLite, which has one writer at a time, another one, or reads would be waited for.
+    reads: AnyPool,
     is_migrated: OnceCell<()>,
 }
 
@@ -64,26 +67,21 @@ impl Audit {
     /// Connects to nothing yet; makes the folder of SQLite's file.
     pub(crate) fn open(settings: &DatabaseSettings) -> Result<Self, AuditError> {
         sqlx::any::install_default_drivers();
-        let url = if settings.url.is_empty() { file_url(&settings.data_dir)? } else { settings.url.clone() };
-        let pool = AnyPoolOptions::new()
-            .max_connections(settings.connections_max)
-            .acquire_timeout(STATEMENT_TIMEOUT)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    if connection.backend_name() == "SQLite" {
-                        // A record is on the disk before its change is made.
-                        connection.execute("PRAGMA journal_mode = WAL").await?;
-                        connection.execute("PRAGMA synchronous = FULL").await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect_lazy(&url)?;
-        Ok(Self { pool, is_migrated: OnceCell::new() })
+        if !settings.url.is_empty() {
+            let pool = pool(&settings.url, settings.connections_max)?;
+            return Ok(Self { reads: pool.clone(), pool, is_migrated: OnceCell::new() });
+        }
+        let url = file_url(&settings.data_dir)?;
+        // Those that wait for each other do so in the pool, in their order.
+        Ok(Self {
+            pool: pool(&url, 1)?,
+            reads: pool(&url, settings.connections_max)?,
+            is_migrated: OnceCell::new(),
+        })
     }
 
-    /// The pool, once the tables are there.
-    async fn ready(&self) -> Result<&AnyPool, AuditError> {
+    /// The pools, once the tables are there.
+    async fn ready(&self) -> Result<(), AuditError> {
         let migrate = || async {
             let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
                 Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
@@ -91,12 +89,12 @@ impl Audit {
             Migrator::with_migrations(migrations.collect()).run(&self.pool).await
         };
         self.is_migrated.get_or_try_init(migrate).await?;
-        Ok(&self.pool)
+        Ok(())
     }
 
     /// Makes the tables, if it answers.
     pub(crate) async fn prepare(&self) -> Result<(), AuditError> {
-        within(async { self.ready().await.map(drop) }).await
+        within(self.ready()).await
     }
 
     /// Writes a record.
@@ -120,7 +118,8 @@ impl Audit {
                 .bind(record.status)
                 .bind(&record.etag_before)
                 .bind(&record.etag_after);
-            query.execute(self.ready().await?).await?;
+            self.ready().await?;
+            query.execute(&self.pool).await?;
             Ok(())
         })
         .await
@@ -138,7 +137,8 @@ impl Audit {
                 .bind(record.status)
                 .bind(&record.etag_before)
                 .bind(&record.etag_after);
-            query.execute(self.ready().await?).await?;
+            self.ready().await?;
+            query.execute(&self.pool).await?;
             Ok(())
         })
         .await
@@ -161,7 +161,8 @@ impl Audit {
                 .bind(filter.from_ms)
                 .bind(filter.to_ms)
                 .bind(filter.limit);
-            let rows = query.fetch_all(self.ready().await?).await?;
+            self.ready().await?;
+            let rows = query.fetch_all(&self.reads).await?;
             Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
         })
         .await
@@ -171,10 +172,27 @@ impl Audit {
     async fn forget(&self, before_ms: u64) -> Result<u64, AuditError> {
         within(async {
             let query = sqlx::query("DELETE FROM audit WHERE id < $1").bind(format!("{before_ms:012x}"));
-            Ok(query.execute(self.ready().await?).await?.rows_affected())
+            self.ready().await?;
+            Ok(query.execute(&self.pool).await?.rows_affected())
         })
         .await
     }
+}
+
+/// Connections, of which none is made yet.
+fn pool(url: &str, connections_max: u32) -> Result<AnyPool, AuditError> {
+    let options = AnyPoolOptions::new().max_connections(connections_max).acquire_timeout(STATEMENT_TIMEOUT);
+    let options = options.after_connect(|connection, _| {
+        Box::pin(async move {
+            if connection.backend_name() == "SQLite" {
+                // A record is on the disk before its change is made.
+                connection.execute("PRAGMA journal_mode = WAL").await?;
+                connection.execute("PRAGMA synchronous = FULL").await?;
+            }
+            Ok(())
+        })
+    });
+    Ok(options.connect_lazy(url)?)
 }
 
 fn read(row: &AnyRow) -> Result<Record, sqlx::Error> {

@@ -65,7 +65,7 @@ impl Jwt {
         }
         // `none` is no algorithm, and what is none makes no header.
         let header = decode_header(token).map_err(|_| LoginError::Invalid("the token is malformed"))?;
-        if !self.settings.algorithms.iter().any(|allowed| *allowed == header.alg) {
+        if !self.settings.algorithms.contains(&header.alg) {
             return Err(LoginError::Invalid("the token's algorithm is not allowed"));
         }
         let key = match self.keys.find(header.kid.as_deref(), header.alg).await {

@@ -66,7 +66,7 @@ async fn bounded(app: &Arc<App>, id: &str, request: Request, next: Next) -> Resp
         return Problem::new(Kind::CrossSite, "Sec-Fetch-Site says cross-site").into_response();
     }
     // Whoever asks whether it is alive is answered always.
-    if request.uri().path() == "/healthz" {
+    if request.uri().path() == "/healthz" && request.method().is_safe() {
         return next.run(request).await;
     }
     let limits = &app.settings.limits;

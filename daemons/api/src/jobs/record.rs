@@ -22,9 +22,11 @@ pub(crate) enum Work {
     /// The VMs that are in one region when the job comes to them get another: a region was renamed, or merged with that.
     /// Nothing but the inventory changes.
     MoveRegion {
-        /// The region that loses its VMs.
+        /// The region that loses its VMs: a DNS label.
+        #[schema(max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", example = "eu-1")]
         from: String,
-        /// The one that gets them.
+        /// The one that gets them: another DNS label.
+        #[schema(max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", example = "eu-2")]
         to: String,
     },
     /// A VM's data goes from one node to another. Progress is in bytes.
