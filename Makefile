@@ -80,9 +80,9 @@ bench-consensus: programs
 	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
 
 ## What it costs a core to drop a flood, in XDP and in user space; to receive datagrams, by AF_XDP and by recvmmsg; and
-## what the guard costs TCP beside them.
+## what XDP costs TCP beside them. Writes docs/benchmarks.md.
 bench-xdp: deps
-	cargo bench --locked -p dwcp-ebpf --features xdp --bench drop_rate --bench datagram_receive --bench other_traffic
+	scripts/bench-xdp.sh
 
 ## DWCP beside its peers over emulated WAN links. Each scenario takes its place in lab.json when it is done, so they can
 ## be measured one at a time; the next `make bench` puts them into docs/benchmarks.md.

@@ -36,6 +36,9 @@ report() {
             # A test may name several reasons and is one test.
             [[ " ${here[*]-} " == *" $name "* ]] || here+=("$name")
             skipped+=("$line [$binary, $name]")
+        elif [[ $line == "timeout: sending signal"* ]]; then
+            # It has no result line any more.
+            failed=$((failed + 1))
         elif [[ $line =~ $result ]]; then
             said=
             passed=$((passed + BASH_REMATCH[2] - ${#here[@]}))
