@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 version=4.32.5
 target=$(realpath "${CARGO_TARGET_DIR:-target}")/release
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/novacron/schemathesis-$version
+venv=$(realpath -m "${XDG_CACHE_HOME:-$HOME/.cache}")/novacron/schemathesis-$version
 for program in novacron novacron-api; do
     if [ ! -x "$target/$program" ]; then
         echo "SKIP: there is no $target/$program (cargo build --workspace --release)"
@@ -37,7 +37,7 @@ cleanup() {
 trap cleanup EXIT
 
 store=23790 agents=28880 api=28080
-"$target/novacron" up --no-api --data-dir "$work/store" --port $store --agent-port $agents >"$work/up.log" 2>&1 &
+"$target/novacron" up --data-dir "$work/store" --port $store --agent-port $agents >"$work/up.log" 2>&1 &
 background+=($!)
 settings=(--store-endpoints "http://127.0.0.1:$store" --data-dir "$work/api" --auth-tokens true --limits-rate off
     --listen "127.0.0.1:$api" --metrics-listen off --log-level warn)
@@ -56,6 +56,8 @@ token=$("$target/novacron-api" "${settings[@]}" --create-token schemathesis)
 checks=not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance
 checks+=,response_schema_conformance,negative_data_rejection,unsupported_method,ignored_auth
 failed=0
+# It keeps what it has found where it runs.
+cd "$work"
 # The stream of a job's events has no end that could be waited for, if the job has none.
 "$venv/bin/schemathesis" --config-file "$work/schemathesis.toml" run "http://127.0.0.1:$api/openapi.json" \
     --url "http://127.0.0.1:$api" --exclude-path '/api/v1/jobs/{id}/events' --checks $checks --request-timeout 30 --no-color \
