@@ -18,7 +18,10 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+# Where `make test-page` puts its pictures, if anywhere.
+SCREENSHOTS ?=
+
+.PHONY: run test test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -28,6 +31,7 @@ run: programs
 test: lint
 	scripts/test.sh --workspace --release --locked --no-fail-fast
 	scripts/test-rdma.sh
+	scripts/test-page.sh
 	$(MAKE) doc
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-5} fuzz/smoke.sh
 	@cat $(TARGET)/test-skips.txt
@@ -44,6 +48,10 @@ test-rdma: deps
 ## `make test`: on a loaded machine the emulated guest is too slow for its time limit.
 test-node: deps
 	scripts/test-node.sh
+
+## The page of the HTTP API in headless Chromium, against real daemons. Part of `make test`.
+test-page: deps
+	SCREENSHOTS=$(abspath $(SCREENSHOTS)) scripts/test-page.sh
 
 ## Tests in a Kubernetes cluster.
 test-kube:
