@@ -65,7 +65,7 @@ background+=($!)
 # An agent that sends slowly, so that there is something to see, and to cancel.
 vms=$work/agent-3/vms
 mkdir -p "$vms/db-1"
-head -c $((64 << 20)) /dev/urandom >"$vms/db-1/disk.img"
+head -c $((256 << 20)) /dev/urandom >"$vms/db-1/disk.img"
 "$target/novacron-dwcp" --node-id agent-3 --region region-3 --listen 127.0.0.1:$((agents + 4)) \
     --datagrams-listen 127.0.0.1:$((agents + 5)) --metrics-listen off --discovery-store "http://127.0.0.1:$store" \
     --discovery-interval 1s --control-socket "$work/agent-3/agent.sock" --transfers-from "$vms" --transfers-into "$vms" \

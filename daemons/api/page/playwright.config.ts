@@ -6,8 +6,8 @@ export default defineConfig({
   // The tests change one cluster, one after the other.
   workers: 1,
   fullyParallel: false,
-  timeout: 120_000,
-  expect: { timeout: 30_000 },
+  timeout: 300_000,
+  expect: { timeout: 60_000 },
   reporter: "list",
   outputDir: "test-results",
   use: {

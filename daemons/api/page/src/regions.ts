@@ -99,7 +99,7 @@ function place(at: number, of: number): Place {
   }
   const turn = of === 2 ? Math.PI : -Math.PI / 2;
   const angle = turn + (2 * Math.PI * at) / of;
-  return { x: Math.round(WIDTH / 2 + 215 * Math.cos(angle)), y: Math.round(HEIGHT / 2 + 115 * Math.sin(angle)) };
+  return { x: Math.round(WIDTH / 2 + 215 * Math.cos(angle)), y: Math.round(HEIGHT / 2 + 125 * Math.sin(angle)) };
 }
 
 function worse(a: Cell | undefined, b: Cell | undefined): Cell | undefined {
