@@ -38,7 +38,9 @@ fn what_agents_say_is_told() {
     let socket = store.folder.path().join("agent-1").join("agent.sock");
     let sockets = format!("agent-1={}", socket.display());
     let replica = Replica::ready("a", &store, &["--agents-sockets", &sockets]);
-    wait_until("two agents", || (replica.get("/api/v1/nodes").json()["items"].get(1).is_some()).then_some(()));
+    wait_until("two agents", || {
+        (replica.get("/api/v1/nodes").json()["items"].get(1).is_some()).then_some(())
+    });
     let items = |path: &str| match replica.get(path).json()["items"].take() {
         Value::Array(items) => Some(items),
         _ => None,
