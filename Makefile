@@ -31,7 +31,6 @@ run: programs
 test: lint
 	scripts/test.sh --workspace --release --locked --no-fail-fast
 	scripts/test-rdma.sh
-	scripts/test-page.sh
 	$(MAKE) doc
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-5} fuzz/smoke.sh
 	@cat $(TARGET)/test-skips.txt
@@ -49,7 +48,7 @@ test-rdma: deps
 test-node: deps
 	scripts/test-node.sh
 
-## The page of the HTTP API in headless Chromium, against real daemons. Part of `make test`.
+## The page of the HTTP API in headless Chromium, against real daemons. Not part of `make test`.
 test-page: deps
 	SCREENSHOTS=$(abspath $(SCREENSHOTS)) scripts/test-page.sh
 
