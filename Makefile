@@ -18,7 +18,10 @@ SEED ?=
 # Seeds of `make sim`.
 SEEDS ?= 100000
 
-.PHONY: run test test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+# Where `make test-page` puts its pictures, if anywhere.
+SCREENSHOTS ?=
+
+.PHONY: run test test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -44,6 +47,10 @@ test-rdma: deps
 ## `make test`: on a loaded machine the emulated guest is too slow for its time limit.
 test-node: deps
 	scripts/test-node.sh
+
+## The page of the HTTP API in headless Chromium, against real daemons. Not part of `make test`.
+test-page: deps
+	SCREENSHOTS=$(abspath $(SCREENSHOTS)) scripts/test-page.sh
 
 ## Tests in a Kubernetes cluster.
 test-kube:

@@ -1,6 +1,6 @@
 //! Agents of nodes, as they are asked: over DWCP, where the store says they are, or over the socket of one on this machine.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use dwcp_core::{
@@ -9,13 +9,16 @@ use dwcp_core::{
 };
 use novacron_control::{ControlError, Method, Remote, Target};
 use novacron_store::StoreError;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{routes::nodes, settings::AgentSettings, store::Store};
 
 /// Connections to agents that are kept; beyond that, one is given up for another.
 const REMOTES_MAX: usize = 1024;
+/// For an agent's answer to a question that somebody waits for.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why agents cannot be asked at all.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,10 @@ pub(crate) enum AskError {
     Address { node: String, address: String },
     #[error("this replica has no certificate for agents (agents.cert), and no socket of {0}")]
     Unset(String),
+    #[error("{0}: no answer within {LOOK_TIMEOUT:?}")]
+    Late(String),
+    #[error("{node}: what it says cannot be read: {source}")]
+    Unreadable { node: String, source: serde_json::Error },
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
@@ -96,6 +103,19 @@ impl Agents {
             self.remotes.lock().await.remove(node);
         }
         Ok(answer?)
+    }
+
+    /// What the agent of a node says of something, soon or not at all.
+    pub(crate) async fn look<T: DeserializeOwned>(
+        &self,
+        store: &Store,
+        node: &str,
+        path: &str,
+    ) -> Result<T, AskError> {
+        let asked = timeout(LOOK_TIMEOUT, self.ask(store, node, Method::GET, path, None)).await;
+        let answer = asked.map_err(|_| AskError::Late(node.to_owned()))??;
+        serde_json::from_value(answer)
+            .map_err(|source| AskError::Unreadable { node: node.to_owned(), source })
     }
 
     async fn remote(&self, store: &Store, node: &str) -> Result<Remote, AskError> {

@@ -81,6 +81,7 @@ pub enum News {
 }
 
 /// How one node reaches another, as it has measured.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Path {
     /// The other node.
@@ -142,6 +143,7 @@ pub struct Peer {
 }
 
 /// A node's measurements of its paths (`GET /v1/paths`).
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Whose.
@@ -155,6 +157,7 @@ pub struct Row {
 }
 
 /// A transfer (`GET /v1/transfers`).
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transfer {
     /// Names it in this process.
@@ -191,6 +194,7 @@ pub struct Transfer {
 }
 
 /// Which way content goes.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
@@ -201,6 +205,7 @@ pub enum Direction {
 }
 
 /// How a transfer goes.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransferState {
@@ -345,6 +350,7 @@ pub enum TunedState {
 }
 
 /// Something that a node can do, or not (`GET /v1/capabilities`).
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capability {
     /// What.
@@ -356,6 +362,7 @@ pub struct Capability {
 }
 
 /// Whether a node can do something.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ability {

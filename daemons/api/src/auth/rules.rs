@@ -43,6 +43,10 @@ const RULES: &[(Method, &str, Rule)] = &[
     (Method::POST, "/api/v1/dwcp/migrations/{id}/cancel", Somewhere(Operator)),
     (Method::GET, "/api/v1/nodes", Somewhere(Viewer)),
     (Method::GET, "/api/v1/nodes/{name}", Somewhere(Viewer)),
+    (Method::GET, "/api/v1/nodes/{name}/paths", Somewhere(Viewer)),
+    (Method::GET, "/api/v1/nodes/{name}/transfers", Somewhere(Viewer)),
+    (Method::GET, "/api/v1/nodes/{name}/capabilities", Somewhere(Viewer)),
+    (Method::GET, "/api/v1/paths", Somewhere(Viewer)),
     (Method::GET, "/api/v1/consensus/members", Everywhere(Viewer)),
     (Method::GET, "/api/v1/tokens", Somewhere(Admin)),
     (Method::POST, "/api/v1/tokens", Somewhere(Admin)),
@@ -54,6 +58,11 @@ const RULES: &[(Method, &str, Rule)] = &[
     (Method::GET, "/ready", Public),
     (Method::GET, "/startup", Public),
     (Method::GET, "/openapi.json", Public),
+    // The page: files that are the same for everybody. What it shows it asks for with its reader's login.
+    (Method::GET, "/", Public),
+    (Method::GET, "/page.js", Public),
+    (Method::GET, "/page.css", Public),
+    (Method::GET, "/icon.svg", Public),
 ];
 
 impl Rule {

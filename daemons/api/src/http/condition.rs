@@ -64,10 +64,15 @@ impl Condition {
 
 /// Whether who asks has it already, by `If-None-Match`.
 pub(crate) fn has(headers: &HeaderMap, at: i64) -> Result<bool, Problem> {
+    knows(headers, |etag| revision(etag) == Some(at))
+}
+
+/// Whether who asks has what has one of these ETags.
+pub(crate) fn knows(headers: &HeaderMap, is_it: impl Fn(&str) -> bool) -> Result<bool, Problem> {
     let known = text(headers, &header::IF_NONE_MATCH)?.unwrap_or_default();
     // For reading, weak ones are as good.
     let mut etags = known.split(',').map(|etag| etag.trim().trim_start_matches("W/"));
-    Ok(known == "*" || etags.any(|etag| revision(etag) == Some(at)))
+    Ok(known == "*" || etags.any(is_it))
 }
 
 #[cfg(test)]

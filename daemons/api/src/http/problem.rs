@@ -12,7 +12,7 @@ use serde::Serialize;
 use tonic::Code;
 use utoipa::ToSchema;
 
-use crate::audit::AuditError;
+use crate::{agents::AskError, audit::AuditError};
 
 /// What clients are to wait before they ask again.
 const RETRY_AFTER: &str = "1";
@@ -41,6 +41,7 @@ pub(crate) enum Kind {
     BodyTimeout,
     Busy,
     StoreUnavailable,
+    AgentUnavailable,
     AuditUnavailable,
     LoginUnavailable,
     StoreFull,
@@ -86,6 +87,9 @@ impl Kind {
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "There is too much to do"),
             Self::StoreUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "store-unavailable", "The store does not answer")
+            }
+            Self::AgentUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "agent-unavailable", "The agent of the node does not answer")
             }
             Self::AuditUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "audit-unavailable", "The database of the audit does not answer")
@@ -226,6 +230,15 @@ impl From<StoreError> for Problem {
                 _ => Self::new(Kind::Internal, "the store refused what this server asked; nothing was done"),
             },
             _ => Self::new(Kind::StoreUnavailable, "no member of the store answers; nothing was done"),
+        }
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Store(error) => error.into(),
+            error => Self::new(Kind::AgentUnavailable, error.to_string()),
         }
     }
 }

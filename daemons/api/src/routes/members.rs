@@ -49,6 +49,8 @@ pub(crate) struct Status {
     applied_index: u64,
     /// Size of its data.
     data_bytes: u64,
+    /// What is wrong with it, as it says: alarms of the store, and no leader.
+    errors: Vec<String>,
 }
 
 /// Lists the members of the store
@@ -89,6 +91,7 @@ fn described(member: Listed, status: Option<StatusResponse>) -> Member {
         index: status.raft_index,
         applied_index: status.raft_applied_index,
         data_bytes: status.db_size.unsigned_abs(),
+        errors: status.errors,
     });
     Member {
         id: format!("{:x}", member.id),

@@ -1,5 +1,6 @@
 //! What there is at which path, and the OpenAPI document that is made of it.
 
+mod agents;
 mod audit;
 pub(crate) mod events;
 mod health;
@@ -7,6 +8,7 @@ mod jobs;
 mod members;
 mod migrations;
 pub(crate) mod nodes;
+mod page;
 pub(crate) mod tokens;
 pub(crate) mod vms;
 
@@ -60,6 +62,7 @@ pub(crate) const ALIASES: [(&str, &str); 3] = [
         (name = "tokens", description = "API tokens"),
         (name = "audit", description = "Records of changes"),
         (name = "health", description = "Of this replica"),
+        (name = "page", description = "The page for people on call"),
     )
 )]
 struct Base;
@@ -109,6 +112,10 @@ pub(crate) fn routes() -> (Router<Arc<App>>, Document) {
         .routes(routes!(migrations::cancel))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
+        .routes(routes!(agents::paths))
+        .routes(routes!(agents::transfers))
+        .routes(routes!(agents::capabilities))
+        .routes(routes!(agents::matrix))
         .routes(routes!(members::list))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::get, tokens::revoke))
@@ -118,6 +125,10 @@ pub(crate) fn routes() -> (Router<Arc<App>>, Document) {
         .routes(routes!(health::ready))
         .routes(routes!(health::startup))
         .routes(routes!(health::openapi))
+        .routes(routes!(page::html))
+        .routes(routes!(page::script))
+        .routes(routes!(page::style))
+        .routes(routes!(page::icon))
         .split_for_parts();
     let router = router
         .route("/api/vms", get(vms::list).post(vms::create))

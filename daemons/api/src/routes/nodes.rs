@@ -84,9 +84,20 @@ pub(crate) async fn get(
     Extension(principal): Extension<Arc<Principal>>,
     Name(name): Name,
 ) -> Result<Json<Node>, Problem> {
+    Ok(Json(looked_at(&app, &principal, &name).await?))
+}
+
+/// A node, for somebody who may look at it.
+pub(crate) async fn looked_at(app: &App, principal: &Principal, name: &str) -> Result<Node, Problem> {
     let kv = app.store.get(&format!("{PREFIX}{name}")).await?;
     let found = kv.and_then(|kv| parsed(name_of(PREFIX, &kv.key)?, &kv));
-    let node = found.ok_or_else(|| Problem::not_found("node", &name))?;
+    let node = found.ok_or_else(|| Problem::not_found("node", name))?;
     principal.require(Role::Viewer, node.region.as_deref().unwrap_or(ALL))?;
-    Ok(Json(node))
+    Ok(node)
+}
+
+/// The first nodes that there are, as many as this.
+pub(crate) async fn some(store: &Store, limit: usize) -> Result<Vec<String>, StoreError> {
+    let found = store.list(PREFIX, "", limit, 0).await?;
+    Ok(found.kvs.iter().filter_map(|kv| name_of(PREFIX, &kv.key).map(str::to_owned)).collect())
 }

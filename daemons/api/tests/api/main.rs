@@ -8,6 +8,7 @@ mod identity;
 mod jobs;
 mod limits;
 mod migrations;
+mod page;
 mod rate;
 mod resources;
 mod rules;

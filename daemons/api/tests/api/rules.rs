@@ -34,8 +34,17 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/jobs/{id}", "00111111"),
     ("GET", "/api/v1/jobs/{id}/events", "00111111"),
     ("POST", "/api/v1/jobs/{id}/cancel", "00011011"),
+    ("GET", "/api/v1/dwcp/migrations", "00111111"),
+    ("POST", "/api/v1/dwcp/migrations", "00011011"),
+    ("GET", "/api/v1/dwcp/migrations/{id}", "00111111"),
+    ("GET", "/api/v1/dwcp/migrations/{id}/events", "00111111"),
+    ("POST", "/api/v1/dwcp/migrations/{id}/cancel", "00011011"),
     ("GET", "/api/v1/nodes", "00111111"),
     ("GET", "/api/v1/nodes/{name}", "00111111"),
+    ("GET", "/api/v1/nodes/{name}/paths", "00111111"),
+    ("GET", "/api/v1/nodes/{name}/transfers", "00111111"),
+    ("GET", "/api/v1/nodes/{name}/capabilities", "00111111"),
+    ("GET", "/api/v1/paths", "00111111"),
     ("GET", "/api/v1/consensus/members", "00000111"),
     ("GET", "/api/v1/tokens", "00001001"),
     ("POST", "/api/v1/tokens", "00001001"),
@@ -47,6 +56,10 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("GET", "/ready", "11111111"),
     ("GET", "/startup", "11111111"),
     ("GET", "/openapi.json", "11111111"),
+    ("GET", "/", "11111111"),
+    ("GET", "/page.js", "11111111"),
+    ("GET", "/page.css", "11111111"),
+    ("GET", "/icon.svg", "11111111"),
     ("GET", "/api/vms", "00111111"),
     ("POST", "/api/vms", "00011011"),
     ("GET", "/api/vms/{name}", "00111111"),
@@ -111,6 +124,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("PUT", _) => Some(vm("absent", "eu")),
         // Two regions: no role in eu is enough.
         ("POST", "/api/v1/jobs") => Some(json!({ "kind": "move_region", "from": "eu", "to": "us" })),
+        ("POST", "/api/v1/dwcp/migrations") => Some(json!({ "vm": "absent", "to": "absent" })),
         ("POST", "/api/v1/tokens") => {
             Some(json!({ "name": "n", "grants": [{ "role": "viewer", "region": "eu" }] }))
         }
@@ -122,7 +136,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
 fn no_operation(replica: &Replica, provider: &Provider) {
     let bearer = provider.bearer(&["viewer@eu"]);
     for (method, path, status) in [
-        ("GET", "/", 404),
+        ("GET", "/api", 404),
         ("GET", "/api/v2/vms", 404),
         ("PATCH", "/api/v1/vms/a", 405),
         ("TRACE", "/api/v1/vms", 405),

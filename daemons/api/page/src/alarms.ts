@@ -1,0 +1,109 @@
+// What somebody should look at, made of all that is known.
+
+import { el, keyed, setAttribute, setText } from "./dom";
+import { percent, seconds } from "./format";
+import type { Model } from "./model";
+import { Section, type View } from "./section";
+
+/** Entries of the log that a member may be behind the leader. */
+const LAG_MAX = 1000;
+const LOSS_RATIO_MAX = 0.01;
+/** Agents tell each other of their paths more often. */
+const AGE_SECONDS_MAX = 30;
+/** How long what has failed is an alarm. */
+const FAILED_MS_MAX = 60 * 60 * 1000;
+
+export interface Alarm {
+  key: string;
+  level: "bad" | "warn";
+  text: string;
+}
+
+export function alarms(model: Model, nowMs: number): Alarm[] {
+  const found: Alarm[] = [];
+  const add = (level: Alarm["level"], key: string, text: string): void => void found.push({ key, level, text });
+  replica(model, add);
+  members(model, add);
+  nodes(model, add);
+  jobs(model, nowMs, add);
+  return found.sort((a, b) => a.level.localeCompare(b.level));
+}
+
+type Add = (level: Alarm["level"], key: string, text: string) => void;
+
+function replica(model: Model, add: Add): void {
+  const away = model.problems.get("health");
+  if (away && away.status !== 401) {
+    add("bad", "server", `The API does not answer as it should: ${away.message}`);
+  } else if (model.health && !model.health.store_answers) {
+    add("bad", "store", "The store does not answer: nothing can be changed");
+  } else if (model.health?.draining) {
+    add("warn", "draining", `The replica ${model.health.replica} of the API drains`);
+  }
+}
+
+function members(model: Model, add: Add): void {
+  const leader = model.members.find((member) => member.status?.is_leader);
+  if (model.members.length && !leader) {
+    add("bad", "leader", "The store has no leader");
+  }
+  for (const member of model.members) {
+    const name = member.name || member.id;
+    if (!member.status) {
+      add("bad", `member ${member.id}`, `Member ${name} of the store does not answer`);
+      continue;
+    }
+    const behind = (leader?.status?.index ?? 0) - member.status.applied_index;
+    if (behind > LAG_MAX) {
+      add("warn", `lag ${member.id}`, `Member ${name} is ${behind} entries behind the leader`);
+    }
+    member.status.errors.forEach((error) => add("bad", `member ${member.id} ${error}`, `Member ${name}: ${error}`));
+  }
+}
+
+function nodes(model: Model, add: Add): void {
+  for (const [node, why] of model.silent) {
+    add("bad", `node ${node}`, `The agent of ${node} cannot be asked: ${why}`);
+  }
+  for (const vm of model.vms) {
+    if (vm.node && model.nodes.length && !model.nodes.some((node) => node.name === vm.node)) {
+      add("bad", `vm ${vm.name}`, `VM ${vm.name} is on ${vm.node}, whose agent does not run`);
+    }
+  }
+  for (const row of model.rows) {
+    if (row.age_seconds > AGE_SECONDS_MAX) {
+      add("warn", `age ${row.from}`, `${row.from} has told nothing of its paths for ${seconds(row.age_seconds)}`);
+    }
+    for (const path of row.paths) {
+      if (path.loss_ratio >= LOSS_RATIO_MAX) {
+        add("warn", `loss ${row.from} ${path.to}`, `${row.from} to ${path.to} loses ${percent(path.loss_ratio)}`);
+      }
+    }
+  }
+}
+
+function jobs(model: Model, nowMs: number, add: Add): void {
+  for (const job of model.jobs) {
+    if (job.state === "failed" && nowMs - (job.ended_ms ?? 0) < FAILED_MS_MAX) {
+      const what = job.work.kind === "migrate" ? `The migration of ${job.work.vm} to ${job.work.to}` : `Job ${job.id}`;
+      add("bad", `job ${job.id}`, `${what} has failed: ${job.error ?? "it does not say why"}`);
+    }
+  }
+}
+
+export class AlarmsView implements View {
+  private readonly items = el("ul", { class: "alarms" });
+  private readonly none = el("p", { class: "note" });
+  readonly section = new Section("alarms", "Alarms", [], this.items, this.none);
+
+  update(model: Model): void {
+    const found = alarms(model, Date.now());
+    keyed(this.items, found.map((alarm) => alarm.key), () => el("li")).forEach((item, at) => {
+      setAttribute(item, "data-level", found[at]?.level ?? "warn");
+      setText(item, found[at]?.text ?? "");
+    });
+    setText(this.none, found.length ? "" : "None.");
+    // An empty list is read out as one.
+    this.items.hidden = found.length === 0;
+  }
+}
