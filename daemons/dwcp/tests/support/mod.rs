@@ -51,7 +51,7 @@ impl Agent {
         command.args(["--node-id", name, "--metrics-listen", "off", "--discovery-interval", "200ms"]);
         command.arg("--control-socket").arg(socket).stdin(Stdio::null());
         for (key, value) in settings {
-            command.arg(format!("--{}", key.replace(['.', '_'], "-"))).arg(value);
+            command.arg(format!("--{}={value}", key.replace(['.', '_'], "-")));
         }
         command
     }
