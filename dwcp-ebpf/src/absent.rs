@@ -30,6 +30,10 @@ impl Guard {
         match self.0 {}
     }
 
+    pub fn is_attached(&self) -> Result<bool, Error> {
+        match self.0 {}
+    }
+
     pub fn mode(&self) -> Mode {
         match self.0 {}
     }

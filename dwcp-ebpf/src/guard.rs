@@ -80,6 +80,19 @@ impl Guard {
         self.folder.remove()
     }
 
+    /// Whether the interface of this name has the program still. It has not if the interface was removed, also if there is
+    /// another of its name, or if somebody has detached the program.
+    ///
+    /// # Errors
+    /// [`Error::Link`] or [`Error::Folder`] if the kernel does not say.
+    pub fn is_attached(&self) -> Result<bool, Error> {
+        let Ok(index) = interface::index(&self.interface) else { return Ok(false) };
+        let attached = interface::attached(index).map_err(of_link("query", &self.interface))?;
+        let (Some(attached), Some(link)) = (attached, self.folder.link()?) else { return Ok(false) };
+        let info = link.info().map_err(|error| of_link("query", &self.interface)(io::Error::other(error)))?;
+        Ok(attached.id == info.prog_id)
+    }
+
     /// Where the program runs.
     pub fn mode(&self) -> Mode {
         self.mode

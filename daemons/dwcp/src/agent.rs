@@ -35,6 +35,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// For whoever asks again and again how a transfer goes to hear of its end, before nobody answers any more.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
+/// For putting back what was set on the node, if nobody waits for a drain.
+const PUT_BACK_MAX: Duration = Duration::from_secs(2);
+
 /// A node agent that runs. Ends when it is dropped, without a drain; guards in XDP stay attached.
 pub struct Agent {
     inner: Arc<Inner>,
@@ -192,9 +195,18 @@ impl Agent {
         self.inner.hub.close_all();
         self.inner.hub.endpoint.shutdown(deadline.saturating_duration_since(Instant::now())).await;
         self.tasks.shutdown().await;
-        self.inner.mtus.end().await;
-        blocking(&self.inner.settings, tuning::end).await;
+        self.inner.put_back().await;
         drained
+    }
+
+    /// Puts back what was set on the node, as a drain does at its end: for whoever does not wait for that. It takes
+    /// [`PUT_BACK_MAX`] at most; whether everything was done.
+    pub async fn stop(&self) -> bool {
+        let done = tokio::time::timeout(PUT_BACK_MAX, self.inner.put_back()).await.is_ok();
+        if !done {
+            tracing::warn!("what was set on this node is put back by the next start");
+        }
+        done
     }
 }
 
@@ -205,6 +217,14 @@ impl Drop for Agent {
 }
 
 impl Inner {
+    /// The node becomes what it was; tunnels stay, of a size that it takes then.
+    async fn put_back(self: &Arc<Self>) {
+        let inner = self.clone();
+        let _ = tokio::task::spawn_blocking(move || inner.tunnels.end()).await;
+        self.mtus.end().await;
+        blocking(&self.settings, tuning::end).await;
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.hub.greeting.borrow().draining
     }

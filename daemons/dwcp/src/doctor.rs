@@ -1,5 +1,8 @@
 //! What this node can do and what not, and why: for `novacron node doctor`. Looks; changes nothing.
 
+mod sockets;
+mod xdp;
+
 use dwcp_node::probe::{self, Finding, Interface};
 use dwcp_sys::rdma::Port;
 
@@ -10,10 +13,16 @@ pub fn examine(guarded: &[Guarded]) -> Vec<Capability> {
     let report = probe::probe();
     let mut found = vec![capability("kernel", Ability::Yes, report.kernel.clone())];
     found.extend(report.findings().into_iter().map(|(name, finding)| of(name, finding)));
-    found.push(rdma());
+    found.extend([sockets::zero_copy(), sockets::af_xdp(), rdma()]);
     found.extend(guarded.iter().map(guard));
     match &report.interfaces {
-        Ok(interfaces) => found.extend(interfaces.iter().filter(|interface| interface.up).map(interface)),
+        Ok(interfaces) => {
+            let is_unguarded = |of: &&Interface| {
+                of.up && of.uplink && guarded.iter().all(|guard| guard.interface != of.name)
+            };
+            found.extend(interfaces.iter().filter(is_unguarded).map(xdp::unguarded));
+            found.extend(interfaces.iter().filter(|interface| interface.up).map(interface));
+        }
         Err(error) => found.push(capability("interfaces", Ability::No, error.clone())),
     }
     found
@@ -66,4 +75,18 @@ fn interface(interface: &Interface) -> Capability {
         Ability::Yes,
         format!("{driver}, MTU {mtu} of at most {mtu_max}, {queues}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_tells_of_sends_without_copies_and_of_sockets_past_the_kernel() {
+        let found = examine(&[]);
+        for name in ["zero-copy sends", "AF_XDP", "RDMA", "kernel"] {
+            let told: Vec<_> = found.iter().filter(|found| found.name == name).collect();
+            assert!(matches!(&told[..], [one] if !one.detail.is_empty()), "{name}: {told:?}");
+        }
+    }
 }

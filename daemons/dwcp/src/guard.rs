@@ -1,8 +1,10 @@
 //! Guards in XDP, one for each interface that the settings name: a thread attaches, reads counters into metrics, and
 //! leaves the programs attached when the process ends, for the next one to take over.
 
+mod one;
+
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -12,13 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dwcp_core::{
-    Endpoint,
-    datagram_socket::{DatagramSocket, XdpDatagrams},
-};
-use dwcp_ebpf::{Action, Config, Guard, Mode, QUEUES_MAX};
-use metrics::{counter, gauge};
+use dwcp_core::Endpoint;
+use dwcp_ebpf::Config;
 use novacron_control::schema::Guarded;
+use one::One;
 use tokio::sync::watch;
 
 use crate::settings::{Settings, Xdp};
@@ -113,136 +112,6 @@ impl Drop for Guards {
     }
 }
 
-/// One interface.
-struct One {
-    interface: String,
-    guard: Option<Guard>,
-    reason: Option<String>,
-    /// Flows that go to AF_XDP sockets.
-    steered: HashSet<u64>,
-    /// What the metrics were told already.
-    published: BTreeMap<&'static str, u64>,
-}
-
-impl One {
-    fn attach(interface: String, config: &Config) -> Self {
-        let (guard, reason) = match Guard::attach(&interface, config) {
-            Ok(guard) => {
-                let refused = guard.native_refused().map(|error| format!("not native: {error}"));
-                tracing::info!(interface, mode = %guard.mode(), refused, "datagrams are guarded in XDP");
-                if let Err(error) = guard.clear_flows() {
-                    tracing::warn!(interface, %error, "flows of an earlier process are still steered");
-                }
-                (Some(guard), refused)
-            }
-            Err(error) => {
-                tracing::warn!(interface, %error, "datagrams are not guarded in XDP");
-                (None, Some(error.to_string()))
-            }
-        };
-        Self { interface, guard, reason, steered: HashSet::new(), published: BTreeMap::new() }
-    }
-
-    /// A socket for each receive queue. Where there is none, datagrams go to the kernel's UDP.
-    fn open_sockets(&mut self, local: SocketAddr) -> Vec<Arc<dyn DatagramSocket>> {
-        let Some(guard) = &self.guard else { return Vec::new() };
-        let queues = receive_queues(&self.interface);
-        let mut sockets: Vec<Arc<dyn DatagramSocket>> = Vec::new();
-        for queue in 0..queues {
-            let opened = XdpDatagrams::open(&self.interface, queue, local)
-                .map_err(|error| error.to_string())
-                .and_then(|socket| {
-                    guard.set_socket(queue, socket.readiness()).map_err(|error| error.to_string())?;
-                    Ok(socket)
-                });
-            match opened {
-                Ok(socket) => sockets.push(Arc::new(socket)),
-                Err(error) => {
-                    tracing::warn!(interface = self.interface, queue, error, "no AF_XDP socket");
-                    self.reason.get_or_insert(format!("no AF_XDP socket at queue {queue}: {error}"));
-                }
-            }
-        }
-        sockets
-    }
-
-    /// Makes the flows that are steered those of now. What the kernel refuses goes to its UDP, which is slower, and is tried
-    /// again the next time.
-    fn steer(&mut self, now: &HashSet<u64>) {
-        let Some(guard) = &self.guard else { return };
-        let (interface, steered) = (&self.interface, &mut self.steered);
-        let done = |result: Result<(), dwcp_ebpf::Error>| match result {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::debug!(interface, %error, "a flow is not steered as it should be");
-                false
-            }
-        };
-        steered.retain(|flow| now.contains(flow) || !done(guard.remove_flow(*flow)));
-        let missing: Vec<_> = now.difference(steered).copied().collect();
-        steered.extend(missing.into_iter().filter(|flow| done(guard.add_flow(*flow))));
-    }
-
-    fn read(&mut self) -> Guarded {
-        let mut packets = BTreeMap::new();
-        if let Some(guard) = &self.guard {
-            match guard.totals() {
-                Ok(totals) => {
-                    for action in Action::ALL {
-                        let (label, count) = (action.as_str(), totals.of(action).packets);
-                        let published = self.published.insert(label, count).unwrap_or(0);
-                        counter!("dwcp_xdp_packets_total", "action" => label)
-                            .increment(count.saturating_sub(published));
-                        packets.insert(label.to_owned(), count);
-                    }
-                }
-                Err(error) => tracing::warn!(interface = self.interface, %error, "reading counters of XDP"),
-            }
-            let mode = match guard.mode() {
-                Mode::Native => "native",
-                Mode::Generic => "generic",
-            };
-            gauge!("dwcp_transport_info", "kind" => "xdp", "mode" => mode).set(1.0);
-        }
-        Guarded {
-            interface: self.interface.clone(),
-            mode: self.guard.as_ref().map(|guard| guard.mode().to_string()),
-            reason: self.reason.clone(),
-            packets,
-        }
-    }
-
-    /// Waits for drops that were sampled, and logs them.
-    fn log_events(&self) {
-        let Some(guard) = &self.guard else { return };
-        let polled = guard.poll_events(Duration::ZERO, |event| {
-            let (source, action) = (event.source, event.action.as_str());
-            tracing::debug!(interface = self.interface, %source, action, bytes = event.bytes, "dropped");
-        });
-        if let Err(error) = polled {
-            tracing::debug!(interface = self.interface, %error, "reading events of XDP");
-        }
-    }
-
-    fn detach(&mut self) {
-        if let Some(guard) = self.guard.take() {
-            self.reason = Some("detached on request".to_owned());
-            match guard.detach() {
-                Ok(()) => tracing::info!(interface = self.interface, "datagrams are not guarded any more"),
-                Err(error) => tracing::error!(interface = self.interface, %error, "detaching from XDP"),
-            }
-        }
-    }
-}
-
-/// How many there are, as far as a guard can have sockets.
-fn receive_queues(interface: &str) -> u32 {
-    let queues = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")).map(|entries| {
-        entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"rx-")).count()
-    });
-    u32::try_from(queues.unwrap_or(1)).map_or(QUEUES_MAX, |queues| queues.clamp(1, QUEUES_MAX))
-}
-
 impl Shared {
     fn watch(&self, mut guards: Vec<One>, mut flows: watch::Receiver<HashSet<u64>>) {
         let mut read_at = Instant::now();
@@ -250,6 +119,7 @@ impl Shared {
             if self.detach.swap(false, Relaxed) {
                 guards.iter_mut().for_each(One::detach);
             }
+            guards.iter_mut().for_each(One::check);
             let now = flows.borrow_and_update().clone();
             guards.iter_mut().for_each(|guard| guard.steer(&now));
             if Instant::now() >= read_at {

@@ -10,6 +10,7 @@
 //! - What this machine cannot do is told with a reason, and never ends the agent.
 //! - The end of an agent, a crash too, leaves guards in XDP attached and other traffic alone.
 
+mod again;
 mod agent;
 mod control;
 mod dial;

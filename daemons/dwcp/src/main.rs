@@ -87,8 +87,12 @@ async fn serve(settings: Settings, certificates: &Certificates) -> Result<bool> 
         () = agent.drain_asked() => {}
     }
     tracing::info!("draining");
-    Ok(tokio::select! {
-        drained = agent.drain() => drained,
-        () = signals.stop_now() => false,
-    })
+    let drained = tokio::select! {
+        drained = agent.drain() => Some(drained),
+        () = signals.stop_now() => None,
+    };
+    if drained.is_none() {
+        agent.stop().await;
+    }
+    Ok(drained.unwrap_or(false))
 }

@@ -55,7 +55,8 @@ impl Mtus {
         }
     }
 
-    fn is_on(&self) -> bool {
+    /// Whether uplinks may be raised.
+    pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
@@ -94,6 +95,11 @@ impl Mtus {
     /// What is sent through the uplinks that are raised, in bytes, by their names.
     pub(crate) fn held(&self) -> BTreeMap<String, u32> {
         self.with(|uplinks| uplinks.held()).unwrap_or_default()
+    }
+
+    /// What the uplinks that are raised are put back to, in bytes, by their names.
+    pub(crate) fn former(&self) -> BTreeMap<String, u32> {
+        self.with(|uplinks| uplinks.former()).unwrap_or_default()
     }
 
     /// Of each uplink, what it is and why.

@@ -36,9 +36,20 @@ impl Network {
     }
 
     fn start(&self, folder: &Path, n: usize, peers: &str, set_mtu: &str) -> Agent {
+        self.start_with(folder, n, peers, set_mtu, &[])
+    }
+
+    fn start_with(
+        &self,
+        folder: &Path,
+        n: usize,
+        peers: &str,
+        set_mtu: &str,
+        more: &[(&str, &str)],
+    ) -> Agent {
         let listen = format!("10.77.0.{}:8888", n + 1);
         let datagrams = format!("10.77.0.{}:8889", n + 1);
-        let (state, none) = (folder.join(format!("mtu{n}.json")), folder.join("none"));
+        let (state, none) = (folder.join(format!("mtu{n}.json")), folder.join(format!("tune{n}.json")));
         let settings = [
             ("allow_plaintext", "true"),
             ("datagrams.probe_interval", "50ms"),
@@ -49,6 +60,7 @@ impl Network {
             ("node.mtu_state", state.to_str().expect("UTF-8")),
             ("node.tune_state", none.to_str().expect("UTF-8")),
         ];
+        let settings = [&settings, more].concat();
         Agent::start_with(folder, &format!("n{n}"), &settings, |command| self.nodes[n].confine(command))
     }
 
@@ -161,4 +173,56 @@ fn a_third_agent_whose_wire_carries_less_keeps_all_as_they_were() {
         let detail = told(agent);
         assert!(detail.starts_with("1500: "), "{detail}");
     }
+}
+
+#[test]
+fn whoever_does_not_wait_for_the_drain_finds_the_node_as_before() {
+    let Some(network) = Network::create(&[9000, 9000]) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let sysctls = || {
+        ["ip_forward", "tcp_rmem"].map(|name| {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            network.nodes[0].enter(|| fs::read_to_string(path).expect("IPv4"))
+        })
+    };
+    let (before, set_before) = (network.state_of(0), sysctls());
+    let mut a = network.start_with(folder.path(), 0, "10.77.0.2:8888", "true", &[("node.tune", "true")]);
+    let _b = network.start(folder.path(), 1, "", "true");
+    assert_ne!(sysctls(), set_before, "the node is tuned");
+    wait_until("both send larger packets", || [0, 1].iter().all(|n| network.is(*n, 9000, 9000)));
+    // While the first lets peers know, the second comes.
+    a.signal(Signal::SIGTERM);
+    wait_until("a drains", || network.is(0, 9000, 1500));
+    a.signal(Signal::SIGTERM);
+    match a.wait().code() {
+        Some(0) => println!("SKIP: the drain was over before the second signal came"),
+        code => assert_eq!(code, Some(3), "it was cut short"),
+    }
+    assert_eq!((network.state_of(0), sysctls()), (before, set_before));
+}
+
+#[test]
+fn tunnels_that_stay_at_the_end_of_an_agent_fit_the_uplink_that_was_put_back() {
+    let Some(network) = Network::create(&[9000, 9000]) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = |n: usize, peers| {
+        let (local, state) = (format!("10.77.0.{}", n + 1), folder.path().join(format!("tunnels{n}")));
+        let tunnels = [
+            ("region", ["eu", "us"][n]),
+            ("vxlan.local", &*local),
+            ("tunnels.state", state.to_str().expect("UTF-8")),
+        ];
+        network.start_with(folder.path(), n, peers, "true", &tunnels)
+    };
+    let mut a = start(0, "10.77.0.2:8888");
+    let _b = start(1, "");
+    let has = |mtu: u32| {
+        show(&network.nodes[0], &["-o", "link", "show", "dev", "dwcp-vx100"])
+            .contains(&format!(" mtu {mtu} "))
+    };
+    wait_until("VXLAN has room for larger packets", || has(9000 - 50));
+    a.signal(Signal::SIGTERM);
+    assert!(a.wait().success());
+    assert_eq!(network.state_of(0).0, "1500");
+    assert!(has(1500 - 50), "{}", show(&network.nodes[0], &["-o", "link", "show", "dev", "dwcp-vx100"]));
 }

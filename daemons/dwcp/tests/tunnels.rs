@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     thread,
@@ -13,7 +13,10 @@ use std::{
 };
 
 use dwcp_lab::namespace::Namespace;
-use novacron_control::{Method, schema::Tunnels};
+use novacron_control::{
+    Method,
+    schema::{Node, Tunnels},
+};
 use support::{Agent, wait_until};
 
 /// Two namespaces with a wire between them: 192.0.2.1 and 192.0.2.2.
@@ -52,22 +55,34 @@ fn tunnels(agent: &Agent) -> Tunnels {
     agent.get("/v1/tunnels")
 }
 
-/// What keeps this machine from it.
+/// What is wrong.
 fn reason(tunnels: &Tunnels) -> Option<String> {
     let of_wireguard = tunnels.wireguard.as_ref().and_then(|wireguard| wireguard.error.clone());
     of_wireguard.or_else(|| tunnels.vxlan.as_ref().and_then(|vxlan| vxlan.error.clone()))
 }
 
+/// Whether this kernel has what tunnels need; what else is wrong is no reason to pass the test over.
+fn can_have_tunnels(agent: &Agent) -> bool {
+    wait_until("it tells of its tunnels", || tunnels(agent).wireguard.is_some());
+    let Some(reason) = reason(&tunnels(agent)) else { return true };
+    let missing = ["open /dev/net/tun", "this kernel has no VXLAN"];
+    if missing.iter().any(|missing| reason.contains(missing)) {
+        println!("SKIP: {reason}");
+        return false;
+    }
+    true
+}
+
+fn mtu(place: &Namespace, interface: &str) -> Option<u32> {
+    let mut command = Command::new("ip");
+    place.confine(command.args(["link", "show", "dev", interface]));
+    let said = String::from_utf8(command.output().expect("it runs").stdout).expect("text");
+    said.split_once(" mtu ")?.1.split(' ').next()?.parse().ok()
+}
+
 fn greeted(agent: &Agent) -> bool {
     let wireguard = tunnels(agent).wireguard;
     wireguard.is_some_and(|one| one.peers.iter().any(|peer| peer.handshake_age_seconds.is_some()))
-}
-
-fn has_mtu(place: &Namespace, interface: &str, mtu: u32) -> bool {
-    let mut command = Command::new("ip");
-    place.confine(command.args(["link", "show", "dev", interface]));
-    let said = command.output().expect("it runs").stdout;
-    String::from_utf8_lossy(&said).contains(&format!(" mtu {mtu} "))
 }
 
 /// Bytes go from one to the other, at this address.
@@ -95,9 +110,7 @@ fn nodes_of_two_regions_have_tunnels_that_outlive_keys_and_agents() {
     let folder = tempfile::tempdir().expect("a folder");
     let ends = wire();
     let mut agents = [0, 1].map(|n| start(folder.path(), &ends[n], n, "10s"));
-    wait_until("they tell of their tunnels", || tunnels(&agents[0]).wireguard.is_some());
-    if let Some(reason) = reason(&tunnels(&agents[0])) {
-        println!("SKIP: {reason}");
+    if !can_have_tunnels(&agents[0]) {
         return;
     }
     wait_until("there was a handshake", || agents.iter().all(greeted));
@@ -114,7 +127,7 @@ fn nodes_of_two_regions_have_tunnels_that_outlive_keys_and_agents() {
     // They go by what carries them, there and then.
     ends[0].ip(&["route add default via 192.0.2.2 dev wire", "link set wire mtu 1450"]).expect("set");
     wait_until("tunnels go by the uplink", || {
-        has_mtu(&ends[0], "dwcp-wg0", 1450 - 80) && has_mtu(&ends[0], "dwcp-vx100", 1450 - 80 - 50)
+        mtu(&ends[0], "dwcp-wg0") == Some(1450 - 80) && mtu(&ends[0], "dwcp-vx100") == Some(1450 - 80 - 50)
     });
     assert_carries(&ends, "10.100.0.1");
 
@@ -136,6 +149,14 @@ fn nodes_of_two_regions_have_tunnels_that_outlive_keys_and_agents() {
 
     agents[0].ask(Method::POST, "/v1/tunnels/remove", None).expect("accepted");
     wait_until("they are removed", || reason(&tunnels(&agents[0])).is_some());
+    let greeting = agents[0].get::<Node>("/v1/node").greeting;
+    assert!(
+        greeting.tunnels.wireguard.is_none() && greeting.tunnels.vxlan.is_none(),
+        "nobody is told of them"
+    );
+    wait_until("the other has none to it", || {
+        tunnels(&agents[1]).vxlan.is_some_and(|one| one.peers.is_empty())
+    });
     assert!(ends[0].ip(&["link show dev dwcp-vx100"]).is_err());
     assert!(ends[0].ip(&["link show dev dwcp-wg0"]).is_err());
 }
@@ -154,4 +175,86 @@ fn an_interface_that_is_not_ours_is_left_alone_and_told_of() {
         tunnels(&agent).vxlan.and_then(|vxlan| vxlan.error).is_some_and(|why| why.contains("not ours"))
     });
     ends[0].ip(&["link show dev other"]).expect("it is still there");
+}
+
+#[test]
+fn what_somebody_removed_is_there_again_and_a_port_that_was_busy_is_taken_when_it_is_free() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let ends = wire();
+    let other = ends[0].enter(|| UdpSocket::bind("0.0.0.0:51820")).expect("a port");
+    let agents = [0, 1].map(|n| start(folder.path(), &ends[n], n, "off"));
+    if !can_have_tunnels(&agents[0]) {
+        return;
+    }
+    let why = reason(&tunnels(&agents[0])).expect("its port is busy");
+    assert!(why.contains("another WireGuard has the port"), "{why}");
+    drop(other);
+    wait_until("there was a handshake", || agents.iter().all(greeted));
+    assert_eq!(reason(&tunnels(&agents[0])), None);
+
+    ends[0].ip(&["link del dwcp-vx100", "link del dwcp-wg0"]).expect("removed");
+    wait_until("they are there again", || {
+        ["dwcp-vx100", "dwcp-wg0"].iter().all(|name| mtu(&ends[0], name).is_some())
+    });
+    assert_carries(&ends, "10.99.0.1");
+    wait_until("and that is told", || reason(&tunnels(&agents[0])).is_none());
+}
+
+/// Between the two ends of a wire there is a router, behind which packets of 1400 bytes fit.
+fn routed() -> [Namespace; 3] {
+    let [a, b, router] = [(); 3].map(|()| Namespace::create().expect("a namespace"));
+    for (n, end) in [&a, &b].into_iter().enumerate() {
+        end.ip(&[&format!("link add wire type veth peer name to{n} netns {}", router.path().display())])
+            .expect("a veth pair");
+        end.ip(&[&format!("addr add 192.0.{}.2/24 dev wire", 2 + n), "link set wire up"])
+            .expect("an address");
+        end.ip(&[&format!("route add default via 192.0.{}.1", 2 + n)]).expect("a route");
+        router
+            .ip(&[&format!("addr add 192.0.{}.1/24 dev to{n}", 2 + n), &format!("link set to{n} up")])
+            .expect("an address");
+    }
+    router.ip(&["link set to1 mtu 1400"]).expect("an MTU");
+    router.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).expect("it forwards");
+    [a, b, router]
+}
+
+#[test]
+fn tunnels_go_by_what_the_path_has_proved_to_carry() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let [a, b, _router] = routed();
+    let ends = [a, b];
+    let agents = [0, 1].map(|n| {
+        let place = |port: u16| format!("192.0.{}.2:{port}", 2 + n);
+        let name = ["a", "b"][n];
+        let file = |kind: &str| folder.path().join(format!("{name}.{kind}")).display().to_string();
+        let settings = [
+            ("allow_plaintext", "true"),
+            ("region", ["eu", "us"][n]),
+            ("listen", &place(8888)),
+            ("datagrams.listen", &place(8889)),
+            ("datagrams.probe_interval", "50ms"),
+            ("peers", "192.0.2.2:8888,192.0.3.2:8888"),
+            ("wireguard.address", &format!("10.99.0.{}/24", n + 1)),
+            ("wireguard.keys", &file("keys")),
+            ("tunnels.state", &file("tunnels")),
+            ("vxlan.local", "wireguard"),
+        ];
+        Agent::start_with(folder.path(), name, &settings, |command| ends[n].confine(command))
+    });
+    if !can_have_tunnels(&agents[0]) {
+        return;
+    }
+    wait_until("there was a handshake", || agents.iter().all(greeted));
+    let fits = |end| mtu(end, "dwcp-wg0").is_some_and(|mtu| (1280..=1400 - 60).contains(&mtu));
+    wait_until("both fit the path", || ends.iter().all(fits));
+    assert_carries(&ends, "10.99.0.1");
+    assert_eq!(reason(&tunnels(&agents[0])), None, "there is room for VXLAN, too");
 }

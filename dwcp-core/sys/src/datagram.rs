@@ -8,7 +8,7 @@ mod udp;
 mod xdp;
 
 pub use udp::{Features, UdpDatagrams};
-pub use xdp::{XdpCounters, XdpDatagrams, XdpError, XdpMode};
+pub use xdp::{XdpCounters, XdpDatagrams, XdpError, XdpMode, probe as probe_xdp};
 
 /// A datagram that is to be sent.
 #[derive(Clone, Copy, Debug)]

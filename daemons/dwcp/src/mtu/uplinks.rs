@@ -114,6 +114,11 @@ impl Uplinks {
         self.known.iter().filter_map(held).collect()
     }
 
+    pub(super) fn former(&self) -> BTreeMap<String, u32> {
+        let former = |(name, known): (&String, &Known)| Some((name.clone(), known.raised?.former));
+        self.known.iter().filter_map(former).collect()
+    }
+
     /// The uplinks, with who is reached through each; those that are raised and lead to nobody any more, too.
     fn look<'a>(&mut self, peers: &'a [Reached]) -> Result<Vec<Look<'a>>, MtuError> {
         let addresses: Vec<_> = peers.iter().map(|peer| address(&peer.connection)).collect();

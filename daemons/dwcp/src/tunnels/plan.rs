@@ -44,6 +44,8 @@ pub(crate) struct Own {
 pub(crate) struct Plan {
     pub(crate) wireguard: Vec<Peer>,
     pub(crate) vxlan: Vec<IpAddr>,
+    /// Whose tunnels go over the network that is there, and to where.
+    pub(crate) outside: Vec<(String, IpAddr)>,
     /// Peers that are passed over, and why.
     pub(crate) refused: Vec<(String, String)>,
 }
@@ -59,6 +61,8 @@ pub(crate) fn plan(own: &Own, neighbours: &[Neighbour]) -> Plan {
             match taken.wireguard(own, neighbour, end) {
                 Ok(peer) => {
                     tunnel = Some(end.address);
+                    let to = peer.endpoint.map_or(neighbour.address, |endpoint| endpoint.ip());
+                    plan.outside.push((neighbour.node_id.clone(), to));
                     plan.wireguard.push(peer);
                 }
                 Err(why) => plan.refused.push((neighbour.node_id.clone(), format!("WireGuard: {why}"))),
@@ -67,7 +71,12 @@ pub(crate) fn plan(own: &Own, neighbours: &[Neighbour]) -> Plan {
         if let (Some(ours), Some(end)) = (&own.ends.vxlan, &neighbour.ends.vxlan) {
             let below = if own.over_wireguard { tunnel } else { Some(neighbour.address) };
             match taken.vxlan(ours, end, below) {
-                Ok(()) => plan.vxlan.push(end.address),
+                Ok(()) => {
+                    plan.vxlan.push(end.address);
+                    if !own.over_wireguard {
+                        plan.outside.push((neighbour.node_id.clone(), end.address));
+                    }
+                }
                 Err(why) => plan.refused.push((neighbour.node_id.clone(), format!("VXLAN: {why}"))),
             }
         }
@@ -205,6 +214,7 @@ mod tests {
         assert_eq!(peer.endpoint, "192.0.2.7:51820".parse().ok());
         assert_eq!(peer.allowed_ips, ["10.99.0.2/32".parse().expect("a network")]);
         assert_eq!(plan.vxlan, [IpAddr::from([10, 99, 0, 2])]);
+        assert_eq!(plan.outside, [("b".to_owned(), IpAddr::from([192, 0, 2, 7]))], "the network carries one");
     }
 
     #[test]

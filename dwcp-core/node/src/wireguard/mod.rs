@@ -122,6 +122,8 @@ pub struct Interface {
     backend: Backend,
     config: Config,
     public_key: PublicKey,
+    /// Of this name there may come another.
+    index: u32,
 }
 
 #[derive(Debug)]
@@ -165,7 +167,7 @@ impl Interface {
             Implementation::Kernel => Backend::Kernel(Box::new(Kernel::open(&mut netlink, config, key)?)),
             Implementation::UserSpace => Backend::User(User::open(&mut netlink, config, key)?),
         };
-        let mut interface = Self { backend, config: config.clone(), public_key: key.public_key() };
+        let mut interface = Self { backend, config: config.clone(), public_key: key.public_key(), index: 0 };
         if let Err(error) = interface.bring_up(&mut netlink) {
             // One that was there before goes on as it was.
             if !matches!(&interface.backend, Backend::Kernel(kernel) if !kernel.made()) {
@@ -181,6 +183,7 @@ impl Interface {
             let detail = "somebody has removed it as it was made".to_owned();
             return Err(Error::Config { setting: "interface", detail });
         };
+        self.index = link.index;
         if link.mtu != self.config.mtu {
             netlink.set_mtu(&link, self.config.mtu)?;
         }
@@ -257,6 +260,23 @@ impl Interface {
             Backend::Kernel(kernel) => kernel.set_peers(&self.config.peers),
             Backend::User(user) => user.check(),
         }
+    }
+
+    /// Whether it is there still: somebody may have removed it, and made another of its name. If it is, its MTU, its
+    /// addresses, that it is up, and the kernel's list of peers are what they should be again.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not say; [`Error::UserSpace`] if the thread of user space has ended.
+    pub fn repair(&mut self) -> Result<bool, Error> {
+        let mut netlink = Netlink::route()?;
+        let link = netlink.link(&self.config.interface)?;
+        if !link.is_some_and(|link| link.index == self.index && link.alias.as_deref() == Some(ALIAS)) {
+            return Ok(false);
+        }
+        self.bring_up(&mut netlink)?;
+        self.poll()?;
+        Ok(true)
     }
 
     /// How it stands with each peer.

@@ -52,6 +52,14 @@ const SEND_MAX: usize = 256;
 /// System calls to send what one call has put into the ring. Each takes 32 in copy mode, unless others were left before.
 const WAKEUPS_MAX: u32 = SEND_CHUNKS / 32 + 1;
 
+/// Whether this process can have such sockets here; it makes one, of no interface, and closes it.
+///
+/// # Errors
+/// [`XdpError`] says what is missing.
+pub fn probe() -> Result<(), XdpError> {
+    XdpSocket::new().map(drop)
+}
+
 /// How frames get from the device to the memory of the socket, and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {

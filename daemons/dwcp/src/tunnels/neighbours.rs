@@ -1,0 +1,113 @@
+//! Peers that may have tunnels: those that are connected, and those that were not long ago, also over a restart.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use dwcp_node::state;
+
+use super::plan::Neighbour;
+
+/// A peer that was not connected for so long has no tunnel any more.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
+/// Peers that are remembered.
+const NEIGHBOURS_MAX: usize = 2048;
+
+/// Peers that may have tunnels, connected or not, in a file, too.
+#[derive(Default)]
+pub(super) struct Neighbours {
+    known: BTreeMap<String, (Neighbour, Instant)>,
+    /// None: they are not kept.
+    file: Option<std::path::PathBuf>,
+}
+
+impl Neighbours {
+    /// Those of the file. Without them tunnels begin when peers are connected.
+    pub(super) fn read(file: &Path) -> Self {
+        let content = state::read(file).map_err(|error| error.to_string());
+        let listed = content.and_then(|content| match content {
+            Some(content) => {
+                serde_json::from_slice::<Vec<Neighbour>>(&content).map_err(|error| error.to_string())
+            }
+            None => Ok(Vec::new()),
+        });
+        let listed = listed.unwrap_or_else(|error| {
+            tracing::warn!(file = %file.display(), error, "tunnels that there were are not known");
+            Vec::new()
+        });
+        let now = Instant::now();
+        let known = listed.into_iter().map(|neighbour| (neighbour.node_id.clone(), (neighbour, now)));
+        Self { known: known.collect(), file: Some(file.to_owned()) }
+    }
+
+    pub(super) fn list(&self) -> Vec<Neighbour> {
+        self.known.values().map(|(neighbour, _)| neighbour.clone()).collect()
+    }
+
+    /// These are connected now.
+    pub(super) fn seen(&mut self, connected: Vec<Neighbour>, now: Instant) {
+        let mut changed = false;
+        for neighbour in connected {
+            let is_new = !self.known.contains_key(&neighbour.node_id);
+            if is_new && self.known.len() >= NEIGHBOURS_MAX {
+                continue;
+            }
+            let name = neighbour.node_id.clone();
+            let before = self.known.insert(name, (neighbour.clone(), now));
+            changed |= before.is_none_or(|(before, _)| before != neighbour);
+        }
+        let count = self.known.len();
+        self.known.retain(|_, (_, seen)| now.duration_since(*seen) < FORGET_AFTER);
+        if changed || self.known.len() < count {
+            self.write();
+        }
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.known.clear();
+        self.write();
+    }
+
+    fn write(&self) {
+        let Some(file) = &self.file else { return };
+        let list = serde_json::to_vec(&self.list()).unwrap_or_default();
+        if let Err(error) = state::write(file, &list) {
+            tracing::warn!(%error, "the next start will not know these tunnels");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use novacron_control::schema;
+
+    use super::*;
+
+    fn neighbour(name: &str) -> Neighbour {
+        Neighbour {
+            node_id: name.to_owned(),
+            region: None,
+            address: IpAddr::from([192, 0, 2, 1]),
+            ends: schema::TunnelEnds::default(),
+        }
+    }
+
+    #[test]
+    fn who_is_away_is_remembered_for_a_while_and_over_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tunnels.json");
+        let begin = Instant::now();
+        let mut neighbours = Neighbours::read(&file);
+        neighbours.seen(vec![neighbour("b"), neighbour("c")], begin);
+        neighbours.seen(vec![neighbour("c")], begin + FORGET_AFTER / 2);
+        assert_eq!(Neighbours::read(&file).list(), [neighbour("b"), neighbour("c")]);
+        neighbours.seen(vec![], begin + FORGET_AFTER);
+        assert_eq!(Neighbours::read(&file).list(), [neighbour("c")]);
+        std::fs::write(&file, "nonsense").expect("written");
+        assert_eq!(Neighbours::read(&file).list(), [], "it goes on without");
+    }
+}
