@@ -96,7 +96,8 @@ pub(crate) fn receiver(address: &str, port: u16) -> UdpSocket {
     let socket = UdpSocket::bind((address, port)).expect("a socket");
     // A datagram that comes out of XDP may count as a whole page.
     setsockopt(&socket, RcvBufForce, &(4 << 20)).expect("root may");
-    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    // What goes through XDP in native mode is delivered by a thread of the kernel, which waits for its turn.
+    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     socket
 }
 
