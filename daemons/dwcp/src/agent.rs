@@ -200,7 +200,7 @@ impl Agent {
     }
 
     /// Puts back what was set on the node, as a drain does at its end: for whoever does not wait for that. It takes
-    /// [`PUT_BACK_MAX`] at most; whether everything was done.
+    /// Two seconds at most; whether everything was done.
     pub async fn stop(&self) -> bool {
         let done = tokio::time::timeout(PUT_BACK_MAX, self.inner.put_back()).await.is_ok();
         if !done {
