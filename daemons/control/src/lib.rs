@@ -13,6 +13,6 @@ mod target;
 pub use call::{Answer, CALL_BYTES_MAX, Call, Control, STREAMS_MAX};
 pub use error::ControlError;
 pub use hyper::{Method, StatusCode};
-pub use remote::{Remote, connect};
+pub use remote::{Remote, connect, read_to_end};
 pub use socket::ask;
 pub use target::{Target, TargetError};

@@ -116,7 +116,10 @@ async fn greeted(endpoint: &Endpoint, target: &Target, node: &str) -> Result<(Co
 }
 
 /// All that a stream brings.
-pub(crate) async fn read_to_end(stream: &mut RecvStream, bytes_max: usize) -> Result<Vec<u8>, String> {
+///
+/// # Errors
+/// In words: it is longer than that, or was lost.
+pub async fn read_to_end(stream: &mut RecvStream, bytes_max: usize) -> Result<Vec<u8>, String> {
     let mut all = Vec::new();
     while let Some(chunk) = stream.read_chunk().await.map_err(|error| error.to_string())? {
         if all.len() + chunk.len() > bytes_max {

@@ -9,7 +9,9 @@ use axum::{
     http::{Request, header::CONTENT_TYPE},
 };
 use dwcp_core::{Connection, IncomingMessage, RecvStream, SendStream};
-use novacron_control::{Answer, CALL_BYTES_MAX, Call, Control, STREAMS_MAX, StatusCode, schema::Refusal};
+use novacron_control::{
+    Answer, CALL_BYTES_MAX, Call, Control, STREAMS_MAX, StatusCode, read_to_end, schema::Refusal,
+};
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
@@ -80,13 +82,7 @@ async fn answer_one(router: Router, (mut answering, mut asking): (SendStream, Re
 }
 
 async fn read(asking: &mut RecvStream) -> Result<Call, String> {
-    let mut call = Vec::new();
-    while let Some(chunk) = asking.read_chunk().await.map_err(|error| error.to_string())? {
-        if call.len() + chunk.len() > CALL_BYTES_MAX {
-            return Err(format!("the call is longer than {CALL_BYTES_MAX} bytes"));
-        }
-        call.extend_from_slice(&chunk);
-    }
+    let call = read_to_end(asking, CALL_BYTES_MAX).await?;
     serde_json::from_slice(&call).map_err(|error| format!("no call: {error}"))
 }
 

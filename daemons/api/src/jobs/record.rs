@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::auth::role::ALL;
+
 /// How often a job is begun before it has failed.
 pub(crate) const ATTEMPTS_MAX: u32 = 8;
 /// Before the second attempt; twice that before each further one, and at most the maximum.
@@ -44,6 +46,9 @@ pub(crate) struct Migration {
     pub(crate) to: String,
     /// The VM's region when the job was made.
     pub(crate) region: String,
+    /// The region of the node that has the data; none if the node has none.
+    #[serde(default)]
+    pub(crate) from_region: Option<String>,
     /// The region of the node that gets it, which will be the VM's; none if the node has none.
     pub(crate) to_region: Option<String>,
 }
@@ -53,8 +58,9 @@ impl Work {
     pub(crate) fn regions(&self) -> Vec<&str> {
         match self {
             Self::MoveRegion { from, to } => vec![from, to],
-            Self::Migrate(migration) => {
-                [Some(&*migration.region), migration.to_region.as_deref()].into_iter().flatten().collect()
+            // What is on a node without a region is for those who have a role in all of them.
+            Self::Migrate(Migration { region, from_region, to_region, .. }) => {
+                vec![region, from_region.as_deref().unwrap_or(ALL), to_region.as_deref().unwrap_or(ALL)]
             }
         }
     }
@@ -227,6 +233,22 @@ fn backoff_ms(attempts: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_migration_is_about_the_regions_of_the_vm_and_of_both_nodes() {
+        let region = |name: &str| Some(name.to_owned());
+        let migration = Migration {
+            vm: "v".to_owned(),
+            from: "a".to_owned(),
+            to: "b".to_owned(),
+            region: "eu".to_owned(),
+            from_region: region("us"),
+            to_region: region("ap"),
+        };
+        assert_eq!(Work::Migrate(migration.clone()).regions(), ["eu", "us", "ap"]);
+        let unplaced = Migration { from_region: None, to_region: None, ..migration };
+        assert_eq!(Work::Migrate(unplaced).regions(), ["eu", ALL, ALL]);
+    }
 
     fn job() -> Job {
         Job::new(Work::MoveRegion { from: "a".to_owned(), to: "b".to_owned() }, 1000, 7)

@@ -62,10 +62,13 @@ impl NewMigration {
         if from == to {
             return Err(wrong("to", "expected another node than the one that has the data"));
         }
-        let target = nodes::found(&app.store, &to).await?;
-        let target =
-            target.ok_or_else(|| wrong("to", format!("expected a node whose agent runs, not {to:?}")))?;
-        Ok(Migration { vm, from, to, region: found.region, to_region: target.region })
+        let running = async |field: &str, node: &str| {
+            let entry = nodes::found(&app.store, node).await?;
+            entry.ok_or_else(|| wrong(field, format!("expected a node whose agent runs, not {node:?}")))
+        };
+        let (source, target) = (running("from", &from).await?, running("to", &to).await?);
+        let (from_region, to_region) = (source.region, target.region);
+        Ok(Migration { vm, from, to, region: found.region, from_region, to_region })
     }
 }
 
