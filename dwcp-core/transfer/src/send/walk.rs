@@ -119,7 +119,7 @@ impl Level {
     ) -> Result<Option<(Place, RelPath, Opened)>, Aborted> {
         let name = entry.file_name().to_bytes();
         let Some(entries) = &self.entries else { return Ok(None) };
-        if [b".", b"..", PARTIAL_AREA.as_bytes()].contains(&name) {
+        if [&b"."[..], b"..", PARTIAL_AREA.as_bytes()].contains(&name) {
             return Ok(None);
         }
         let place = self.place.join(name);
