@@ -12,7 +12,7 @@ use crate::Failure;
 /// To look through.
 pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// To begin at, or to ask what it is; opens no device, and needs no right to read.
-pub(crate) const ANYTHING: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(crate) const ANYTHING: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// Why something cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ impl OpenError {
 /// in the kernel; where it is missing or filtered, each component is opened by itself.
 pub(crate) fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, OpenError> {
     let path = if path.is_empty() { b"." } else { path };
-    let (root, flags) = (root.as_fd(), flags | OFlags::NOFOLLOW);
+    // Its own word for a link is another error, or even the link, opened.
+    let (root, flags) = (root.as_fd(), flags.difference(OFlags::NOFOLLOW));
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
         Err(Errno::NOSYS | Errno::PERM) => open_by_steps(root, path, flags),
@@ -55,7 +56,9 @@ fn open_by_steps(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Own
         }
         let is_last = components.peek().is_none();
         let step = if is_last { flags } else { ANYTHING | OFlags::DIRECTORY };
-        let next = rustix::fs::openat(from, component, step, Mode::empty()).map_err(|errno| match errno {
+        let next = rustix::fs::openat(from, component, step | OFlags::NOFOLLOW, Mode::empty());
+        let next = next.and_then(|fd| if is_link(&fd)? { Err(Errno::LOOP) } else { Ok(fd) });
+        let next = next.map_err(|errno| match errno {
             // With O_DIRECTORY a link is reported as "not a directory".
             Errno::NOTDIR if is_symlink(from, component) => Errno::LOOP,
             errno => errno,
@@ -66,6 +69,12 @@ fn open_by_steps(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Own
         }
         at = Some(next);
     }
+}
+
+/// `O_PATH` opens links, too.
+fn is_link(fd: &OwnedFd) -> Result<bool, Errno> {
+    let found = rustix::fs::fstat(fd)?;
+    Ok(FileType::from_raw_mode(found.st_mode) == FileType::Symlink)
 }
 
 fn is_symlink(at: BorrowedFd<'_>, name: &[u8]) -> bool {
@@ -90,7 +99,7 @@ mod tests {
         let root: OwnedFd = fs::File::open(&folder).unwrap().into();
         let errors = |path: &str, flags: OFlags| {
             let path = path.as_bytes();
-            [open(&root, path, flags), open_by_steps(root.as_fd(), path, flags | OFlags::NOFOLLOW)]
+            [open(&root, path, flags), open_by_steps(root.as_fd(), path, flags)]
                 .map(|result| result.err().map(|error| error.errno))
         };
         let content = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -101,6 +110,7 @@ mod tests {
         for path in ["out", "out/ssl", "a/inside", "a/inside/x"] {
             assert_eq!(errors(path, DIRECTORY), [Some(Errno::LOOP); 2], "{path}");
             assert_eq!(errors(path, content), [Some(Errno::LOOP); 2], "{path}");
+            assert_eq!(errors(path, ANYTHING), [Some(Errno::LOOP); 2], "{path}");
         }
         for path in ["..", "../folder", "../../etc"] {
             assert_eq!(errors(path, DIRECTORY), [Some(Errno::XDEV); 2], "{path}");
