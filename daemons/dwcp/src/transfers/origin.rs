@@ -25,6 +25,12 @@ impl Origin {
         if path.is_absolute() && !is_from_afar {
             return Ok(Self::Anywhere(path.to_owned()));
         }
+        if !is_from_afar && folder.as_os_str().is_empty() {
+            let what = format!(
+                "{from:?} is not an absolute path, and transfers.from, below which others are, is not set"
+            );
+            return Err(TransferRefused::Bad { what });
+        }
         below(folder, path)
             .map(|path| Self::Beneath { folder: folder.to_owned(), path })
             .ok_or_else(|| TransferRefused::NotBelow { from: from.to_owned() })
