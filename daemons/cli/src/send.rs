@@ -204,7 +204,9 @@ mod tests {
             let paths: Vec<_> = paths.iter().map(OsString::from).collect();
             let sources = sources(&paths, &Target::parse(OsStr::new(target)).unwrap()).ok()?;
             let name = |source| match source {
-                Source::Path { dest, .. } | Source::Stream { dest, .. } => RelPath::to_string(&dest),
+                Source::Path { dest, .. } | Source::Beneath { dest, .. } | Source::Stream { dest, .. } => {
+                    RelPath::to_string(&dest)
+                }
             };
             Some(sources.into_iter().map(name).collect())
         };

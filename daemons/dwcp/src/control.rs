@@ -27,7 +27,10 @@ use std::{
 
 use axum::{
     Extension, Json, Router,
-    extract::{DefaultBodyLimit, Path as Segment, State, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, Path as Segment, State,
+        rejection::{JsonRejection, PathRejection},
+    },
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -39,7 +42,7 @@ use crate::{
     agent::Inner,
     doctor,
     remote::FromAfar,
-    transfers::{self, TransferRefused},
+    transfers::{Origin, TransferRefused},
     tuning,
 };
 
@@ -195,11 +198,16 @@ async fn transfers(State(agent): State<Arc<Inner>>) -> Json<Vec<Transfer>> {
     Json(agent.transfers.views())
 }
 
-async fn transfer(State(agent): State<Arc<Inner>>, Segment(id): Segment<u64>) -> Response {
+async fn transfer(State(agent): State<Arc<Inner>>, id: Result<Segment<u64>, PathRejection>) -> Response {
+    let Ok(Segment(id)) = id else { return no_id() };
     match agent.transfers.view(id) {
         Some(transfer) => Json(transfer).into_response(),
         None => refusal(StatusCode::NOT_FOUND, format!("there is no transfer {id}")),
     }
+}
+
+fn no_id() -> Response {
+    refusal(StatusCode::NOT_FOUND, "there is no such transfer: their ids are numbers")
 }
 
 async fn begin(
@@ -216,12 +224,8 @@ async fn begin(
         let (agent, runtime) = (agent.clone(), tokio::runtime::Handle::current());
         move || {
             let _entered = runtime.enter();
-            let is_absolute = Path::new(&new.from).is_absolute();
-            let new = match afar.is_some() || !is_absolute {
-                true => transfers::below(&agent.settings.transfers_from, new)?,
-                false => new,
-            };
-            agent.transfers.send(&agent.hub, new)
+            let from = Origin::of(&new.from, afar.is_some(), &agent.settings.transfers_from)?;
+            agent.transfers.send(&agent.hub, new, from)
         }
     });
     let refused = match begun.await {
@@ -238,13 +242,14 @@ async fn begin(
         TransferRefused::Peer { .. } => StatusCode::NOT_FOUND,
         TransferRefused::Bad { .. } | TransferRefused::Source(_) => StatusCode::BAD_REQUEST,
         TransferRefused::NotBelow { .. } => StatusCode::FORBIDDEN,
-        TransferRefused::NotTaken { .. } => StatusCode::CONFLICT,
+        TransferRefused::NotTaken { .. } | TransferRefused::OtherContent { .. } => StatusCode::CONFLICT,
         TransferRefused::Draining | TransferRefused::TooMany => StatusCode::SERVICE_UNAVAILABLE,
     };
     refusal(status, refused)
 }
 
-async fn cancel(State(agent): State<Arc<Inner>>, Segment(id): Segment<u64>) -> Response {
+async fn cancel(State(agent): State<Arc<Inner>>, id: Result<Segment<u64>, PathRejection>) -> Response {
+    let Ok(Segment(id)) = id else { return no_id() };
     match agent.transfers.cancel(id) {
         Some(true) => StatusCode::ACCEPTED.into_response(),
         Some(false) => refusal(StatusCode::CONFLICT, format!("transfer {id} has ended")),

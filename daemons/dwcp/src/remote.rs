@@ -106,6 +106,8 @@ async fn answer_to(router: Router, call: Call) -> Answer {
         true => Answer { status: status.as_u16(), body: serde_json::Value::Null },
         false => match serde_json::from_slice(&body) {
             Ok(body) => Answer { status: status.as_u16(), body },
+            // What answers before a request has reached its handler has no more than text.
+            Err(_) if !status.is_success() => refusal(status, String::from_utf8_lossy(&body).into_owned()),
             Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         },
     }

@@ -1,5 +1,6 @@
 //! Transfers from and to this node: a connection each, so that one does not wait for another.
 
+mod origin;
 mod sending;
 
 use std::{
@@ -15,6 +16,7 @@ use dwcp_transfer::{
     Destination, ProgressSource, Receiver, ReceiverConfig, Stopper, Summary, TransferError, Transport,
 };
 use novacron_control::schema::{Direction, NewTransfer, TRANSFER_KEY_BYTES_MAX, Transfer, TransferState};
+pub(crate) use origin::Origin;
 use sending::Sending;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
@@ -82,12 +84,18 @@ pub(crate) enum TransferRefused {
     },
     /// Who asks from afar may not have this sent.
     #[error(
-        "{from} is not below transfers.from of this node, of which alone transfers may be asked for over DWCP, and to which \
+        "{from:?} is not there without links below transfers.from of this node, of which alone transfers may be asked for over DWCP, and to which \
          relative paths belong"
     )]
     NotBelow {
         /// What should be sent.
         from: String,
+    },
+    /// The key names another transfer.
+    #[error("the key of transfer {id}, which sends something else, to somewhere else or by another name")]
+    OtherContent {
+        /// What it names.
+        id: u64,
     },
     /// The request makes no sense.
     #[error("{what}")]
@@ -151,7 +159,7 @@ impl Transfers {
 
     fn begin(self: &Arc<Self>, known: Known) -> Result<Begun, TransferRefused> {
         let mut state = self.lock();
-        if let Some(id) = known.key.as_ref().and_then(|key| state.of_key(key)) {
+        if let Some(id) = state.begun_before(&known)? {
             return Ok(Begun::Before(id));
         }
         if state.draining {
@@ -209,27 +217,34 @@ impl Transfers {
     }
 
     /// Begins to send something to a peer, if that was not begun before; returns the transfer's id.
-    pub(crate) fn send(self: &Arc<Self>, hub: &Arc<Hub>, new: NewTransfer) -> Result<u64, TransferRefused> {
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        new: NewTransfer,
+        from: Origin,
+    ) -> Result<u64, TransferRefused> {
         let key = new.key.clone();
         if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > TRANSFER_KEY_BYTES_MAX) {
             let what = format!("a key has 1 to {TRANSFER_KEY_BYTES_MAX} bytes");
             return Err(TransferRefused::Bad { what });
         }
-        if let Some(id) = key.as_ref().and_then(|key| self.lock().of_key(key)) {
-            return Ok(id);
-        }
-        let (_, greeting) =
-            hub.peer(&new.peer).ok_or_else(|| TransferRefused::Peer { peer: new.peer.clone() })?;
-        if !greeting.takes_transfers {
-            return Err(TransferRefused::NotTaken { peer: new.peer });
-        }
-        let sending = Sending::of(hub, new)?;
-        // A mistake in the source shows at once.
-        sending.sender()?;
+        let sending = Sending::of(hub, new, from)?;
         let mut known = Known::new(Direction::Send, sending.peer.clone(), ProgressSource::default());
-        known.from = Some(sending.from.clone());
+        known.from = Some(sending.from.path());
         known.to = Some(sending.to.to_string());
         known.key = key;
+        if let Some(id) = self.lock().begun_before(&known)? {
+            return Ok(id);
+        }
+        let peer = sending.peer.clone();
+        let Some((_, greeting)) = hub.peer(&peer) else {
+            return Err(TransferRefused::Peer { peer });
+        };
+        if !greeting.takes_transfers {
+            return Err(TransferRefused::NotTaken { peer });
+        }
+        // A mistake in the source shows at once.
+        sending.sender().map_err(Sending::refused)?;
         let cancelled = known.cancelled.subscribe();
         let slot = match self.begin(known)? {
             Begun::Now(slot) => slot,
@@ -266,27 +281,19 @@ impl Transfers {
     }
 }
 
-/// Makes a request of somebody elsewhere, or of a relative path, one for what is below this folder, as it is now, or
-/// refuses it. Links do not lead out of it. Blocks.
-pub(crate) fn below(folder: &Path, new: NewTransfer) -> Result<NewTransfer, TransferRefused> {
-    let refused = || TransferRefused::NotBelow { from: new.from.clone() };
-    if folder.as_os_str().is_empty() {
-        return Err(refused());
-    }
-    let found = |path: &Path| path.canonicalize().ok();
-    let folder = found(folder).ok_or_else(refused)?;
-    let from = found(&folder.join(&new.from)).ok_or_else(refused)?;
-    let from = Some(from).filter(|from| from.starts_with(&folder) && *from != folder).ok_or_else(refused)?;
-    let from = from.into_os_string().into_string().map_err(|_| refused())?;
-    Ok(NewTransfer { from, ..new })
-}
-
 impl State {
-    /// The transfer of this key that runs or is done.
-    fn of_key(&self, key: &str) -> Option<u64> {
+    /// The transfer of this one's key that runs or is done, which has to be the same.
+    fn begun_before(&self, new: &Known) -> Result<Option<u64>, TransferRefused> {
+        if new.key.is_none() {
+            return Ok(None);
+        }
         let counts = |known: &Known| matches!(known.state, TransferState::Running | TransferState::Done);
         let mut known = self.known.iter().rev();
-        known.find(|(_, known)| known.key.as_deref() == Some(key) && counts(known)).map(|(id, _)| *id)
+        match known.find(|(_, known)| known.key == new.key && counts(known)) {
+            Some((id, known)) if known.is_same(new) => Ok(Some(*id)),
+            Some((id, _)) => Err(TransferRefused::OtherContent { id: *id }),
+            None => Ok(None),
+        }
     }
 }
 
@@ -364,6 +371,11 @@ impl Known {
             stopper: None,
             cancelled: watch::Sender::new(false),
         }
+    }
+
+    /// The same thing to the same place.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.peer, &self.from, &self.to) == (&other.peer, &other.from, &other.to)
     }
 
     fn view(&self, id: u64) -> Transfer {

@@ -88,6 +88,7 @@ fn who_is_named_controls_and_has_only_sent_what_may_be_sent() {
     fs::write(vms.join("db-1/disk.img"), &content).expect("written");
     fs::write(folder.path().join("secret"), "secret").expect("written");
     symlink(folder.path().join("secret"), vms.join("link")).expect("linked");
+    symlink("db-1", vms.join("inside")).expect("linked");
 
     let port = ports::free(4)[0];
     let into = folder.path().join("into");
@@ -118,6 +119,13 @@ fn who_is_named_controls_and_has_only_sent_what_may_be_sent() {
         let node = remote.ask(Method::GET, "/v1/node", None).await.expect("answered");
         assert_eq!(serde_json::from_value::<Node>(node).expect("a node").greeting.node_id, "a");
         assert_eq!(status(remote.ask(Method::GET, "/nothing", None).await), 404);
+        for id in ["abc", "-1", "18446744073709551616", "%ff", "7"] {
+            for method in [Method::GET, Method::DELETE] {
+                let answer = remote.ask(method, &format!("/v1/transfers/{id}"), None).await;
+                let why = answer.as_ref().expect_err("there is none").to_string();
+                assert!(status(answer) == 404 && why.contains("there is no"), "{id}: {why}");
+            }
+        }
         assert_eq!(status(remote.ask(Method::POST, "/v1/transfers", Some(json!({"peer": 1}))).await), 400);
         assert_eq!(status(remote.ask(Method::GET, "no path", None).await), 400);
         let long = json!({"peer": "x".repeat(200 << 10)});
@@ -127,7 +135,7 @@ fn who_is_named_controls_and_has_only_sent_what_may_be_sent() {
             let new = json!({"peer": "b", "from": from, "key": key});
             remote.ask(Method::POST, "/v1/transfers", Some(new)).await
         };
-        let outside = ["secret", "vms", "vms/link", "vms/../secret", "vms/nothing"]
+        let outside = ["secret", "vms", "vms/link", "vms/inside/disk.img", "vms/../secret", "vms/nothing"]
             .map(|path| folder.path().join(path));
         for from in &outside {
             assert_eq!(status(begin(from, "k").await), 403, "{}", from.display());
@@ -144,6 +152,16 @@ fn who_is_named_controls_and_has_only_sent_what_may_be_sent() {
         let done = transfer(&remote, first).await;
         assert_eq!((done.state, done.key.as_deref()), (TransferState::Done, Some("m-1")), "{done:?}");
         assert_eq!(id(begin(&vms.join("db-1"), "m-1").await.expect("done before")), first);
+        // The same key, and something else.
+        assert_eq!(status(begin(Path::new("db-1/disk.img"), "m-1").await), 409);
+        for (peer, to) in [("b", "elsewhere"), ("c", "db-1")] {
+            let other = json!({"peer": peer, "from": "db-1", "to": to, "key": "m-1"});
+            assert_eq!(
+                status(remote.ask(Method::POST, "/v1/transfers", Some(other)).await),
+                409,
+                "{peer} {to}"
+            );
+        }
         assert_ne!(id(begin(&vms.join("db-1"), "m-2").await.expect("begun")), first);
         remote.close();
     });

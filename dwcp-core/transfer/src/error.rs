@@ -72,6 +72,12 @@ pub enum TransferError {
         /// Why.
         reason: &'static str,
     },
+    /// What should be sent of a folder is not below it, or is reached through a symbolic link.
+    #[error("{} cannot be reached without symbolic links", path.display())]
+    NotBeneath {
+        /// What.
+        path: PathBuf,
+    },
     /// A newer run of the same transfer took over.
     #[error("a newer run of the same transfer took over")]
     Superseded,

@@ -6,12 +6,14 @@
 //!
 //! What holds at any moment, on either side, whatever is killed:
 //! - a destination path shows either nothing, what was there before, or the complete verified content;
-//! - nothing outside the receiver's folder is read, written or followed;
+//! - nothing outside the receiver's folder is read, written or followed, and of a source nothing outside of what was named
+//!   ([`Source::Beneath`]: outside its folder);
 //! - what a later run offers as already received is read back from the disk and hashed first, so a damaged
 //!   journal or partial file costs time, never correctness.
 //!
 //! This crate deliberately knows nothing of command lines, terminals, TLS or configuration files.
 
+mod beneath;
 mod codec;
 mod content;
 mod control;

@@ -43,6 +43,8 @@ pub const HAVE_PIECES_MAX: usize = 4096;
 /// Hard-linked inodes remembered while a tree is walked; further links are sent as files.
 pub const HARD_LINKS_MAX: usize = 1 << 20;
 
+/// Directories that a sender that looks through a tree has open at once; those above are opened again when it comes back.
+pub const DIRECTORIES_OPEN_MAX: usize = 16;
 /// Times a sender reads a file that changes meanwhile, before it has failed.
 pub const SOURCE_READS_MAX: u32 = 3;
 

@@ -1,13 +1,13 @@
 //! A transfer that this node sends: attempts until one comes to its end.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use dwcp_core::{CloseCode, Connection, ConnectionError};
-use dwcp_transfer::{RelPath, Sender, SenderConfig, Source, Summary, TransferError};
+use dwcp_transfer::{RelPath, Sender, SenderConfig, Summary, TransferError};
 use novacron_control::schema::NewTransfer;
 use tokio::sync::watch;
 
-use super::{CANCELLED, DRAIN_TIMEOUT, Slot, TransferRefused};
+use super::{CANCELLED, DRAIN_TIMEOUT, Origin, Slot, TransferRefused};
 use crate::hub::Hub;
 
 /// How often a transfer is begun again that lost its connection, and the rests between.
@@ -22,7 +22,7 @@ const CANCELLED_CODE: CloseCode = CloseCode(CloseCode::APPLICATION + CANCELLED);
 pub(super) struct Sending {
     node_id: String,
     pub(super) peer: String,
-    pub(super) from: PathBuf,
+    pub(super) from: Origin,
     pub(super) to: RelPath,
     checksum: bool,
 }
@@ -50,15 +50,11 @@ impl Attempt {
 }
 
 impl Sending {
-    pub(super) fn of(hub: &Hub, new: NewTransfer) -> Result<Self, TransferRefused> {
+    pub(super) fn of(hub: &Hub, new: NewTransfer, from: Origin) -> Result<Self, TransferRefused> {
         let bad = |what: String| TransferRefused::Bad { what };
-        let from = PathBuf::from(&new.from);
-        if !from.is_absolute() {
-            return Err(bad(format!("{:?} is not an absolute path", new.from)));
-        }
-        let to = match (&new.to, from.file_name()) {
+        let to = match (&new.to, from.name()) {
             (Some(to), _) => RelPath::new(to.as_bytes()),
-            (None, Some(name)) => RelPath::new(name.as_encoded_bytes()),
+            (None, Some(name)) => RelPath::new(name),
             (None, None) => return Err(bad(format!("{:?} has no name of its own: give one", new.from))),
         };
         let to = to.map_err(|error| bad(format!("{error}: it names something below the peer's folder")))?;
@@ -67,11 +63,20 @@ impl Sending {
     }
 
     pub(super) fn sender(&self) -> Result<Sender, TransferError> {
-        let source = Source::Path { path: self.from.clone(), dest: self.to.clone() };
-        let mut config = SenderConfig::new(vec![source]);
+        let mut config = SenderConfig::new(vec![self.from.source(self.to.clone())]);
         config.checksum = self.checksum;
         config.sender = self.node_id.clone();
         Sender::new(config)
+    }
+
+    /// Why what cannot be sent is refused.
+    pub(super) fn refused(error: TransferError) -> TransferRefused {
+        match error {
+            TransferError::NotBeneath { path } => {
+                TransferRefused::NotBelow { from: path.display().to_string() }
+            }
+            error => error.into(),
+        }
     }
 
     /// Sends, and again when the connection is lost: what has arrived is kept.

@@ -8,14 +8,15 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 
 use super::area::Area;
-use crate::{Failure, FailureKind, RelPath, TransferError};
-
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+use crate::{
+    Failure, RelPath, TransferError,
+    beneath::{self, DIRECTORY, OpenError},
+};
 
 type RelPathBytes = Box<[u8]>;
 
@@ -86,11 +87,11 @@ impl Folder {
 
     /// Opens a directory below the folder.
     pub(super) fn open_directory(&self, path: &RelPath) -> Result<OwnedFd, Failure> {
-        beneath(&self.root.fd, path.as_bytes())
+        beneath::open(&self.root.fd, path.as_bytes(), DIRECTORY).map_err(OpenError::at_receiver)
     }
 
     fn directory(&self, path: &[u8]) -> Result<Directory, Failure> {
-        let fd = beneath(&self.root.fd, path)?;
+        let fd = beneath::open(&self.root.fd, path, DIRECTORY).map_err(OpenError::at_receiver)?;
         let found = rustix::fs::fstat(&fd).map_err(|errno| Failure::from_errno("fstat", errno))?;
         // Renaming needs the same file system: a file system mounted below the folder gets its own area.
         let area =
@@ -107,33 +108,6 @@ impl Folder {
     }
 }
 
-/// `openat2` confines in the kernel; where it is missing or filtered, each component is opened by itself.
-fn beneath(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Failure> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(root, path, DIRECTORY, Mode::empty(), resolve) {
-        Err(Errno::NOSYS | Errno::PERM) => beneath_by_steps(root, path),
-        result => result.map_err(|errno| Failure::from_errno("openat2", errno)),
-    }
-}
-
-fn beneath_by_steps(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Failure> {
-    let mut at: Option<OwnedFd> = None;
-    for component in path.split(|&byte| byte == b'/') {
-        let from = at.as_ref().unwrap_or(root);
-        let next = rustix::fs::openat(from, component, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
-        at = Some(next.map_err(|errno| match errno {
-            // With O_DIRECTORY a link is reported as "not a directory".
-            Errno::NOTDIR if is_symlink(from, component) => Failure::from_errno("openat", Errno::LOOP),
-            errno => Failure::from_errno("openat", errno),
-        })?);
-    }
-    at.ok_or_else(|| Failure::new(FailureKind::Protocol, "empty path"))
-}
-
-fn is_symlink(at: &OwnedFd, name: &[u8]) -> bool {
-    lookup(at, name).is_ok_and(|found| found.is_some_and(|found| file_type(&found) == FileType::Symlink))
-}
-
 /// What is at a name, links not followed.
 pub(super) fn lookup(at: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Failure> {
     match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -145,32 +119,4 @@ pub(super) fn lookup(at: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Failure
 
 pub(super) fn file_type(found: &Stat) -> FileType {
     FileType::from_raw_mode(found.st_mode)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn t5_1_both_ways_of_resolving_stay_below_and_follow_no_link() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("folder");
-        std::fs::create_dir_all(folder.join("a/b")).unwrap();
-        std::fs::write(folder.join("file"), b"x").unwrap();
-        symlink("/etc", folder.join("out")).unwrap();
-        symlink("b", folder.join("a/inside")).unwrap();
-        let root: OwnedFd = std::fs::File::open(&folder).unwrap().into();
-        let kinds = |path: &str| {
-            [beneath(&root, path.as_bytes()), beneath_by_steps(&root, path.as_bytes())]
-                .map(|result| result.map(drop).map_err(|failure| failure.kind))
-        };
-        assert_eq!(kinds("a/b"), [Ok(()), Ok(())]);
-        for link in ["out", "out/ssl", "a/inside"] {
-            assert_eq!(kinds(link), [Err(FailureKind::Escapes); 2], "{link}");
-        }
-        assert_eq!(kinds("file"), [Err(FailureKind::WrongType); 2]);
-        assert_eq!(kinds("missing"), [Err(FailureKind::Io); 2]);
-    }
 }

@@ -1,12 +1,16 @@
-//! The sending side: wiring of one transfer. What is sent is found in `scan`, read in `source`, and put on data
-//! streams in `worker`; `shared` holds what they have in common, and `stop` ends them early.
+//! The sending side: wiring of one transfer. What is sent is found in `scan`, which looks through trees by means of
+//! `walk`, `found` and `place`, read in `source`, and put on data streams in `worker`; `shared` holds what they have in
+//! common, and `stop` ends them early.
 
 mod buffer;
+mod found;
+mod place;
 mod queue;
 mod scan;
 mod shared;
 mod source;
 mod stop;
+mod walk;
 mod worker;
 
 use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
@@ -23,6 +27,8 @@ use crate::{
     limits::{DATA_STREAMS, DATA_STREAMS_MAX},
     progress::Add,
 };
+use place::Place;
+use scan::Origin;
 use shared::Shared;
 pub use stop::Stopper;
 
@@ -42,6 +48,16 @@ pub enum Source {
     Path {
         /// Where it is.
         path: PathBuf,
+        /// What it is called at the receiver.
+        dest: RelPath,
+    },
+    /// What may be asked for by somebody who may not read everything: a file, directory or block device below a folder,
+    /// reached through no symbolic link, whatever is renamed meanwhile (T4.9).
+    Beneath {
+        /// The folder. Symbolic links are followed here.
+        folder: PathBuf,
+        /// Where it is, below the folder.
+        path: RelPath,
         /// What it is called at the receiver.
         dest: RelPath,
     },
@@ -84,7 +100,9 @@ impl SenderConfig {
 
 /// Sends once.
 pub struct Sender {
+    /// Its sources are in `origins`.
     config: SenderConfig,
+    origins: Vec<(Origin, RelPath)>,
     token: Token,
     progress: ProgressSource,
     stopper: Stopper,
@@ -102,21 +120,28 @@ impl Sender {
     pub fn new(mut config: SenderConfig) -> Result<Self, TransferError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(config.sender.as_bytes());
-        for source in &mut config.sources {
-            let (place, dest) = match source {
-                Source::Path { path, dest } => {
-                    *path = scan::resolve(path)?;
-                    (path.as_os_str().as_encoded_bytes(), dest)
+        let everywhere = Place::everywhere()?;
+        let mut origins = Vec::new();
+        for source in std::mem::take(&mut config.sources) {
+            let (origin, dest) = match source {
+                Source::Path { path, dest } => (Origin::Place(Place::at(&everywhere, &path)?), dest),
+                Source::Beneath { folder, path, dest } => {
+                    (Origin::Place(Place::beneath(&folder, &path)?), dest)
                 }
-                Source::Stream { dest, .. } => (&b"-"[..], dest),
+                Source::Stream { reader, dest } => (Origin::Reader(reader), dest),
             };
-            for part in [place, dest.as_bytes()] {
+            let place = match &origin {
+                Origin::Place(place) => place.whole(),
+                Origin::Reader(_) => "-".into(),
+            };
+            for part in [place.as_os_str().as_encoded_bytes(), dest.as_bytes()] {
                 hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
             }
+            origins.push((origin, dest));
         }
         let token = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than a token");
         config.data_streams = config.data_streams.clamp(1, DATA_STREAMS_MAX);
-        Ok(Self { config, token, progress: ProgressSource::default(), stopper: Stopper::new() })
+        Ok(Self { config, origins, token, progress: ProgressSource::default(), stopper: Stopper::new() })
     }
 
     /// Counters to watch while [`run`](Self::run) runs.
@@ -147,9 +172,7 @@ impl Sender {
 
     fn nothing_sent(&self) -> Unsent {
         let mut unsent = Unsent { more: true, ..Unsent::default() };
-        for Source::Path { dest, .. } | Source::Stream { dest, .. } in &self.config.sources {
-            unsent.add(dest);
-        }
+        self.origins.iter().for_each(|(_, dest)| unsent.add(dest));
         unsent
     }
 
@@ -171,7 +194,7 @@ impl Sender {
             });
         }
         let scanned = shared.clone();
-        tasks.spawn_blocking(move || Ok(scan::run(&scanned, self.config.sources, self.config.written_once)));
+        tasks.spawn_blocking(move || Ok(scan::run(&scanned, self.origins, self.config.written_once)));
 
         let mut draining = false;
         let ended = loop {

@@ -2,50 +2,40 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
-    fs::{self, File, Metadata as FsMetadata, ReadDir},
-    io::{Seek, SeekFrom},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt},
-    },
-    path::{Path, PathBuf},
+    fmt,
+    io::{Read, Seek, SeekFrom},
+    os::fd::{AsFd, BorrowedFd},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use rustix::fs::{FileType, Stat};
+
 use super::{
-    Ended, Source,
+    Ended,
+    found::{Found, metadata_of, modified},
+    place::Place,
     shared::{Aborted, InFlight, Shared},
     source::SourceFile,
+    walk::{Visit, walk},
 };
 use crate::{
-    Failure, FailureKind, PathError, RelPath, TransferError,
+    Failure, FailureKind, RelPath,
+    beneath::OpenError,
     control::Message,
-    limits::{
-        BATCH_BYTES_TARGET, BATCH_ENTRIES_MAX, FILE_BYTES_MAX, HARD_LINKS_MAX, XATTR_BYTES_MAX,
-        XATTR_VALUE_BYTES_MAX, XATTRS_MAX,
-    },
+    limits::{BATCH_BYTES_TARGET, BATCH_ENTRIES_MAX, FILE_BYTES_MAX, HARD_LINKS_MAX},
     manifest::{self, Batch, Entry, EntryKind, Metadata, Time},
-    path::PARTIAL_AREA,
     progress::Add,
 };
 
-/// Follows the links of a path given by the user and checks that it can be sent.
-pub(super) fn resolve(path: &Path) -> Result<PathBuf, TransferError> {
-    let setup = |call| move |source| TransferError::Setup { call, path: path.to_owned(), source };
-    let resolved = fs::canonicalize(path).map_err(setup("realpath"))?;
-    let found = fs::symlink_metadata(&resolved).map_err(setup("lstat"))?;
-    let kind = found.file_type();
-    if kind.is_file() || kind.is_dir() || kind.is_block_device() {
-        return Ok(resolved);
-    }
-    let reason = "only files, directories and block devices can be sent; use - for other streams";
-    Err(TransferError::Source { path: path.to_owned(), reason })
+/// Where what is to be sent comes from.
+pub(super) enum Origin {
+    Place(Place),
+    Reader(Box<dyn Read + Send>),
 }
 
 /// Sends the manifest of all sources; returns when everything is dealt with at the receiver, or nothing is under way
 /// any more.
-pub(super) fn run(shared: &Shared, sources: Vec<Source>, written_once: bool) -> Ended {
+pub(super) fn run(shared: &Shared, sources: Vec<(Origin, RelPath)>, written_once: bool) -> Ended {
     // Aborted: the async side knows why.
     Scan::new(shared, written_once).all(sources).unwrap_or(Ended::Other)
 }
@@ -63,15 +53,6 @@ struct Scan<'a> {
     cut_short: bool,
 }
 
-/// What the walk meets.
-enum Visit<'a> {
-    Enter(&'a RelPath),
-    Leave(&'a Path, &'a RelPath),
-    Other(&'a Path, RelPath),
-    Unreadable(&'a RelPath, Failure),
-    BadName(&'a Path, PathError),
-}
-
 impl<'a> Scan<'a> {
     fn new(shared: &'a Shared, written_once: bool) -> Self {
         Self {
@@ -85,27 +66,25 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn all(&mut self, sources: Vec<Source>) -> Result<Ended, Aborted> {
+    fn all(&mut self, sources: Vec<(Origin, RelPath)>) -> Result<Ended, Aborted> {
         let mut roots = Vec::new();
-        for source in sources {
+        for (origin, dest) in sources {
             if self.shared.is_draining() {
-                let (Source::Path { dest, .. } | Source::Stream { dest, .. }) = source;
                 self.shared.not_announced(&dest);
                 self.cut_short = true;
                 continue;
             }
-            match source {
-                Source::Path { path, dest } => {
-                    self.parents_of(&dest)?;
-                    match self.root(&path, &dest) {
+            self.parents_of(&dest)?;
+            match origin {
+                Origin::Place(place) => {
+                    match self.root(&place, &dest) {
                         // If it is aborted as well, waiting says so.
                         Err(Aborted) if self.shared.is_draining() => self.cut_short = true,
                         walked => walked?,
                     }
-                    roots.push((path, dest));
+                    roots.push((place, dest));
                 }
-                Source::Stream { reader, dest } => {
-                    self.parents_of(&dest)?;
+                Origin::Reader(reader) => {
                     let id = self.shared.next_id();
                     let file = SourceFile::stream(id, dest.clone(), reader, stream_metadata());
                     self.emit_file(id, dest, EntryKind::Stream, file, false)?;
@@ -123,8 +102,8 @@ impl<'a> Scan<'a> {
         self.shared.announced_all();
         self.shared.wait_for_all()?;
         // Last, because making the entries of a directory changes its times.
-        for (path, dest) in &roots {
-            self.directory_ends(path, dest)?;
+        for (place, dest) in &roots {
+            self.directory_ends(place, dest)?;
         }
         self.flush()?;
         self.shared.wait_for_all()?;
@@ -152,70 +131,74 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn root(&mut self, path: &Path, dest: &RelPath) -> Result<(), Aborted> {
-        match fs::symlink_metadata(path) {
-            Ok(found) if found.is_dir() => {
-                walk(path, dest, &mut |visit| match visit {
-                    _ if self.shared.is_draining() => Err(Aborted),
-                    // Private until its own mode is set at the end.
-                    Visit::Enter(dest) => {
-                        let metadata = Metadata { mode: 0o700, ..Metadata::default() };
-                        self.emit(dest.clone(), EntryKind::Directory, metadata)
-                    }
-                    Visit::Leave(..) => Ok(()),
-                    Visit::Other(path, dest) => self.other(path, dest),
-                    Visit::Unreadable(dest, failure) => {
-                        self.failed(dest, failure);
-                        Ok(())
-                    }
-                    Visit::BadName(path, error) => {
-                        self.left_out(path, &error.to_string());
-                        Ok(())
-                    }
-                })
-            }
-            Ok(found) if found.file_type().is_block_device() => self.device(path, dest, &found),
-            _ => self.other(path, dest.clone()),
-        }
-    }
-
-    fn other(&mut self, path: &Path, dest: RelPath) -> Result<(), Aborted> {
-        let found = match fs::symlink_metadata(path) {
-            Ok(found) => found,
-            Err(error) => {
-                self.failed(&dest, Failure::at_source("lstat", &error));
-                return Ok(());
-            }
-        };
-        let kind = found.file_type();
-        if kind.is_symlink() {
-            return match fs::read_link(path) {
-                Ok(target) => {
-                    let target = target.into_os_string().into_encoded_bytes();
-                    self.emit(dest, EntryKind::Symlink { target }, metadata_of(path, &found))
+    fn root(&mut self, place: &Place, dest: &RelPath) -> Result<(), Aborted> {
+        let failed = |error: OpenError| error.at_source();
+        match place.kind() {
+            Ok(FileType::Directory) => walk(place, dest, &mut |visit| match visit {
+                _ if self.shared.is_draining() => Err(Aborted),
+                // Private until its own mode is set at the end.
+                Visit::Enter(dest) => {
+                    let metadata = Metadata { mode: 0o700, ..Metadata::default() };
+                    self.emit(dest.clone(), EntryKind::Directory, metadata)
                 }
-                Err(error) => {
-                    self.failed(&dest, Failure::at_source("readlink", &error));
+                Visit::Leave(..) => Ok(()),
+                Visit::Other(directory, name, place, dest) => self.other(directory, name, place, dest),
+                Visit::Unreadable(dest, failure) => {
+                    self.failed(dest, failure);
                     Ok(())
                 }
-            };
+                Visit::BadName(place, error) => {
+                    self.left_out(&place, &error);
+                    Ok(())
+                }
+            }),
+            Ok(FileType::BlockDevice) => self.device(place, dest),
+            Ok(_) => match place.parent() {
+                Ok((parent, name)) => self.other(parent.as_fd(), name, place.clone(), dest.clone()),
+                Err(error) => {
+                    self.failed(dest, failed(error));
+                    Ok(())
+                }
+            },
+            Err(error) => {
+                self.failed(dest, failed(error));
+                Ok(())
+            }
         }
-        if !kind.is_file() {
-            self.left_out(path, "neither file, directory nor symbolic link");
-            return Ok(());
-        }
-        self.file(path, dest, &found)
     }
 
-    fn file(&mut self, path: &Path, dest: RelPath, found: &FsMetadata) -> Result<(), Aborted> {
-        if found.len() > FILE_BYTES_MAX {
+    fn other(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        place: Place,
+        dest: RelPath,
+    ) -> Result<(), Aborted> {
+        match Found::at(directory, name, &dest) {
+            Ok(Found::File(found, metadata)) => self.file(place, dest, &found, metadata),
+            Ok(Found::Symlink { target, metadata }) => {
+                self.emit(dest, EntryKind::Symlink { target }, metadata)
+            }
+            Ok(Found::Other) => {
+                self.left_out(&place, &"neither file, directory nor symbolic link");
+                Ok(())
+            }
+            Err(failure) => {
+                self.failed(&dest, failure);
+                Ok(())
+            }
+        }
+    }
+
+    fn file(&mut self, place: Place, dest: RelPath, found: &Stat, metadata: Metadata) -> Result<(), Aborted> {
+        let size = found.st_size.cast_unsigned();
+        if size > FILE_BYTES_MAX {
             self.failed(&dest, Failure::new(FailureKind::Limit, "larger than 64 TiB"));
             return Ok(());
         }
-        let metadata = metadata_of(path, found);
-        let linked = found.nlink() > 1;
+        let linked = found.st_nlink > 1;
         if linked {
-            let inode = (found.dev(), found.ino());
+            let inode = (found.st_dev, found.st_ino);
             if let Some(target) = self.inodes.get(&inode) {
                 self.links.push((dest, target.clone(), metadata));
                 return Ok(());
@@ -224,26 +207,29 @@ impl<'a> Scan<'a> {
                 self.inodes.insert(inode, dest.clone());
             }
         }
-        self.shared.progress.counters().bytes_total.add(found.len());
+        self.shared.progress.counters().bytes_total.add(size);
         let id = self.shared.next_id();
-        let written_once = self.written_once;
-        let file = SourceFile::file(id, dest.clone(), path.to_owned(), found, metadata, written_once);
-        self.emit_file(id, dest, EntryKind::File { size: found.len(), differs: false }, file, linked)
+        let file = SourceFile::file(id, dest.clone(), place, found, metadata, self.written_once);
+        self.emit_file(id, dest, EntryKind::File { size, differs: false }, file, linked)
     }
 
-    fn device(&mut self, path: &Path, dest: &RelPath, found: &FsMetadata) -> Result<(), Aborted> {
-        let size = match File::open(path).and_then(|mut device| device.seek(SeekFrom::End(0))) {
-            Ok(size) => size,
-            Err(error) => {
-                self.failed(dest, Failure::at_source("open", &error));
+    fn device(&mut self, place: &Place, dest: &RelPath) -> Result<(), Aborted> {
+        let opened = place.open(FileType::BlockDevice).and_then(|(mut device, found)| {
+            let size = device.seek(SeekFrom::End(0));
+            size.map(|size| (size, found)).map_err(|error| Failure::at_source("lseek", &error))
+        });
+        let (size, found) = match opened {
+            Ok(opened) => opened,
+            Err(failure) => {
+                self.failed(dest, failure);
                 return Ok(());
             }
         };
         self.shared.progress.counters().bytes_total.add(size);
         let id = self.shared.next_id();
         // The mode and owner of a device node say who may use the device, not who may read a copy.
-        let metadata = Metadata { modified: time(found.mtime(), found.mtime_nsec()), ..stream_metadata() };
-        let file = SourceFile::device(id, dest.clone(), path.to_owned(), size, metadata);
+        let metadata = Metadata { modified: modified(&found), ..stream_metadata() };
+        let file = SourceFile::device(id, dest.clone(), place.clone(), size, metadata);
         // Its times do not change with its content: always compare.
         self.emit_file(id, dest.clone(), EntryKind::File { size, differs: true }, file, false)
     }
@@ -261,13 +247,16 @@ impl<'a> Scan<'a> {
     }
 
     /// Walks again instead of remembering: directories changed meanwhile get what they have now.
-    fn directory_ends(&mut self, path: &Path, dest: &RelPath) -> Result<(), Aborted> {
-        if !path.is_dir() {
+    fn directory_ends(&mut self, place: &Place, dest: &RelPath) -> Result<(), Aborted> {
+        if !matches!(place.kind(), Ok(FileType::Directory)) {
             return Ok(());
         }
-        walk(path, dest, &mut |visit| match visit {
-            Visit::Leave(path, dest) => match fs::symlink_metadata(path) {
-                Ok(found) => self.emit(dest.clone(), EntryKind::DirectoryEnd, metadata_of(path, &found)),
+        walk(place, dest, &mut |visit| match visit {
+            Visit::Leave(directory, dest) => match rustix::fs::fstat(directory) {
+                Ok(found) => {
+                    let metadata = metadata_of(directory, &found, dest);
+                    self.emit(dest.clone(), EntryKind::DirectoryEnd, metadata)
+                }
                 Err(_) => Ok(()),
             },
             _ => Ok(()),
@@ -326,63 +315,9 @@ impl<'a> Scan<'a> {
         self.shared.progress.failed(path, failure);
     }
 
-    fn left_out(&self, path: &Path, reason: &str) {
-        tracing::warn!(path = %path.display(), reason, "left out");
+    fn left_out(&self, place: &Place, reason: &dyn fmt::Display) {
+        tracing::warn!(path = %place, %reason, "left out");
         self.shared.progress.counters().entries_left_out.add(1);
-    }
-}
-
-/// Depth first, links not followed; one open directory for each level.
-fn walk(
-    root: &Path,
-    dest: &RelPath,
-    visit: &mut dyn FnMut(Visit<'_>) -> Result<(), Aborted>,
-) -> Result<(), Aborted> {
-    let mut open: Vec<(PathBuf, RelPath, ReadDir)> = Vec::new();
-    let mut next = Some((root.to_owned(), dest.clone()));
-    loop {
-        if let Some((path, dest)) = next.take() {
-            visit(Visit::Enter(&dest))?;
-            match fs::read_dir(&path) {
-                Ok(entries) => open.push((path, dest, entries)),
-                Err(error) => visit(Visit::Unreadable(&dest, Failure::at_source("opendir", &error)))?,
-            }
-        }
-        let Some((path, dest, entries)) = open.last_mut() else { return Ok(()) };
-        match entries.next() {
-            None => {
-                visit(Visit::Leave(path, dest))?;
-                open.pop();
-            }
-            Some(Err(error)) => {
-                visit(Visit::Unreadable(dest, Failure::at_source("readdir", &error)))?;
-                open.pop();
-            }
-            Some(Ok(entry)) => {
-                let name = entry.file_name();
-                if name == OsStr::new(PARTIAL_AREA) {
-                    continue;
-                }
-                match dest.join(name.as_bytes()) {
-                    Err(error) => visit(Visit::BadName(&entry.path(), error))?,
-                    Ok(dest) if entry.file_type().is_ok_and(|kind| kind.is_dir()) => {
-                        next = Some((entry.path(), dest));
-                    }
-                    Ok(dest) => visit(Visit::Other(&entry.path(), dest))?,
-                }
-            }
-        }
-    }
-}
-
-pub(super) fn metadata_of(path: &Path, found: &FsMetadata) -> Metadata {
-    Metadata {
-        mode: found.mode() & 0o7777,
-        uid: found.uid(),
-        gid: found.gid(),
-        modified: time(found.mtime(), found.mtime_nsec()),
-        accessed: time(found.atime(), found.atime_nsec()),
-        xattrs: if found.is_symlink() { Vec::new() } else { xattrs_of(path) },
     }
 }
 
@@ -391,38 +326,4 @@ fn stream_metadata() -> Metadata {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let now = Time { seconds: now.as_secs().cast_signed(), nanoseconds: now.subsec_nanos() };
     Metadata { mode: 0o600, modified: now, accessed: now, ..Metadata::default() }
-}
-
-fn time(seconds: i64, nanoseconds: i64) -> Time {
-    Time { seconds, nanoseconds: nanoseconds.clamp(0, 999_999_999) as u32 }
-}
-
-/// What can be read; what cannot, or is beyond the bounds, stays behind with a warning.
-fn xattrs_of(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut names = vec![0; 4096];
-    let len = match rustix::fs::llistxattr(path, &mut names[..]) {
-        Ok(0) => return Vec::new(),
-        Ok(len) => len,
-        Err(rustix::io::Errno::OPNOTSUPP) => return Vec::new(),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "llistxattr");
-            return Vec::new();
-        }
-    };
-    let mut xattrs = Vec::new();
-    let mut total = 0;
-    let mut value = vec![0; XATTR_VALUE_BYTES_MAX];
-    for name in names[..len].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        let Ok(len) = rustix::fs::lgetxattr(path, name, &mut value[..]) else {
-            tracing::warn!(path = %path.display(), name = %name.escape_ascii(), "lgetxattr");
-            continue;
-        };
-        total += name.len() + len;
-        if total > XATTR_BYTES_MAX || xattrs.len() == XATTRS_MAX {
-            tracing::warn!(path = %path.display(), "more extended attributes than can travel");
-            break;
-        }
-        xattrs.push((name.to_vec(), value[..len].to_vec()));
-    }
-    xattrs
 }

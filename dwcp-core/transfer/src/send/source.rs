@@ -2,10 +2,9 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, Metadata as FsMetadata},
+    fs::File,
     io::{self, Read},
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
-    path::PathBuf,
+    os::unix::fs::{FileExt, MetadataExt},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,13 +13,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{OFlags, SeekFrom},
+    fs::{FileType, SeekFrom, Stat},
     io::Errno,
 };
 
 use super::{
     buffer::{Buffer, Pool},
-    scan::metadata_of,
+    found::metadata_of,
+    place::Place,
 };
 use crate::{
     ContentHash, Failure, FailureKind, RelPath,
@@ -51,8 +51,8 @@ pub(super) struct SourceFile {
 
 #[derive(Clone)]
 enum Content {
-    File { local: PathBuf, layout: Layout, identity: Identity },
-    Device { local: PathBuf, layout: Layout },
+    File { place: Place, layout: Layout, identity: Identity },
+    Device { place: Place, layout: Layout },
     Stream(Arc<Mutex<Option<Box<dyn Read + Send>>>>),
 }
 
@@ -101,19 +101,19 @@ impl SourceFile {
     pub(super) fn file(
         id: u64,
         path: RelPath,
-        local: PathBuf,
-        found: &FsMetadata,
+        place: Place,
+        found: &Stat,
         metadata: Metadata,
         written_once: bool,
     ) -> Self {
         let mut identity = Identity::of(found);
         identity.changed = identity.changed.filter(|_| !written_once);
-        let content = Content::File { local, layout: Layout::new(found.len()), identity };
+        let content = Content::File { place, layout: Layout::new(found.st_size.cast_unsigned()), identity };
         Self::new(id, path, metadata, content)
     }
 
-    pub(super) fn device(id: u64, path: RelPath, local: PathBuf, size: u64, metadata: Metadata) -> Self {
-        Self::new(id, path, metadata, Content::Device { local, layout: Layout::new(size) })
+    pub(super) fn device(id: u64, path: RelPath, place: Place, size: u64, metadata: Metadata) -> Self {
+        Self::new(id, path, metadata, Content::Device { place, layout: Layout::new(size) })
     }
 
     pub(super) fn stream(id: u64, path: RelPath, reader: Box<dyn Read + Send>, metadata: Metadata) -> Self {
@@ -129,19 +129,16 @@ impl SourceFile {
     /// The file as it is now, under a new id: it is no longer what it was when it was found.
     pub(super) fn as_it_is_now(&self, id: u64) -> Result<Self, Failure> {
         let changed = |detail| Failure::new(FailureKind::SourceChanged, detail);
-        let Content::File { local, identity, .. } = &self.content else {
+        let Content::File { place, identity, .. } = &self.content else {
             return Err(changed("cannot be read again"));
         };
-        let found = std::fs::symlink_metadata(local).map_err(|error| Failure::at_source("lstat", &error))?;
-        if !found.is_file() {
-            return Err(changed("replaced by something that is no file"));
-        }
-        if found.len() > FILE_BYTES_MAX {
+        let (file, found) = place.open(FileType::RegularFile)?;
+        if found.st_size.cast_unsigned() > FILE_BYTES_MAX {
             return Err(Failure::new(FailureKind::Limit, "larger than 64 TiB"));
         }
-        let metadata = metadata_of(local, &found);
+        let metadata = metadata_of(&file, &found, &self.path);
         let written_once = identity.changed.is_none();
-        let now = Self::file(id, self.path.clone(), local.clone(), &found, metadata, written_once);
+        let now = Self::file(id, self.path.clone(), place.clone(), &found, metadata, written_once);
         Ok(Self { reads: self.reads + 1, ..now })
     }
 
@@ -212,20 +209,16 @@ impl SourceFile {
         if self.is_cancelled() {
             return Err(Failure::new(FailureKind::SourceChanged, "given up already"));
         }
-        let (local, identity) = match &self.content {
-            Content::File { local, identity, .. } => (local, Some(identity)),
-            Content::Device { local, .. } => (local, None),
+        let file = match &self.content {
+            Content::File { place, identity, .. } => {
+                let (file, found) = place.open(FileType::RegularFile)?;
+                identity.compare(&found)?;
+                identity.wait_for_next_stamp();
+                file
+            }
+            Content::Device { place, .. } => place.open(FileType::BlockDevice)?.0,
             Content::Stream(_) => unreachable!("streams are read through their reader"),
         };
-        let file = File::options()
-            .read(true)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-            .open(local)
-            .map_err(|error| Failure::at_source("open", &error))?;
-        if let Some(identity) = identity {
-            identity.check(&file)?;
-            identity.wait_for_next_stamp();
-        }
         let file = Arc::new(file);
         pieces.file = Some(file.clone());
         Ok(file)
@@ -357,13 +350,13 @@ impl Piece {
 }
 
 impl Identity {
-    fn of(found: &FsMetadata) -> Self {
+    fn of(found: &Stat) -> Self {
         Self {
-            device: found.dev(),
-            inode: found.ino(),
-            size: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: Some((found.ctime(), found.ctime_nsec())),
+            device: found.st_dev,
+            inode: found.st_ino,
+            size: found.st_size.cast_unsigned(),
+            modified: (found.st_mtime, found.st_mtime_nsec as i64),
+            changed: Some((found.st_ctime, found.st_ctime_nsec as i64)),
         }
     }
 
@@ -379,7 +372,11 @@ impl Identity {
     }
 
     fn check(&self, file: &File) -> Result<(), Failure> {
-        let mut found = Self::of(&file.metadata().map_err(|error| Failure::at_source("fstat", &error))?);
+        self.compare(&stat(file)?)
+    }
+
+    fn compare(&self, found: &Stat) -> Result<(), Failure> {
+        let mut found = Self::of(found);
         found.changed = found.changed.filter(|_| self.changed.is_some());
         if found == *self {
             return Ok(());
@@ -392,6 +389,10 @@ impl Identity {
         };
         Err(Failure::new(FailureKind::SourceChanged, &detail))
     }
+}
+
+fn stat(file: &File) -> Result<Stat, Failure> {
+    rustix::fs::fstat(file).map_err(|errno| Failure::at_source("fstat", &errno.into()))
 }
 
 fn read_exactly(
@@ -463,7 +464,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, b"x").unwrap();
-        let now = Identity::of(&std::fs::metadata(&path).unwrap());
+        let now = Identity::of(&rustix::fs::stat(&path).unwrap());
         let stamps = [
             (now.changed.unwrap().0 + 3600, 0),
             (i64::MAX, 999_999_999),
@@ -478,7 +479,7 @@ mod tests {
         let file = File::options().write(true).open(&path).unwrap();
         let future = SystemTime::now() + Duration::from_secs(3600);
         file.set_modified(future).unwrap();
-        let stamped = Identity::of(&std::fs::metadata(&path).unwrap());
+        let stamped = Identity::of(&rustix::fs::stat(&path).unwrap());
         assert_eq!(stamped.check(&file), Ok(()));
         file.set_modified(future + Duration::from_secs(1)).unwrap();
         assert_eq!(stamped.check(&file).unwrap_err().kind, FailureKind::SourceChanged);
