@@ -21,7 +21,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -85,6 +85,10 @@ bench-consensus: programs
 	$(BIN)/consensus-bench --folder $(TARGET) --etcd "$$(scripts/etcd-build.sh)" --json $(TARGET)/consensus.json \
 		--doc docs/benchmarks.md $(BENCH)
 	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
+
+## The API beside a handler that only does the work, over the same store; writes docs/benchmarks.md. BENCH takes flags of api-bench.
+bench-api: programs
+	$(BIN)/api-bench --folder $(TARGET) --doc docs/benchmarks.md $(BENCH)
 
 ## What it costs a core to drop a flood, in XDP and in user space; to receive datagrams, by AF_XDP and by recvmmsg; and
 ## what XDP costs TCP beside them. Writes docs/benchmarks.md.

@@ -200,6 +200,9 @@ impl Replica {
             // Those whose client has gone come to their end, too.
             let _ = self.app.requests.acquire_many(requests).await;
             while self.working.join_next().await.is_some() {}
+            if let Err(error) = self.app.audit.flush().await {
+                tracing::error!(%error, "records of the last changes stay as they were begun");
+            }
         };
         let drained = timeout(settings.drain_timeout, ended).await.is_ok();
         tracing::info!(drained, "the replica ends");

@@ -218,10 +218,10 @@ impl Settings {
             },
             agents: AgentSettings::default(),
             limits: Limits {
-                body_bytes_max: 1 << 20,
+                body_bytes_max: 64 << 10,
                 request_timeout: Duration::from_secs(30),
                 head_timeout: Duration::from_secs(30),
-                requests_max: 256,
+                requests_max: 1024,
                 connections_max: 1024,
                 rate: Some(Rate { per_second: 100, burst: 400 }),
             },
