@@ -4,6 +4,7 @@ mod api;
 mod bench;
 mod certs;
 mod exit;
+mod generate;
 mod node;
 mod observe;
 mod progress;
@@ -20,7 +21,7 @@ mod up;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
@@ -55,7 +56,10 @@ enum Command {
     Vm(api::VmArgs),
     Migration(api::MigrationArgs),
     Job(api::JobArgs),
+    Schedule(api::ScheduleArgs),
     Api(api::ApiArgs),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,10 +91,13 @@ fn main() -> ExitCode {
         Command::Vm(args) => on_worker(&runtime, api::vm(args)),
         Command::Migration(args) => on_worker(&runtime, api::migration(args)),
         Command::Job(args) => on_worker(&runtime, api::job(args)),
+        Command::Schedule(args) => on_worker(&runtime, api::schedule(args)),
         Command::Api(args) => on_worker(&runtime, api::api(args)),
         Command::Cluster(args) => on_worker(&runtime, store::cluster(args)),
         Command::Region(args) => on_worker(&runtime, store::region(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
+        Command::Completions(args) => generate::completions(Cli::command(), &args).map(|()| exit::OK),
+        Command::Man(args) => generate::man(Cli::command(), &args).map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.
     runtime.shutdown_background();
