@@ -10,7 +10,7 @@ import unittest
 import urllib.request
 
 import promql
-from objects import DEPLOY, ROOT, documents, objects, tool
+from objects import DEPLOY, ROOT, documents, need, objects, run, tool
 
 DOC = ROOT / "docs" / "metrics.md"
 SUFFIXES = ("_bucket", "_sum", "_count")
@@ -93,6 +93,15 @@ def in_sources(folder):
     return found
 
 
+def unknown(expression, series):
+    """What an expression names and nobody exports: metrics, else labels."""
+    metrics, lists = promql.read(expression)
+    if not set(metrics) <= set(series):
+        return sorted(set(metrics) - set(series))
+    wrong = {f"{name}{{{each}}}" for name, labels in metrics.items() for each in labels - series[name] - TARGET}
+    return sorted(wrong | (lists - set().union(*(series[name] for name in metrics)) - TARGET))
+
+
 class Names(unittest.TestCase):
     def test_the_sources_and_the_page_name_the_same(self):
         pages = documented()
@@ -115,13 +124,31 @@ class Names(unittest.TestCase):
     def test_everything_that_is_named_is_exported(self):
         series = known()
         for expression, _ in expressions():
-            metrics, lists = promql.read(expression)
             with self.subTest(expression):
-                self.assertTrue(metrics)
-                self.assertEqual(set(metrics) - set(series), set(), "exported by nobody")
-                for name, labels in metrics.items():
-                    self.assertEqual(labels - series[name] - TARGET, set(), f"no labels of {name}")
-                self.assertEqual(lists - set().union(*(series[name] for name in metrics)) - TARGET, set(), "labels of none of them")
+                self.assertEqual(unknown(expression, series), [])
+
+    def test_a_wrong_name_is_found(self):
+        series = known()
+        right = 'sum by (route) (rate(http_requests_total{status="500"}[5m]))'
+        self.assertEqual(unknown(right, series), [])
+        for old, new in (("requests_total", "request_total"), ("status=", "code="), ("(route)", "(path)"), ("http_", "https_")):
+            self.assertEqual(len(unknown(right.replace(old, new), series)), 1, new)
+
+    def test_the_autoscaler_has_all_its_metrics(self):
+        named = {rule["name"]["as"] for rule in adapter_rules()}
+        for _, thing in objects():
+            for metric in thing["spec"]["metrics"] if thing["kind"] == "HorizontalPodAutoscaler" else []:
+                kind = metric["type"].lower()
+                if kind != "resource":
+                    self.assertIn(metric[kind]["metric"]["name"], named)
+
+    def test_prometheus_reads_every_expression(self):
+        promtool = need(self, "promtool")
+        rules = [{"record": f"r{at}", "expr": expression} for at, (expression, _) in enumerate(expressions())]
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            json.dump({"groups": [{"name": "all", "rules": rules}]}, file)
+            file.flush()
+            run(promtool, "check", "rules", file.name)
 
     def test_expressions_are_read(self):
         self.assertEqual(
