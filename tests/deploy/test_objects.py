@@ -1,6 +1,7 @@
 """Every object of deploy/, as it stands and as it is rendered: readable, of a current version, as its schema wants it."""
 
 import collections
+import pathlib
 import re
 import unittest
 
@@ -28,7 +29,7 @@ class Objects(unittest.TestCase):
 
     def test_no_object_is_there_twice(self):
         seen = collections.Counter(
-            (file.split("/")[0], thing["apiVersion"], thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"])
+            (str(pathlib.Path(file).parent), thing["apiVersion"], thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"])
             for file, thing in objects()
         )
         self.assertEqual([key for key, count in seen.items() if count > 1], [])
