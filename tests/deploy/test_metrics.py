@@ -3,12 +3,11 @@
 import json
 import pathlib
 import re
-import subprocess
 import tempfile
-import time
 import unittest
 import urllib.request
 
+import daemons
 import promql
 from objects import DEPLOY, ROOT, documents, need, objects, run, tool
 
@@ -18,8 +17,6 @@ SUFFIXES = ("_bucket", "_sum", "_count")
 TARGET = {"job", "instance", "namespace", "pod", "service", "container", "endpoint", "node", "release"}
 OURS = re.compile(r"(?:dwcp|consensus|http|reconcile|member)_[a-z_]+[a-z]|queue_depth|active_connections")
 SOURCES = ("daemons", "consensus-core", "dwcp-core", "dwcp-ebpf")
-# How long a daemon may take to have something to tell.
-WAIT_SECONDS = 30
 
 
 def documented():
@@ -181,40 +178,27 @@ class Running(unittest.TestCase):
 
 def scraped(programs, folder):
     """{daemon: {metric: (kind, labels)}} of a member, a replica of the API and two agents."""
-    store, port = "http://127.0.0.1:33379", 33400
+    store, metrics = 33379, 33400
     commands = {
-        "consensus": [programs["consensus"], "--name=a", f"--listen-client-urls={store}", "--listen-peer-urls=http://127.0.0.1:33380",
-                      "--initial-cluster=a=http://127.0.0.1:33380"],
-        "api": [programs["api"], f"--store-endpoints={store}", "--listen=127.0.0.1:33381"],
+        "consensus": daemons.member(programs["consensus"], folder, store),
+        "api": daemons.api(programs["api"], folder, store, 33390),
     }
     for at in (1, 2):
         commands[f"dwcp{at}"] = [
-            programs["dwcp"], f"--node-id=n{at}", f"--region=r{at}", f"--listen=127.0.0.1:{33382 + at}",
-            f"--datagrams-listen=127.0.0.1:{33384 + at}", f"--discovery-store={store}", "--discovery-interval=1s",
+            programs["dwcp"], f"--node-id=n{at}", f"--region=r{at}", f"--listen=127.0.0.1:{33391 + at}",
+            f"--datagrams-listen=127.0.0.1:{33393 + at}", f"--discovery-store=http://127.0.0.1:{store}", "--discovery-interval=1s",
             *(f"--{key}={folder}/{key}-{at}" for key in ("control-socket", "node-tune-state", "node-mtu-state", "tunnels-state")),
         ]
-    running, ports = [], {}
-    try:
-        for at, (name, command) in enumerate(commands.items()):
-            ports[name] = port + at
-            flags = [f"--metrics-listen=127.0.0.1:{port + at}"] + ([f"--data-dir={folder}/{name}"] if "dwcp" not in name else [])
-            log = (folder / f"{name}.log").open("w")
-            running.append(subprocess.Popen(command + flags, stdout=log, stderr=log))
-        deadline = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < deadline:
-            time.sleep(0.5)
-            asked = ask("http://127.0.0.1:33381/api/v1/health")
-            texts = {name: ask(f"http://127.0.0.1:{each}/metrics") for name, each in ports.items()}
-            if asked and all(texts.values()) and "dwcp_path_rtt_seconds{" in texts["dwcp1"] and "http_requests_total{" in texts["api"]:
-                break
-        else:
-            raise AssertionError("the daemons did not tell in time: " + "".join(p.read_text()[-500:] for p in folder.glob("*.log")))
+    ports = {name: metrics + at for at, name in enumerate(commands)}
+    commands = {name: [*command, f"--metrics-listen=127.0.0.1:{ports[name]}"] for name, command in commands.items()}
+
+    def told():
+        ask("http://127.0.0.1:33390/api/v1/health")
+        texts = {name: ask(f"http://127.0.0.1:{port}/metrics") for name, port in ports.items()}
+        return "dwcp_path_rtt_seconds{" in texts["dwcp1"] and "http_requests_total{" in texts["api"] and texts
+
+    with daemons.running(commands, folder, told) as texts:
         return {name.rstrip("1"): read(text) for name, text in texts.items() if name != "dwcp2"}
-    finally:
-        for process in reversed(running):
-            process.terminate()
-        for process in running:
-            process.wait()
 
 
 def ask(url):

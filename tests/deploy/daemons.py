@@ -1,0 +1,39 @@
+"""Daemons on this machine, for as long as a test needs them."""
+
+import contextlib
+import subprocess
+import time
+
+# How long they may take until they answer.
+WAIT_SECONDS = 30
+
+
+@contextlib.contextmanager
+def running(commands, folder, ready):
+    """Starts {name: command}, with their logs in a folder, and waits until `ready()` gives something, which it yields. In the end they get
+    SIGTERM, the last first."""
+    processes = []
+    try:
+        for name, command in commands.items():
+            with (folder / f"{name}.log").open("w") as log:
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (found := ready()):
+            if time.monotonic() > deadline:
+                raise AssertionError("they do not answer: " + "".join(path.read_text()[-500:] for path in folder.glob("*.log")))
+            time.sleep(0.5)
+        yield found
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+def member(program, folder, port):
+    return [program, "--name=a", f"--data-dir={folder}/member", f"--listen-client-urls=http://127.0.0.1:{port}",
+            f"--listen-peer-urls=http://127.0.0.1:{port + 1}", f"--initial-cluster=a=http://127.0.0.1:{port + 1}"]
+
+
+def api(program, folder, store, port):
+    return [program, f"--store-endpoints=http://127.0.0.1:{store}", f"--data-dir={folder}/api", f"--listen=127.0.0.1:{port}", "--limits-rate=off"]

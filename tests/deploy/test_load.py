@@ -1,0 +1,49 @@
+"""The load test, with a few users for a few seconds, against a real replica: it asks for what there is and gets the answers that it expects.
+How fast they come is not asserted."""
+
+import json
+import pathlib
+import tempfile
+import unittest
+import urllib.request
+
+import daemons
+from objects import DEPLOY, need, run, tool
+
+SCRIPT = DEPLOY / "load" / "api.js"
+STORE, PORT = 33479, 33490
+
+
+def is_ready():
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{PORT}/ready", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+class Load(unittest.TestCase):
+    def test_it_is_for_a_thousand_users(self):
+        options = json.loads(run(need(self, "k6"), "inspect", "--execution-requirements", SCRIPT))
+        self.assertEqual(options["maxVUs"], 1000)
+        self.assertEqual(options["thresholds"]["checks"], ["rate>=0.999"])
+
+    def test_a_replica_answers_as_the_script_expects(self):
+        k6, member, api = need(self, "k6"), tool("novacron-consensus"), tool("novacron-api")
+        if not (member and api):
+            self.skipTest("there are no daemons (variable BIN)")
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            commands = {"member": daemons.member(member, folder, STORE), "api": daemons.api(api, folder, STORE, PORT)}
+            commands["api"].append("--metrics-listen=off")
+            commands["member"].append("--metrics-listen=off")
+            with daemons.running(commands, folder, is_ready):
+                summary = folder / "summary.json"
+                settings = {"URL": f"http://127.0.0.1:{PORT}", "USERS": "20", "RAMP": "2s", "HOLD": "3s"}
+                flags = [word for key, value in settings.items() for word in ("-e", f"{key}={value}")]
+                run(k6, "run", "--quiet", "--no-thresholds", f"--summary-export={summary}", *flags, SCRIPT)
+            checks = json.loads(summary.read_text())["root_group"]["checks"]
+        checks = checks.values() if isinstance(checks, dict) else checks
+        self.assertEqual({check["name"] for check in checks}, {"list: 200", "create: 201", "delete: 204"})
+        for check in checks:
+            self.assertEqual(check["fails"], 0, check["name"])
+            self.assertGreater(check["passes"], 0, check["name"])
