@@ -2,4 +2,6 @@
 # Writes the files of deploy/ that follow from others; with --check it only says which are not up to date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec "$(scripts/deploy-tools.sh)/python/bin/python3" -B deploy/generate "$@"
+tools=$(scripts/deploy-tools.sh)
+[ ! -x "$tools/bin/helm" ] || export HELM=$tools/bin/helm
+exec "$tools/python/bin/python3" -B deploy/generate "$@"
