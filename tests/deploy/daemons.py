@@ -1,17 +1,37 @@
 """Daemons on this machine, for as long as a test needs them."""
 
 import contextlib
+import random
+import socket
 import subprocess
 import time
 
 # How long they may take until they answer.
 WAIT_SECONDS = 30
+# How long they may take to end.
+END_SECONDS = 10
+
+# Below what the kernel gives to connections: nobody else takes one by chance.
+PORTS = range(20000, 32000)
+
+
+def free(count):
+    """The first of so many ports in a row that nobody listens on."""
+    while True:
+        first = random.choice(PORTS[:-count])
+        with contextlib.ExitStack() as sockets:
+            try:
+                for port in range(first, first + count):
+                    sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
 
 
 @contextlib.contextmanager
 def running(commands, folder, ready):
     """Starts {name: command}, with their logs in a folder, and waits until `ready()` gives something, which it yields. In the end they get
-    SIGTERM, the last first."""
+    SIGTERM, the last first, and are killed if they do not mind it."""
     processes = []
     try:
         for name, command in commands.items():
@@ -27,7 +47,11 @@ def running(commands, folder, ready):
         for process in reversed(processes):
             process.terminate()
         for process in processes:
-            process.wait()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def member(program, folder, port):

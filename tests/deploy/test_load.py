@@ -11,12 +11,11 @@ import daemons
 from objects import DEPLOY, need, run, tool
 
 SCRIPT = DEPLOY / "load" / "api.js"
-STORE, PORT = 33479, 33490
 
 
-def is_ready():
+def is_ready(port):
     try:
-        return urllib.request.urlopen(f"http://127.0.0.1:{PORT}/ready", timeout=5).status == 200
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).status == 200
     except OSError:
         return False
 
@@ -31,14 +30,16 @@ class Load(unittest.TestCase):
         k6, member, api = need(self, "k6"), tool("novacron-consensus"), tool("novacron-api")
         if not (member and api):
             self.skipTest("there are no daemons (variable BIN)")
+        store = daemons.free(3)
+        port = store + 2
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            commands = {"member": daemons.member(member, folder, STORE), "api": daemons.api(api, folder, STORE, PORT)}
+            commands = {"member": daemons.member(member, folder, store), "api": daemons.api(api, folder, store, port)}
             commands["api"].append("--metrics-listen=off")
             commands["member"].append("--metrics-listen=off")
-            with daemons.running(commands, folder, is_ready):
+            with daemons.running(commands, folder, lambda: is_ready(port)):
                 summary = folder / "summary.json"
-                settings = {"URL": f"http://127.0.0.1:{PORT}", "USERS": "20", "RAMP": "2s", "HOLD": "3s"}
+                settings = {"URL": f"http://127.0.0.1:{port}", "USERS": "20", "RAMP": "2s", "HOLD": "3s"}
                 flags = [word for key, value in settings.items() for word in ("-e", f"{key}={value}")]
                 run(k6, "run", "--quiet", "--no-thresholds", f"--summary-export={summary}", *flags, SCRIPT)
             checks = json.loads(summary.read_text())["root_group"]["checks"]

@@ -178,22 +178,23 @@ class Running(unittest.TestCase):
 
 def scraped(programs, folder):
     """{daemon: {metric: (kind, labels)}} of a member, a replica of the API and two agents."""
-    store, metrics = 33379, 33400
+    store = daemons.free(11)
+    api, agents, metrics = store + 2, store + 3, store + 7
     commands = {
         "consensus": daemons.member(programs["consensus"], folder, store),
-        "api": daemons.api(programs["api"], folder, store, 33390),
+        "api": daemons.api(programs["api"], folder, store, api),
     }
     for at in (1, 2):
         commands[f"dwcp{at}"] = [
-            programs["dwcp"], f"--node-id=n{at}", f"--region=r{at}", f"--listen=127.0.0.1:{33391 + at}",
-            f"--datagrams-listen=127.0.0.1:{33393 + at}", f"--discovery-store=http://127.0.0.1:{store}", "--discovery-interval=1s",
+            programs["dwcp"], f"--node-id=n{at}", f"--region=r{at}", f"--listen=127.0.0.1:{agents + at - 1}",
+            f"--datagrams-listen=127.0.0.1:{agents + at + 1}", f"--discovery-store=http://127.0.0.1:{store}", "--discovery-interval=1s",
             *(f"--{key}={folder}/{key}-{at}" for key in ("control-socket", "node-tune-state", "node-mtu-state", "tunnels-state")),
         ]
     ports = {name: metrics + at for at, name in enumerate(commands)}
     commands = {name: [*command, f"--metrics-listen=127.0.0.1:{ports[name]}"] for name, command in commands.items()}
 
     def told():
-        ask("http://127.0.0.1:33390/api/v1/health")
+        ask(f"http://127.0.0.1:{api}/api/v1/health")
         texts = {name: ask(f"http://127.0.0.1:{port}/metrics") for name, port in ports.items()}
         return "dwcp_path_rtt_seconds{" in texts["dwcp1"] and "http_requests_total{" in texts["api"] and texts
 
