@@ -5,6 +5,7 @@ import random
 import socket
 import subprocess
 import time
+import urllib.request
 
 # How long they may take until they answer.
 WAIT_SECONDS = 30
@@ -61,3 +62,11 @@ def member(program, folder, port):
 
 def api(program, folder, store, port):
     return [program, f"--store-endpoints=http://127.0.0.1:{store}", f"--data-dir={folder}/api", f"--listen=127.0.0.1:{port}", "--limits-rate=off"]
+
+
+def is_ready(port):
+    """Whether a replica of the API is."""
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).status == 200
+    except OSError:
+        return False

@@ -5,19 +5,11 @@ import json
 import pathlib
 import tempfile
 import unittest
-import urllib.request
 
 import daemons
 from objects import DEPLOY, need, run, tool
 
 SCRIPT = DEPLOY / "load" / "api.js"
-
-
-def is_ready(port):
-    try:
-        return urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).status == 200
-    except OSError:
-        return False
 
 
 class Load(unittest.TestCase):
@@ -37,7 +29,7 @@ class Load(unittest.TestCase):
             commands = {"member": daemons.member(member, folder, store), "api": daemons.api(api, folder, store, port)}
             commands["api"].append("--metrics-listen=off")
             commands["member"].append("--metrics-listen=off")
-            with daemons.running(commands, folder, lambda: is_ready(port)):
+            with daemons.running(commands, folder, lambda: daemons.is_ready(port)):
                 summary = folder / "summary.json"
                 settings = {"URL": f"http://127.0.0.1:{port}", "USERS": "20", "RAMP": "2s", "HOLD": "3s"}
                 flags = [word for key, value in settings.items() for word in ("-e", f"{key}={value}")]
