@@ -48,6 +48,13 @@ class Chart(unittest.TestCase):
             with self.subTest(wrong), self.assertRaises(AssertionError):
                 self.render(f"--set={wrong}")
 
+    def test_in_a_mesh_only_the_api_is_beside_a_sidecar(self):
+        things = self.render("--set=mesh=true")
+        inject = {t["kind"]: t["spec"]["template"]["metadata"]["labels"]["sidecar.istio.io/inject"] for t in things if t["kind"] in COMPONENTS.values()}
+        self.assertEqual(inject, {"Deployment": "true", "StatefulSet": "false", "DaemonSet": "false"})
+        api = next(t for t in things if t["kind"] == "Service" and t["metadata"]["name"] == "novacron-api")
+        self.assertEqual(api["spec"]["ports"][0]["name"], "http")
+
     def test_a_digest_counts_instead_of_the_tag(self):
         digest = "sha256:" + "0" * 64
         text = str(self.render(f"--set=image.digests.api={digest}"))

@@ -51,6 +51,9 @@ automountServiceAccountToken: false
 {{- define "novacron.podMetadata" -}}
 labels:
   {{- include "novacron.selector" . | nindent 2 }}
+  {{- if .root.Values.mesh }}
+  sidecar.istio.io/inject: {{ eq .component "api" | quote }}
+  {{- end }}
 annotations:
   # A change of settings makes other pods.
   novacron.io/config-digest: {{ include "novacron.config" . | sha256sum }}
@@ -143,6 +146,10 @@ topologySpreadConstraints:
 
 {{- define "novacron.scheme" -}}
 {{ ternary "https" "http" .Values.tls.enabled }}
+{{- end }}
+
+{{- define "novacron.apiScheme" -}}
+{{ ternary "https" "http" (and .Values.tls.enabled (not .Values.mesh)) }}
 {{- end }}
 
 {{/* Where the store's clients find it: any member that is ready. */}}
