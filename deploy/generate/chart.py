@@ -41,7 +41,7 @@ LIMITS = {
 }
 KINDS = {bool: "boolean", int: "integer", str: "string", list: "array"}
 # What overlays take from other folders instead.
-ELSEWHERE = ("networkPolicies.enabled", "monitoring.serviceMonitors", "monitoring.rules", "monitoring.dashboards", "policies", "tls.certManager")
+ELSEWHERE = ("networkPolicies.enabled", "monitoring.serviceMonitors", "monitoring.rules", "monitoring.dashboards", "policies", "tls.certManager", "hooks")
 
 
 def schema(values, path=""):
