@@ -21,7 +21,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -31,9 +31,14 @@ run: programs
 test: lint
 	scripts/test.sh --workspace --release --locked --no-fail-fast
 	scripts/test-rdma.sh
+	scripts/test-deploy.sh
 	$(MAKE) doc
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-5} fuzz/smoke.sh
 	@cat $(TARGET)/test-skips.txt
+
+## What deploy/ has, checked with the tools of its worlds. Part of `make test`.
+test-deploy:
+	scripts/test-deploy.sh
 
 ## XDP in this kernel, on veth pairs. Part of `make test`.
 test-xdp: deps
