@@ -3,6 +3,7 @@
 mod api;
 mod bench;
 mod certs;
+mod crd;
 mod exit;
 mod node;
 mod observe;
@@ -56,6 +57,8 @@ enum Command {
     Migration(api::MigrationArgs),
     Job(api::JobArgs),
     Api(api::ApiArgs),
+    /// Prints the definitions of the custom resources for Kubernetes, for `kubectl apply --server-side -f -`.
+    Crd,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Cluster(args) => on_worker(&runtime, store::cluster(args)),
         Command::Region(args) => on_worker(&runtime, store::region(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
+        Command::Crd => crd::run().map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.
     runtime.shutdown_background();

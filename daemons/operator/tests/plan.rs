@@ -151,7 +151,7 @@ fn spec() -> impl Strategy<Value = (Value, Seen)> {
                     "minStreams": min, "maxStreams": max, "initialStreams": initial,
                     "pacingBytesPerSecond": rate,
                 },
-                "hde": { "algorithm": ["zstd", "lz4", "none"][hde.0], "level": hde.1 },
+                "hde": { "algorithm": (["zstd", "lz4", "none"][hde.0]), "level": hde.1 },
                 "acp": {
                     "profile": if acp.0 { "lan" } else { "wan" },
                     "snapshotIntervalSeconds": acp.1, "snapshotEntries": acp.2,

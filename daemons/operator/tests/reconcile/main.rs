@@ -3,7 +3,12 @@
 mod server;
 mod world;
 
-use novacron_operator::{membership::Step, plan::role};
+use kube::Api;
+use novacron_operator::{
+    lease::{Election, Fence, NotHeld},
+    membership::Step,
+    plan::role,
+};
 use serde_json::{Value, json};
 use server::Fault;
 use world::{CLUSTER, DEPLOYMENT, REGION, SET, World};
@@ -275,4 +280,44 @@ async fn nothing_is_done_that_the_role_does_not_have() {
     for (group, resource, verb) in asked {
         assert!(role::may(&verb, &group, &resource), "{verb} {group} {resource}");
     }
+}
+
+#[tokio::test]
+async fn one_of_two_operators_works_and_the_other_follows() {
+    let server = server::Server::default();
+    let operator = |identity: &str| Election {
+        api: Api::namespaced(server.client(), "novacron"),
+        name: "novacron-operator".to_owned(),
+        identity: identity.to_owned(),
+        fence: Fence::default(),
+    };
+    let (first, second) = (operator("a"), operator("b"));
+    first.win().await;
+    assert_eq!((first.fence.check(), second.fence.check()), (Ok(()), Err(NotHeld)));
+    first.give_up().await;
+    second.win().await;
+    assert_eq!((first.fence.check(), second.fence.check()), (Err(NotHeld), Ok(())));
+    let lease =
+        server.get("apis/coordination.k8s.io/v1/namespaces/novacron/leases/novacron-operator").unwrap();
+    assert_eq!(
+        (&lease["spec"]["holderIdentity"], &lease["spec"]["leaseTransitions"]),
+        (&json!("b"), &json!(2))
+    );
+    for (group, resource, verb) in server.0.lock().unwrap().asked.clone() {
+        assert!(role::may(&verb, &group, &resource), "{verb} {group} {resource}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_lease_nothing_is_written() {
+    let world = ready(1).await;
+    world.server.take_writes();
+    world.set_spec("/spec/regions/0/voters", json!(3));
+    let fenced = world.fenced(Fence::default());
+    for _ in 0..3 {
+        fenced.cluster().await.unwrap_err();
+        fenced.region().await.unwrap_err();
+    }
+    assert_eq!(world.server.take_writes(), Vec::<String>::new());
+    assert_eq!(world.voters(), [0]);
 }

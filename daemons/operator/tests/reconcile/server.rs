@@ -94,7 +94,12 @@ impl Server {
         let kind = parts.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let answer = self.0.lock().unwrap().answer(&parts.method, &parts.uri, kind, body);
         let (code, value) = answer.unwrap_or_else(|code| {
-            (code, json!({ "kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": "No" }))
+            let reason = match code {
+                404 => "NotFound",
+                409 => "Conflict",
+                _ => "InternalError",
+            };
+            (code, json!({ "kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": reason }))
         });
         let status = StatusCode::from_u16(code).unwrap();
         Response::builder().status(status).body(Body::from(value.to_string().into_bytes())).unwrap()

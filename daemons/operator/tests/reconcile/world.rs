@@ -111,7 +111,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(voters: u16) -> Self {
-        let world = Self::with(Server::default(), Store::default());
+        let world = Self::with(Server::default(), Store::default(), Fence::open());
         world.server.put(
             CLUSTER,
             json!({
@@ -129,19 +129,24 @@ impl World {
         world
     }
 
-    fn with(server: Server, store: Store) -> Self {
+    fn with(server: Server, store: Store, fence: Fence) -> Self {
         let client = server.client();
         let reporter =
             Reporter { controller: "novacron-operator".to_owned(), instance: Some("test".to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        let applier = Applier::new(client, Fence::open());
+        let applier = Applier::new(client, fence);
         let context = Arc::new(Context::new(applier, Arc::new(store.clone()), recorder));
         Self { server, store, context }
     }
 
     /// Another process, which knows nothing.
     pub(crate) fn killed(&self) -> Self {
-        Self::with(self.server.clone(), self.store.clone())
+        self.fenced(Fence::open())
+    }
+
+    /// Another process behind this fence.
+    pub(crate) fn fenced(&self, fence: Fence) -> Self {
+        Self::with(self.server.clone(), self.store.clone(), fence)
     }
 
     pub(crate) async fn cluster(&self) -> Result<Action, ReconcileError> {
