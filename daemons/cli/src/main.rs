@@ -3,6 +3,7 @@
 mod api;
 mod bench;
 mod certs;
+mod crd;
 mod exit;
 mod generate;
 mod node;
@@ -60,6 +61,8 @@ enum Command {
     Api(api::ApiArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
+    /// Prints the definitions of the custom resources for Kubernetes, for `kubectl apply --server-side -f -`.
+    Crd,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
         Command::Completions(args) => generate::completions(Cli::command(), &args).map(|()| exit::OK),
         Command::Man(args) => generate::man(Cli::command(), &args).map(|()| exit::OK),
+        Command::Crd => crd::run().map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.
     runtime.shutdown_background();

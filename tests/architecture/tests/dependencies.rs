@@ -79,6 +79,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-store",
         ],
     ),
+    (
+        "novacron-operator",
+        &["consensus-proto", "novacron-admin", "novacron-process", "novacron-settings", "novacron-store"],
+    ),
     ("novacron-process", &["dwcp-core", "novacron-settings"]),
     ("novacron-settings", &["dwcp-core"]),
     ("novacron-admin", &["dwcp-core"]),
