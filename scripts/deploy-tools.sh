@@ -14,7 +14,12 @@ version=$(cat "$0" $requirements | sha256sum | cut -c 1-12)
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/novacron-dwcp/tools-deploy-$version
 bin=$folder/bin
 
-if [ -e "$folder/complete" ]; then
+mkdir -p "$(dirname "$folder")"
+# Two that begin at once install once.
+exec 9>"$folder.lock"
+flock 9
+# Where something was not to be had, it is tried again after a day.
+if [ -e "$folder/complete" ] && { ! ls "$bin"/*.why >/dev/null 2>&1 || [ -n "$(find "$folder/complete" -mtime -1)" ]; }; then
     echo "$folder"
     exit 0
 fi
