@@ -56,7 +56,7 @@ test-page: deps
 test-kube: programs
 	tests/kube/test.sh
 
-## Builds Kubernetes into the cache, once: 10 to 20 minutes.
+## Builds Kubernetes into the cache, once: ten minutes of one processor.
 kube-build:
 	tests/kube/build.sh
 

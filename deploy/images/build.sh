@@ -16,15 +16,20 @@ done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# Storage of its own: nothing is left with other images of this machine.
-buildah=(buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs)
+mkdir "$work/cni"
+# Storage of its own, and nothing of it in the folders that buildah has of this machine's: it keeps a cache there, whatever
+# it is told.
+buildah() {
+    unshare --mount sh -c 'mount -t tmpfs tmpfs /var/lib && exec "$@"' sh \
+        buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"
+}
 for name in "${names[@]}"; do
     ./root.sh "$programs/novacron-$name" "$work/$name/image"
     sed '1,/^FROM scratch$/!b; /^FROM scratch$/!d' "$name/Containerfile" | sed 's/--from=build \/image/image/' \
         >"$work/$name/Containerfile"
-    "${buildah[@]}" bud --isolation chroot --quiet -f "$work/$name/Containerfile" -t "localhost/novacron/$name:$tag" \
+    buildah bud --cni-config-dir "$work/cni" --isolation chroot --quiet -f "$work/$name/Containerfile" -t "localhost/novacron/$name:$tag" \
         "$work/$name" >/dev/null
     rm -f "$folder/$name.tar"
-    "${buildah[@]}" push --quiet "localhost/novacron/$name:$tag" "docker-archive:$folder/$name.tar:novacron/$name:$tag"
+    buildah push --quiet "localhost/novacron/$name:$tag" "docker-archive:$folder/$name.tar:novacron/$name:$tag"
     echo "$folder/$name.tar novacron/$name:$tag $(stat -c %s "$folder/$name.tar") bytes"
 done

@@ -3,12 +3,12 @@
 
 # Objects that are written while all members run, and while one does not.
 objects=50
-create() {
+write() {
     local i
     for ((i = 0; i < objects; i++)); do
         echo "{apiVersion: v1, kind: ConfigMap, metadata: {name: $1-$i, namespace: default}, data: {n: '$i'}}"
         echo ---
-    done | kubectl create -f - >/dev/null
+    done | kubectl apply --server-side -f - >/dev/null
 }
 count() { kubectl get configmaps --no-headers | grep -c "^$1-"; }
 # The member that leads, by its own metrics.
@@ -22,7 +22,7 @@ leader() {
 
 step "the API server on our store"
 KUBE_DATASTORE=novacron KUBE_NODES=1 start
-create all || fail "objects with all members"
+write all || fail "objects with all members"
 kubectl create deployment probe --image localhost/pause:1 >/dev/null
 kubectl rollout status deployment/probe --timeout "${ready_seconds}s" >/dev/null || fail "a deployment"
 
@@ -30,13 +30,13 @@ lost=$(leader)
 [ -n "$lost" ] || fail "no member leads"
 began=$(now)
 "$here/part.sh" stop control "member$lost"
-within $ready_seconds create two || fail "objects without member $lost, which led"
+within "$ready_seconds" write two || fail "objects without member $lost, which led"
 echo "member $lost, which led, is killed: $objects objects written in $(seconds_since "$began")"
 [ "$(count all) $(count two)" = "$objects $objects" ] || fail "objects: $(count all) $(count two)"
 kubectl scale deployment/probe --replicas 2 >/dev/null
 kubectl rollout status deployment/probe --timeout "${ready_seconds}s" >/dev/null || fail "the deployment without member $lost"
 "$here/part.sh" start control "member$lost"
 caught_up() { ip netns exec "$prefix-control" curl -sf "http://127.0.0.$lost:8081/ready" >/dev/null; }
-within $ready_seconds caught_up || fail "member $lost does not come back"
+within "$ready_seconds" caught_up || fail "member $lost does not come back"
 [ "$(count all) $(count two)" = "$objects $objects" ] || fail "objects: $(count all) $(count two)"
 stop

@@ -52,7 +52,7 @@ for program in novacron-api novacron-consensus novacron-dwcp; do
     [ -x "$PROGRAMS/$program" ] || fail "$PROGRAMS/$program is not there: make programs"
 done
 if ! programs=$("$here/build.sh" --cached); then
-    [ -n "${KUBE_BUILD:-}" ] || skip "Kubernetes is not built yet: make kube-build does it once, in 10 to 20 minutes"
+    [ -n "${KUBE_BUILD:-}" ] || skip "Kubernetes is not built yet: make kube-build does it, once"
     programs=$("$here/build.sh") || skip "Kubernetes cannot be built here"
 fi
 before=$(settings_of_host)

@@ -36,6 +36,7 @@ fi
 machine() {
     local name=$1
     shift
+    # shellcheck disable=SC2016 # For the shell that it starts.
     setsid nsenter --net="/run/netns/$prefix-$name" \
         unshare --pid --fork --kill-child --mount --mount-proc --uts --ipc -- \
         sh -c 'hostname "$0"; exec "$@"' "$name" "$@" </dev/null >"$dir/$name.log" 2>&1 &
@@ -45,6 +46,7 @@ in_machine() { ip netns exec "$prefix-$1" "${@:2}"; }
 # A network namespace with lo, that forwards, and answers whichever way questions came.
 network() {
     ip netns add "$prefix-$1"
+    # shellcheck disable=SC2016
     in_machine "$1" sh -c 'ip link set lo up; cd /proc/sys/net/ipv4; echo 1 >ip_forward
         for i in all default; do echo 0 >conf/$i/rp_filter; echo 0 >conf/$i/send_redirects; done'
 }
