@@ -16,7 +16,7 @@ leader() {
     local i
     for i in 1 2 3; do
         ! ip netns exec "$prefix-control" curl -sf "http://127.0.0.$i:8081/metrics" |
-            grep -q '^consensus_is_leader\b.* 1$' || echo $i
+            grep -c '^consensus_is_leader\b.* 1$' >/dev/null || echo $i
     done
 }
 

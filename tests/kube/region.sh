@@ -51,9 +51,9 @@ region() {
     api=$(address_of service/novacron-api .spec.clusterIP)
     curl -sf "http://$api:8080/ready" >/dev/null || fail "the HTTP API is not ready"
     for ((node = 1; node <= nodes; node++)); do
-        curl -sf "http://$(node_address $node):9101/metrics" | grep -q '^dwcp_' || fail "agent of node $node"
+        curl -sf "http://$(node_address $node):9101/metrics" | grep -c '^dwcp_' >/dev/null || fail "agent of node $node"
     done
-    kubectl_in logs novacron-consensus-0 | grep -q . || fail "logs"
+    kubectl_in logs novacron-consensus-0 | grep -c . >/dev/null || fail "logs"
 
     step "a cluster that runs is left as it is; its API server comes back"
     [ "$("$here/up.sh")" = "$kubeconfig" ] || fail "a second start"

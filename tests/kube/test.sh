@@ -27,6 +27,7 @@ fail() {
 }
 kubectl() { "$programs/kubectl" --kubeconfig "$kubeconfig" "$@"; }
 store() { ETCDCTL_API=3 etcdctl --endpoints "$1:2379" "${@:2}"; }
+# What reads a pipe reads all of it: who writes would fail of what `grep -q` leaves.
 # within SECONDS COMMAND...: until it succeeds.
 within() {
     local deadline=$((SECONDS + $1))
