@@ -21,7 +21,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs kube-build kube-up kube-status kube-down images
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -57,9 +57,27 @@ test-node: deps
 test-page: deps
 	SCREENSHOTS=$(abspath $(SCREENSHOTS)) scripts/test-page.sh
 
-## Tests in a Kubernetes cluster.
-test-kube:
-	@echo "SKIP: there are no cluster tests yet"
+## Tests in a Kubernetes cluster on this machine (root), docs/kubernetes-tests.md. Skipped where Kubernetes is not built yet.
+test-kube: programs
+	tests/kube/test.sh
+
+## Builds Kubernetes into the cache, once: ten minutes of one processor.
+kube-build:
+	tests/kube/build.sh
+
+## A cluster to try things on, its state, and its end. KUBE_CLUSTER, KUBE_NODES, KUBE_DATASTORE: tests/kube/cluster.sh.
+kube-up:
+	tests/kube/up.sh
+
+kube-status:
+	tests/kube/status.sh
+
+kube-down:
+	tests/kube/down.sh
+
+## Images of the programs, as archives in the target folder; nothing is pulled.
+images: programs
+	deploy/images/build.sh $(TARGET)/images
 
 ## The store on simulated disks, networks and clocks, once for each of SEEDS (100000) seeds. `make test` runs some.
 sim: programs
