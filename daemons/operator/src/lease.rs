@@ -211,9 +211,7 @@ impl Election {
             }
             None => {
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-                self.api
-                    .create(&PostParams::default(), &Lease { metadata, spec: Some(spec), ..Lease::default() })
-                    .await
+                self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await
             }
         };
         match written {

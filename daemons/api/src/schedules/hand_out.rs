@@ -167,11 +167,11 @@ impl Entry {
         let job = Job::scheduled(work, now, origin);
         runs.add(started(&job.id));
         let record = self.record(app);
-        if let Err(error) = app.audit.insert(&record).await {
+        if let Err(error) = app.audit.write(record.clone()).await {
             return Ok(HandOut::Later(error.to_string()));
         }
         let handed_out = self.written(app, leads, runs, queue::made(&job)).await;
-        if let Err(error) = app.audit.complete(&record.ended(&answer(&job, &handed_out))).await {
+        if let Err(error) = app.audit.complete(record.ended(&answer(&job, &handed_out))).await {
             tracing::error!(%error, "the record of a scheduled job stays as it was begun");
         }
         app.jobs_wake.notify_one();

@@ -3,6 +3,8 @@
 //! Owns: fields, defaults, bounds and rules, and conditions with their closed set of reasons. Deliberately not here: what becomes
 //! of an object ([`plan`](crate::plan)), and anything that talks to a server.
 
+#![allow(clippy::duplicated_attributes, reason = "columns of a table are of the same type")]
+
 mod cluster;
 mod condition;
 mod dwcp;

@@ -147,9 +147,11 @@ fn pod(found: &KubePod, revision: Option<&str>) -> Pod {
     let ready_for = since.map_or(Duration::ZERO, |since| {
         Duration::try_from(Timestamp::now().duration_since(since.0)).unwrap_or(Duration::ZERO)
     });
+    // One that is on its way out comes back as it should be.
+    let stays = found.metadata.deletion_timestamp.is_none();
     Pod {
-        outdated: revision.is_some() && own != revision,
-        ready: ready.is_some() && found.metadata.deletion_timestamp.is_none(),
+        outdated: revision.is_some() && own != revision && stays,
+        ready: ready.is_some() && stays,
         ready_for,
     }
 }

@@ -17,7 +17,7 @@ use world::{CLUSTER, DEPLOYMENT, REGION, SET, World};
 const ROUNDS: usize = 40;
 /// So many writes the way from three members to five takes, and after each of so many of them it is cut.
 const WRITES: usize = 200;
-const WRITES_STEP: usize = 9;
+const WRITES_STEP: usize = 23;
 
 async fn ready(voters: u16) -> World {
     let world = World::new(voters);
