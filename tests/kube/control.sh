@@ -6,6 +6,8 @@ set -euo pipefail
 programs=$1 etcd=$2
 
 mount --make-rprivate /
+# Else it would hold the networks of other clusters.
+umount --lazy /run/netns || true
 mount -t tmpfs tmpfs /run
 mkdir -p "$dir/control"
 cd "$dir/control"

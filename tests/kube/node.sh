@@ -12,6 +12,8 @@ pki=$dir/pki
 own="$dir/$name"
 mkdir -p "$own/lib" "$own/log" "$own/cni" "$own/sysctl"
 mount --make-rprivate /
+# Else it would hold the networks of other clusters.
+umount --lazy /run/netns || true
 mount -t tmpfs tmpfs /run
 mount --bind "$own/lib" /var/lib
 mount --bind "$own/log" /var/log
