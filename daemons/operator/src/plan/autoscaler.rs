@@ -4,7 +4,7 @@ use k8s_openapi::{
     api::autoscaling::v2::{
         CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
         HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec,
-        MetricTarget, PodsMetricSource, ResourceMetricSource,
+        MetricTarget, ObjectMetricSource, PodsMetricSource, ResourceMetricSource,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -14,9 +14,10 @@ use super::{Component, Region};
 /// Of what is asked for, in per cent.
 const CPU_PERCENT: i32 = 70;
 const MEMORY_PERCENT: i32 = 80;
-/// For each replica.
-const CUSTOM: [(&str, &str); 3] =
-    [("http_requests_per_second", "1000"), ("queue_depth", "100"), ("active_connections", "500")];
+/// For each replica, which tells its own.
+const OWN: [(&str, &str); 2] = [("http_requests_per_second", "1000"), ("active_connections", "500")];
+/// For each replica, of what all tell alike: the length of the one queue.
+const SHARED: (&str, &str) = ("queue_depth", "100");
 /// How long the highest, or the lowest, recommendation counts.
 const UP_WINDOW_SECONDS: i32 = 60;
 const DOWN_WINDOW_SECONDS: i32 = 300;
@@ -29,7 +30,10 @@ const DOWN_PERIOD_SECONDS: i32 = 300;
 pub(super) fn autoscaler(region: &Region<'_>) -> Option<HorizontalPodAutoscaler> {
     let api = &region.object.spec.api;
     let name = region.name_of(Component::Api);
-    let custom = api.custom_metrics.then(|| CUSTOM.map(|(name, value)| pods(name, value)));
+    let custom = api.custom_metrics.then(|| {
+        let shared = of_service(&name, SHARED.0, SHARED.1);
+        OWN.map(|(name, value)| pods(name, value)).into_iter().chain([shared])
+    });
     let metrics = [resource("cpu", CPU_PERCENT), resource("memory", MEMORY_PERCENT)];
     api.autoscaling.then(|| HorizontalPodAutoscaler {
         metadata: region.meta(Component::Api, name.clone()),
@@ -71,13 +75,34 @@ fn pods(name: &str, value: &str) -> MetricSpec {
         type_: "Pods".to_owned(),
         pods: Some(PodsMetricSource {
             metric: MetricIdentifier { name: name.to_owned(), selector: None },
-            target: MetricTarget {
-                type_: "AverageValue".to_owned(),
-                average_value: Some(Quantity(value.to_owned())),
-                ..MetricTarget::default()
-            },
+            target: average(value),
         }),
         ..MetricSpec::default()
+    }
+}
+
+/// A metric of the API's Service, shared by the replicas.
+fn of_service(service: &str, name: &str, value: &str) -> MetricSpec {
+    MetricSpec {
+        type_: "Object".to_owned(),
+        object: Some(ObjectMetricSource {
+            described_object: CrossVersionObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: "Service".to_owned(),
+                name: service.to_owned(),
+            },
+            metric: MetricIdentifier { name: name.to_owned(), selector: None },
+            target: average(value),
+        }),
+        ..MetricSpec::default()
+    }
+}
+
+fn average(value: &str) -> MetricTarget {
+    MetricTarget {
+        type_: "AverageValue".to_owned(),
+        average_value: Some(Quantity(value.to_owned())),
+        ..MetricTarget::default()
     }
 }
 

@@ -7,8 +7,9 @@ use k8s_openapi::{
 
 use super::{Component, Region};
 
-/// Of the API's replicas, which must stay.
-const API_AVAILABLE: &str = "80%";
+/// Of the API's replicas, which may go at a time, rounded up: four fifths stay. Said as what must stay, it would be rounded up as
+/// well, to three of three.
+const API_AWAY: &str = "20%";
 /// Members of the store, which may go at a time.
 const MEMBERS_AWAY: i32 = 1;
 
@@ -23,7 +24,7 @@ pub(super) fn budgets(region: &Region<'_>) -> [PodDisruptionBudget; 2] {
         ..PodDisruptionBudgetSpec::default()
     };
     let api = PodDisruptionBudgetSpec {
-        min_available: Some(IntOrString::String(API_AVAILABLE.to_owned())),
+        max_unavailable: Some(IntOrString::String(API_AWAY.to_owned())),
         // A replica that never becomes ready must not keep its node from being drained.
         unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
         ..PodDisruptionBudgetSpec::default()
