@@ -106,7 +106,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("novacron-store", &["consensus-proto"]),
     ("novacron-control", &["dwcp-core"]),
     // Measures and checks, and is used by nothing.
-    ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "ports"]),
+    (
+        "dwcp-benches",
+        &[
+            "consensus-core",
+            "consensus-disk",
+            "consensus-proto",
+            "consensus-rocks",
+            "novacron-store",
+            "ports",
+        ],
+    ),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
     ("ports", &[]),
