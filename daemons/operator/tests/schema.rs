@@ -47,12 +47,11 @@ fn wrong<K: CustomResourceExt>(object: &Value) -> Vec<String> {
 /// The few of the schema's words that bounds are written with.
 fn bounds(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
     let number = |key: &str| schema[key].as_f64();
-    if let Some(is) = value.as_f64() {
-        if number("minimum").is_some_and(|least| is < least)
-            || number("maximum").is_some_and(|most| is > most)
-        {
-            found.push(format!("{path}: {is} is out of bounds"));
-        }
+    if let Some(is) = value.as_f64()
+        && (number("minimum").is_some_and(|least| is < least)
+            || number("maximum").is_some_and(|most| is > most))
+    {
+        found.push(format!("{path}: {is} is out of bounds"));
     }
     let size = value.as_str().map(str::len).or(value.as_array().map(Vec::len));
     let (least, most) = if value.is_array() { ("minItems", "maxItems") } else { ("minLength", "maxLength") };
