@@ -50,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-admin",
             "novacron-process",
             "novacron-settings",
+            "novacron-trace",
         ],
     ),
     (
@@ -65,6 +66,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-control",
             "novacron-process",
             "novacron-settings",
+            "novacron-trace",
         ],
     ),
     (
@@ -77,9 +79,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-process",
             "novacron-settings",
             "novacron-store",
+            "novacron-trace",
         ],
     ),
-    ("novacron-process", &["dwcp-core", "novacron-settings"]),
+    ("novacron-process", &["dwcp-core", "novacron-settings", "novacron-trace"]),
     ("novacron-settings", &["dwcp-core"]),
     ("novacron-admin", &["dwcp-core"]),
     (
@@ -99,10 +102,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-store",
         ],
     ),
-    ("novacron-store", &["consensus-proto"]),
-    ("novacron-control", &["dwcp-core"]),
+    ("novacron-store", &["consensus-proto", "novacron-trace"]),
+    ("novacron-control", &["dwcp-core", "novacron-trace"]),
+    ("novacron-trace", &[]),
     // Measures and checks, and is used by nothing.
     ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "ports"]),
+    ("collector", &[]),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
     ("ports", &[]),

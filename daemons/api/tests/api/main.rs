@@ -14,3 +14,4 @@ mod resources;
 mod rules;
 mod support;
 mod tls;
+mod traces;
