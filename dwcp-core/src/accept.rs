@@ -219,8 +219,9 @@ impl Acceptor {
         hello: &Hello,
         addr: SocketAddr,
     ) -> Option<rdma::Answer> {
-        match !hello.rdma.is_empty() && self.endpoint.config.transport.trusts_wire_to(addr.ip()) {
-            true => rdma::answer(socket.tcp(), &hello.rdma).await,
+        let transport = &self.endpoint.config.transport;
+        match !hello.rdma.is_empty() && transport.trusts_wire_to(addr.ip()) {
+            true => rdma::answer(socket.tcp(), &hello.rdma, &transport.rdma_zones).await,
             false => None,
         }
     }

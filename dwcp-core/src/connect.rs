@@ -145,7 +145,8 @@ impl EndpointCore {
         };
         match offer {
             Some(offer) => {
-                let decided = offer.decide(&mut socket, answer.rdma.clone()).await;
+                let decided =
+                    offer.decide(&mut socket, answer.rdma.clone(), &self.config.transport.rdma_zones).await;
                 decided.map_err(|source| ConnectError::Io { call: "write", addr, source })?;
             }
             None => answer.rdma.clear(), // nobody has asked for it

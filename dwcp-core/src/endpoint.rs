@@ -132,8 +132,8 @@ impl Endpoint {
         self.incoming.as_ref().map(|incoming| incoming.addr)
     }
 
-    /// Takes and sends datagrams over this socket, too, in the connections that are made from now on. The first one is where
-    /// a peer is told to send to; of several with its port, a connection's datagrams go out by that on which they come.
+    /// Takes and sends datagrams over this socket, too; connections have some only if there was one when they began. The first
+    /// one is where a peer is told to send to; of several with its port, a connection's datagrams go out by that on which they come.
     ///
     /// # Errors
     /// It takes plaintext from others than this host, or the reactor does not take it.
@@ -143,6 +143,19 @@ impl Endpoint {
     pub fn add_datagram_socket(&self, socket: Arc<dyn DatagramSocket>) -> Result<(), BindError> {
         self.core.check_datagrams_at(socket.local_addr())?;
         self.core.add_datagrams(socket)
+    }
+
+    /// Takes no datagrams over a socket any more that was added; those whose way it was go by the first. The first one stays.
+    /// Whether it was there, and is not the first.
+    pub fn remove_datagram_socket(&self, socket: &Arc<dyn DatagramSocket>) -> bool {
+        self.core.datagrams.remove(socket)
+    }
+
+    /// Who exchanges datagrams with this endpoint, and from where these come now; at most `max`, in no order.
+    pub fn datagram_peers(&self, max: usize) -> Vec<(SocketAddr, PeerInfo)> {
+        let live = self.live();
+        let peer = |shared: &Arc<Shared>| Some((shared.datagrams.get()?.peer()?, shared.peer.clone()));
+        live.iter().filter_map(peer).take(max).collect()
     }
 
     /// Where it takes datagrams.
@@ -206,14 +219,20 @@ impl Endpoint {
 
     /// The connections that have not ended, in no order, at most `max` of them, and how many there are.
     pub fn connections(&self, max: usize) -> (Vec<ConnectionSnapshot>, usize) {
-        let live: Vec<_> = {
-            let known = self.core.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            known.values().filter_map(|known| known.shared.upgrade()).collect()
-        };
-        let live: Vec<_> = live.into_iter().filter(|shared| !shared.is_closed()).collect();
+        let live = self.live();
         let snapshot =
             |shared: &Arc<Shared>| ConnectionSnapshot { peer: shared.peer.clone(), stats: shared.stats() };
         (live.iter().take(max).map(snapshot).collect(), live.len())
+    }
+
+    /// Connections that have not ended. None of them is let go of under the lock.
+    fn live(&self) -> Vec<Arc<Shared>> {
+        let mut live: Vec<_> = {
+            let known = self.core.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter_map(|known| known.shared.upgrade()).collect()
+        };
+        live.retain(|shared| !shared.is_closed());
+        live
     }
 
     /// Whether [`shutdown`](Self::shutdown) was called.

@@ -60,6 +60,29 @@ impl Labels {
     }
 }
 
+impl PeerInfo {
+    /// The labels `peer` and `region` of the metrics of this peer's connections, for other metrics of it: its own for as long
+    /// as it has a connection, and some minutes longer.
+    pub fn labels(&self) -> [(&'static str, String); 2] {
+        let names = names(self);
+        let is_own = LABELS.lock().unwrap_or_else(PoisonError::into_inner).0.contains_key(&names);
+        pairs(if is_own { names } else { others() })
+    }
+}
+
+fn names(peer: &PeerInfo) -> Names {
+    let name = peer.names.first().unwrap_or(&peer.node_id);
+    (name.clone(), peer.region.clone().unwrap_or_default())
+}
+
+fn others() -> Names {
+    (OTHER.to_owned(), String::new())
+}
+
+fn pairs((peer, region): Names) -> [(&'static str, String); 2] {
+    [("peer", peer), ("region", region)]
+}
+
 /// The labels of one connection, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct PeerLabel {
@@ -69,19 +92,17 @@ pub(crate) struct PeerLabel {
 
 impl PeerLabel {
     pub(crate) fn of(peer: &PeerInfo) -> Self {
-        let name = peer.names.first().unwrap_or(&peer.node_id);
-        let names = (name.clone(), peer.region.clone().unwrap_or_default());
+        let names = names(peer);
         if LABELS.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now(), &names) {
             return Self { names, is_own: true };
         }
         tracing::warn!(limit = PEERS_LABELLED_MAX, "too many peers: this one is \"{OTHER}\" in metrics");
-        Self { names: (OTHER.to_owned(), String::new()), is_own: false }
+        Self { names: others(), is_own: false }
     }
 
     /// As the `metrics` facade takes them.
     pub(crate) fn pairs(&self) -> [(&'static str, String); 2] {
-        let (peer, region) = self.names.clone();
-        [("peer", peer), ("region", region)]
+        pairs(self.names.clone())
     }
 }
 
@@ -97,7 +118,7 @@ impl Drop for PeerLabel {
 mod tests {
     use super::*;
 
-    fn names(number: usize) -> Names {
+    fn node(number: usize) -> Names {
         (format!("node-{number}"), String::new())
     }
 
@@ -109,25 +130,33 @@ mod tests {
             names: names.iter().map(ToString::to_string).collect(),
             addr: "127.0.0.1:1".parse().unwrap(),
         };
-        let pairs = |names| PeerLabel::of(&peer(names)).pairs().map(|(_, value)| value);
-        assert_eq!(pairs(&["first.example", "second.example"]), ["first.example", "north"]);
-        assert_eq!(pairs(&[]), ["says-so", "north"]);
+        let values = |pairs: [(&str, String); 2]| pairs.map(|(_, value)| value);
+        let nobody = peer(&["nobody.example"]);
+        assert_eq!(values(nobody.labels()), [OTHER, ""], "it has no connection");
+        for (names, expected) in [
+            (&["first.example", "second.example"][..], ["first.example", "north"]),
+            (&[], ["says-so", "north"]),
+        ] {
+            let label = PeerLabel::of(&peer(names));
+            assert_eq!(values(label.pairs()), expected);
+            assert_eq!(peer(names).labels(), label.pairs());
+        }
     }
 
     #[test]
     fn labels_are_bounded_and_free_again_some_time_after_the_last_connection() {
         let mut labels = Labels::default();
         let start = Instant::now();
-        assert!((0..PEERS_LABELLED_MAX).all(|number| labels.take(start, &names(number))));
-        assert!(!labels.take(start, &names(PEERS_LABELLED_MAX)));
-        assert!(labels.take(start, &names(0)), "one that is known has no bound");
+        assert!((0..PEERS_LABELLED_MAX).all(|number| labels.take(start, &node(number))));
+        assert!(!labels.take(start, &node(PEERS_LABELLED_MAX)));
+        assert!(labels.take(start, &node(0)), "one that is known has no bound");
         // A peer that comes and goes under ever new names wins nothing.
         let soon = start + LABEL_KEPT / 2;
-        labels.give_back(soon, &names(0));
-        labels.give_back(soon, &names(1));
-        assert!(!labels.take(soon + LABEL_KEPT - Duration::from_secs(1), &names(500)));
-        assert!(labels.take(soon + LABEL_KEPT, &names(500)), "node-1 has none any more");
-        assert!(!labels.take(soon + LABEL_KEPT, &names(501)), "node-0 has another");
+        labels.give_back(soon, &node(0));
+        labels.give_back(soon, &node(1));
+        assert!(!labels.take(soon + LABEL_KEPT - Duration::from_secs(1), &node(500)));
+        assert!(labels.take(soon + LABEL_KEPT, &node(500)), "node-1 has none any more");
+        assert!(!labels.take(soon + LABEL_KEPT, &node(501)), "node-0 has another");
         assert_eq!(labels.0.len(), PEERS_LABELLED_MAX);
     }
 }

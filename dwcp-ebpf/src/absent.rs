@@ -1,6 +1,6 @@
 //! The guard of a build that has no program to load: it cannot be made, and says why.
 
-use std::{convert::Infallible, io, os::fd::BorrowedFd, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, os::fd::BorrowedFd, time::Duration};
 
 use crate::{Config, Error, Event, Mode, Peer, Totals};
 
@@ -46,7 +46,7 @@ impl Guard {
         match self.0 {}
     }
 
-    pub fn top_peers(&self, _count: usize) -> Result<Vec<Peer>, Error> {
+    pub fn peer(&self, _address: IpAddr) -> Result<Option<Peer>, Error> {
         match self.0 {}
     }
 

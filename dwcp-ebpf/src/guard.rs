@@ -2,8 +2,8 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     io,
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -22,9 +22,6 @@ use crate::{
     program::{self, Maps, OpenGuardSkel},
     stats::{self, Action, Event, Peer, Totals},
 };
-
-/// Keys of peers that are read at most: twice what the map holds, since it changes meanwhile.
-const PEER_KEYS_MAX: usize = 2 * 4096;
 
 /// A guard of one interface. Dropping it leaves the program attached: [`Guard::detach`] ends it.
 #[derive(Debug)]
@@ -120,29 +117,22 @@ impl Guard {
         Ok(totals)
     }
 
-    /// The sources with the most datagrams, most first, of the last few thousand sources.
+    /// Counts of one source since it came, or came back: those that have been silent longest are forgotten for others.
+    /// `None`: it is not known.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
-    pub fn top_peers(&self, count: usize) -> Result<Vec<Peer>, Error> {
-        let mut peers = HashMap::new();
-        for key in self.maps.peers.keys().take(PEER_KEYS_MAX) {
-            let address = stats::address(&key).expect("the program's own key");
-            let shares =
-                self.maps.peers.lookup_percpu(&key, MapFlags::ANY).map_err(failed("lookup", "peers"))?;
-            let mut packets = [0; Action::ALL.len()];
-            // Gone meanwhile: no shares.
-            for share in shares.unwrap_or_default() {
-                for (at, sum) in packets.iter_mut().enumerate() {
-                    *sum += stats::u64_at(&share, at * 8).expect("the program's own value");
-                }
+    pub fn peer(&self, address: IpAddr) -> Result<Option<Peer>, Error> {
+        let key = stats::key(address);
+        let shares = self.maps.peers.lookup_percpu(&key, MapFlags::ANY).map_err(failed("lookup", "peers"))?;
+        let Some(shares) = shares else { return Ok(None) };
+        let mut packets = [0; Action::ALL.len()];
+        for share in shares {
+            for (at, sum) in packets.iter_mut().enumerate() {
+                *sum += stats::u64_at(&share, at * 8).expect("the program's own value");
             }
-            peers.insert(address, Peer { address, packets });
         }
-        let mut peers: Vec<_> = peers.into_values().collect();
-        peers.sort_by_key(|peer| (std::cmp::Reverse(peer.packets()), peer.address));
-        peers.truncate(count);
-        Ok(peers)
+        Ok(Some(Peer { address, packets }))
     }
 
     /// Hands over the drops that were sampled since the last call, and waits for the first if there are none. For a thread

@@ -1,7 +1,7 @@
 //! The program and its maps: filled in with the settings, loaded, and sharing the maps that are pinned. Does not know
 //! interfaces.
 
-use std::{collections::HashSet, io, mem::MaybeUninit, path::Path, sync::Once};
+use std::{io, mem::MaybeUninit, path::Path, sync::Once};
 
 use libbpf_rs::{
     MapCore, MapFlags, MapHandle, PrintLevel, ProgramMut, ProgramType,
@@ -58,13 +58,12 @@ pub(crate) fn load<T>(
     Ok((attach(&loaded.progs.dwcp_guard, &maps)?, maps))
 }
 
-/// Takes the maps that are pinned in a folder, and pins there those that are not. All but that of the settings, which are
-/// the program's own: so a program and its settings change in one step.
+/// Takes the maps that are pinned in a folder, and pins there those that are not. Not those of the settings and of the
+/// prefixes, which are the program's own: so a program and all that it is told change in one step, and no packet is judged
+/// by a mixture of two.
 pub(crate) fn share_maps(open: &mut OpenGuardSkel<'_>, folder: &Path) -> libbpf_rs::Result<()> {
     let maps = &mut open.maps;
     for map in [
-        &mut maps.deny,
-        &mut maps.allow,
         &mut maps.buckets,
         &mut maps.totals,
         &mut maps.peers,
@@ -97,18 +96,12 @@ fn settings(config: &Config, mode: Mode) -> types::settings {
     settings
 }
 
-/// Makes a map hold these prefixes. What is wanted is there before what is not goes.
-fn set_prefixes(map: &impl MapCore, name: &'static str, wanted: &[Prefix]) -> Result<(), Error> {
-    let failed = |call| move |error| Error::Map { call, map: name, source: io::Error::other(error) };
-    let wanted: HashSet<[u8; 20]> = wanted.iter().map(|prefix| key(*prefix)).collect();
-    let stale: Vec<_> = map.keys().filter(|key| !wanted.contains(key.as_slice())).collect();
-    for key in &wanted {
-        map.update(key, &[1], MapFlags::ANY).map_err(failed("update"))?;
-    }
-    for key in stale {
-        map.delete(&key).map_err(failed("delete"))?;
-    }
-    Ok(())
+/// Fills a map that is new, and that no packet meets yet.
+fn set_prefixes(map: &impl MapCore, name: &'static str, prefixes: &[Prefix]) -> Result<(), Error> {
+    prefixes.iter().try_for_each(|prefix| {
+        let updated = map.update(&key(*prefix), &[1], MapFlags::ANY);
+        updated.map_err(|error| Error::Map { call: "update", map: name, source: io::Error::other(error) })
+    })
 }
 
 /// `struct prefix`.

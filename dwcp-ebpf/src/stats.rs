@@ -88,9 +88,9 @@ impl Peer {
         self.packets[action as usize]
     }
 
-    /// All datagrams of the source.
-    pub fn packets(&self) -> u64 {
-        self.packets.iter().sum()
+    /// Datagrams by action, in the order of [`Action::ALL`].
+    pub fn by_action(&self) -> [u64; Action::ALL.len()] {
+        self.packets
     }
 }
 
@@ -129,8 +129,16 @@ mod decode {
         Some(())
     }
 
+    /// The key of an address (`struct address`).
+    pub(crate) fn key(address: IpAddr) -> [u8; 16] {
+        match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        }
+    }
+
     /// The address of a key.
-    pub(crate) fn address(key: &[u8]) -> Option<IpAddr> {
+    fn address(key: &[u8]) -> Option<IpAddr> {
         let bytes: [u8; 16] = key.get(..16)?.try_into().ok()?;
         Some(Ipv6Addr::from(bytes).to_canonical())
     }
@@ -149,7 +157,7 @@ mod decode {
     }
 }
 #[cfg(xdp)]
-pub(crate) use decode::{add_count, address, event, u64_at};
+pub(crate) use decode::{add_count, event, key, u64_at};
 
 #[cfg(test)]
 mod tests {
@@ -171,7 +179,8 @@ mod tests {
         assert_eq!(event(&bytes), None);
         assert_eq!(event(&bytes[..31]), None);
         assert_eq!(add_count(&[0; 15], &mut Count::default()), None);
-        assert_eq!(address(&[0; 15]), None);
+        assert_eq!(key(source)[10..], [0xff, 0xff, 192, 0, 2, 7]);
+        assert_eq!(key("2001:db8::1".parse().expect("an address"))[..4], [0x20, 0x01, 0x0d, 0xb8]);
     }
 
     #[test]

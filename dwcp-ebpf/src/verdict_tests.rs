@@ -380,6 +380,26 @@ fn a_source_may_burst_and_then_has_its_rate_and_others_have_theirs() {
 }
 
 #[test]
+fn a_known_flow_has_a_bucket_of_its_own_which_a_flood_from_its_source_does_not_empty() {
+    let limit = Some(Limit { datagrams_per_second: 1, burst: 5 });
+    with_program(&Config { limit, ..Config::default() }, |program, maps| {
+        for known in [9_u64, 9 << 32] {
+            maps.flows.update(&known.to_ne_bytes(), &[1], MapFlags::ANY).expect("an entry");
+        }
+        let send = |source, flow, times| {
+            let frame = frame(source, PORT, &datagram(flow));
+            (0..times).filter(|_| run(program, &frame) == PASS).count()
+        };
+        assert_eq!(send(SOURCE, 1, 9), 5, "with the peer's address, and no flow of its");
+        assert_eq!(send(SOURCE, 9, 3), 3, "the peer's own");
+        assert_eq!(send(SOURCE6, 9, 9), 2, "the flow's bucket, wherever it comes from");
+        assert_eq!(send(SOURCE, 9 << 32, 9), 5, "another flow");
+        assert_eq!(send(SOURCE6, 2, 9), 5, "and the source still has its own");
+        assert_eq!(count(maps, Action::Limited).packets, 4 + 7 + 4 + 4);
+    });
+}
+
+#[test]
 fn where_the_limit_cannot_be_told_the_configuration_decides() {
     if let Err(why) = capabilities::check() {
         println!("SKIP: {why}");

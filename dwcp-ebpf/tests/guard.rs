@@ -157,10 +157,11 @@ fn counters_and_guard_go_on_between_two_processes() {
         send();
         wait_for("the count goes on", || malformed(&guard) == 3 * SOME);
         assert_eq!(drain(&socket).len(), 0);
-        let peers = guard.top_peers(10).expect("peers");
-        assert_eq!(peers.len(), 1);
-        assert_eq!(peers[0].address.to_string(), "192.0.2.1");
-        assert_eq!(peers[0].of(Action::Malformed), 3 * SOME);
+        let of = |source: &str| guard.peer(source.parse().expect("an address")).expect("a look-up");
+        let peer = of("192.0.2.1").expect("it has sent");
+        assert_eq!(peer.address.to_string(), "192.0.2.1");
+        assert_eq!(peer.of(Action::Malformed), 3 * SOME);
+        assert_eq!(of("192.0.2.9"), None);
         guard.detach().expect("detached");
         assert!(!place.root.exists(), "nothing is left behind");
         send();
@@ -197,6 +198,38 @@ fn an_upgrade_under_a_flood_lets_nothing_through() {
         let guard = place.attach(&place.config());
         place.sender("192.0.2.1").send_to(&datagram(1), to(ADDRESS, PORT)).expect("sent");
         assert_eq!(drain(&socket), [datagram(1)]);
+        guard.detach().expect("detached");
+    });
+}
+
+/// In each of the two configurations the flood is dropped by another map: who judged it by maps that are half changed would
+/// let it through.
+#[test]
+fn an_upgrade_that_moves_from_denied_to_allowed_prefixes_lets_nothing_through() {
+    with_place(|place| {
+        let socket = receiver(ADDRESS, PORT);
+        let prefix = |text: &str| vec![text.parse().expect("a prefix")];
+        let denying = Config { deny: prefix("192.0.2.0/24"), ..place.config() };
+        let allowing = Config { allow: prefix("198.51.100.0/24"), ..place.config() };
+        let flooding = AtomicBool::new(true);
+        let (guard, sent) = thread::scope(|scope| {
+            let mut guard = place.attach(&denying);
+            let sender = place.sender("192.0.2.1");
+            let flooding = &flooding;
+            let flood = scope.spawn(move || flood(&sender, &datagram(1), flooding));
+            for config in [&allowing, &denying].into_iter().cycle().take(40) {
+                leave(guard);
+                guard = place.attach(config);
+                assert_eq!(guard.mode(), Mode::Native);
+            }
+            flooding.store(false, Ordering::Relaxed);
+            (guard, flood.join().expect("the flood ends"))
+        });
+        assert_eq!(drain(&socket).len(), 0, "of {sent} datagrams none got through");
+        let totals = guard.totals().expect("totals");
+        let [denied, refused] = [Action::Denied, Action::NotAllowed].map(|action| totals.of(action).packets);
+        assert!(denied > 0 && refused > 0, "{denied} denied, {refused} not allowed");
+        assert!(denied + refused <= sent, "{denied} and {refused} of {sent}");
         guard.detach().expect("detached");
     });
 }

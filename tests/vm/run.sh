@@ -59,10 +59,42 @@ if [ ! -e "$cache/$release/complete" ]; then
     echo "$image" >"$cache/image"
     touch "$cache/$release/complete"
 fi
-flock -u 9
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+
+# qemu SECONDS INITRAMFS OPTION...: a guest, and what it writes to its console.
+qemu() {
+    timeout "$1" qemu-system-x86_64 "${@:3}" -smp 2 -m 1024 -nodefaults -no-user-config -display none -serial stdio \
+        -no-reboot -kernel "$cache/$release/boot/vmlinuz-$release" -initrd "$2" \
+        -append 'console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check' </dev/null 2>&1
+}
+
+# Whether a guest comes to its end with KVM: /dev/kvm may be there and not work (a nested guest that stops).
+kvm_works() {
+    [ -w /dev/kvm ] || return 1
+    mkdir -p "$work/probe/bin"
+    cp "$(command -v busybox)" "$work/probe/bin/busybox"
+    printf '%s\n' '#!/bin/busybox sh' 'echo GUEST_LIVES' '/bin/busybox poweroff -f' >"$work/probe/init"
+    chmod +x "$work/probe/init"
+    (cd "$work/probe" && find . | cpio -o -H newc --quiet) >"$work/probe.cpio"
+    qemu "$PROBE_SECONDS" "$work/probe.cpio" -accel kvm -cpu host >"$work/probe.log" || return 1
+    grep -q GUEST_LIVES "$work/probe.log"
+}
+PROBE_SECONDS=30
+
+# Asked once, until the machine is booted again.
+verdict=$cache/kvm-$(cat /proc/sys/kernel/random/boot_id)-$release
+if [ ! -e "$verdict" ]; then
+    rm -f "$cache"/kvm-*
+    if kvm_works; then echo kvm; else echo tcg; fi >"$verdict"
+fi
+flock -u 9
+case $(cat "$verdict") in
+    kvm) accelerator=(-accel kvm -cpu host) && echo "guest: with KVM" ;;
+    *) accelerator=(-accel tcg,thread=multi -cpu max) && echo "guest: emulated, as KVM is not here or does not work" ;;
+esac
+
 root=$work/root
 mkdir -p "$root"/{bin,sbin,proc,sys,dev,tmp,run,etc/libibverbs.d,modules}
 
@@ -121,12 +153,9 @@ INIT
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initramfs"
 
-# /dev/kvm may be there and not work (a nested guest that stops): the emulator always does. On a busy machine the kernel
-# finds its timer too slow to be one, and goes on with a worse or stops (no_timer_check); and its clock would be one that every
-# look leaves the guest for (tsc=reliable).
-timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nodefaults -no-user-config \
-    -display none -serial stdio -no-reboot -kernel "$cache/$release/boot/vmlinuz-$release" -initrd "$work/initramfs" \
-    -append 'console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check' </dev/null 2>&1 |
+# On a busy machine the kernel finds an emulator's timer too slow to be one, and goes on with a worse or stops
+# (no_timer_check); and its clock would be one that every look leaves the guest for (tsc=reliable).
+qemu "$seconds" "$work/initramfs" "${accelerator[@]}" |
     sed -u 's/\r//g; s/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' | tee "$work/log" || true
 code=$(sed -n 's/.*GUEST_EXIT=\([0-9]*\).*/\1/p' "$work/log" | tail -1)
 exit "${code:-125}"

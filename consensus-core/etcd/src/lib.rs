@@ -43,4 +43,4 @@ pub use jwt::{Jwt, TokenOptionError};
 pub use maintenance::API_VERSION;
 pub use regions::{RegionsConfig, describe_region_metrics};
 pub use restore::{Restore, RestoreError, Restored};
-pub use server::{AuthConfig, Server, ServerConfig, ServerError, TokenKind};
+pub use server::{AuthConfig, RequestSpan, Server, ServerConfig, ServerError, TokenKind};

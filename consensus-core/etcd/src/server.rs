@@ -50,6 +50,8 @@ use crate::{
 const REQUEST_OVERHEAD: usize = 512 << 10;
 /// As etcd's clients ask in the metadata of a call for an error rather than to wait for a leader.
 const HAS_LEADER: &str = "hasleader";
+/// Which trace a request belongs to.
+const TRACEPARENT: &str = "traceparent";
 /// For the ends of connections with other regions.
 const GOODBYE: Duration = Duration::from_millis(200);
 /// While a member has not said its name to the others, it tries this often.
@@ -137,7 +139,12 @@ pub struct ServerConfig {
     pub metrics: Option<MetricsText>,
     /// The regions of which this store is one; `None`: it is alone.
     pub regions: Option<RegionsConfig>,
+    /// Makes the span that a client's request is answered in; `None`: it has none, and costs nothing.
+    pub request_span: Option<RequestSpan>,
 }
+
+/// Of a method, `/etcdserverpb.KV/Put`, and the request's `traceparent` (W3C Trace Context), which nobody has looked at.
+pub type RequestSpan = fn(&str, Option<&str>) -> tracing::Span;
 
 impl ServerConfig {
     /// A server over a member, with etcd's bounds.
@@ -157,6 +164,7 @@ impl ServerConfig {
             keepalive_timeout: Duration::from_secs(20),
             metrics: None,
             regions: None,
+            request_span: None,
         }
     }
 }
@@ -374,7 +382,14 @@ impl Server {
         *routes.axum_router_mut() = self.add_http(router);
         let config = &self.shared.config;
         let server = self.clone();
-        tonic::transport::Server::builder()
+        let mut builder = tonic::transport::Server::builder();
+        if let Some(span) = config.request_span {
+            builder = builder.trace_fn(move |request| {
+                let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+                span(request.uri().path(), traceparent)
+            });
+        }
+        builder
             .layer(InterceptorLayer::new(move |call| server.refuse_without_leader(call)))
             .http2_keepalive_interval(Some(config.keepalive_interval))
             .http2_keepalive_timeout(Some(config.keepalive_timeout))

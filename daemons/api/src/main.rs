@@ -5,7 +5,7 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 use novacron_admin::{Listener, Metrics};
 use novacron_api::{CREATE_TOKEN, Replica, Settings, check, command, create_token, describe_metrics, load};
-use novacron_process::{Signals, environment, log_to_stderr, raise_open_files};
+use novacron_process::{Signals, Traces, environment, log_and_trace, raise_open_files};
 use novacron_settings::LogFormat;
 
 // Requests allocate and free on different threads.
@@ -27,7 +27,7 @@ enum Plan {
 }
 
 fn main() -> ExitCode {
-    let plan = match planned() {
+    let (plan, traces) = match planned() {
         Ok(Some(plan)) => plan,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -35,7 +35,9 @@ fn main() -> ExitCode {
             return USAGE.into();
         }
     };
-    match run(plan) {
+    let ended = run(plan);
+    traces.finish();
+    match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => CUT_SHORT.into(),
         Err(error) => {
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 /// What the command line, the environment and the file ask for. `None`: it was only to be printed or checked.
-fn planned() -> Result<Option<Plan>> {
+fn planned() -> Result<Option<(Plan, Traces)>> {
     let matches = command().get_matches();
     let loaded = load(&matches, environment(&["NOVACRON_"])?)?;
     if matches.get_flag("print-config") {
@@ -55,15 +57,16 @@ fn planned() -> Result<Option<Plan>> {
         return Ok(None);
     }
     let settings = loaded.sources.values;
-    log_to_stderr("novacron-api", settings.log.format == LogFormat::Json, &settings.log.level);
+    let json = settings.log.format == LogFormat::Json;
+    let traces = log_and_trace("novacron-api", &settings.replica, json, &settings.log.level);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     check(&settings)?;
     if let Some(name) = matches.get_one::<String>(CREATE_TOKEN) {
-        return Ok(Some(Plan::CreateToken(settings, name.clone())));
+        return Ok(Some((Plan::CreateToken(settings, name.clone()), traces)));
     }
-    Ok((!matches.get_flag("check-config")).then_some(Plan::Serve(settings)))
+    Ok((!matches.get_flag("check-config")).then_some((Plan::Serve(settings), traces)))
 }
 
 fn run(plan: Plan) -> Result<bool> {

@@ -18,7 +18,7 @@ mod tls;
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use novacron_process::environment;
+use novacron_process::{Traces, environment, log_and_trace};
 
 use crate::{
     flags::{CUT_SHORT, FAILURE, OK, USAGE},
@@ -36,7 +36,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EXIT_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let plan = match planned() {
+    let (plan, traces) = match planned() {
         Ok(Some(plan)) => plan,
         Ok(None) => return OK.into(),
         Err(error) => {
@@ -44,7 +44,9 @@ fn main() -> ExitCode {
             return USAGE.into();
         }
     };
-    match run(plan) {
+    let ended = run(plan);
+    traces.finish();
+    match ended {
         Ok(Ended::Drained) => OK.into(),
         Ok(Ended::CutShort) => CUT_SHORT.into(),
         Err(error) => {
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
 }
 
 /// What the command line, the environment and the file ask for. `None`: it was only to be printed or checked.
-fn planned() -> Result<Option<Plan>> {
+fn planned() -> Result<Option<(Plan, Traces)>> {
     let args = flags::with_two_dashes(std::env::args_os());
     let matches = flags::command().try_get_matches_from(args).unwrap_or_else(|error| error.exit());
     let loaded = sources::load(&matches, &environment(&["NOVACRON_", ETCD_PREFIX])?)?;
@@ -64,17 +66,27 @@ fn planned() -> Result<Option<Plan>> {
         let _ = std::io::stdout().write_all(loaded.sources.to_yaml_with_origins().as_bytes());
         return Ok(None);
     }
-    log(&loaded.sources.values);
+    let traces = log(&loaded.sources.values);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let plan = plan::plan(&loaded.sources)?;
-    Ok((!matches.get_flag("check-config")).then_some(plan))
+    let mut plan = plan::plan(&loaded.sources)?;
+    plan.server.request_span = traces.are_exported().then_some(request_span);
+    Ok((!matches.get_flag("check-config")).then_some((plan, traces)))
 }
 
-fn log(settings: &Settings) {
+fn log(settings: &Settings) -> Traces {
     let level = settings::as_word(&settings.log_level);
-    novacron_process::log_to_stderr("novacron-consensus", settings.log_format == LogFormat::Json, &level);
+    log_and_trace("novacron-consensus", &settings.name, settings.log_format == LogFormat::Json, &level)
+}
+
+/// What a client's request is in the trace that it belongs to.
+fn request_span(method: &str, traceparent: Option<&str>) -> tracing::Span {
+    let span = tracing::info_span!("request", otel.name = method, otel.kind = "server");
+    if let Some(traceparent) = traceparent {
+        novacron_trace::follow(&span, traceparent);
+    }
+    span
 }
 
 fn run(plan: Plan) -> Result<Ended> {

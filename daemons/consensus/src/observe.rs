@@ -121,6 +121,7 @@ pub(crate) fn describe_metrics() {
     consensus_core::describe_metrics();
     consensus_etcd::describe_region_metrics();
     dwcp_core::describe_metrics();
+    novacron_trace::describe_metrics();
 }
 
 impl Observed for Process {

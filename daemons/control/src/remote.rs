@@ -70,7 +70,8 @@ impl Remote {
         path: &str,
         body: Option<serde_json::Value>,
     ) -> Result<serde_json::Value, ControlError> {
-        let call = Call { method: method.to_string(), path: path.to_owned(), body };
+        let (method, path) = (method.to_string(), path.to_owned());
+        let call = Call { method, path, body, traceparent: novacron_trace::traceparent() };
         let late = || Err(format!("no answer within {ANSWER_TIMEOUT:?}"));
         let exchange = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(&call)).await;
         let answer = exchange

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, client::conn::http1, header::CONTENT_TYPE, header::HOST};
 use hyper_util::rt::TokioIo;
+use novacron_trace::{TRACEPARENT, traceparent};
 use tokio::net::UnixStream;
 
 use crate::{ControlError, schema::Refusal};
@@ -40,13 +41,16 @@ async fn ask_patiently(
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| ControlError::Connect { socket: socket.to_owned(), source })?;
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
         .header(HOST, "localhost")
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(body.unwrap_or_default()))
-        .map_err(|error| http(error.to_string()))?;
+        .header(CONTENT_TYPE, "application/json");
+    if let Some(traceparent) = traceparent() {
+        request = request.header(TRACEPARENT, traceparent);
+    }
+    let request =
+        request.body(Full::new(body.unwrap_or_default())).map_err(|error| http(error.to_string()))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| http(error.to_string()))?;
     let exchange = async {

@@ -28,15 +28,18 @@ use std::{
 use axum::{
     Extension, Json, Router,
     extract::{
-        DefaultBodyLimit, Path as Segment, State,
+        DefaultBodyLimit, Path as Segment, Request, State,
         rejection::{JsonRejection, PathRejection},
     },
     http::StatusCode,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use novacron_control::schema::{Guarded, NewTransfer, Node, Peer, Refusal, Row, Transfer, Tunnels};
+use novacron_trace::{TRACEPARENT, follow};
 use tokio::net::{UnixListener, UnixStream};
+use tracing::Instrument as _;
 
 use crate::{
     agent::Inner,
@@ -161,7 +164,17 @@ pub(crate) fn router(agent: Arc<Inner>) -> Router {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(in_span))
         .with_state(agent)
+}
+
+/// A request is a span, of the trace that it says it belongs to.
+async fn in_span(request: Request, next: Next) -> Response {
+    let span = tracing::info_span!("request", method = %request.method(), path = request.uri().path());
+    if let Some(traceparent) = request.headers().get(TRACEPARENT).and_then(|text| text.to_str().ok()) {
+        follow(&span, traceparent);
+    }
+    next.run(request).instrument(span).await
 }
 
 fn refusal(status: StatusCode, error: impl ToString) -> Response {
@@ -222,8 +235,9 @@ async fn begin(
     // It looks at files.
     let begun = tokio::task::spawn_blocking({
         let (agent, runtime) = (agent.clone(), tokio::runtime::Handle::current());
+        let span = tracing::Span::current();
         move || {
-            let _entered = runtime.enter();
+            let (_entered, _of_request) = (runtime.enter(), span.entered());
             let from = Origin::of(&new.from, afar.is_some(), &agent.settings.transfers_from)?;
             agent.transfers.send(&agent.hub, new, from)
         }

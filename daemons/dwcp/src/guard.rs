@@ -1,7 +1,9 @@
 //! Guards in XDP, one for each interface that the settings name: a thread attaches, reads counters into metrics, and
 //! leaves the programs attached when the process ends, for the next one to take over.
 
+mod counts;
 mod one;
+mod sockets;
 
 use std::{
     collections::HashSet,
@@ -18,6 +20,7 @@ use dwcp_core::Endpoint;
 use dwcp_ebpf::Config;
 use novacron_control::schema::Guarded;
 use one::One;
+use sockets::Sockets;
 use tokio::sync::watch;
 
 use crate::settings::{Settings, Xdp};
@@ -26,6 +29,9 @@ use crate::settings::{Settings, Xdp};
 const READ_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon a new flow is steered; until then it goes by the kernel's UDP.
 const STEER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Peers whose counts are metrics: as many as the kernel counts.
+const PEERS_COUNTED_MAX: usize = 4096;
 
 /// The guards of one agent.
 pub(crate) struct Guards {
@@ -66,17 +72,16 @@ impl Guards {
         let steered = endpoint.datagram_addr().filter(|_| settings.xdp.sockets);
         let flows = endpoint.watch_datagram_flows();
         // The kernel's answers may take a while; and the thread that attaches keeps the guards.
-        let (opened, sockets) = tokio::sync::oneshot::channel();
-        let watching = shared.clone();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (watching, endpoint) = (shared.clone(), endpoint.clone());
+        let runtime = tokio::runtime::Handle::current();
         let spawned = std::thread::Builder::new().name("xdp".to_owned()).spawn(move || {
-            let mut guards: Vec<_> =
-                interfaces.into_iter().map(|interface| One::attach(interface, &config)).collect();
-            let sockets = match steered {
-                Some(local) => guards.iter_mut().flat_map(|guard| guard.open_sockets(local)).collect(),
-                None => Vec::new(),
-            };
-            let _ = opened.send(sockets);
-            watching.watch(guards, flows);
+            let _inside = runtime.enter();
+            let sockets = || Sockets::new(&endpoint, steered);
+            let attach = |interface| One::attach(interface, &config, sockets());
+            let guards: Vec<_> = interfaces.into_iter().map(attach).collect();
+            let _ = begun.send(());
+            watching.watch(guards, flows, &endpoint);
         });
         let thread = match spawned {
             Ok(thread) => thread,
@@ -85,11 +90,7 @@ impl Guards {
                 return Self { shared, thread: None };
             }
         };
-        for socket in sockets.await.unwrap_or_default() {
-            if let Err(error) = endpoint.add_datagram_socket(socket) {
-                tracing::warn!(%error, "an AF_XDP socket is not used");
-            }
-        }
+        let _ = has_begun.await;
         Self { shared, thread: Some(thread) }
     }
 
@@ -113,7 +114,7 @@ impl Drop for Guards {
 }
 
 impl Shared {
-    fn watch(&self, mut guards: Vec<One>, mut flows: watch::Receiver<HashSet<u64>>) {
+    fn watch(&self, mut guards: Vec<One>, mut flows: watch::Receiver<HashSet<u64>>, endpoint: &Endpoint) {
         let mut read_at = Instant::now();
         while !self.stop.load(Relaxed) {
             if self.detach.swap(false, Relaxed) {
@@ -124,7 +125,8 @@ impl Shared {
             guards.iter_mut().for_each(|guard| guard.steer(&now));
             if Instant::now() >= read_at {
                 read_at += READ_INTERVAL;
-                let told = guards.iter_mut().map(One::read).collect();
+                let known = counts::known(endpoint.datagram_peers(PEERS_COUNTED_MAX));
+                let told = guards.iter_mut().map(|guard| guard.read(&known)).collect();
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
                 guards.iter().for_each(One::log_events);
             }

@@ -5,7 +5,7 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 use novacron_admin::{Listener, Metrics};
 use novacron_dwcp::{Agent, Settings, command, describe_metrics, load};
-use novacron_process::{Certificates, Signals, environment, log_to_stderr, raise_open_files};
+use novacron_process::{Certificates, Signals, Traces, environment, log_and_trace, raise_open_files};
 use novacron_settings::LogFormat;
 
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
@@ -20,7 +20,7 @@ const CUT_SHORT: u8 = 3;
 const EXIT_MAX: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let (settings, certificates) = match planned() {
+    let Plan { settings, certificates, traces } = match planned() {
         Ok(Some(planned)) => planned,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -28,7 +28,9 @@ fn main() -> ExitCode {
             return USAGE.into();
         }
     };
-    match run(settings, &certificates) {
+    let ended = run(settings, &certificates);
+    traces.finish();
+    match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => CUT_SHORT.into(),
         Err(error) => {
@@ -38,8 +40,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is to be run.
+struct Plan {
+    settings: Settings,
+    certificates: Certificates,
+    traces: Traces,
+}
+
 /// What the command line, the environment and the file ask for. `None`: it was only to be printed or checked.
-fn planned() -> Result<Option<(Settings, Certificates)>> {
+fn planned() -> Result<Option<Plan>> {
     let matches = command().get_matches();
     let mut loaded = load(&matches, environment(&["NOVACRON_"])?)?;
     if matches.get_flag("print-config") {
@@ -48,13 +57,15 @@ fn planned() -> Result<Option<(Settings, Certificates)>> {
         return Ok(None);
     }
     let settings = &loaded.sources.values;
-    log_to_stderr("novacron-dwcp", settings.log.format == LogFormat::Json, &settings.log.level);
+    let json = settings.log.format == LogFormat::Json;
+    let traces = log_and_trace("novacron-dwcp", settings.node_id(), json, &settings.log.level);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let origin = loaded.sources.origin("tls.cert").to_string();
     let certificates = Certificates::load(&mut loaded.sources.values.transport, &origin)?;
-    Ok((!matches.get_flag("check-config")).then_some((loaded.sources.values, certificates)))
+    let settings = loaded.sources.values;
+    Ok((!matches.get_flag("check-config")).then_some(Plan { settings, certificates, traces }))
 }
 
 fn run(settings: Settings, certificates: &Certificates) -> Result<bool> {

@@ -12,9 +12,14 @@ pub(crate) struct Process(pub(crate) Arc<Inner>);
 /// Tells the recorder what the metrics mean.
 pub fn describe_metrics() {
     dwcp_core::describe_metrics();
+    novacron_trace::describe_metrics();
     metrics::describe_counter!(
         "dwcp_xdp_packets_total",
         "Datagrams that a guard in XDP saw, by what became of them, since it was first attached."
+    );
+    metrics::describe_counter!(
+        "dwcp_xdp_peer_packets_total",
+        "Those that came from the addresses of connected peers."
     );
     metrics::describe_gauge!("dwcp_tunnels", "Peers with a tunnel, by its kind.");
 }

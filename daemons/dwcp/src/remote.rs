@@ -12,6 +12,7 @@ use dwcp_core::{Connection, IncomingMessage, RecvStream, SendStream};
 use novacron_control::{
     Answer, CALL_BYTES_MAX, Call, Control, STREAMS_MAX, StatusCode, read_to_end, schema::Refusal,
 };
+use novacron_trace::TRACEPARENT;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
@@ -88,12 +89,15 @@ async fn read(asking: &mut RecvStream) -> Result<Call, String> {
 
 async fn answer_to(router: Router, call: Call) -> Answer {
     let body = call.body.map_or(Body::empty(), |body| Body::from(body.to_string()));
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(&*call.method)
         .uri(call.path)
         .header(CONTENT_TYPE, "application/json")
-        .extension(FromAfar)
-        .body(body);
+        .extension(FromAfar);
+    if let Some(traceparent) = call.traceparent {
+        request = request.header(TRACEPARENT, traceparent);
+    }
+    let request = request.body(body);
     let request = match request {
         Ok(request) => request,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),

@@ -344,6 +344,11 @@ const OWN: &[Key<Settings>] = &[
 pub(crate) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsError> {
     finish_endpoint(sources)?;
     tunnels::finish(sources)?;
+    let allowed = &sources.values.control_allow;
+    if !allowed.is_empty() && sources.values.transport.tls.is_none() {
+        let expected = "no names without tls.cert, tls.key and tls.ca: nobody has a certificate then, and so nobody would match";
+        return Err(sources.invalid("control.allow", allowed.join(","), expected));
+    }
     let discovery = &sources.values.discovery;
     sources.check_pair(
         ("discovery.store_cert", &discovery.store_cert),
@@ -396,6 +401,9 @@ mod tests {
             ("datagrams.listen", "off"),
             ("peers", "b=10.0.0.2:8888,c.example:1"),
             ("control.allow", "api.novacron,ops"),
+            ("tls.cert", "c.pem"),
+            ("tls.key", "k.pem"),
+            ("tls.ca", "ca.pem"),
             ("transfers.from", "/var/lib/novacron/vms"),
             ("transfers.overwrite", "true"),
             ("discovery.headless", "dwcp.novacron.svc:8888"),
@@ -462,13 +470,18 @@ mod tests {
             &[("xdp.limit", "0/1")][..],
             &[("discovery.store_cert", "c.pem")],
             &[("vxlan.local", "wireguard")],
+            &[("control.allow", "api.novacron")],
             &[("discovery.store", "http://a:1"), ("listen", "0.0.0.0:8888")],
         ] {
             let mut given = sources();
             for (key, value) in set {
                 given.flag("--x", key, value).unwrap();
             }
-            assert!(finish(&mut given).is_err(), "{set:?}");
+            let error = finish(&mut given).unwrap_err().to_string();
+            assert!(
+                set.iter().any(|(key, _)| error.contains(key)) || set[0].0 == "discovery.store",
+                "{error}"
+            );
         }
     }
 }

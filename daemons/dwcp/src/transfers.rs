@@ -19,6 +19,7 @@ use novacron_control::schema::{Direction, NewTransfer, TRANSFER_KEY_BYTES_MAX, T
 pub(crate) use origin::Origin;
 use sending::Sending;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tracing::Instrument as _;
 
 use crate::hub::Hub;
 
@@ -253,7 +254,9 @@ impl Transfers {
         let id = slot.id;
         let mut tasks = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(sending.run(hub.clone(), slot, cancelled));
+        // As long as it runs, in the trace of who asked for it.
+        let span = tracing::info_span!("transfer", id, peer = sending.peer);
+        tasks.spawn(sending.run(hub.clone(), slot, cancelled).instrument(span));
         Ok(id)
     }
 

@@ -18,6 +18,9 @@ use support::{Agent, wait_until};
 /// What a guard says where there can be none.
 const MISSING: [&str; 2] = ["XDP is not available", "this kernel does not load XDP programs"];
 
+/// Where an agent's metrics are.
+const METRICS: &str = "127.0.0.1:9101";
+
 /// A BPF file system; unmounted when dropped.
 struct BpfFileSystem(PathBuf);
 
@@ -60,6 +63,31 @@ fn can_guard(guards: &[Guarded]) -> bool {
     false
 }
 
+/// A veth pair with an address at each end.
+fn join(near: &Namespace, far: &Namespace) {
+    let queues = "numrxqueues 1 numtxqueues 1";
+    near.ip(&[&format!(
+        "link add near {queues} type veth peer name far {queues} netns {}",
+        far.path().display()
+    )])
+    .expect("a veth pair");
+    near.ip(&["addr add 192.0.2.1/24 dev near", "link set near up"]).expect("an address");
+    far.ip(&["addr add 192.0.2.2/24 dev far", "link set far up"]).expect("an address");
+}
+
+/// Whether the metrics have this series, as far as its labels are given.
+fn is_counted(place: &Namespace, name: &str, labels: &[&str]) -> bool {
+    let mut text = String::new();
+    place.enter(|| {
+        let mut stream = TcpStream::connect(METRICS).expect("they are served");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+        stream.read_to_string(&mut text).expect("answered");
+    });
+    text.lines().any(|line| {
+        line.starts_with(name) && labels.iter().all(|label| line.contains(label)) && !line.ends_with(" 0")
+    })
+}
+
 fn steered(agent: &Agent) -> u64 {
     let guards: Vec<Guarded> = agent.get("/v1/xdp");
     guards.iter().filter_map(|guard| guard.packets.get("steered")).sum()
@@ -74,14 +102,8 @@ fn datagrams_of_peers_are_steered_and_a_restart_is_not_noticed_by_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(pins) = BpfFileSystem::mount(folder.path().join("bpf")) else { return };
     let (near, far) = (Namespace::create().expect("a namespace"), Namespace::create().expect("a namespace"));
-    let queues = "numrxqueues 1 numtxqueues 1";
-    near.ip(&[&format!(
-        "link add near {queues} type veth peer name far {queues} netns {}",
-        far.path().display()
-    )])
-    .expect("a veth pair");
-    near.ip(&["addr add 192.0.2.1/24 dev near", "link set near up"]).expect("an address");
-    far.ip(&["addr add 192.0.2.2/24 dev far", "link set far up"]).expect("an address");
+    join(&near, &far);
+    near.ip(&["link set lo up"]).expect("loopback");
     let root = pins.0.join("guard");
     let root = root.to_str().expect("UTF-8");
     let open = [("allow_plaintext", "true"), ("datagrams.probe_interval", "50ms")];
@@ -91,6 +113,7 @@ fn datagrams_of_peers_are_steered_and_a_restart_is_not_noticed_by_others() {
         ("listen", "192.0.2.1:8888"),
         ("datagrams.listen", "192.0.2.1:8889"),
         ("peers", "192.0.2.2:8888"),
+        ("metrics.listen", METRICS),
         ("xdp.interfaces", "near"),
         ("xdp.mode", "generic"),
         ("xdp.pins", root),
@@ -111,6 +134,12 @@ fn datagrams_of_peers_are_steered_and_a_restart_is_not_noticed_by_others() {
         let rows: Vec<Row> = a.get("/v1/paths");
         rows[0].paths.iter().any(|path| path.jitter_ms.is_some() && path.loss_ratio < 0.5)
     });
+
+    let labels = ["peer=\"b\"", "region=\"\"", "action=\"steered\""];
+    wait_until("they are counted by who sends them", || {
+        is_counted(&near, "dwcp_xdp_peer_packets_total{", &labels)
+    });
+    assert!(is_counted(&near, "dwcp_xdp_packets_total{", &labels[2..]));
 
     // Others exchange something all the while that the agent is killed and comes back.
     let listener = near.enter(|| TcpListener::bind("192.0.2.1:7777")).expect("a listener");
@@ -141,6 +170,21 @@ fn datagrams_of_peers_are_steered_and_a_restart_is_not_noticed_by_others() {
     let now = steered(&a);
     wait_until("datagrams come by AF_XDP again", || steered(&a) > now + 10);
     assert_eq!(others.join().expect("no failure"), 2000);
+
+    // The kernel takes the program and the sockets with the interface.
+    near.ip(&["link del near"]).expect("removed");
+    wait_until("that is told", || a.get::<Vec<Guarded>>("/v1/xdp").iter().all(|guard| guard.mode.is_none()));
+    join(&near, &far);
+    wait_until("it is guarded once more", || {
+        let guards: Vec<Guarded> = a.get("/v1/xdp");
+        guards.iter().any(|guard| guard.mode.is_some() && guard.reason.is_none())
+    });
+    let now = steered(&a);
+    wait_until("datagrams come by new AF_XDP sockets", || steered(&a) > now + 10);
+    wait_until("and are answered", || {
+        let rows: Vec<Row> = a.get("/v1/paths");
+        rows[0].paths.iter().any(|path| path.jitter_ms.is_some() && path.loss_ratio < 0.5)
+    });
 
     a.ask(novacron_control::Method::POST, "/v1/xdp/detach", None).expect("accepted");
     wait_until("the guard is off", || {

@@ -2,11 +2,15 @@
 
 mod support;
 
-use std::{fs, net::SocketAddr, os::unix::fs::symlink, path::Path, sync::Arc};
+use std::{
+    fs, net::SocketAddr, os::unix::fs::symlink, path::Path, process::Command, sync::Arc, time::Duration,
+};
 
-use dwcp_core::{Endpoint, EndpointConfig, TlsConfig};
+use bytes::Bytes;
+use collector::Collector;
+use dwcp_core::{Endpoint, EndpointConfig, Priority, TlsConfig};
 use novacron_control::{
-    ControlError, Method, Remote,
+    CALL_BYTES_MAX, Call, Control, ControlError, Method, Remote, connect, read_to_end,
     schema::{Node, Peer, Transfer, TransferState},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -48,6 +52,17 @@ impl Authority {
 }
 
 fn start(authority: &Authority, folder: &Path, name: &str, port: u16, more: &[(&str, &str)]) -> Agent {
+    start_with(authority, folder, name, port, more, |_| {})
+}
+
+fn start_with(
+    authority: &Authority,
+    folder: &Path,
+    name: &str,
+    port: u16,
+    more: &[(&str, &str)],
+    prepare: impl FnOnce(&mut Command),
+) -> Agent {
     let (cert, key) = authority.issue(name);
     let file = |kind: &str, content: &str| {
         let path = folder.join(format!("{name}.{kind}"));
@@ -64,7 +79,7 @@ fn start(authority: &Authority, folder: &Path, name: &str, port: u16, more: &[(&
         ("tls.ca", &files[2]),
     ];
     settings.extend(more);
-    Agent::start(folder, name, &settings)
+    Agent::start_with(folder, name, &settings, prepare)
 }
 
 fn status(answer: Result<Value, ControlError>) -> u16 {
@@ -179,4 +194,45 @@ fn without_a_name_nobody_controls() {
         let refused = Remote::connect(&authority.endpoint("api"), &at, "a").await.expect_err("not named");
         assert!(matches!(refused, ControlError::Refused { .. }), "{refused}");
     });
+}
+
+#[test]
+fn who_may_control_an_agent_without_certificates_is_asked_before_it_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Agent::command("a", &folder.path().join("a.sock"), &[("control.allow", "api")]);
+    let output = command.arg("--check-config").output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("control.allow") && said.contains("tls.cert"), "{said}");
+}
+
+#[test]
+fn a_call_carries_the_trace_that_it_belongs_to() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    let collector = Collector::start();
+    let port = ports::free(2)[0];
+    let _agent = start_with(&authority, folder.path(), "a", port, &[("control.allow", "api")], |command| {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    });
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let target = SocketAddr::from(([127, 0, 0, 1], port)).into();
+        let connection = connect(&authority.endpoint("api"), &target).await.expect("connected");
+        let hello = Bytes::from(serde_json::to_vec(&Control { control: 1 }).expect("JSON"));
+        let messages = connection.messages();
+        messages.request(Priority::Control, hello, Duration::from_secs(60)).await.expect("answered");
+        let call = Call {
+            method: "GET".to_owned(),
+            path: "/v1/node".to_owned(),
+            body: None,
+            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        };
+        let (mut asking, mut answering) = connection.open_stream().await.expect("a stream");
+        asking.write_bytes(Bytes::from(serde_json::to_vec(&call).expect("JSON"))).await.expect("sent");
+        asking.finish().expect("sent");
+        let answer = read_to_end(&mut answering, CALL_BYTES_MAX).await.expect("answered");
+        assert!(String::from_utf8_lossy(&answer).contains("200"));
+    });
+    let span = collector.wait_for("the call", |span| span.parent_id == "00f067aa0ba902b7");
+    assert_eq!(span.trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
 }

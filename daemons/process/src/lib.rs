@@ -1,5 +1,5 @@
 //! What NovaCron's programs have to do with the system they run on: where settings are read from, the command line that goes
-//! with a table of settings, signals, certificates in files, log lines, the limit of open files.
+//! with a table of settings, signals, certificates in files, log lines and where spans go, the limit of open files.
 //!
 //! Only programs use this. What settings there are is `novacron-settings`' and each program's own; exit codes and other
 //! flags are each program's.
@@ -13,7 +13,7 @@ mod sources;
 
 pub use certificates::{Certificates, CertificatesError};
 pub use command::{LoadError, Loaded, Program, command, load};
-pub use log::log_to_stderr;
+pub use log::{Traces, log_and_trace, log_to_stderr};
 pub use server_tls::{CurrentTls, ServerFiles, ServerTlsError, Watched, pem_certificates, server_builder};
 pub use signals::{Draining, Signals};
 pub use sources::{SourceError, environment, host_name, settings_text};

@@ -9,6 +9,7 @@ use consensus_proto::{
     },
     regions::regions_client::RegionsClient,
 };
+use novacron_trace::{TRACEPARENT, traceparent};
 use tokio::{sync::Mutex, time::timeout};
 use tonic::{
     Code, Request, Response, Status,
@@ -87,7 +88,7 @@ pub enum EndpointError {
     },
 }
 
-/// Puts the login's token onto requests, and what is to be known of the leader.
+/// Puts the login's token onto requests, what is to be known of the leader, and which trace they belong to.
 #[derive(Clone, Debug)]
 pub struct Token {
     token: Option<AsciiMetadataValue>,
@@ -102,6 +103,9 @@ impl Interceptor for Token {
         }
         if self.needs_leader {
             request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
+        }
+        if let Some(traceparent) = traceparent().and_then(|text| text.parse().ok()) {
+            request.metadata_mut().insert(TRACEPARENT, traceparent);
         }
         Ok(request)
     }

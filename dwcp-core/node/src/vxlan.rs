@@ -141,11 +141,20 @@ pub fn station(end: IpAddr) -> [u8; 6] {
 ///
 /// # Errors
 ///
-/// See [`Error`]. What was done until then stays, and the next call goes on from there.
+/// See [`Error`]. What was done until then stays, and the next call goes on from there. Where the underlay leaves less than
+/// [`mtu::MTU_MIN`], an interface is not made, and one that is there gets that: with less the kernel takes IPv6 off it, and
+/// its addresses do not come back. What is longer than the underlay takes is lost then, unless the network fragments it.
 pub fn reconcile(config: &Config) -> Result<Changes, Error> {
     let peers = check(config)?;
     let mtu = mtu::vxlan(config.underlay_mtu, Underlay::of(config.local));
     let mut netlink = Netlink::route()?;
+    if mtu < mtu::MTU_MIN {
+        if let Some(link) = ours(&mut netlink, config)?.filter(|link| link.mtu > mtu::MTU_MIN) {
+            netlink.set_mtu(&link, mtu::MTU_MIN)?;
+        }
+        let detail = format!("{} leaves {mtu} bytes, and {} are needed", config.underlay_mtu, mtu::MTU_MIN);
+        return Err(Error::Config { setting: "underlay_mtu", detail });
+    }
     let mut changes = Changes { mtu, ..Changes::default() };
     let link = match ours(&mut netlink, config)? {
         Some(link) if matches(&link, config) => link,
@@ -205,13 +214,6 @@ fn check(config: &Config) -> Result<Vec<IpAddr>, Error> {
     }
     if config.local.is_unspecified() || config.local.is_multicast() {
         return wrong("local", format!("{} is not an address of a node", config.local));
-    }
-    let mtu = mtu::vxlan(config.underlay_mtu, Underlay::of(config.local));
-    if mtu < mtu::MTU_MIN {
-        return wrong(
-            "underlay_mtu",
-            format!("{} leaves {mtu} bytes, and {} are needed", config.underlay_mtu, mtu::MTU_MIN),
-        );
     }
     let mut peers = BTreeSet::new();
     for peer in config.peers.iter().copied().filter(|peer| *peer != config.local) {

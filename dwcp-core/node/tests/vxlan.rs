@@ -107,13 +107,23 @@ fn what_goes_to_one_peer_is_not_sent_to_the_others() {
 }
 
 fn counter(namespace: &Namespace, interface: &str, name: &str) -> u64 {
+    assert_eq!(name, "tx_packets");
+    let link = link(namespace, interface).expect("it is there");
+    link["stats64"]["tx"]["packets"].as_u64().expect("a number")
+}
+
+/// The MTU of the interface of VXLAN, if it is there.
+fn inside_mtu(namespace: &Namespace) -> Option<u64> {
+    link(namespace, vxlan::INTERFACE).map(|link| link["mtu"].as_u64().expect("a number"))
+}
+
+fn link(namespace: &Namespace, interface: &str) -> Option<serde_json::Value> {
     let mut command = std::process::Command::new("ip");
     command.args(["-s", "-j", "link", "show", interface]);
     namespace.confine(&mut command);
     let output = command.output().expect("ip runs");
-    let links: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(name, "tx_packets");
-    links[0]["stats64"]["tx"]["packets"].as_u64().expect("a number")
+    let links: Option<Vec<serde_json::Value>> = serde_json::from_slice(&output.stdout).ok();
+    links?.into_iter().next()
 }
 
 #[test]
@@ -138,7 +148,21 @@ fn an_interface_that_differs_is_made_anew_and_a_half_made_one_is_finished() {
     assert!(run(&Config { vni: 101, ..config(0) }).expect("made anew").made);
     let changes = run(&Config { vni: 101, underlay_mtu: 9000, ..config(0) }).expect("changed");
     assert_eq!((changes.made, changes.mtu), (false, 8950));
+    // Less than every link has to carry: what is there becomes as small as it may be, and what is not is not made.
+    let too_small = || match run(&Config { vni: 101, underlay_mtu: 1300, ..config(0) }) {
+        Err(Error::Config { setting: "underlay_mtu", detail }) => {
+            assert!(detail.contains("1250"), "{detail}")
+        }
+        other => panic!("{other:?}"),
+    };
+    too_small();
+    assert_eq!(inside_mtu(&namespace), Some(1280));
+    too_small();
+    assert_eq!(inside_mtu(&namespace), Some(1280));
+    assert_eq!(run(&Config { vni: 101, ..config(0) }).expect("grown again").mtu, 1450);
     assert!(namespace.enter(|| vxlan::remove(vxlan::INTERFACE)).expect("removed"));
+    too_small();
+    assert_eq!(inside_mtu(&namespace), None);
     assert!(!namespace.enter(|| vxlan::remove(vxlan::INTERFACE)).expect("is gone already"));
 
     // As a crash leaves it after the first request: made, unmarked, down.

@@ -209,9 +209,14 @@ impl Channel {
         }
     }
 
+    /// Where the peer's datagrams come from; `None`: the connection has ended.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        lock(&self.receiving).as_ref().map(|receiving| receiving.from)
+    }
+
     /// Looks for packets of up to this many bytes, however many the first hop took at the beginning.
     pub(crate) fn search(&self, packet_max: u32) {
-        let Some(peer) = lock(&self.receiving).as_ref().map(|receiving| receiving.from) else { return };
+        let Some(peer) = self.peer() else { return };
         let limit = len_max(peer, packet_max);
         self.limit.store(limit, Ordering::Relaxed);
         lock(&self.prober).search(self.now(), limit);

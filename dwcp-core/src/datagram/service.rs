@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -34,12 +34,24 @@ const MTU_UNKNOWN: u32 = 1500;
 
 /// The datagrams of an endpoint.
 pub(crate) struct Service {
-    sockets: RwLock<Vec<Arc<dyn DatagramSocket>>>,
+    /// A channel knows its socket by the place here: one that is removed leaves an empty place for another.
+    sockets: RwLock<Vec<Option<Reading>>>,
     flows: RwLock<HashMap<u64, Arc<Channel>>>,
     /// For whoever steers known flows.
     known: watch::Sender<HashSet<u64>>,
-    receivers: Mutex<Vec<AbortHandle>>,
     probe_interval: Duration,
+}
+
+/// A socket that is read. Reading ends when this is dropped.
+struct Reading {
+    socket: Arc<dyn DatagramSocket>,
+    receiver: AbortHandle,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.receiver.abort();
+    }
 }
 
 impl fmt::Debug for Service {
@@ -55,7 +67,6 @@ impl Service {
             sockets: RwLock::default(),
             flows: RwLock::default(),
             known: watch::Sender::default(),
-            receivers: Mutex::default(),
             probe_interval,
         })
     }
@@ -66,20 +77,28 @@ impl Service {
         // The deprecation is about descriptors that may be closed meanwhile; an owned one is not.
         #[allow(deprecated)]
         let readiness = AsyncFd::with_interest(descriptor, Interest::READABLE)?;
-        let via = {
-            let mut sockets = self.sockets.write().unwrap_or_else(PoisonError::into_inner);
-            sockets.push(Arc::clone(&socket));
-            sockets.len() - 1
-        };
-        let receiver = tokio::spawn(receive(Arc::downgrade(self), socket, via, readiness));
-        self.receivers.lock().unwrap_or_else(PoisonError::into_inner).push(receiver.abort_handle());
+        let mut sockets = self.sockets.write().unwrap_or_else(PoisonError::into_inner);
+        let via = sockets.iter().position(Option::is_none).unwrap_or(sockets.len());
+        if via == sockets.len() {
+            sockets.push(None);
+        }
+        let receiver = tokio::spawn(receive(Arc::downgrade(self), Arc::clone(&socket), via, readiness));
+        sockets[via] = Some(Reading { socket, receiver: receiver.abort_handle() });
         Ok(())
+    }
+
+    /// Reads this socket no more, and sends over the first to whom it was the way. Whether it was one, and not the first.
+    pub(crate) fn remove(&self, socket: &Arc<dyn DatagramSocket>) -> bool {
+        let is_it = |reading: &Reading| std::ptr::addr_eq(Arc::as_ptr(&reading.socket), Arc::as_ptr(socket));
+        let mut sockets = self.sockets.write().unwrap_or_else(PoisonError::into_inner);
+        let place = sockets.iter_mut().skip(1).find(|place| place.as_ref().is_some_and(is_it));
+        place.is_some_and(|place| place.take().is_some())
     }
 
     /// Where datagrams arrive, if there is a socket.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
-        sockets.first().map(|socket| socket.local_addr())
+        sockets.first().and_then(Option::as_ref).map(|reading| reading.socket.local_addr())
     }
 
     /// As a HELLO says it; 0: nowhere.
@@ -123,15 +142,14 @@ impl Service {
     /// The socket of this index, or the first.
     pub(super) fn socket(&self, via: usize) -> (Arc<dyn DatagramSocket>, usize) {
         let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
-        let via = if via < sockets.len() { via } else { 0 };
-        (Arc::clone(&sockets[via]), via)
+        let at = |via: usize| Some((Arc::clone(&sockets.get(via)?.as_ref()?.socket), via));
+        at(via).or_else(|| at(0)).expect("the first socket stays")
     }
 
     /// Stops reading.
     pub(crate) fn stop(&self) {
-        for receiver in self.receivers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            receiver.abort();
-        }
+        let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
+        sockets.iter().flatten().for_each(|reading| reading.receiver.abort());
     }
 
     /// Takes what has arrived at a socket.
@@ -147,12 +165,6 @@ impl Service {
             let payload = &mut datagram[HEADER_LEN..];
             channel.take((from, via), &header, payload, &mut batch.answers, &mut batch.drops);
         })
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

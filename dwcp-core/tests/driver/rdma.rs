@@ -160,6 +160,73 @@ async fn a_port_that_goes_down_loses_nothing_and_is_used_again_when_it_is_up() {
     assert_works(&a, &b).await;
 }
 
+/// Whether this is the virtual machine of tests/vm, whose devices may go; says so if not.
+fn may_remove() -> bool {
+    let may = std::path::Path::new("/sys/class/net/v0").exists();
+    if !may {
+        println!("SKIP: not in the virtual machine of tests/vm, whose device may go");
+    }
+    may
+}
+
+fn done(command: &str) {
+    let (program, arguments) = command.split_once(' ').unwrap();
+    let done = Command::new(program).args(arguments.split(' ')).status().unwrap();
+    assert!(done.success(), "{command}: {done}");
+}
+
+/// The card is pulled: its network interface goes, and the device with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interface_that_is_removed_with_its_device_loses_nothing_and_one_that_comes_is_used() {
+    if !has_device() || !may_remove() {
+        return;
+    }
+    let (a, b) = trusting_pair().await;
+    until(&a, "before", is_rdma_alone).await;
+    let traffic = Traffic::start(&a, &b, STREAM_LEN, MESSAGES);
+    traffic.received(STREAM_LEN as u64 / 4).await;
+    done("ip link del v0");
+    until(&a, "without a device", is_tcp).await;
+    until(&b, "without a device", is_tcp).await;
+    traffic.finish().await;
+    assert_works(&a, &b).await;
+    // As tests/vm/run.sh makes them.
+    done("ip link add v0 type veth peer name v1");
+    done("ip addr add 10.9.0.1/24 dev v0");
+    done("ip link set v0 mtu 9000 up");
+    done("ip link set v1 mtu 9000 up");
+    done("rdma link add rxe0 type rxe netdev v0");
+    until(&a, "with a new one", is_rdma_alone).await;
+    assert_works(&a, &b).await;
+}
+
+/// Whoever removes the device alone waits until nobody has it open, where its driver cannot take it away (Soft-RoCE cannot):
+/// what goes over it meanwhile arrives, and who comes meanwhile has TCP.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_is_removed_under_a_transfer_loses_nothing() {
+    if !has_device() || !may_remove() {
+        return;
+    }
+    let (a, b) = trusting_pair().await;
+    until(&a, "before", is_rdma_alone).await;
+    let traffic = Traffic::start(&a, &b, STREAM_LEN, MESSAGES);
+    traffic.received(STREAM_LEN as u64 / 4).await;
+    let removing = Command::new("rdma").args(["link", "del", "rxe0"]).spawn().unwrap();
+    traffic.finish().await;
+    assert_works(&a, &b).await;
+    a.drain().await.unwrap();
+    drop((a, b));
+    let removed = tokio::task::spawn_blocking(move || removing.wait_with_output()).await.unwrap().unwrap();
+    assert!(removed.status.success(), "rdma link del: {removed:?}");
+    assert!(Port::find(None).is_err(), "it is gone");
+    let (a, b) = trusting_pair().await;
+    assert_works(&a, &b).await;
+    until(&a, "without a device", is_tcp).await;
+    done("rdma link add rxe0 type rxe netdev v0");
+    let (a, _b) = trusting_pair().await;
+    until(&a, "with a new one", is_rdma_alone).await;
+}
+
 /// A process that dies takes its TCP connection with it: that is noticed long before the queue pair gives up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_vanishes_is_noticed_at_once() {

@@ -128,16 +128,17 @@ static __always_inline bool is_well_formed(const struct header *header, void *en
     return header->flow != 0 && header->number < NUMBER_END;
 }
 
-static __always_inline enum action meter(const struct address *source)
+/* `whose`: an address, or what stands for a flow. */
+static __always_inline enum action meter(const struct address *whose)
 {
     __u64 now = bpf_ktime_get_ns();
-    __u64 *due = bpf_map_lookup_elem(&buckets, source);
+    __u64 *due = bpf_map_lookup_elem(&buckets, whose);
     if (!due) {
         __u64 first = now + settings.interval_ns;
-        if (bpf_map_update_elem(&buckets, source, &first, BPF_NOEXIST) == 0)
+        if (bpf_map_update_elem(&buckets, whose, &first, BPF_NOEXIST) == 0)
             return PASSED;
         /* Another CPU was faster, or there is no memory. */
-        due = bpf_map_lookup_elem(&buckets, source);
+        due = bpf_map_lookup_elem(&buckets, whose);
         if (!due)
             return UNMETERED;
     }
@@ -158,8 +159,17 @@ static __always_inline bool is_in(void *prefixes, const struct address *source)
     return bpf_map_lookup_elem(prefixes, &key) != NULL;
 }
 
+/* Whose bucket a datagram of a known flow is charged to: the flow's own. Whoever floods with a peer's forged address empties
+ * the bucket of that address, and not what the peer's own datagrams need; and whoever has seen a flow's id, which nobody
+ * guesses, gets no more through with it than the peer may send. No source has an address of all these ones (RFC 4291 2.7). */
+static __always_inline struct address bucket_of(__u64 flow)
+{
+    struct address whose = { .word = { 0xFFFFFFFF, 0xFFFFFFFF, flow >> 32, (__u32)flow } };
+    return whose;
+}
+
 /* Whether a datagram may go on. Cheap checks and those that say most come first; only what passes them all takes a token. */
-static __always_inline enum action judge(const struct found *found, void *end, __s32 frame_bytes)
+static __always_inline enum action judge(const struct found *found, void *end, __s32 frame_bytes, bool *is_known)
 {
     if (settings.deny_any && is_in(&deny, &found->source))
         return DENIED;
@@ -168,9 +178,15 @@ static __always_inline enum action judge(const struct found *found, void *end, _
     __s32 udp_bytes = bpf_ntohs(found->udp->len);
     if (udp_bytes > found->room || udp_bytes > frame_bytes)
         return MALFORMED;
-    if (!is_well_formed((void *)(found->udp + 1), end, udp_bytes - (__s32)sizeof(*found->udp)))
+    const struct header *header = (void *)(found->udp + 1);
+    if (!is_well_formed(header, end, udp_bytes - (__s32)sizeof(*found->udp)))
         return MALFORMED;
-    return settings.interval_ns ? meter(&found->source) : PASSED;
+    __u64 flow = header->flow;
+    *is_known = bpf_map_lookup_elem(&flows, &flow) != NULL;
+    if (!settings.interval_ns)
+        return PASSED;
+    struct address whose = *is_known ? bucket_of(flow) : found->source;
+    return meter(&whose);
 }
 
 static __always_inline bool is_dropped(enum action action)
@@ -221,14 +237,11 @@ static __always_inline void tell(enum action action, const struct found *found, 
     bpf_ringbuf_submit(event, 0);
 }
 
-/* XDP_REDIRECT if the flow is known and its queue has a socket. What is joined only the kernel takes apart. */
+/* XDP_REDIRECT, of a known flow, if its queue has a socket. What is joined only the kernel takes apart. */
 static __always_inline int steer(struct xdp_md *ctx, const struct found *found, void *end)
 {
     const struct header *header = (void *)(found->udp + 1);
     if ((void *)(header + 1) > end || joined(header, bpf_ntohs(found->udp->len) - (__s32)sizeof(*found->udp)))
-        return XDP_PASS;
-    __u64 flow = header->flow;
-    if (!bpf_map_lookup_elem(&flows, &flow))
         return XDP_PASS;
     return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 }
@@ -242,8 +255,9 @@ int dwcp_guard(struct xdp_md *ctx)
     if (!find_udp(data, end, &found) || !is_guarded(found.udp->dest))
         return XDP_PASS;
     __u32 bytes = bpf_xdp_get_buff_len(ctx);
-    enum action action = judge(&found, end, bytes - found.offset);
-    int verdict = is_dropped(action) ? XDP_DROP : steer(ctx, &found, end);
+    bool is_known = false;
+    enum action action = judge(&found, end, bytes - found.offset, &is_known);
+    int verdict = is_dropped(action) ? XDP_DROP : is_known ? steer(ctx, &found, end) : XDP_PASS;
     if (verdict == XDP_REDIRECT && action == PASSED)
         action = STEERED;
     __u64 packets = count(action, &found.source, bytes);

@@ -50,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-admin",
             "novacron-process",
             "novacron-settings",
+            "novacron-trace",
         ],
     ),
     (
@@ -65,6 +66,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-control",
             "novacron-process",
             "novacron-settings",
+            "novacron-trace",
         ],
     ),
     (
@@ -77,13 +79,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-process",
             "novacron-settings",
             "novacron-store",
+            "novacron-trace",
         ],
     ),
     (
         "novacron-operator",
         &["consensus-proto", "novacron-admin", "novacron-process", "novacron-settings", "novacron-store"],
     ),
-    ("novacron-process", &["dwcp-core", "novacron-settings"]),
+    ("novacron-process", &["dwcp-core", "novacron-settings", "novacron-trace"]),
     ("novacron-settings", &["dwcp-core"]),
     ("novacron-admin", &["dwcp-core"]),
     (
@@ -103,8 +106,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-store",
         ],
     ),
-    ("novacron-store", &["consensus-proto"]),
-    ("novacron-control", &["dwcp-core"]),
+    ("novacron-store", &["consensus-proto", "novacron-trace"]),
+    ("novacron-control", &["dwcp-core", "novacron-trace"]),
+    ("novacron-trace", &[]),
     // Measures and checks, and is used by nothing.
     (
         "dwcp-benches",
@@ -117,6 +121,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ports",
         ],
     ),
+    ("collector", &[]),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
     ("ports", &[]),

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
+use novacron_trace::{TRACEPARENT, follow};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::Instrument as _;
 
@@ -40,7 +41,10 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
     let method = counted(request.method());
-    let span = tracing::info_span!("request", id, method, path);
+    let span = tracing::info_span!("request", id, method, path, status = tracing::field::Empty);
+    if let Some(traceparent) = request.headers().get(TRACEPARENT).and_then(|text| text.to_str().ok()) {
+        follow(&span, traceparent);
+    }
     let mut response = bounded(&app, &id, request, next).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.render(&path, &id, response);
@@ -53,7 +57,8 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let (status, took) = (response.status().as_u16(), began.elapsed().as_secs_f64());
-    tracing::debug!(parent: &span, status, took, "answered");
+    span.record("status", status);
+    tracing::debug!(parent: &span, took, "answered");
     let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("http_requests_total", &labels).increment(1);
     metrics::histogram!("http_request_duration_seconds", &[labels[0].clone(), labels[1].clone()])

@@ -129,6 +129,9 @@ pub(crate) struct Job {
     pub(crate) error: Option<String>,
     /// It is to end.
     pub(crate) cancel_asked: bool,
+    /// The trace that the request for it belongs to, and so does what is done for it (W3C Trace Context).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) traceparent: Option<String>,
     /// What has made it, if nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Origin>,
@@ -166,6 +169,7 @@ impl Job {
             replica: None,
             error: None,
             cancel_asked: false,
+            traceparent: None,
             origin: None,
         }
     }

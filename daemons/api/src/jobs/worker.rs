@@ -8,6 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
+use tracing::{Instrument as _, Span};
 
 use super::{
     queue::{self, Change, Claim, Written},
@@ -59,24 +60,35 @@ async fn look(
         }
         let seconds = jobs.lease.as_secs() as i64;
         if let Some(claim) = Claim::take(&app.store, &id, replica, seconds, now_ms()).await? {
-            running.spawn(run(app.clone(), claim, stop.clone()));
+            let span = span_of(&claim);
+            running.spawn(run(app.clone(), claim, stop.clone()).instrument(span));
         }
     }
     Ok(())
 }
 
+/// An attempt at a job, in the trace of the request that asked for it.
+fn span_of(claim: &Claim) -> Span {
+    let job = &claim.job;
+    let span = tracing::info_span!(parent: None, "attempt", job = job.id, attempt = job.attempts);
+    if let Some(traceparent) = &job.traceparent {
+        novacron_trace::follow(&span, traceparent);
+    }
+    span
+}
+
 /// Runs a job for as long as it is this replica's.
 async fn run(app: Arc<App>, mut claim: Claim, stop: watch::Receiver<bool>) {
-    let (id, lease) = (claim.job.id.clone(), claim.lease);
-    tracing::info!(job = id, attempt = claim.job.attempts, "begun");
+    let lease = claim.lease;
+    tracing::info!("begun");
     tokio::select! {
         ended = course(&app, &mut claim, &stop) => {
             let (state, progress) = (claim.job.state, claim.job.progress.done);
-            tracing::info!(job = id, ended, ?state, progress, "left");
+            tracing::info!(ended, ?state, progress, "left");
             // With it goes the leased entry, if it is still there.
             app.store.revoke(lease).await;
         }
-        () = until_lost(&app, lease) => tracing::warn!(job = id, "lost: the lease has ended"),
+        () = until_lost(&app, lease) => tracing::warn!("lost: the lease has ended"),
     }
 }
 

@@ -112,7 +112,8 @@ pub(super) async fn begin(app: &App, request: Request, path: &str, work: Work) -
         let detail = format!("{} jobs have not come to their end", queue::OPEN_MAX);
         return Err(Problem::new(Kind::Busy, detail));
     }
-    let job = Job::new(work, now_ms(), random());
+    let traceparent = novacron_trace::traceparent();
+    let job = Job { traceparent, ..Job::new(work, now_ms(), random()) };
     let queue::Change { compare, then } = queue::made(&job);
     let answer = Answer {
         status: StatusCode::ACCEPTED.as_u16(),

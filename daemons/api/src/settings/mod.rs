@@ -428,7 +428,13 @@ pub(crate) fn finish(sources: &Sources<Settings>) -> Result<(), SettingsError> {
         return Err(sources.invalid("cache.ca", cache.ca.display().to_string(), expected));
     }
     sources.check_pair(("agents.cert", &agents.cert), ("agents.key", &agents.key))?;
-    sources.check_pair(("agents.cert", &agents.cert), ("agents.ca", &agents.ca))?;
+    if given(&agents.cert) != given(&agents.ca) {
+        let named =
+            if given(&agents.cert) { ("agents.cert", &agents.cert) } else { ("agents.ca", &agents.ca) };
+        let expected = "a path only where agents.cert, agents.key and agents.ca are all named: agents and the API prove to \
+                        each other who they are";
+        return Err(sources.invalid(named.0, named.1.display().to_string(), expected));
+    }
     auth::finish(sources)?;
     if listen.ip().is_loopback() {
         return Ok(());
@@ -562,6 +568,18 @@ mod tests {
                 given.flag("--x", key, value).unwrap();
             }
             assert!(finish(&given).is_err(), "{set:?}");
+        }
+    }
+
+    #[test]
+    fn what_agents_are_asked_with_is_whole_or_not_there() {
+        for named in [&["agents.ca"][..], &["agents.cert", "agents.key"]] {
+            let mut given = sources();
+            for key in named {
+                given.flag("--x", key, "a.pem").unwrap();
+            }
+            let error = finish(&given).unwrap_err().to_string();
+            assert!(error.contains(named[0]) && error.contains("and agents.ca are all named"), "{error}");
         }
     }
 

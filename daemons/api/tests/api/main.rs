@@ -16,3 +16,4 @@ mod rules;
 mod schedules;
 mod support;
 mod tls;
+mod traces;

@@ -78,11 +78,16 @@ pub(crate) struct Store {
 impl Store {
     /// `None`: there is no program for it.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With these in the environment of everything that runs.
+    pub(crate) fn start_with(environment: &[(&str, &str)]) -> Option<Self> {
         let program = beside("novacron")?;
         let folder = tempfile::tempdir().unwrap();
         let (members, agents) = (ports::free(STORE_PORTS), ports::free(AGENT_PORTS));
         let mut command = clean(Command::new(program));
-        command.args(["up", "--no-api", "--data-dir"]).arg(folder.path());
+        command.args(["up", "--no-api", "--data-dir"]).arg(folder.path()).envs(environment.iter().copied());
         command.args(["--port", &members[0].to_string(), "--agent-port", &agents[0].to_string()]);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
@@ -140,6 +145,16 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn spawn(name: &str, endpoints: &[String], more: &[&str]) -> Self {
+        Self::spawn_with(name, endpoints, more, &[])
+    }
+
+    /// With these in its environment.
+    pub(crate) fn spawn_with(
+        name: &str,
+        endpoints: &[String],
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let ports = ports::free(2);
         let mut command = clean(Command::new(env!("CARGO_BIN_EXE_novacron-api")));
         command.args(["--replica", name, "--store-endpoints", &endpoints.join(",")]);
@@ -152,7 +167,7 @@ impl Replica {
             // What is under test here asks often.
             command.args(["--limits-rate", "off"]);
         }
-        command.args(more);
+        command.args(more).envs(environment.iter().copied());
         let child = command.spawn().unwrap();
         let replica = Self { process: Process::new(child), port: ports[0], metrics: ports[1], data };
         wait_until("listener", || TcpStream::connect(("127.0.0.1", replica.port)).ok());

@@ -6,7 +6,7 @@ pub mod store;
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -35,6 +35,16 @@ pub fn clean(command: &mut Command) {
             command.env_remove(name);
         }
     }
+}
+
+/// Another program of the workspace; says so if there is none.
+pub fn beside(name: &str) -> Option<PathBuf> {
+    let program = Path::new(env!("CARGO_BIN_EXE_novacron")).with_file_name(name);
+    if program.is_file() {
+        return Some(program);
+    }
+    println!("SKIP: no {} (cargo build --workspace --bins makes it)", program.display());
+    None
 }
 
 /// A running command, killed when dropped.

@@ -12,3 +12,4 @@ mod pods;
 mod process;
 mod reads;
 mod tls;
+mod traces;

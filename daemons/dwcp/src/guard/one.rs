@@ -2,22 +2,22 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::SocketAddr,
-    sync::Arc,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use dwcp_core::datagram_socket::{DatagramSocket, XdpDatagrams};
-use dwcp_ebpf::{Action, Config, Guard, Mode, QUEUES_MAX};
+use dwcp_ebpf::{Action, Config, Guard, Mode};
 use metrics::{counter, gauge};
 use novacron_control::schema::Guarded;
 
+use super::{
+    counts::{Labels, Told},
+    sockets::Sockets,
+};
 use crate::again::Again;
 
 /// How often the kernel is asked whether an interface has its program still.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-const SOCKETS_GONE: &str = "attached anew; datagrams go by the kernel's UDP until the agent starts again, since its AF_XDP \
-                            sockets were those of what was there before";
 
 /// One interface.
 pub(super) struct One {
@@ -25,11 +25,9 @@ pub(super) struct One {
     config: Config,
     guard: Option<Guard>,
     reason: Option<String>,
-    /// Flows that go to AF_XDP sockets.
+    /// Flows that the guard knows: they go to AF_XDP sockets where there are some.
     steered: HashSet<u64>,
-    has_sockets: bool,
-    /// The sockets are those of an interface that is no more.
-    sockets_are_gone: bool,
+    sockets: Sockets,
     /// Somebody has asked for it.
     is_detached: bool,
     check_at: Instant,
@@ -37,22 +35,25 @@ pub(super) struct One {
     again: Again,
     /// What the metrics were told already.
     published: BTreeMap<&'static str, u64>,
+    /// And of known peers.
+    told: Told,
 }
 
 impl One {
-    pub(super) fn attach(interface: String, config: &Config) -> Self {
+    /// In a tokio runtime, as [`check`](Self::check): sockets are opened, too.
+    pub(super) fn attach(interface: String, config: &Config, sockets: Sockets) -> Self {
         let mut one = Self {
             interface,
             config: config.clone(),
             guard: None,
             reason: None,
             steered: HashSet::new(),
-            has_sockets: false,
-            sockets_are_gone: false,
+            sockets,
             is_detached: false,
             check_at: Instant::now() + CHECK_INTERVAL,
             again: Again::default(),
             published: BTreeMap::new(),
+            told: Told::default(),
         };
         one.try_attach();
         one
@@ -67,6 +68,9 @@ impl One {
                 self.reason = guard.native_refused().map(ToString::to_string);
                 if let Err(error) = guard.clear_flows() {
                     tracing::warn!(interface, %error, "flows of an earlier process are still steered");
+                }
+                if let Some(missing) = self.sockets.open(interface, &guard) {
+                    self.reason.get_or_insert(missing);
                 }
                 self.guard = Some(guard);
                 self.again.reset();
@@ -100,44 +104,18 @@ impl One {
             self.is_up(false);
             self.guard = None;
             self.steered.clear();
-            self.sockets_are_gone = self.has_sockets;
+            // They are those of what was there before, and the guard that comes gets new ones.
+            self.sockets.close();
         }
         if self.again.is_due(now) {
             self.try_attach();
-            if self.guard.is_some() && self.sockets_are_gone {
-                self.reason.get_or_insert(SOCKETS_GONE.to_owned());
-            }
         }
-    }
-
-    /// A socket for each receive queue. Where there is none, datagrams go to the kernel's UDP.
-    pub(super) fn open_sockets(&mut self, local: SocketAddr) -> Vec<Arc<dyn DatagramSocket>> {
-        let Some(guard) = &self.guard else { return Vec::new() };
-        let queues = receive_queues(&self.interface);
-        let mut sockets: Vec<Arc<dyn DatagramSocket>> = Vec::new();
-        for queue in 0..queues {
-            let opened = XdpDatagrams::open(&self.interface, queue, local)
-                .map_err(|error| error.to_string())
-                .and_then(|socket| {
-                    guard.set_socket(queue, socket.readiness()).map_err(|error| error.to_string())?;
-                    Ok(socket)
-                });
-            match opened {
-                Ok(socket) => sockets.push(Arc::new(socket)),
-                Err(error) => {
-                    tracing::warn!(interface = self.interface, queue, error, "no AF_XDP socket");
-                    self.reason.get_or_insert(format!("no AF_XDP socket at queue {queue}: {error}"));
-                }
-            }
-        }
-        self.has_sockets = !sockets.is_empty();
-        sockets
     }
 
     /// Makes the flows that are steered those of now. What the kernel refuses goes to its UDP, which is slower, and is tried
     /// again the next time.
     pub(super) fn steer(&mut self, now: &HashSet<u64>) {
-        let Some(guard) = self.guard.as_ref().filter(|_| !self.sockets_are_gone) else { return };
+        let Some(guard) = &self.guard else { return };
         let (interface, steered) = (&self.interface, &mut self.steered);
         let done = |result: Result<(), dwcp_ebpf::Error>| match result {
             Ok(()) => true,
@@ -151,8 +129,10 @@ impl One {
         steered.extend(missing.into_iter().filter(|flow| done(guard.add_flow(*flow))));
     }
 
-    pub(super) fn read(&mut self) -> Guarded {
+    /// Reads counters into metrics. `known`: peers, and where their datagrams come from.
+    pub(super) fn read(&mut self, known: &BTreeMap<IpAddr, Labels>) -> Guarded {
         self.is_up(true);
+        self.count_peers(known);
         let mut packets = BTreeMap::new();
         if let Some(guard) = &self.guard {
             match guard.totals() {
@@ -174,6 +154,25 @@ impl One {
             reason: self.reason.clone(),
             packets,
         }
+    }
+
+    fn count_peers(&mut self, known: &BTreeMap<IpAddr, Labels>) {
+        let Some(guard) = &self.guard else { return };
+        for (source, labels) in known {
+            let counts = match guard.peer(*source) {
+                Ok(Some(peer)) => self.told.new_of(*source, peer.by_action()),
+                Ok(None) => continue,
+                Err(error) => {
+                    return tracing::warn!(interface = self.interface, %error, "reading counters of XDP");
+                }
+            };
+            for (action, new) in Action::ALL.into_iter().zip(counts).filter(|(_, new)| *new > 0) {
+                let [peer, region] = labels.clone();
+                let labels = [peer, region, ("action", action.as_str().to_owned())];
+                counter!("dwcp_xdp_peer_packets_total", &labels).increment(new);
+            }
+        }
+        self.told.forget_unless(|source| known.contains_key(source));
     }
 
     /// Tells the metric of whether there is a guard.
@@ -201,6 +200,7 @@ impl One {
     pub(super) fn detach(&mut self) {
         self.is_up(false);
         self.is_detached = true;
+        self.sockets.close();
         if let Some(guard) = self.guard.take() {
             self.reason = Some("detached on request".to_owned());
             match guard.detach() {
@@ -209,12 +209,4 @@ impl One {
             }
         }
     }
-}
-
-/// How many there are, as far as a guard can have sockets.
-fn receive_queues(interface: &str) -> u32 {
-    let queues = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")).map(|entries| {
-        entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"rx-")).count()
-    });
-    u32::try_from(queues.unwrap_or(1)).map_or(QUEUES_MAX, |queues| queues.clamp(1, QUEUES_MAX))
 }

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use dwcp_node::wireguard::{self, Config, Implementation, Interface, KeyStore, Peer};
+use dwcp_node::{
+    mtu::MTU_MIN,
+    wireguard::{self, Config, Implementation, Interface, KeyStore, Peer},
+};
 use novacron_control::schema;
 
 use crate::{again::Again, settings::Tunnels};
@@ -59,6 +62,16 @@ impl Errors {
     fn first(&self) -> Option<String> {
         self.0.values().next().cloned()
     }
+}
+
+/// Whether what carries it leaves what every link has to carry. If not, what is longer is lost, unless the network fragments
+/// it.
+fn enough(mtu: u32) -> Result<(), wireguard::Error> {
+    if mtu >= MTU_MIN {
+        return Ok(());
+    }
+    let detail = format!("what carries it leaves {mtu} bytes, and {MTU_MIN} are needed");
+    Err(wireguard::Error::Config { setting: "mtu", detail })
 }
 
 impl WireGuard {
@@ -136,11 +149,13 @@ impl WireGuard {
         {
             self.config.peers = peers.to_vec();
         }
-        if self.config.mtu != self.mtu && self.errors.note("set its MTU", interface.set_mtu(self.mtu)) {
-            let (interface, mtu) = (&self.config.interface, self.mtu);
-            tracing::info!(interface, mtu, "WireGuard goes by what carries it");
-            self.config.mtu = self.mtu;
+        // With less the kernel takes IPv6 off it, and its addresses do not come back.
+        let mtu = self.mtu.max(MTU_MIN);
+        if self.config.mtu != mtu && self.errors.note("set its MTU", interface.set_mtu(mtu)) {
+            tracing::info!(interface = self.config.interface, mtu, "WireGuard goes by what carries it");
+            self.config.mtu = mtu;
         }
+        self.errors.note("make it small enough", enough(self.mtu));
     }
 
     /// Asks the kernel whether the interface is there still. If not, the next look makes it.
@@ -320,7 +335,7 @@ mod tests {
     #[test]
     fn an_mtu_that_was_refused_is_tried_again_and_told_of_until_it_is_set() {
         with_interface(|end, _| {
-            end.set_mtu(10);
+            end.set_mtu(70_000);
             end.look(&[], Instant::now());
             assert!(end.errors.first().is_some());
             end.look(&[peer_with(&other_key())], Instant::now());
@@ -328,6 +343,20 @@ mod tests {
             assert_eq!((end.config.mtu, end.count()), (1420, 1));
             end.set_mtu(1400);
             end.look(&[peer_with(&other_key())], Instant::now());
+            assert_eq!((end.config.mtu, end.errors.first()), (1400, None));
+        });
+    }
+
+    #[test]
+    fn what_leaves_too_little_makes_it_as_small_as_it_may_be_and_is_told() {
+        with_interface(|end, _| {
+            end.set_mtu(1100);
+            end.look(&[], Instant::now());
+            assert_eq!(end.config.mtu, MTU_MIN);
+            let error = end.errors.first().expect("it is told");
+            assert!(error.contains("1100") && error.contains("1280"), "{error}");
+            end.set_mtu(1400);
+            end.look(&[], Instant::now());
             assert_eq!((end.config.mtu, end.errors.first()), (1400, None));
         });
     }

@@ -48,7 +48,10 @@ impl Agent {
 
     pub fn command(name: &str, socket: &Path, settings: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_novacron-dwcp"));
-        command.args(["--node-id", name, "--metrics-listen", "off", "--discovery-interval", "200ms"]);
+        command.args(["--node-id", name, "--discovery-interval", "200ms"]);
+        if settings.iter().all(|(key, _)| *key != "metrics.listen") {
+            command.args(["--metrics-listen", "off"]);
+        }
         command.arg("--control-socket").arg(socket).stdin(Stdio::null());
         for (key, value) in settings {
             command.arg(format!("--{}={value}", key.replace(['.', '_'], "-")));

@@ -78,6 +78,11 @@ impl ConnectionData {
         Ok(data)
     }
 
+    /// Where packets for that end go.
+    pub fn gid(&self) -> Gid {
+        self.gid
+    }
+
     pub(crate) fn target(&self) -> Target {
         Target { gid: self.gid, queue_pair: self.queue_pair, psn: self.psn, mtu: self.mtu }
     }
