@@ -1,10 +1,16 @@
 //! The first members of a cluster, as `--initial-cluster` names them, and who a member is that starts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use consensus_core::{MemberInfo, Membership, Start, StartError, TlsConfig, find_cluster, log_owner};
+use consensus_core::{
+    FoundCluster, MemberInfo, Membership, Start, StartError, TlsConfig, find_cluster, log_owner,
+};
+use tokio::time::timeout;
 
 use crate::folder::{FolderError, MemberFolder, Owner};
+
+/// For another member to say whether a cluster that seems new is, in fact, not: each is waited for, and few answer then.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The first members of a cluster and its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +141,8 @@ pub enum IdentityError {
     /// The list of members does not help.
     #[error(transparent)]
     Cluster(#[from] InitialClusterError),
-    /// The log is gone. A member that began anew could vote against what it has acknowledged.
+    /// The log is gone, as the folder says or the others. A member that began anew could vote against what it has
+    /// acknowledged.
     #[error("{folder}: the log of member {id:x} is not there any more")]
     LogLost {
         /// The folder.
@@ -226,17 +233,47 @@ impl InitialCluster {
             return Err(IdentityError::LogLost { folder: log_dir(), id });
         }
         let (own, urls) = self.urls(name)?;
-        if !exists {
-            let start = Start::Bootstrap(self.membership());
-            return Ok(Identity { cluster: self.cluster_id(), id: self.member_id(name)?, start });
-        }
-        let Some(found) = find_cluster(&urls, tls, allow_plaintext).await? else {
-            return Err(IdentityError::NobodyAnswers { urls });
+        let found = if exists {
+            find_cluster(&urls, tls, allow_plaintext).await?
+        } else {
+            self.already_there(&urls, tls, allow_plaintext).await?
         };
-        let is_own = |info: &MemberInfo| info.peer_urls.iter().any(|url| own.contains(url));
-        let id = found.membership.members.iter().find(|(_, info)| is_own(info)).map(|(id, _)| *id);
-        let id = id.ok_or_else(|| IdentityError::NotAdded { urls: own.clone() })?;
+        let first = self.member_id(name)?;
+        let begins = Identity {
+            cluster: self.cluster_id(),
+            id: first,
+            start: Start::Bootstrap(self.membership()),
+        };
+        let Some(found) = found else {
+            return if exists { Err(IdentityError::NobodyAnswers { urls }) } else { Ok(begins) };
+        };
+        let at_own = found.membership.at(&own).next();
+        let (id, info) = at_own.ok_or_else(|| IdentityError::NotAdded { urls: own.clone() })?;
+        if !info.name.is_empty() {
+            // It has run, so it has promised and acknowledged what an empty log does not know.
+            return Err(IdentityError::LogLost { folder: log_dir(), id });
+        }
+        if !exists && id == first {
+            return Ok(begins);
+        }
         Ok(Identity { cluster: found.cluster, id, start: Start::Join(found.membership.members) })
+    }
+
+    /// This cluster, if one of its other members says that it has begun.
+    async fn already_there(
+        &self,
+        urls: &[String],
+        tls: Option<&Arc<TlsConfig>>,
+        allow_plaintext: bool,
+    ) -> Result<Option<FoundCluster>, IdentityError> {
+        for url in urls {
+            let asked = find_cluster(std::slice::from_ref(url), tls, allow_plaintext);
+            let Ok(found) = timeout(ASK_TIMEOUT, asked).await else { continue };
+            if let Some(found) = found?.filter(|found| found.cluster == self.cluster_id()) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 }
 

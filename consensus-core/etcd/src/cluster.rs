@@ -125,8 +125,10 @@ impl Server {
         let matched = self.shared.node.matched().await.ok()?;
         let own = *matched.get(&self.shared.node.id())?;
         let learner = matched.get(&id).copied().unwrap_or_default();
+        // Who votes has published its name: by that it is known that it has run, should its folder be lost.
+        let has_run = self.shared.node.membership().members.get(&id).is_none_or(|info| !info.name.is_empty());
         // As in etcd: nine tenths of what the leader has.
-        if u128::from(learner) * 10 < u128::from(own) * 9 {
+        if !has_run || u128::from(learner) * 10 < u128::from(own) * 9 {
             let text = "etcdserver: can only promote a learner member which is in sync with leader";
             return Some(Err(Status::failed_precondition(text)));
         }

@@ -70,6 +70,8 @@ impl InitialCluster {
                 in_log.or_else(|| Some(folder.owner().ok()??.id))
             }
         };
+        // Where nothing is left the others know who it was.
+        let old = old.or_else(|| found.as_ref().and_then(|found| has_run(&found.membership, &own)));
         let now = found.as_ref().and_then(|found| successor(&found.membership, &own, old?));
         match now {
             Some(id) => Ok(Way::Join(folder.make_way(id)?)),
@@ -80,9 +82,11 @@ impl InitialCluster {
 
 /// Who has taken the place of a member, and has not begun yet.
 fn successor(membership: &Membership, own: &[String], old: u64) -> Option<u64> {
-    let mut at_own =
-        membership.members.iter().filter(|(_, info)| info.peer_urls.iter().any(|url| own.contains(url)));
-    at_own.find(|(id, info)| **id != old && info.name.is_empty()).map(|(id, _)| *id)
+    membership.at(own).find(|(id, info)| *id != old && info.name.is_empty()).map(|(id, _)| id)
+}
+
+fn has_run(membership: &Membership, own: &[String]) -> Option<u64> {
+    membership.at(own).find(|(_, info)| !info.name.is_empty()).map(|(id, _)| id)
 }
 
 fn advice(own: &[String], membership: Option<&Membership>, old: Option<u64>) -> String {
@@ -132,6 +136,8 @@ mod tests {
         assert_eq!(successor(&of(1, ""), &own, 1), None, "itself, before it began");
         assert_eq!(successor(&of(3, "a"), &own, 1), None, "somebody who runs");
         assert_eq!(successor(&of(3, ""), &own, 1), Some(3));
+        assert_eq!(has_run(&of(3, ""), &own), None);
+        assert_eq!(has_run(&of(1, "a"), &own), Some(1));
     }
 
     #[test]

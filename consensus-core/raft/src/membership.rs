@@ -222,6 +222,12 @@ impl Membership {
         !self.is_voter(id) && self.members.contains_key(&id)
     }
 
+    /// Members that are at one of these peer URLs.
+    pub fn at(&self, peer_urls: &[String]) -> impl Iterator<Item = (u64, &MemberInfo)> {
+        let is_there = |info: &MemberInfo| info.peer_urls.iter().any(|url| peer_urls.contains(url));
+        self.members.iter().filter(move |(_, info)| is_there(info)).map(|(id, info)| (*id, info))
+    }
+
     /// How many have a vote.
     pub fn voters(&self) -> usize {
         self.conf.get_voters().len()

@@ -94,6 +94,9 @@ fn rejoin(members: &mut Members, n: usize, said: &str) {
     members.kill(n);
     members.restart(n);
     is_whole(members);
+}
+
+fn keeps_what_was_damaged(members: &Members, n: usize) {
     let kept = fs::read_dir(members.data_dir(n)).expect("a folder").filter(|entry| {
         entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("damaged-"))
     });
@@ -123,6 +126,7 @@ fn a_member_whose_log_is_flipped_refuses_and_comes_back_with_one_command() {
     // It does not become better by trying.
     assert_eq!(command(&members.refuses(2)), command(&said));
     rejoin(&mut members, 2, &said);
+    keeps_what_was_damaged(&members, 2);
     // And again, this time of a member that has come back before: its log is gone as a whole.
     members.kill(2);
     fs::remove_dir_all(members.data_dir(2).join("log")).expect("removed");
@@ -144,6 +148,18 @@ fn a_member_whose_data_rots_while_it_runs_stops_and_comes_back() {
     let said = members.refuses(1);
     assert!(said.contains("the state is damaged"), "{said}");
     rejoin(&mut members, 1, &said);
+    keeps_what_was_damaged(&members, 1);
+}
+
+#[test]
+fn a_member_whose_folder_is_gone_does_not_begin_anew() {
+    let Some(mut members) = with_data(&[]) else { return };
+    members.kill(2);
+    fs::remove_dir_all(members.data_dir(2)).expect("removed");
+    fs::create_dir(members.data_dir(2)).expect("an empty volume");
+    let said = members.refuses(2);
+    assert!(said.contains("is not there any more"), "{said}");
+    rejoin(&mut members, 2, &said);
 }
 
 #[test]
