@@ -239,11 +239,8 @@ impl InitialCluster {
             self.already_there(&urls, tls, allow_plaintext).await?
         };
         let first = self.member_id(name)?;
-        let begins = Identity {
-            cluster: self.cluster_id(),
-            id: first,
-            start: Start::Bootstrap(self.membership()),
-        };
+        let begins =
+            Identity { cluster: self.cluster_id(), id: first, start: Start::Bootstrap(self.membership()) };
         let Some(found) = found else {
             return if exists { Err(IdentityError::NobodyAnswers { urls }) } else { Ok(begins) };
         };
