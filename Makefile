@@ -21,7 +21,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs kube-build kube-up kube-status kube-down images
+.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-load bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs kube-build kube-up kube-status kube-down images
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -112,6 +112,11 @@ bench-consensus: programs
 ## The API beside a handler that only does the work, over the same store; writes docs/benchmarks.md. BENCH takes flags of api-bench.
 bench-api: programs
 	$(BIN)/api-bench --folder $(TARGET) --doc docs/benchmarks.md $(BENCH)
+
+## A thousand users of k6 at the API, in stages, several times: how long they wait, what fails, whether it grows; writes
+## docs/benchmarks.md. BENCH takes flags of tests/deploy/load.py.
+bench-load: programs
+	scripts/bench-load.sh --folder $(TARGET) --doc docs/benchmarks.md $(BENCH)
 
 ## What it costs a core to drop a flood, in XDP and in user space; to receive datagrams, by AF_XDP and by recvmmsg; and
 ## what XDP costs TCP beside them. Writes docs/benchmarks.md.

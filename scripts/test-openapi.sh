@@ -39,7 +39,9 @@ trap cleanup EXIT
 store=23790 agents=28880 api=28080
 "$target/novacron" up --data-dir "$work/store" --port $store --agent-port $agents >"$work/up.log" 2>&1 &
 background+=($!)
-settings=(--store-endpoints "http://127.0.0.1:$store" --data-dir "$work/api" --auth-tokens true --limits-rate off
+# The agents of its nodes are asked, too: without them, what only they know is a 503.
+sockets=agent-1=$work/store/agent-1/agent.sock,agent-2=$work/store/agent-2/agent.sock
+settings=(--store-endpoints "http://127.0.0.1:$store" --agents-sockets "$sockets" --data-dir "$work/api" --auth-tokens true --limits-rate off
     --listen "127.0.0.1:$api" --metrics-listen off --log-level warn)
 "$target/novacron-api" "${settings[@]}" >"$work/api.log" 2>&1 &
 background+=($!)

@@ -1,30 +1,33 @@
-// Load on the HTTP API: 1,000 users who mostly look and sometimes change. By hand:
+// Load on the HTTP API: users who mostly look and sometimes change, a tenth of them at first, then all (1,000), then a tenth again. By hand:
 //
 //   k6 run -e URL=http://127.0.0.1:8080 -e TOKEN=nct_... deploy/load/api.js
 //
 // The API takes 100 requests a second of each client by default (limits.rate): the users of this test are one client, so the replicas under
 // test need `limits.rate: off`, or as many tokens as users.
 import http from "k6/http";
-import { check, sleep } from "k6";
+import { check, randomSeed, sleep } from "k6";
 import exec from "k6/execution";
 
 const url = __ENV.URL || "http://127.0.0.1:8080";
 const users = Number(__ENV.USERS || 1000);
-const hold = __ENV.HOLD || "5m";
-const ramp = __ENV.RAMP || "1m";
+const few = Math.ceil(users / 10);
+const hold = __ENV.HOLD || "2m";
+const ramp = __ENV.RAMP || "30s";
+// How long users think is the same for the same seed.
+const seed = Number(__ENV.SEED || 1);
 
 export const options = {
   scenarios: {
     users: {
       executor: "ramping-vus",
       startVUs: 0,
-      stages: [
-        { duration: ramp, target: users },
-        { duration: hold, target: users },
-        { duration: "30s", target: 0 },
-      ],
+      stages: [few, users, few].flatMap((target) => [
+        { duration: ramp, target },
+        { duration: hold, target },
+      ]),
     },
   },
+  summaryTrendStats: ["med", "p(95)", "p(99)", "max"],
   thresholds: {
     // 99.9 % of requests are answered as they should be, 99 % of them within a second.
     checks: ["rate>=0.999"],
@@ -37,12 +40,13 @@ const headers = { "Content-Type": "application/json" };
 if (__ENV.TOKEN) headers.Authorization = `Bearer ${__ENV.TOKEN}`;
 
 export default function () {
+  if (exec.vu.iterationInScenario === 0) randomSeed(seed + exec.vu.idInTest);
   const list = http.get(`${url}/api/v1/vms?limit=50`, { headers, tags: { name: "list" } });
   check(list, { "list: 200": (answer) => answer.status === 200 });
 
   // One user in ten makes a VM's entry and removes it.
   if (exec.vu.idInTest % 10 === 0) {
-    const name = `load-${exec.vu.idInTest}-${exec.vu.iterationInScenario}`;
+    const name = `load-${seed}-${exec.vu.idInTest}-${exec.vu.iterationInScenario}`;
     const body = JSON.stringify({ name, cpus: 1, memory_bytes: 268435456, image: "disk.img", region: __ENV.REGION || "region-1", desired_state: "stopped" });
     const made = http.post(`${url}/api/v1/vms`, body, { headers: { ...headers, "Idempotency-Key": name }, tags: { name: "create" } });
     check(made, { "create: 201": (answer) => answer.status === 201 });
@@ -52,5 +56,5 @@ export default function () {
       check(gone, { "delete: 204": (answer) => answer.status === 204 });
     }
   }
-  sleep(1);
+  sleep(0.5 + Math.random());
 }

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use novacron_process::Traces;
 use tokio::runtime::Runtime;
 
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
@@ -73,7 +74,13 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    novacron_process::log_to_stderr("novacron", cli.log_format == LogFormat::Json, "warn");
+    let json = cli.log_format == LogFormat::Json;
+    let traces = if let Command::Up(_) = cli.command {
+        Some(novacron_process::log_and_trace("novacron", "up", json, "warn"))
+    } else {
+        novacron_process::log_to_stderr("novacron", json, "warn");
+        None
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -86,7 +93,10 @@ fn main() -> ExitCode {
         Command::Recv(args) => on_worker(&runtime, recv::run(args)),
         Command::Bench(args) => on_worker(&runtime, bench::run(args)),
         Command::Status(args) => on_worker(&runtime, status::run(args)),
-        Command::Up(args) => on_worker(&runtime, up::run(args)),
+        Command::Up(args) => {
+            let is_traced = traces.as_ref().is_some_and(Traces::are_exported);
+            on_worker(&runtime, up::run(args, is_traced))
+        }
         Command::Kv(args) => on_worker(&runtime, store::kv(args)),
         Command::Lease(args) => on_worker(&runtime, store::lease(args)),
         Command::Member(args) => on_worker(&runtime, store::member(args)),
@@ -105,6 +115,9 @@ fn main() -> ExitCode {
     };
     // A thread may still wait for standard input; nobody waits for it.
     runtime.shutdown_background();
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     let code = ended.unwrap_or_else(|error| {
         let advice = exit::advice(&error).map(|advice| format!(" ({advice})")).unwrap_or_default();
         eprintln!("novacron: {}{advice}", in_words(&error));

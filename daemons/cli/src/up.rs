@@ -64,8 +64,8 @@ fn default_data_dir() -> Result<PathBuf> {
         .join("novacron"))
 }
 
-/// Runs the cluster; returns the exit code.
-pub(crate) async fn run(args: UpArgs) -> Result<u8> {
+/// Runs the cluster; returns the exit code. `is_traced`: spans are exported.
+pub(crate) async fn run(args: UpArgs, is_traced: bool) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let folder = args.data_dir.map_or_else(default_data_dir, Ok)?;
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -90,6 +90,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<u8> {
             TcpListener::bind(at(*port)).await.with_context(|| format!("listening on {}", at(*port)))?;
         let mut config = ServerConfig::new(node, data_dir.join("data"), name);
         config.client_urls = vec![format!("http://{}", at(*port))];
+        config.request_span = is_traced.then_some(novacron_trace::request_span);
         let server = Server::start(config).await.with_context(|| format!("member {name}"))?;
         let (served, mut stopping) = (server.clone(), stopping.clone());
         serving.spawn(async move {

@@ -71,22 +71,13 @@ fn planned() -> Result<Option<(Plan, Traces)>> {
         tracing::warn!("{warning}");
     }
     let mut plan = plan::plan(&loaded.sources)?;
-    plan.server.request_span = traces.are_exported().then_some(request_span);
+    plan.server.request_span = traces.are_exported().then_some(novacron_trace::request_span);
     Ok((!matches.get_flag("check-config")).then_some((plan, traces)))
 }
 
 fn log(settings: &Settings) -> Traces {
     let level = settings::as_word(&settings.log_level);
     log_and_trace("novacron-consensus", &settings.name, settings.log_format == LogFormat::Json, &level)
-}
-
-/// What a client's request is in the trace that it belongs to.
-fn request_span(method: &str, traceparent: Option<&str>) -> tracing::Span {
-    let span = tracing::info_span!("request", otel.name = method, otel.kind = "server");
-    if let Some(traceparent) = traceparent {
-        novacron_trace::follow(&span, traceparent);
-    }
-    span
 }
 
 fn run(plan: Plan) -> Result<Ended> {

@@ -70,7 +70,7 @@ pub enum SettingsError {
         origin: Origin,
         /// Which setting.
         key: &'static str,
-        /// The value as it was given.
+        /// The value as it was given, without a password.
         value: String,
         /// What is allowed.
         expected: &'static str,

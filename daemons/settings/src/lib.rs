@@ -24,6 +24,7 @@ mod keys;
 mod layers;
 mod log;
 mod print;
+mod secret;
 mod sources;
 pub mod value;
 mod yaml;

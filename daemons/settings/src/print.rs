@@ -15,7 +15,7 @@ pub(crate) fn yaml<S>(keys: &[Key<S>], settings: &S, origin: impl Fn(&str) -> Op
         for (depth, section) in sections.iter().enumerate().skip(same) {
             let _ = writeln!(out, "{:1$}{section}:", "", 2 * depth);
         }
-        let value = (key.get)(settings);
+        let value = key.shown((key.get)(settings));
         let value = match key.is_list {
             true => {
                 let items: Vec<_> = value.split(',').filter(|item| !item.is_empty()).map(quoted).collect();

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use crate::{Origin, SettingsError, print, variable, yaml};
+use crate::{Origin, SettingsError, print, secret, variable, yaml};
 
 /// One setting of a program whose settings are an `S`.
 pub struct Key<S: 'static> {
@@ -15,6 +15,8 @@ pub struct Key<S: 'static> {
     pub expected: &'static str,
     /// A sequence in YAML, comma-separated elsewhere.
     pub is_list: bool,
+    /// May have a password in it, which is neither printed nor shown in errors.
+    pub is_login: bool,
     /// Reads a value into the settings; `None` if it does not fit.
     pub set: fn(&mut S, &str) -> Option<()>,
     /// The value as it is written.
@@ -37,7 +39,7 @@ impl<S> Key<S> {
         set: fn(&mut S, &str) -> Option<()>,
         get: fn(&S) -> String,
     ) -> Self {
-        Self { name, expected, is_list: false, set, get }
+        Self { name, expected, is_list: false, is_login: false, set, get }
     }
 
     /// A setting that has any number of values, which `set` and `get` see separated by commas.
@@ -47,7 +49,22 @@ impl<S> Key<S> {
         set: fn(&mut S, &str) -> Option<()>,
         get: fn(&S) -> String,
     ) -> Self {
-        Self { name, expected, is_list: true, set, get }
+        Self { name, expected, is_list: true, is_login: false, set, get }
+    }
+
+    /// A setting whose value is a URL that may have a password in it.
+    pub const fn login(
+        name: &'static str,
+        expected: &'static str,
+        set: fn(&mut S, &str) -> Option<()>,
+        get: fn(&S) -> String,
+    ) -> Self {
+        Self { name, expected, is_list: false, is_login: true, set, get }
+    }
+
+    /// A value of it as others may see it.
+    pub(crate) fn shown(&self, value: String) -> String {
+        if self.is_login { secret::without_password(&value) } else { value }
     }
 }
 
@@ -99,6 +116,7 @@ impl<S> Sources<S> {
             let Some(value) = entry.value else { continue };
             if entry.is_list != key.is_list {
                 let expected = if key.is_list { "a list" } else { "one value" };
+                let value = key.shown(value);
                 return Err(SettingsError::Invalid { origin, key: key.name, value, expected });
             }
             self.assign(origin, key, &value)?;
@@ -147,6 +165,11 @@ impl<S> Sources<S> {
 
     /// The error that the value of a key does not go with the other settings.
     pub fn invalid(&self, key: &'static str, value: String, expected: &'static str) -> SettingsError {
+        let known = self.keys.iter().find(|known| known.name == key);
+        let value = match known {
+            Some(known) => known.shown(value),
+            None => value,
+        };
         SettingsError::Invalid { origin: self.origin(key), key, value, expected }
     }
 
@@ -177,7 +200,7 @@ impl<S> Sources<S> {
 
     fn assign(&mut self, origin: Origin, key: Key<S>, value: &str) -> Result<(), SettingsError> {
         let Some(()) = (key.set)(&mut self.values, value) else {
-            let (key, value, expected) = (key.name, value.to_owned(), key.expected);
+            let (key, value, expected) = (key.name, key.shown(value.to_owned()), key.expected);
             return Err(SettingsError::Invalid { origin, key, value, expected });
         };
         self.origins.insert(key.name, origin);

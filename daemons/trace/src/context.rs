@@ -30,6 +30,15 @@ pub fn follow(span: &Span, traceparent: &str) {
     let _ = span.set_parent(parent);
 }
 
+/// What a client's request of this method is in the trace that it belongs to, or begins.
+pub fn request_span(method: &str, traceparent: Option<&str>) -> Span {
+    let span = tracing::info_span!("request", otel.name = method, otel.kind = "server");
+    if let Some(traceparent) = traceparent {
+        follow(&span, traceparent);
+    }
+    span
+}
+
 /// One header.
 struct One<'a>(&'a str);
 

@@ -11,5 +11,5 @@ mod context;
 mod export;
 mod queue;
 
-pub use context::{TRACEPARENT, follow, traceparent};
+pub use context::{TRACEPARENT, follow, request_span, traceparent};
 pub use export::{Exporter, ExporterError, FLUSH_MAX, describe_metrics};

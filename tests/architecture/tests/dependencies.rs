@@ -104,6 +104,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-process",
             "novacron-settings",
             "novacron-store",
+            "novacron-trace",
         ],
     ),
     ("novacron-store", &["consensus-proto", "novacron-trace"]),

@@ -14,7 +14,10 @@ use serde::Deserialize;
 use crate::{
     app::App,
     audit::Before,
-    auth::{principal::Principal, role::Role},
+    auth::{
+        principal::Principal,
+        role::{ALL, Role},
+    },
     http::{
         condition::{Condition, etag, has},
         extract::{Json, Name, Query},
@@ -22,7 +25,7 @@ use crate::{
         page::{Page, Place},
         problem::{FieldError, Kind, Problem},
     },
-    store::{delete, is_absent, is_at, put, read},
+    store::{delete, is_absent, is_at, is_there, put, read},
     vm::Vm,
 };
 
@@ -211,9 +214,42 @@ pub(crate) async fn remove(
     Ok((StatusCode::NO_CONTENT, Extension(Before(before))).into_response())
 }
 
-/// Does something to a VM that is there, if the principal may in the region that it is in: it is done to the state that was
-/// looked at, or not at all. The revisions before and after.
+/// Does something to a VM that is there, if the principal may in the region that it is in. The revisions before and after.
 async fn changed(
+    app: &App,
+    principal: &Principal,
+    name: &str,
+    condition: Condition,
+    then: RequestOp,
+) -> Result<(i64, i64), Problem> {
+    match principal.require(Role::Operator, ALL) {
+        Ok(()) => changed_wherever(app, name, condition, then).await,
+        Err(_) => changed_in_region(app, principal, name, condition, then).await,
+    }
+}
+
+/// For who may in all regions: nothing has to be known of it first.
+async fn changed_wherever(
+    app: &App,
+    name: &str,
+    condition: Condition,
+    then: RequestOp,
+) -> Result<(i64, i64), Problem> {
+    let key = key(name);
+    // To the store, what is not there is at revision 0.
+    let mut compare = vec![is_there(&key)];
+    if let Condition::At(revision) = condition {
+        compare.push(is_at(&key, revision));
+    }
+    let mut outcome = app.store.txn("change", compare, vec![read(&key), then], vec![read(&key)]).await?;
+    match (outcome.held, outcome.read(0)) {
+        (true, before) => Ok((before.map_or(0, |kv| kv.mod_revision), outcome.revision)),
+        (false, found) => Err(failed(condition, name, found)),
+    }
+}
+
+/// For who may in some: it is done to the state that was looked at, or not at all.
+async fn changed_in_region(
     app: &App,
     principal: &Principal,
     name: &str,

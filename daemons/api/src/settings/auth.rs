@@ -123,7 +123,7 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::one("auth.jwt.audience", "a text, or empty", set!(auth.jwt.audience, parsed), |s| {
         s.auth.jwt.audience.clone()
     }),
-    Key::one("auth.jwt.jwks", JWKS, set!(auth.jwt.jwks, |t| is_place(t).then(|| t.to_owned())), |s| {
+    Key::login("auth.jwt.jwks", JWKS, set!(auth.jwt.jwks, |t| is_place(t).then(|| t.to_owned())), |s| {
         s.auth.jwt.jwks.clone()
     }),
     Key::one("auth.jwt.ca", "a path, or empty", set!(auth.jwt.ca, super::path), |s| {

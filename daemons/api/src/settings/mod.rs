@@ -1,7 +1,6 @@
 //! What can be set: the table of keys and the defaults.
 
 mod auth;
-mod secret;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -293,8 +292,8 @@ const OTHERS: &[Key<Settings>] = &[
     Key::one("data_dir", "a path", set!(database.data_dir, |t| path(t).filter(|_| !t.is_empty())), |s| {
         s.database.data_dir.display().to_string()
     }),
-    Key::one("database.url", DATABASE, set!(database.url, |t| is_database(t).then(|| t.to_owned())), |s| {
-        secret::without_password(&s.database.url)
+    Key::login("database.url", DATABASE, set!(database.url, |t| is_database(t).then(|| t.to_owned())), |s| {
+        s.database.url.clone()
     }),
     Key::one(
         "database.connections_max",
@@ -305,8 +304,8 @@ const OTHERS: &[Key<Settings>] = &[
     Key::one("database.audit_kept", DURATION, set!(database.audit_kept, duration), |s| {
         print_duration(s.database.audit_kept)
     }),
-    Key::one("cache.url", CACHE, set!(cache.url, |t| is_cache(t).then(|| t.to_owned())), |s| {
-        secret::without_password(&s.cache.url)
+    Key::login("cache.url", CACHE, set!(cache.url, |t| is_cache(t).then(|| t.to_owned())), |s| {
+        s.cache.url.clone()
     }),
     Key::one("cache.ca", PATH, set!(cache.ca, path), |s| s.cache.ca.display().to_string()),
     Key::one("cache.timeout", DURATION, set!(cache.timeout, duration), |s| print_duration(s.cache.timeout)),
@@ -581,6 +580,34 @@ mod tests {
             let error = finish(&given).unwrap_err().to_string();
             assert!(error.contains(named[0]) && error.contains("and agents.ca are all named"), "{error}");
         }
+    }
+
+    #[test]
+    fn no_error_and_nothing_printed_has_a_password() {
+        let secret = "f00d";
+        for (key, file, values) in [
+            ("database.url", "database", ["mysql://u:f00d@h/d", "u:f00d@h/d", "postgres:/u:f00d@h/d"]),
+            ("cache.url", "cache", ["http://:f00d@h", "f00d@h", "redis:/:f00d@h"]),
+        ] {
+            for value in values {
+                let flag = sources().flag("--x", key, value).unwrap_err();
+                let mut given = sources();
+                let variable = novacron_settings::variable(key);
+                let environment = given.env([(variable, value.to_owned())]).unwrap_err();
+                let line = sources().file("f", &format!("{file}:\n  url: \"{value}\"\n")).unwrap_err();
+                let list = sources().file("f", &format!("{file}:\n  url: [\"{value}\"]\n")).unwrap_err();
+                for error in [flag, environment, line, list] {
+                    assert!(!format!("{error} {error:?}").contains(secret), "{error}");
+                    assert!(error.to_string().contains(key), "{error}");
+                }
+            }
+        }
+        let mut given = sources();
+        given.flag("--x", "database.url", "postgres://u:f00d@h/d?sslpassword=f00d").unwrap();
+        given.flag("--x", "cache.url", "redis://:f00d@h/0").unwrap();
+        assert!(!given.to_yaml_with_origins().contains(secret));
+        given.flag("--x", "cache.ca", "ca.pem").unwrap();
+        assert!(!finish(&given).unwrap_err().to_string().contains(secret));
     }
 
     #[test]

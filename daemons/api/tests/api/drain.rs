@@ -7,20 +7,11 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{Replica, Store, ask, vm, wait_until};
+use crate::support::{Over, Replica, Store, ask, vm, wait_until};
 
 const CLIENTS: usize = 4;
 /// Requests of all clients before and after.
 const ENOUGH: usize = 100;
-
-/// Ends the clients, also where the test fails.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
 
 #[test]
 fn no_request_fails_while_a_replica_drains() {

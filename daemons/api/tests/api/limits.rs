@@ -87,3 +87,19 @@ fn settings_are_printed_checked_and_refused() {
     let (code, said) = run(&["--check-config", "--store-endpoints", "https://a:1"], None);
     assert_eq!(code, Some(2), "{said}");
 }
+
+#[test]
+fn what_is_said_of_a_wrong_url_has_no_password() {
+    for (flag, url, code) in [
+        ("--database-url", "mysql://u:f00d@h/d", Some(2)),
+        ("--database-url", "u:f00d@h/d", Some(2)),
+        ("--database-url", "postgres://u:f00d@h:port/d", Some(1)),
+        ("--cache-url", "http://:f00d@h", Some(2)),
+        ("--cache-url", "redis://:f00d@h:port", Some(2)),
+        ("--cache-url", "redis://:f00d@h/zero", Some(2)),
+    ] {
+        let (ended, said) = run(&[flag, url, "--listen", "127.0.0.1:0", "--metrics-listen", "off"], None);
+        assert_eq!(ended, code, "{said}");
+        assert!(!said.contains("f00d"), "{said}");
+    }
+}

@@ -12,6 +12,7 @@ mod migrations;
 mod page;
 mod rate;
 mod resources;
+mod rollout;
 mod rules;
 mod schedules;
 mod support;

@@ -52,6 +52,10 @@ fn etags(a: &Replica, b: &Replica) {
     assert_eq!(a.ask("DELETE", path, &[("If-Match", &last)], None).status, 204);
     assert_eq!(a.ask("DELETE", path, &[("If-Match", "*")], None).problem(), "not-found");
     assert_eq!(put(a, &[("If-Match", "*")]).problem(), "not-found");
+    for none in ["\"0\"", "\"1\""] {
+        assert_eq!(put(a, &[("If-Match", none)]).problem(), "not-found", "{none}");
+        assert_eq!(a.ask("DELETE", path, &[("If-Match", none)], None).problem(), "not-found", "{none}");
+    }
     let again = put(a, &[("If-None-Match", "*")]);
     assert_eq!((again.status, again.header("location")), (201, path));
 }

@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -155,11 +156,21 @@ impl Replica {
         more: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
-        let ports = ports::free(2);
+        Self::spawn_at(ports::free(1)[0], name, endpoints, more, environment)
+    }
+
+    fn spawn_at(
+        port: u16,
+        name: &str,
+        endpoints: &[String],
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let metrics = ports::free(1)[0];
         let mut command = clean(Command::new(env!("CARGO_BIN_EXE_novacron-api")));
         command.args(["--replica", name, "--store-endpoints", &endpoints.join(",")]);
-        command.args(["--listen", &format!("127.0.0.1:{}", ports[0])]);
-        command.args(["--metrics-listen", &format!("127.0.0.1:{}", ports[1])]);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["--metrics-listen", &format!("127.0.0.1:{metrics}")]);
         command.args(["--jobs-lease", "3s", "--jobs-poll-interval", "200ms"]);
         let data = tempfile::tempdir().unwrap();
         command.arg("--data-dir").arg(data.path());
@@ -169,14 +180,19 @@ impl Replica {
         }
         command.args(more).envs(environment.iter().copied());
         let child = command.spawn().unwrap();
-        let replica = Self { process: Process::new(child), port: ports[0], metrics: ports[1], data };
+        let replica = Self { process: Process::new(child), port, metrics, data };
         wait_until("listener", || TcpStream::connect(("127.0.0.1", replica.port)).ok());
         replica
     }
 
     /// One that is ready.
     pub(crate) fn ready(name: &str, store: &Store, more: &[&str]) -> Self {
-        let replica = Self::spawn(name, &store.endpoints, more);
+        Self::ready_at(ports::free(1)[0], name, store, more)
+    }
+
+    /// The same at a port that another one has had.
+    pub(crate) fn ready_at(port: u16, name: &str, store: &Store, more: &[&str]) -> Self {
+        let replica = Self::spawn_at(port, name, &store.endpoints, more, &[]);
         wait_until("readiness", || (replica.get("/ready").status == 200).then_some(()));
         replica
     }
@@ -197,6 +213,15 @@ impl Replica {
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         self.ask("POST", path, &[], Some(body))
+    }
+}
+
+/// Ends what goes on until then, also where a test fails.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

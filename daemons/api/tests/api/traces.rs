@@ -83,9 +83,10 @@ fn a_migration_is_one_trace_through_replica_store_and_agent() {
     for (program, name) in [
         ("novacron-api", "request"),
         ("novacron-api", "attempt"),
-        ("novacron-consensus", "/etcdserverpb.KV/Txn"),
-        ("novacron-dwcp", "request"),
-        ("novacron-dwcp", "transfer"),
+        // Members and agents of `novacron up` are one process.
+        ("novacron", "/etcdserverpb.KV/Txn"),
+        ("novacron", "request"),
+        ("novacron", "transfer"),
     ] {
         collector.wait_for(&format!("{name} of {program}"), |span| {
             span.trace_id == TRACE && span.name == name && span.resource["service.name"] == program
