@@ -51,7 +51,8 @@ wrong=$(allowed "$here/operator/denied.txt")
 [ -z "$wrong" ] || fail "the operator may: $wrong"
 [ "$(own_rules)" = "$(role_rules)" ] || fail "rules: $(diff <(own_rules) <(role_rules))"
 ! with_token get secrets 2>"$work/denied" || fail "secrets are listed"
-grep -q Forbidden "$work/denied" || fail "it is not denied but: $(cat "$work/denied")"
+grep -c Forbidden "$work/denied" >/dev/null || fail "it is not denied but: $(cat "$work/denied")"
+! operator_logs | grep -i forbidden || fail "the operator asks for what its role does not have"
 federation_told() { [ "$(kubectl get dwcpfed all -o "jsonpath=$ready_reason")" = NotSupported ]; }
 within "$ready_seconds" federation_told || fail "the federation is told nothing"
 kubectl delete dwcpfed all --timeout "${ready_seconds}s" >/dev/null || fail "the federation stays"

@@ -38,6 +38,7 @@ operators() {
             echo "$name $(curl -s --max-time 2 "http://$address:8081/status" | grep -o '"works":[a-z]*')"
         done
 }
+operator_logs() { operator_kubectl logs --prefix --tail -1 -l app.kubernetes.io/component=operator; }
 operator_at_work() { operators | sed -n 's/ .*true$//p'; }
 operator_works() { [ "$(operators | cut -d' ' -f2 | sort | tr '\n' ' ')" = '"works":false "works":true ' ]; }
 
