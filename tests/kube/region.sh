@@ -2,8 +2,6 @@
 # is removed as well.
 # shellcheck shell=bash disable=SC2154
 
-kubectl_in() { kubectl -n novacron "$@"; }
-address_of() { kubectl_in get "$1" -o "jsonpath={$2}"; }
 rolled_out() { kubectl_in rollout status "$1" --timeout "${ready_seconds}s"; }
 
 step "a start that is cut off leaves what can be removed"

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Tests in a cluster of their own: a region in plain objects on our images, and the API server on our store; each cluster
-# is then removed, and nothing of it may be left. Needs the programs of this repository, built (PROGRAMS).
+# Tests in a cluster of their own: a region in plain objects on our images, the API server on our store, and what the
+# operator makes of its resources (KUBE_PARTS: which of region, datastore and operator); each cluster is then removed, and
+# nothing of it may be left. Needs the programs of this repository, built (PROGRAMS).
 #
 # Where Kubernetes is not in the cache and KUBE_BUILD is not set, or something is missing, it says why, also in
 # test-skips.txt, and ends with 0.
@@ -21,11 +22,15 @@ skip() {
 }
 fail() {
     kubectl get pods -A -o wide || true
-    kubectl -n novacron get events --sort-by=.lastTimestamp | tail -20 || true
+    kubectl -n novacron get events --sort-by=.metadata.creationTimestamp | tail -20 || true
+    kubectl -n novacron-system logs --prefix -l app.kubernetes.io/component=operator --tail 20 2>/dev/null || true
+    kubectl get ncc,ncr -A 2>/dev/null || true
     echo "FAIL: $*" >&2
     exit 1
 }
 kubectl() { "$programs/kubectl" --kubeconfig "$kubeconfig" "$@"; }
+kubectl_in() { kubectl -n novacron "$@"; }
+address_of() { kubectl_in get "$1" -o "jsonpath={$2}"; }
 store() { ETCDCTL_API=3 etcdctl --endpoints "$1:2379" "${@:2}"; }
 # What reads a pipe reads all of it: who writes would fail of what `grep -q` leaves.
 # within SECONDS COMMAND...: until it succeeds.
@@ -49,7 +54,7 @@ done
 for hierarchy in cpu cpuacct cpuset memory; do
     [ -d "/sys/fs/cgroup/$hierarchy" ] || skip "no control groups of version 1 here, which this cluster's nodes use"
 done
-for program in novacron-api novacron-consensus novacron-dwcp; do
+for program in novacron-api novacron-consensus novacron-dwcp novacron-operator; do
     [ -x "$PROGRAMS/$program" ] || fail "$PROGRAMS/$program is not there: make programs"
 done
 if ! programs=$("$here/build.sh" --cached); then
@@ -87,6 +92,8 @@ step() {
 
 step "images"
 "$repository/deploy/images/build.sh" "$images" api consensus dwcp
-. "$here/region.sh"
-. "$here/datastore.sh"
+for part in ${KUBE_PARTS:-region datastore operator}; do
+    # shellcheck source=/dev/null
+    . "$here/$part.sh"
+done
 echo "tests in a cluster: $passed passed, 0 failed, 0 skipped"

@@ -6,11 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use kube::{
-    Api, Client,
+    Api, Client, Config,
     runtime::events::{Recorder, Reporter},
 };
 use novacron_admin::Observed;
@@ -20,10 +20,15 @@ use crate::{
     apply::Applier,
     lease::{Election, Fence},
     plan::FIELD_MANAGER,
-    reconcile::{Context, Scope, Stop, run},
+    reconcile::{Context, Scope, Stop, WATCH_SECONDS, run},
     settings::Settings,
     store::Network,
 };
+
+/// How long the API server may say nothing on a connection from which something is expected: a connection whose other end went
+/// without a word would be waited for for ever. Longer than a watch lasts.
+const SILENCE_MAX: Duration = Duration::from_secs(75);
+const _: () = assert!(WATCH_SECONDS as u64 + 10 < SILENCE_MAX.as_secs());
 
 /// An operator that cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +57,10 @@ impl Operator {
     /// # Errors
     /// See [`StartError`].
     pub async fn new(settings: Settings) -> Result<Self, StartError> {
-        let client = Client::try_default().await.map_err(|source| StartError::Client { source })?;
+        let no_way = |source| StartError::Client { source };
+        let mut config = Config::infer().await.map_err(|source| no_way(kube::Error::InferConfig(source)))?;
+        (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE_MAX), true);
+        let client = Client::try_from(config).map_err(no_way)?;
         let fence = if settings.lease.name.is_empty() { Fence::open() } else { Fence::default() };
         Ok(Self { client, settings, fence, works: Arc::default() })
     }

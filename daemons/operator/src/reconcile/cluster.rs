@@ -58,25 +58,27 @@ async fn reconcile(object: &NovaCronCluster, context: &Context) -> Result<Action
     let found = regions.list(&ListParams::default()).await.map_err(failed("list", &resource, &namespace))?;
     let found: Vec<_> =
         found.into_iter().filter(|region| region.spec.cluster_ref.name == object.name_any()).collect();
-    if let Err(error) = write(context, object, &namespace, &found).await {
-        if !error.is_refused() {
-            return Err(error.into());
+    // As they are now: one that has just been told something else is not ready, whatever it was before.
+    let regions = match write(context, object, &namespace, &found).await {
+        Ok(regions) => regions,
+        Err(error) if error.is_refused() => {
+            let told = Told::new(Reason::ApplyFailed, error.to_string());
+            return context.tell_cluster(&api, object, status, &told).await;
         }
-        let told = Told::new(Reason::ApplyFailed, error.to_string());
-        return context.tell_cluster(&api, object, status, &told).await;
-    }
-    status.regions = object.spec.regions.iter().map(|template| summary(&template.name, &found)).collect();
+        Err(error) => return Err(error.into()),
+    };
+    status.regions = object.spec.regions.iter().map(|template| summary(&template.name, &regions)).collect();
     let told = told(object, &mut status);
     context.tell_cluster(&api, object, status, &told).await
 }
 
-/// Makes the regions, each with the version that it may run.
+/// Makes the regions, each with the version that it may run. Gives them as they are then.
 async fn write(
     context: &Context,
     cluster: &NovaCronCluster,
     namespace: &str,
     found: &[NovaCronRegion],
-) -> Result<(), ApplyError> {
+) -> Result<Vec<NovaCronRegion>, ApplyError> {
     let of = |name: &str| found.iter().find(|region| region.spec.region == name);
     let places = cluster.spec.regions.iter().map(|template| {
         let region = of(&template.name);
@@ -89,21 +91,23 @@ async fn write(
         }
     });
     let versions = rollout(places.collect(), &cluster.spec.version);
-    let mut planned = Vec::new();
+    let (mut planned, mut written) = (Vec::new(), Vec::new());
     for template in &cluster.spec.regions {
         let region = region_of(cluster, template, versions.get(&template.name).cloned());
-        let object = dynamic(&region).map_err(|_| ApplyError::Kind {
+        let unknown = || ApplyError::Kind {
             api_version: "novacron.io/v1alpha1".to_owned(),
             kind: "NovaCronRegion".to_owned(),
-        })?;
-        context.applier.apply(&object).await?;
+        };
+        let object = dynamic(&region).map_err(|_| unknown())?;
+        let applied = context.applier.apply(&object).await?;
+        written.push(applied.try_parse().map_err(|_| unknown())?);
         planned.push(object);
     }
     let uid = cluster.uid().unwrap_or_default();
     let name = cluster.name_any();
     let owner = Owner { namespace, instance: &name, uid: &uid };
     context.applier.prune(owner, &planned, |kind| kind.resource.kind == "NovaCronRegion").await?;
-    Ok(())
+    Ok(written)
 }
 
 fn dynamic(region: &NovaCronRegion) -> Result<DynamicObject, serde_json::Error> {

@@ -12,6 +12,7 @@ mod region;
 pub mod rollout;
 mod run;
 mod tell;
+mod watches;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -34,6 +35,7 @@ pub use cluster::reconcile_cluster;
 pub use federation::reconcile_federation;
 pub use region::reconcile_region;
 pub use run::{Scope, Stop, run};
+pub use watches::WATCH_SECONDS;
 
 /// Until the next look at what is done: what nothing told about is found then.
 const RESYNC: Duration = Duration::from_secs(60);

@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicI64, Ordering::Relaxed},
 };
 
-use super::{Context, ReconcileError, again, reconcile_cluster, reconcile_federation, reconcile_region};
+use super::{
+    Context, ReconcileError, again, reconcile_cluster, reconcile_federation, reconcile_region,
+    watches::{self, Steady},
+};
 use crate::{
     api::{DWCPFederation, NovaCronCluster, NovaCronRegion},
     plan::{COMPONENT, Component, FIELD_MANAGER, INSTANCE, MANAGED_BY},
@@ -31,7 +34,6 @@ use kube::{
         Config, Controller,
         controller::Action,
         reflector::{Lookup, ObjectRef},
-        watcher,
     },
 };
 
@@ -81,9 +83,10 @@ pub fn run(context: Arc<Context>, scope: Scope, stop: Stop) -> BoxFuture<'static
 async fn clusters(context: &Arc<Context>, scope: &Scope, stop: Stop) {
     let client = context.client();
     let api = scope.api::<Guarded<NovaCronCluster>>(client.clone());
-    let controller = Controller::new(api, watcher::Config::default())
-        .owns(scope.api::<NovaCronRegion>(client), watcher::Config::default())
+    let controller = Controller::new(api, watches::config(None))
+        .owns(scope.api::<NovaCronRegion>(client), watches::config(None))
         .with_config(scope.config())
+        .trigger_backoff(Steady)
         .graceful_shutdown_on(stop);
     let queue = Queue::new("cluster");
     let reconcile = move |object, context| queue.counted(reconcile_cluster(object, context));
@@ -95,10 +98,10 @@ async fn clusters(context: &Arc<Context>, scope: &Scope, stop: Stop) {
 
 async fn regions(context: &Arc<Context>, scope: &Scope, stop: Stop) {
     let client = context.client();
-    let owned = || watcher::Config::default().labels(&format!("{MANAGED_BY}={FIELD_MANAGER}"));
+    let owned = || watches::config(Some(&format!("{MANAGED_BY}={FIELD_MANAGER}")));
     let members = format!("{COMPONENT}={}", Component::Consensus.as_str());
     let api = scope.api::<Guarded<NovaCronRegion>>(client.clone());
-    let controller = Controller::new(api, watcher::Config::default());
+    let controller = Controller::new(api, watches::config(None));
     let store = controller.store();
     let of_cluster = move |cluster: Guarded<NovaCronCluster>| {
         let (name, namespace) = (cluster.name_any(), ResourceExt::namespace(&cluster));
@@ -118,9 +121,10 @@ async fn regions(context: &Arc<Context>, scope: &Scope, stop: Stop) {
         .owns(scope.api::<Service>(client.clone()), owned())
         .owns(scope.api::<NetworkPolicy>(client.clone()), owned())
         .owns(scope.api::<PodDisruptionBudget>(client.clone()), owned())
-        .watches(scope.api::<Pod>(client.clone()), watcher::Config::default().labels(&members), region_of_pod)
-        .watches(scope.api::<Guarded<NovaCronCluster>>(client), watcher::Config::default(), of_cluster)
+        .watches(scope.api::<Pod>(client.clone()), watches::config(Some(&members)), region_of_pod)
+        .watches(scope.api::<Guarded<NovaCronCluster>>(client), watches::config(None), of_cluster)
         .with_config(scope.config())
+        .trigger_backoff(Steady)
         .graceful_shutdown_on(stop);
     let queue = Queue::new("region");
     let reconcile = move |object, context| queue.counted(reconcile_region(object, context));
@@ -137,8 +141,9 @@ fn region_of_pod(pod: Pod) -> Option<ObjectRef<Guarded<NovaCronRegion>>> {
 
 async fn federations(context: &Arc<Context>, scope: &Scope, stop: Stop) {
     let api = Api::<Guarded<DWCPFederation>>::all(context.client());
-    let controller = Controller::new(api, watcher::Config::default());
-    let controller = controller.with_config(scope.config()).graceful_shutdown_on(stop);
+    let controller = Controller::new(api, watches::config(None));
+    let controller =
+        controller.with_config(scope.config()).trigger_backoff(Steady).graceful_shutdown_on(stop);
     let queue = Queue::new("federation");
     let reconcile = move |object, context| queue.counted(reconcile_federation(object, context));
     let policy = |object: Arc<Guarded<DWCPFederation>>, error: &ReconcileError, _| {

@@ -108,6 +108,8 @@ async fn members_come_and_go_one_at_a_time() {
     let world = ready(3).await;
     world.store.0.lock().unwrap().steps.clear();
     world.set_spec("/spec/regions/0/voters", json!(5));
+    world.cluster().await.unwrap();
+    assert_eq!(world.condition(CLUSTER, "Ready").0, "False", "the region has not even seen it yet");
     world.rounds(ROUNDS).await;
     assert!(world.is_ready());
     assert_eq!(world.voters(), [0, 1, 2, 3, 4]);
