@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-proto", &[]),
     ("dwcp-sys", &[]),
     ("dwcp-core", &["dwcp-proto", "dwcp-sys"]),
+    ("dwcp-delta", &[]),
     ("dwcp-node", &["dwcp-sys"]),
     ("dwcp-transfer", &["dwcp-core", "dwcp-sys"]),
     ("dwcp-ebpf", &[]),
