@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dwcp-core", &["dwcp-proto", "dwcp-sys"]),
     ("dwcp-delta", &[]),
     ("dwcp-node", &["dwcp-sys"]),
-    ("dwcp-transfer", &["dwcp-core", "dwcp-sys"]),
+    ("dwcp-transfer", &["dwcp-core", "dwcp-delta", "dwcp-sys"]),
     ("dwcp-ebpf", &[]),
     ("consensus-disk", &[]),
     ("consensus-proto", &[]),
