@@ -21,7 +21,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-delta bench-xdp lab lab-course chaos etcd-e2e deps programs
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -85,6 +85,12 @@ bench-consensus: programs
 	$(BIN)/consensus-bench --folder $(TARGET) --etcd "$$(scripts/etcd-build.sh)" --json $(TARGET)/consensus.json \
 		--doc docs/benchmarks.md $(BENCH)
 	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
+
+## The second version of an image over the wire beside rsync and zstd --patch-from, and how fast deltas are made and decoded.
+bench-delta:
+	cargo build --release --locked -p dwcp-transfer --example versions
+	cargo run --release --locked -p dwcp-delta --example delta_bench
+	scripts/bench-delta.sh
 
 ## What it costs a core to drop a flood, in XDP and in user space; to receive datagrams, by AF_XDP and by recvmmsg; and
 ## what XDP costs TCP beside them. Writes docs/benchmarks.md.
