@@ -21,7 +21,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-consensus bench-delta bench-xdp lab lab-course chaos etcd-e2e deps programs
+.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-consensus bench-delta bench-xdp lab lab-course chaos etcd-e2e deps programs kube-build kube-up kube-status kube-down images
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -31,9 +31,14 @@ run: programs
 test: lint
 	scripts/test.sh --workspace --release --locked --no-fail-fast
 	scripts/test-rdma.sh
+	scripts/test-deploy.sh
 	$(MAKE) doc
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-5} fuzz/smoke.sh
 	@cat $(TARGET)/test-skips.txt
+
+## What deploy/ has, checked with the tools of its worlds. Part of `make test`.
+test-deploy:
+	scripts/test-deploy.sh
 
 ## XDP in this kernel, on veth pairs. Part of `make test`.
 test-xdp: deps
@@ -52,9 +57,27 @@ test-node: deps
 test-page: deps
 	SCREENSHOTS=$(abspath $(SCREENSHOTS)) scripts/test-page.sh
 
-## Tests in a Kubernetes cluster.
-test-kube:
-	@echo "SKIP: there are no cluster tests yet"
+## Tests in a Kubernetes cluster on this machine (root), docs/kubernetes-tests.md. Skipped where Kubernetes is not built yet.
+test-kube: programs
+	tests/kube/test.sh
+
+## Builds Kubernetes into the cache, once: ten minutes of one processor.
+kube-build:
+	tests/kube/build.sh
+
+## A cluster to try things on, its state, and its end. KUBE_CLUSTER, KUBE_NODES, KUBE_DATASTORE: tests/kube/cluster.sh.
+kube-up:
+	tests/kube/up.sh
+
+kube-status:
+	tests/kube/status.sh
+
+kube-down:
+	tests/kube/down.sh
+
+## Images of the programs, as archives in the target folder; nothing is pulled.
+images: programs
+	deploy/images/build.sh $(TARGET)/images
 
 ## The store on simulated disks, networks and clocks, once for each of SEEDS (100000) seeds. `make test` runs some.
 sim: programs
@@ -91,6 +114,10 @@ bench-delta:
 	cargo build --release --locked -p dwcp-transfer --example versions
 	cargo run --release --locked -p dwcp-delta --example delta_bench
 	scripts/bench-delta.sh
+
+## The API beside a handler that only does the work, over the same store; writes docs/benchmarks.md. BENCH takes flags of api-bench.
+bench-api: programs
+	$(BIN)/api-bench --folder $(TARGET) --doc docs/benchmarks.md $(BENCH)
 
 ## What it costs a core to drop a flood, in XDP and in user space; to receive datagrams, by AF_XDP and by recvmmsg; and
 ## what XDP costs TCP beside them. Writes docs/benchmarks.md.

@@ -17,8 +17,10 @@ use crate::{
     agents::Agents,
     audit::Audit,
     auth::{login::Login, rules::Rules},
+    cache::Cache,
     changes::Changes,
     http::rate::Rates,
+    http::streams::Streams,
     settings::Settings,
     store::Store,
 };
@@ -36,9 +38,9 @@ pub(crate) struct App {
     pub(crate) rules: Rules,
     pub(crate) rates: Rates,
     pub(crate) audit: Audit,
+    pub(crate) cache: Cache,
     pub(crate) changes: Changes,
-    /// Of each stream of events.
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) streams: Streams,
     /// Of each request that runs.
     pub(crate) requests: Arc<Semaphore>,
     /// There is a new job.
@@ -143,6 +145,10 @@ pub fn describe_metrics() {
     metrics::describe_counter!(
         "http_logins_refused_total",
         "Requests whose token or certificate proved nothing, or that had none."
+    );
+    metrics::describe_counter!(
+        "cache_answers_total",
+        "Answers that may be a moment old: kept here (near), kept in Redis (shared), or asked for (made)."
     );
     metrics::describe_gauge!("active_connections", "Connections of clients.");
     metrics::gauge!("queue_depth").increment(0);

@@ -48,13 +48,13 @@ pub async fn create_token(settings: &Settings, name: &str) -> Result<String, Cre
         replica: settings.replica.clone(),
         ..Record::begun()
     };
-    audit.insert(&record).await?;
+    audit.write(record.clone()).await?;
     let made = tokens::make(&store, new, "command").await;
     let (response, result) = match made {
         Ok((made, text, revision)) => (tokens::created(made.token, None, revision), Ok(text)),
         Err(problem) => (problem.clone().into_response(), Err(refused(&problem))),
     };
-    if let Err(error) = audit.complete(&record.ended(&response)).await {
+    if let Err(error) = audit.write(record.ended(&response)).await {
         tracing::error!(%error, "the record of the new token stays as it was begun");
     }
     result

@@ -18,10 +18,12 @@ use novacron_store::StoreError;
 use tokio::{sync::broadcast, time::sleep};
 use tokio_stream::StreamExt as _;
 
-use crate::{app::App, auth::token::TOKENS, jobs::queue::JOBS, store::end_of};
+use crate::{
+    app::App, auth::token::TOKENS, jobs::queue::JOBS, schedules::hand_out::SCHEDULES, store::end_of,
+};
 
-/// What is watched.
-const PREFIXES: [&str; 2] = [JOBS, TOKENS];
+/// What is watched: listeners are told of the first, of all changes are counted.
+const PREFIXES: [&str; 3] = [JOBS, TOKENS, SCHEDULES];
 /// Changes that a listener has not taken yet; one that is further behind is told that it has missed some.
 const BEHIND_MAX: usize = 256;
 /// Between attempts to watch.
@@ -43,14 +45,14 @@ pub(crate) struct Changes {
     sender: broadcast::Sender<News>,
     /// The watch is there: what has changed since was told.
     is_live: AtomicBool,
-    /// Grows with each change of a token, and when the watch is lost.
-    tokens: AtomicU64,
+    /// Of each prefix: grows with each change below it, and when the watch is lost.
+    counts: [AtomicU64; PREFIXES.len()],
 }
 
 impl Default for Changes {
     fn default() -> Self {
         let (sender, _) = broadcast::channel(BEHIND_MAX);
-        Self { sender, is_live: AtomicBool::new(false), tokens: AtomicU64::new(0) }
+        Self { sender, is_live: AtomicBool::new(false), counts: Default::default() }
     }
 }
 
@@ -60,23 +62,26 @@ impl Changes {
         self.sender.subscribe()
     }
 
-    /// A number that stays the same while no token changes; `None`: that is not known.
-    pub(crate) fn tokens(&self) -> Option<u64> {
-        let count = self.tokens.load(SeqCst);
+    /// A number that stays the same while nothing changes below a prefix; `None`: that is not known.
+    pub(crate) fn count(&self, prefix: &str) -> Option<u64> {
+        let count = self.counts[PREFIXES.iter().position(|watched| *watched == prefix)?].load(SeqCst);
         self.is_live.load(SeqCst).then_some(count)
     }
 
     fn tell(&self, news: News) {
-        if let News::Missed = news {
-            self.tokens.fetch_add(1, SeqCst);
+        let key = match &news {
+            News::Written(kv) | News::Gone(kv) => Some(&kv.key),
+            News::Missed => None,
+        };
+        for (prefix, count) in PREFIXES.iter().zip(&self.counts) {
+            if key.is_none_or(|key| key.starts_with(prefix.as_bytes())) {
+                count.fetch_add(1, SeqCst);
+            }
         }
-        if let News::Written(kv) | News::Gone(kv) = &news
-            && kv.key.starts_with(TOKENS.as_bytes())
-        {
-            self.tokens.fetch_add(1, SeqCst);
+        if key.is_none_or(|key| key.starts_with(PREFIXES[0].as_bytes())) {
+            // Nobody may listen.
+            let _ = self.sender.send(news);
         }
-        // Nobody may listen.
-        let _ = self.sender.send(news);
     }
 }
 

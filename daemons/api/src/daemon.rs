@@ -22,10 +22,12 @@ use crate::{
         login::Login,
         rules::Rules,
     },
+    cache::{Cache, CacheError},
     changes::{self, Changes},
-    http::{rate::Rates, server, tls},
+    http::{rate::Rates, server, streams::Streams, tls},
     jobs::worker,
     routes::{self, vms},
+    schedules,
     settings::Settings,
     store::{OpenError, Store, is_absent, put},
     vm::{DesiredState, Vm},
@@ -53,6 +55,9 @@ pub enum StartError {
     /// There is no place for records.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// Redis is not described as it should be.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// It cannot listen.
     #[error("listen: {call} {address}: {source}")]
     Io {
@@ -84,6 +89,7 @@ pub struct Replica {
 pub fn check(settings: &Settings) -> Result<(), StartError> {
     Store::open(&settings.store)?;
     Agents::open(&settings.agents, &settings.replica)?;
+    Cache::open(&settings.cache)?;
     if let Some(files) = tls::files(&settings.tls) {
         files.load().map_err(StartError::Tls)?;
     }
@@ -103,6 +109,7 @@ impl Replica {
         let store = Store::open(&settings.store)?;
         let agents = Arc::new(Agents::open(&settings.agents, &settings.replica)?);
         let audit = Audit::open(&settings.database)?;
+        let cache = Cache::open(&settings.cache)?;
         let login = Login::new(&settings.auth).map_err(StartError::KeysTls)?;
         let tls = tls::files(&settings.tls);
         let watched = tls.as_ref().map(|files| Watched::new(files.paths()));
@@ -121,7 +128,8 @@ impl Replica {
             rates: Rates::new(settings.limits.rate),
             audit,
             changes: Changes::default(),
-            streams: Arc::new(Semaphore::new(routes::events::STREAMS_MAX)),
+            streams: Streams::new(settings.limits.streams_max),
+            cache,
             health: Health::default(),
             requests: Arc::new(Semaphore::new(settings.limits.requests_max)),
             jobs_wake: Notify::new(),
@@ -145,7 +153,8 @@ impl Replica {
         if let Err(error) = app.audit.prepare().await {
             tracing::warn!(%error, "nothing is changed before the database of the audit answers");
         }
-        working.spawn(worker::work(app.clone(), working_stops));
+        working.spawn(worker::work(app.clone(), working_stops.clone()));
+        working.spawn(schedules::worker::work(app.clone(), working_stops));
         let router = routes::service(router, app.clone());
         serving.spawn(server::serve(listener, current, router, app.settings.limits.clone(), serving_stops));
         if app.login.is_open() {
@@ -200,6 +209,9 @@ impl Replica {
             // Those whose client has gone come to their end, too.
             let _ = self.app.requests.acquire_many(requests).await;
             while self.working.join_next().await.is_some() {}
+            if let Err(error) = self.app.audit.flush().await {
+                tracing::error!(%error, "records of the last changes stay as they were begun");
+            }
         };
         let drained = timeout(settings.drain_timeout, ended).await.is_ok();
         tracing::info!(drained, "the replica ends");

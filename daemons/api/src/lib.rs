@@ -15,11 +15,13 @@ mod app;
 mod audit;
 mod auth;
 mod bootstrap;
+mod cache;
 mod changes;
 mod daemon;
 mod http;
 mod jobs;
 mod routes;
+mod schedules;
 mod settings;
 mod sources;
 mod store;
@@ -33,11 +35,12 @@ pub use auth::{
     role::{Grant, NoGrant, Role},
 };
 pub use bootstrap::{CreateError, create_token};
+pub use cache::CacheError;
 pub use daemon::{Replica, StartError, check};
 pub use http::rate::Rate;
 pub use settings::{
-    AgentSettings, AgentSocket, AuthSettings, DatabaseSettings, JobSettings, JwtSettings, Limits,
-    METRICS_PORT, NamedGrant, PORT, Settings, StoreSettings, TlsSettings,
+    AgentSettings, AgentSocket, AuthSettings, CacheSettings, DatabaseSettings, JobSettings, JwtSettings,
+    Limits, METRICS_PORT, NamedGrant, PORT, Settings, StoreSettings, TlsSettings,
 };
 pub use sources::{CREATE_TOKEN, command, load};
 pub use store::OpenError;

@@ -8,6 +8,10 @@ use novacron_api::{CREATE_TOKEN, Replica, Settings, check, command, create_token
 use novacron_process::{Signals, environment, log_to_stderr, raise_open_files};
 use novacron_settings::LogFormat;
 
+// Requests allocate and free on different threads.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 const CUT_SHORT: u8 = 3;

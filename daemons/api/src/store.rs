@@ -117,6 +117,21 @@ impl Store {
         self.range("list", range).await
     }
 
+    /// The entries below a prefix from the one called `first` to that called `last`.
+    pub(crate) async fn span(
+        &self,
+        prefix: &str,
+        first: &str,
+        last: &str,
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        let range = RangeRequest {
+            key: format!("{prefix}{first}").into(),
+            range_end: format!("{prefix}{last}\0").into(),
+            ..RangeRequest::default()
+        };
+        Ok(self.range("span", range).await?.kvs)
+    }
+
     /// How many entries there are below a prefix.
     pub(crate) async fn count(&self, prefix: &str) -> Result<u64, StoreError> {
         let range = RangeRequest {

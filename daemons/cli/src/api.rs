@@ -1,8 +1,9 @@
-//! `novacron vm|migration|job|api`: asks the HTTP API.
+//! `novacron vm|migration|job|schedule|api`: asks the HTTP API.
 //!
 //! Owns which request a command is and how its answer is shown; `client.rs` is the way to the API.
 
 mod client;
+mod schedule;
 mod show;
 
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ use crate::{
     store::print,
 };
 use client::Client;
-use show::{jobs, raw, tokens, vms};
+pub(crate) use schedule::{ScheduleArgs, schedule};
+use show::{jobs, members, raw, regions, tokens, transfers, vms};
 
 /// Where the API is, who asks, and how answers are shown.
 #[derive(Args, Debug)]
@@ -198,6 +200,19 @@ enum ApiCommand {
         /// Such as /api/v1/nodes.
         path: String,
     },
+    /// Regions: VMs, nodes, and how far replication between them is.
+    Regions,
+    /// Transfers of all nodes.
+    Transfers,
+    /// Ends a transfer; what has arrived stays.
+    CancelTransfer {
+        /// The node whose agent tells of it.
+        node: String,
+        /// Its number there.
+        id: u64,
+    },
+    /// Members of the store.
+    Members,
     /// Tokens, without their secrets.
     Tokens,
     /// Makes a token and prints it, this once.
@@ -291,6 +306,14 @@ pub(crate) async fn api(ApiArgs { options, command }: ApiArgs) -> Result<u8> {
     match command {
         ApiCommand::Health => show_one(&client, &options, "/api/v1/health", raw).await,
         ApiCommand::Get { path } => show_one(&client, &options, &path, raw).await,
+        ApiCommand::Regions => show_all(&client, &options, "/api/v1/regions", "", regions).await,
+        ApiCommand::Transfers => show_all(&client, &options, "/api/v1/transfers", "", transfers).await,
+        ApiCommand::CancelTransfer { node, id } => {
+            let path = format!("/api/v1/nodes/{node}/transfers/{id}/cancel");
+            client.ask(Method::POST, &path, None).await?;
+            Ok(exit::OK)
+        }
+        ApiCommand::Members => show_all(&client, &options, "/api/v1/consensus/members", "", members).await,
         ApiCommand::Tokens => show_all(&client, &options, TOKENS, "", tokens).await,
         ApiCommand::CreateToken { name, grants, days } => {
             let grants: Result<Vec<_>> = grants
@@ -347,7 +370,10 @@ async fn show_all(
 ) -> Result<u8> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     loop {
-        let mut page = client.ask(Method::GET, &format!("{path}?limit=500&{query}{cursor}"), None).await?;
+        let mut page = client.ask(Method::GET, &format!("{path}{}", asked(query, &cursor)), None).await?;
+        for silent in page["unanswered"].as_array().into_iter().flatten() {
+            eprintln!("novacron: {}: {}", silent["node"], silent["why"]);
+        }
         match page["items"].take() {
             Value::Array(items) => all.extend(items),
             _ => {
@@ -355,7 +381,7 @@ async fn show_all(
             }
         }
         match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
+            Some(next) => next.clone_into(&mut cursor),
             None => break,
         }
     }
@@ -364,6 +390,16 @@ async fn show_all(
         false => print(table(&all))?,
     }
     Ok(exit::OK)
+}
+
+/// The query of a page, as long as the API's pages are by themselves.
+fn asked(query: &str, cursor: &str) -> String {
+    match (query, cursor) {
+        ("", "") => String::new(),
+        (query, "") => format!("?{query}"),
+        ("", cursor) => format!("?cursor={cursor}"),
+        (query, cursor) => format!("?{query}&cursor={cursor}"),
+    }
 }
 
 async fn cancel(client: &Client, options: &ApiOptions, path: &str) -> Result<u8> {

@@ -3,9 +3,11 @@
 mod api;
 mod bench;
 mod certs;
+mod crd;
 mod delta;
 mod exit;
 mod forward;
+mod generate;
 mod node;
 mod observe;
 mod progress;
@@ -22,7 +24,7 @@ mod up;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
@@ -59,7 +61,12 @@ enum Command {
     Vm(api::VmArgs),
     Migration(api::MigrationArgs),
     Job(api::JobArgs),
+    Schedule(api::ScheduleArgs),
     Api(api::ApiArgs),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
+    /// Prints the definitions of the custom resources for Kubernetes, for `kubectl apply --server-side -f -`.
+    Crd,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -93,10 +100,14 @@ fn main() -> ExitCode {
         Command::Vm(args) => on_worker(&runtime, api::vm(args)),
         Command::Migration(args) => on_worker(&runtime, api::migration(args)),
         Command::Job(args) => on_worker(&runtime, api::job(args)),
+        Command::Schedule(args) => on_worker(&runtime, api::schedule(args)),
         Command::Api(args) => on_worker(&runtime, api::api(args)),
         Command::Cluster(args) => on_worker(&runtime, store::cluster(args)),
         Command::Region(args) => on_worker(&runtime, store::region(args)),
         Command::Certs(args) => certs::run(&args).map(|()| exit::OK),
+        Command::Completions(args) => generate::completions(Cli::command(), &args).map(|()| exit::OK),
+        Command::Man(args) => generate::man(Cli::command(), &args).map(|()| exit::OK),
+        Command::Crd => crd::run().map(|()| exit::OK),
     };
     // A thread may still wait for standard input; nobody waits for it.
     runtime.shutdown_background();

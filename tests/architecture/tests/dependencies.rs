@@ -81,6 +81,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "novacron-store",
         ],
     ),
+    (
+        "novacron-operator",
+        &["consensus-proto", "novacron-admin", "novacron-process", "novacron-settings", "novacron-store"],
+    ),
     ("novacron-process", &["dwcp-core", "novacron-settings"]),
     ("novacron-settings", &["dwcp-core"]),
     ("novacron-admin", &["dwcp-core"]),
@@ -105,7 +109,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("novacron-store", &["consensus-proto"]),
     ("novacron-control", &["dwcp-core"]),
     // Measures and checks, and is used by nothing.
-    ("dwcp-benches", &["consensus-core", "consensus-disk", "consensus-proto", "consensus-rocks", "ports"]),
+    (
+        "dwcp-benches",
+        &[
+            "consensus-core",
+            "consensus-disk",
+            "consensus-proto",
+            "consensus-rocks",
+            "novacron-store",
+            "ports",
+        ],
+    ),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
     ("ports", &[]),

@@ -39,6 +39,10 @@ pub enum Violation {
     SaysTooMuch { member: u64, says: u64, has: u64 },
     #[error("a watcher of member {member:x} was told {what}")]
     WatcherMisled { member: u64, what: &'static str },
+    #[error(
+        "member {member:x} has not under {key} what the other region has, although it has heard of everything"
+    )]
+    NotMerged { member: u64, key: String },
     #[error("not linearizable:\n{explanation}")]
     NotLinearizable { explanation: String },
     #[error("member {member:x} opens a log that is damaged")]

@@ -11,10 +11,9 @@ use consensus_proto::{
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request as Op,
     },
-    internal::{InternalRequest, RegionBeginRequest, RegionFounder, internal_request::Request},
+    internal::{InternalRequest, internal_request::Request},
 };
 use consensus_raft::Role;
-use consensus_regions::Command;
 use consensus_store::Response;
 use linearizability::{
     EtcdKey, EtcdKeyInput as Input, EtcdKeyOutput as Output, History, OperationId, Verdict, check,
@@ -33,8 +32,6 @@ use crate::{
 };
 
 const KEYS: u8 = 5;
-/// With this.
-const KEYS_BEGIN: &[u8] = b"k";
 /// Where a client is that looks for a member that answers.
 const NOBODY: u64 = 0;
 /// Steps that a client waits for an answer.
@@ -376,21 +373,11 @@ impl Clients {
         let revision = member.machine().store.reader().revision();
         let revision = revision - self.random.below(10) as i64;
         let compaction = Request::Compaction(CompactionRequest { revision, physical: false });
-        let request = self.next_request();
-        drop(member.propose(request, encode(compaction)));
+        self.propose(member, compaction);
     }
 
-    /// Asks some member to make the store a region, of which all keys are items, and then to collect the tombstones of all that
-    /// it knows. Nobody waits for the answers.
-    pub(crate) fn replicate(&mut self, member: &Running) {
-        let founders = vec![RegionFounder { region: 1, info: "alone".to_owned() }];
-        let begin = RegionBeginRequest { region: 1, prefix: Bytes::from_static(KEYS_BEGIN), founders };
-        let known = member.machine().store.reader().with_region(|_, local| local.replica.version().clone());
-        let keys = self.keys.values().map(|key| key.slice(KEYS_BEGIN.len()..)).collect();
-        let request = match known {
-            None => Request::RegionBegin(begin),
-            Some(known) => Request::RegionCommand(Command::Collect { keys, known }.encode()),
-        };
+    /// Proposes something of which nobody waits for the answer.
+    pub(crate) fn propose(&mut self, member: &Running, request: Request) {
         let number = self.next_request();
         drop(member.propose(number, encode(request)));
     }
@@ -429,7 +416,7 @@ fn leaders(computers: &BTreeMap<u64, Computer>) -> Vec<u64> {
 }
 
 /// What a member has, without asking others.
-fn read(member: &Running, key: &Bytes) -> Result<RangeResponse, Violation> {
+pub(crate) fn read(member: &Running, key: &Bytes) -> Result<RangeResponse, Violation> {
     let request = RangeRequest { key: key.clone(), ..RangeRequest::default() };
     member
         .machine()

@@ -19,6 +19,7 @@ mod network;
 mod operator;
 mod plan;
 mod random;
+mod region;
 pub mod scenario;
 mod trace;
 mod watcher;
@@ -64,6 +65,8 @@ pub struct Report {
     /// Reads that were answered at once, from a lease.
     pub lease_reads: u64,
     pub serializable_reads: u64,
+    /// Changes of another region that were merged.
+    pub merged: u64,
     /// Histories that took too long to judge.
     pub uncertain: u64,
 }
@@ -86,6 +89,7 @@ impl AddAssign for Report {
         self.unanswered += other.unanswered;
         self.lease_reads += other.lease_reads;
         self.serializable_reads += other.serializable_reads;
+        self.merged += other.merged;
         self.uncertain += other.uncertain;
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     operator::Operator,
     plan::Plan,
     random::Random,
+    region::OtherRegion,
     trace::Trace,
     watcher::{self, Watcher},
 };
@@ -45,6 +46,7 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     watchers: Vec<Watcher>,
     operator: Operator,
+    other_region: OtherRegion,
     ambush: Ambush,
     checks: Checks,
     trace: Trace,
@@ -89,6 +91,7 @@ impl World {
             clients,
             watchers,
             operator: Operator::new(seed, mistake),
+            other_region: OtherRegion::new(seed),
             ambush: Ambush::new(seed),
             checks: Checks::default(),
             trace: Trace::new(seed, printed),
@@ -284,6 +287,9 @@ impl World {
 
     fn operate(&mut self, rough: bool) {
         self.operator.look(self.now);
+        if self.plan.region && self.now.is_multiple_of(REGION_STEPS) {
+            self.replicate(rough);
+        }
         if !rough {
             return;
         }
@@ -293,15 +299,26 @@ impl World {
         if self.random.per_mille(self.plan.transfers) {
             self.operator.move_leader(&self.computers);
         }
-        if self.plan.region && self.now.is_multiple_of(REGION_STEPS) {
-            let member = self.computers.values().find_map(|computer| computer.member.as_ref());
-            member.into_iter().for_each(|member| self.clients.replicate(member));
-        }
         if self.random.per_mille(self.plan.compactions) {
             let up: Vec<u64> = self.computers.values().filter(|c| c.member.is_some()).map(|c| c.id).collect();
             let member = self.random.pick(&up).and_then(|id| self.computers[&id].member.as_ref());
             member.into_iter().for_each(|member| self.clients.compact(member));
         }
+    }
+
+    /// The other region changes something and tells some member; without faults the leader, what it has not heard of.
+    fn replicate(&mut self, rough: bool) {
+        let up = |computer: &&Computer| computer.member.is_some();
+        let told = if rough { self.computers.values().find(up) } else { self.leader() };
+        let Some(id) = told.map(|computer| computer.id) else { return };
+        let Some(member) = &self.computers[&id].member else { return };
+        if rough {
+            self.other_region.change(self.now);
+        } else if self.other_region.is_heard(member) {
+            return;
+        }
+        let request = self.other_region.request(member, !rough);
+        self.clients.propose(member, request);
     }
 
     /// What the three threads of a member do in a step.
@@ -382,6 +399,9 @@ impl World {
         if !self.clients.satisfied() {
             return Some("clients wait for answers".to_owned());
         }
+        if self.plan.region && !self.other_region.is_heard(leader) {
+            return Some("the leader has not heard of another region's changes".to_owned());
+        }
         let last = leader.status().last;
         let behind = |id: &&u64| {
             let computer = &self.computers[id];
@@ -409,6 +429,11 @@ impl World {
                 }
                 watcher.check_all(member.machine(), &self.checks)?;
             }
+        }
+        if let Some((first, member)) = up.first().and_then(|first| Some((first.id, first.member.as_ref()?)))
+            && self.plan.region
+        {
+            self.report.merged = self.other_region.check(first, member)?;
         }
         self.checks.nothing_is_lost()?;
         let report = &mut self.report;

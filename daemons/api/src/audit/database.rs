@@ -15,7 +15,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::record::{Filter, Outcome, Record};
+use super::{
+    record::{Filter, Outcome, Record},
+    writer::Writer,
+};
 use crate::{
     app::{App, now_ms},
     settings::DatabaseSettings,
@@ -49,6 +52,9 @@ pub enum AuditError {
     /// Its tables cannot be made.
     #[error("database: {0}")]
     Migration(#[from] MigrateError),
+    /// What it said of a statement that had the records of several changes.
+    #[error("{0}")]
+    Batch(String),
     /// It did not answer.
     #[error("database: no answer within {STATEMENT_TIMEOUT:?}")]
     Silent,
@@ -60,7 +66,9 @@ pub(crate) struct Audit {
     pool: AnyPool,
     /// For what is read: with SQLite, which has one writer at a time, another one, or reads would be waited for.
     reads: AnyPool,
-    is_migrated: OnceCell<()>,
+    is_postgres: bool,
+    /// Once the tables are there.
+    writer: OnceCell<Writer>,
 }
 
 impl Audit {
@@ -69,79 +77,49 @@ impl Audit {
         sqlx::any::install_default_drivers();
         if !settings.url.is_empty() {
             let pool = pool(&settings.url, settings.connections_max)?;
-            return Ok(Self { reads: pool.clone(), pool, is_migrated: OnceCell::new() });
+            let is_postgres = settings.url.starts_with("postgres");
+            return Ok(Self { reads: pool.clone(), pool, is_postgres, writer: OnceCell::new() });
         }
         let url = file_url(&settings.data_dir)?;
         // Those that wait for each other do so in the pool, in their order.
         Ok(Self {
             pool: pool(&url, 1)?,
             reads: pool(&url, settings.connections_max)?,
-            is_migrated: OnceCell::new(),
+            is_postgres: false,
+            writer: OnceCell::new(),
         })
     }
 
-    /// The pools, once the tables are there.
-    async fn ready(&self) -> Result<(), AuditError> {
+    /// Makes the tables, and begins to write.
+    async fn ready(&self) -> Result<&Writer, AuditError> {
         let migrate = || async {
             let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
                 Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
             });
-            Migrator::with_migrations(migrations.collect()).run(&self.pool).await
+            Migrator::with_migrations(migrations.collect()).run(&self.pool).await?;
+            Ok(Writer::start(self.pool.clone(), self.is_postgres))
         };
-        self.is_migrated.get_or_try_init(migrate).await?;
-        Ok(())
+        self.writer.get_or_try_init(migrate).await
     }
 
     /// Makes the tables, if it answers.
     pub(crate) async fn prepare(&self) -> Result<(), AuditError> {
-        within(self.ready()).await
+        within(self.ready()).await.map(drop)
     }
 
-    /// Writes a record.
-    pub(crate) async fn insert(&self, record: &Record) -> Result<(), AuditError> {
-        const INSERT: &str = "INSERT INTO audit (id, at_ms, principal, name, address, method, route, resource, request_id, \
-                              replica, outcome, status, etag_before, etag_after) \
-                              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
-        within(async {
-            let query = sqlx::query(INSERT)
-                .bind(&record.id)
-                .bind(record.at_ms)
-                .bind(&record.principal)
-                .bind(&record.name)
-                .bind(&record.address)
-                .bind(&record.method)
-                .bind(&record.route)
-                .bind(&record.resource)
-                .bind(&record.request_id)
-                .bind(&record.replica)
-                .bind(record.outcome.to_string())
-                .bind(record.status)
-                .bind(&record.etag_before)
-                .bind(&record.etag_after);
-            self.ready().await?;
-            query.execute(&self.pool).await?;
-            Ok(())
-        })
-        .await
+    /// Writes a record, or completes the one with its id.
+    pub(crate) async fn write(&self, record: Record) -> Result<(), AuditError> {
+        within(async { self.ready().await?.write(record).await }).await
     }
 
-    /// Completes a record.
-    pub(crate) async fn complete(&self, record: &Record) -> Result<(), AuditError> {
-        const COMPLETE: &str = "UPDATE audit SET resource = $2, outcome = $3, status = $4, etag_before = $5, etag_after = $6 \
-                                WHERE id = $1";
-        within(async {
-            let query = sqlx::query(COMPLETE)
-                .bind(&record.id)
-                .bind(&record.resource)
-                .bind(record.outcome.to_string())
-                .bind(record.status)
-                .bind(&record.etag_before)
-                .bind(&record.etag_after);
-            self.ready().await?;
-            query.execute(&self.pool).await?;
-            Ok(())
-        })
-        .await
+    /// Completes a record, soon: who lists records here afterwards finds it completed.
+    pub(crate) async fn complete(&self, record: Record) -> Result<(), AuditError> {
+        within(async { self.ready().await?.write_soon(record).await }).await
+    }
+
+    /// Waits until all that was to be completed is.
+    pub(crate) async fn flush(&self) -> Result<(), AuditError> {
+        within(async { self.ready().await?.flush().await }).await
     }
 
     /// Records that fit, the newest first.
@@ -161,7 +139,7 @@ impl Audit {
                 .bind(filter.from_ms)
                 .bind(filter.to_ms)
                 .bind(filter.limit);
-            self.ready().await?;
+            self.ready().await?.flush().await?;
             let rows = query.fetch_all(&self.reads).await?;
             Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
         })
@@ -216,7 +194,9 @@ fn read(row: &AnyRow) -> Result<Record, sqlx::Error> {
     })
 }
 
-async fn within<T>(statement: impl Future<Output = Result<T, AuditError>>) -> Result<T, AuditError> {
+pub(super) async fn within<T>(
+    statement: impl Future<Output = Result<T, AuditError>>,
+) -> Result<T, AuditError> {
     timeout(STATEMENT_TIMEOUT, statement).await.unwrap_or(Err(AuditError::Silent))
 }
 
@@ -269,7 +249,7 @@ mod tests {
         let audit = Audit::open(&settings(&folder)).unwrap();
         let records: Vec<_> = ["a", "b", "a"].into_iter().map(record).collect();
         for record in &records {
-            audit.insert(record).await.unwrap();
+            audit.write(record.clone()).await.unwrap();
         }
         let done = Record {
             outcome: Outcome::Done,
@@ -277,7 +257,8 @@ mod tests {
             etag_after: "\"7\"".to_owned(),
             ..records[0].clone()
         };
-        audit.complete(&done).await.unwrap();
+        audit.complete(done.clone()).await.unwrap();
+        audit.flush().await.unwrap();
         // Another process, or a replica that was started again.
         let audit = Audit::open(&settings(&folder)).unwrap();
         let list = async |filter: Filter| audit.list(&Filter { to_ms: i64::MAX, ..filter }).await.unwrap();
@@ -297,6 +278,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn many_at_a_time_are_all_written_and_completed() {
+        const RECORDS: usize = 1000;
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Arc::new(Audit::open(&settings(&folder)).unwrap());
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..RECORDS {
+            let (audit, begun) = (audit.clone(), record(&format!("p{}", n % 7)));
+            tasks.spawn(async move {
+                audit.write(begun.clone()).await.unwrap();
+                let done = Record { outcome: Outcome::Done, status: 200 + n as i64, ..begun };
+                audit.write(done.clone()).await.unwrap();
+                done
+            });
+        }
+        let mut expected = tasks.join_all().await;
+        expected.sort_by(|a, b| b.id.cmp(&a.id));
+        let filter = Filter { to_ms: i64::MAX, limit: 2 * RECORDS as i64, ..Filter::default() };
+        assert_eq!(audit.list(&filter).await.unwrap(), expected);
+    }
+
+    #[tokio::test]
     async fn a_database_that_is_away_is_an_error_and_may_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(&folder);
@@ -304,8 +306,8 @@ mod tests {
         // Where the file should be there is a folder.
         let file = settings.data_dir.join(FILE);
         fs::create_dir(&file).unwrap();
-        assert!(audit.insert(&record("a")).await.is_err());
+        assert!(audit.write(record("a")).await.is_err());
         fs::remove_dir(&file).unwrap();
-        audit.insert(&record("a")).await.unwrap();
+        audit.write(record("a")).await.unwrap();
     }
 }

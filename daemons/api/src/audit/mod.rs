@@ -7,6 +7,7 @@
 
 mod database;
 mod record;
+mod writer;
 
 pub use database::AuditError;
 pub(crate) use database::{Audit, keep_small};

@@ -32,7 +32,7 @@ pub(crate) enum Outcome {
 }
 
 /// The record of a change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Record {
     /// Its id; ids sort by time.
     pub(crate) id: String,

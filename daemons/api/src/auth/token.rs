@@ -172,7 +172,7 @@ pub(crate) struct Tokens(Mutex<Known>);
 /// What the store had while no token changed.
 #[derive(Default)]
 struct Known {
-    /// Of [`Changes::tokens`].
+    /// Of [`Changes::count`].
     at: u64,
     records: HashMap<String, (Record, Instant)>,
 }
@@ -197,13 +197,13 @@ impl Tokens {
 
     /// As it is in the store, or was a moment ago and has not changed since.
     async fn record(&self, store: &Store, changes: &Changes, id: &str) -> Result<Option<Record>, StoreError> {
-        let before = changes.tokens();
+        let before = changes.count(TOKENS);
         if let Some(record) = before.and_then(|at| self.known(at, id)) {
             return Ok(Some(record));
         }
         let found = store.get(&key(id)).await?.and_then(|kv| Record::parsed(&kv));
         if let (Some(at), Some(record)) = (before, &found)
-            && changes.tokens() == before
+            && changes.count(TOKENS) == before
         {
             self.remember(at, record);
         }

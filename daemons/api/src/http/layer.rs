@@ -1,7 +1,7 @@
 //! What every request goes through: an id, bounds, the gate, a record if it changes something, a problem document if need be,
 //! metrics.
 
-use std::{sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -10,6 +10,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use futures_util::FutureExt as _;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::Instrument as _;
 
@@ -109,6 +110,17 @@ async fn admitted(
         }
     };
     let request = Request::from_parts(parts, Body::from(body));
+    if is_safe {
+        // Of what is only looked at nothing has to come to its end: it ends with its client.
+        let work = AssertUnwindSafe(next.run(request)).catch_unwind();
+        return match timeout(limits.request_timeout, work).await {
+            Ok(Ok(response)) => response,
+            // The panic's message is in the log.
+            Ok(Err(_)) => Problem::new(Kind::Internal, "the log says more").into_response(),
+            Err(_) => Problem::new(Kind::TimedOut, format!("not within {:?}", limits.request_timeout))
+                .into_response(),
+        };
+    }
     // A task of its own: what has begun comes to its end though the client goes, and a panic ends nothing else.
     let app = app.clone();
     let work = async move {
@@ -122,9 +134,6 @@ async fn admitted(
             tracing::error!(%error, "a request");
             Problem::new(Kind::Internal, "the log says more").into_response()
         }
-        Err(_) if is_safe => {
-            Problem::new(Kind::TimedOut, format!("not within {:?}", limits.request_timeout)).into_response()
-        }
         Err(_) => Problem::new(
             Kind::EffectUnknown,
             "no end in time: it may still be done; look before you repeat it",
@@ -136,11 +145,11 @@ async fn admitted(
 /// Does something with its record written before and completed after.
 async fn recorded(app: &App, record: Option<Record>, work: impl Future<Output = Response>) -> Response {
     let Some(record) = record else { return work.await };
-    if let Err(error) = app.audit.insert(&record).await {
+    if let Err(error) = app.audit.write(record.clone()).await {
         return Problem::from(error).into_response();
     }
     let response = work.await;
-    if let Err(error) = app.audit.complete(&record.ended(&response)).await {
+    if let Err(error) = app.audit.complete(record.ended(&response)).await {
         tracing::error!(%error, "the record of a change stays as it was begun");
     }
     response
@@ -167,7 +176,7 @@ async fn left_out(app: &App, id: &str, parts: &Parts, refused: Refused) -> Respo
     let Refused { response, principal } = refused;
     if let Some(principal) = principal.filter(|_| !parts.method.is_safe()) {
         let record = begun(app, id, parts, &principal).ended(&response);
-        if let Err(error) = app.audit.insert(&record).await {
+        if let Err(error) = app.audit.write(record).await {
             tracing::warn!(%error, "the record of a change that was refused");
         }
     }

@@ -8,4 +8,5 @@ pub(crate) mod page;
 pub(crate) mod problem;
 pub(crate) mod rate;
 pub(crate) mod server;
+pub(crate) mod streams;
 pub(crate) mod tls;

@@ -129,6 +129,26 @@ pub(crate) struct Job {
     pub(crate) error: Option<String>,
     /// It is to end.
     pub(crate) cancel_asked: bool,
+    /// What has made it, if nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<Origin>,
+}
+
+/// A schedule at an instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Origin {
+    /// The schedule's name.
+    pub(crate) schedule: String,
+    /// When it was due, in milliseconds since 1970.
+    pub(crate) due_ms: u64,
+}
+
+impl Origin {
+    /// The id of the job that it makes: there is no second one.
+    pub(crate) fn job_id(&self) -> String {
+        let digest = blake3::hash(format!("{} {}", self.due_ms, self.schedule).as_bytes());
+        format!("{:012x}{}", self.due_ms, &digest.to_hex()[..16])
+    }
 }
 
 impl Job {
@@ -146,7 +166,14 @@ impl Job {
             replica: None,
             error: None,
             cancel_asked: false,
+            origin: None,
         }
+    }
+
+    /// One that waits, made by a schedule.
+    pub(crate) fn scheduled(work: Work, now_ms: u64, origin: Origin) -> Self {
+        let id = origin.job_id();
+        Self { id, origin: Some(origin), ..Self::new(work, now_ms, 0) }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -326,6 +353,17 @@ mod tests {
         job.fail(&"\u{fc}".repeat(2000), false, 5000);
         assert_eq!(job.not_before_ms, 6000);
         assert_eq!(job.error.unwrap().len(), ERROR_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_schedule_has_one_job_for_an_instant() {
+        let made = |schedule: &str, due_ms, now| {
+            Job::scheduled(job().work, now, Origin { schedule: schedule.to_owned(), due_ms }).id
+        };
+        assert_eq!(made("a", 60_000, 1), made("a", 60_000, 2));
+        assert_ne!(made("a", 60_000, 1), made("b", 60_000, 1));
+        assert!(made("a", 60_000, 1) < made("a", 120_000, 1));
+        assert_eq!(made("a", 60_000, 1).len(), Job::new(job().work, 1, 1).id.len());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the agents of nodes say: how nodes reach each other, transfers, what a node can do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Extension, Json, extract::State};
 use novacron_control::schema::{Capability, Row, Transfer};
@@ -9,8 +9,10 @@ use utoipa::ToSchema;
 
 use super::nodes;
 use crate::{
+    agents::AskError,
     app::App,
     auth::principal::Principal,
+    cache::Question,
     http::{
         extract::Name,
         problem::{Kind, Problem},
@@ -20,6 +22,9 @@ use crate::{
 /// Agents that are asked for what each of them knows, one after the other, before it is said that none answers.
 const ASKED_MAX: usize = 5;
 
+/// How old what an agent has said may be: it measures about as often.
+const TOLD_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// All that there is of something.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct All<T> {
@@ -27,14 +32,29 @@ pub(crate) struct All<T> {
     items: Vec<T>,
 }
 
-async fn look<T: DeserializeOwned>(
+async fn look<T: Serialize + DeserializeOwned>(
     app: &App,
     principal: &Principal,
     name: &str,
     path: &str,
 ) -> Result<Vec<T>, Problem> {
     nodes::looked_at(app, principal, name).await?;
-    Ok(app.agents.look(&app.store, name, path).await?)
+    Ok(told(app, name, path).await?)
+}
+
+/// What the agent of a node says of something, or has said a moment ago. Whoever may look at the node may look at it.
+pub(super) async fn told<T: Serialize + DeserializeOwned>(
+    app: &App,
+    node: &str,
+    path: &str,
+) -> Result<T, AskError> {
+    app.cache.answer(&app.store, question(node, path), app.agents.look(&app.store, node, path)).await
+}
+
+/// What is asked of an agent, for the cache.
+pub(super) fn question(node: &str, path: &str) -> Question {
+    // The path has no space.
+    Question::new("agents", &format!("{path} {node}"), TOLD_AGE_MAX)
 }
 
 /// How a node reaches others
@@ -90,7 +110,7 @@ pub(crate) async fn matrix(
 ) -> Result<Json<All<Row>>, Problem> {
     let mut problem = Problem::new(Kind::AgentUnavailable, "no agent has entered itself into the store");
     for node in nodes::some(&app.store, ASKED_MAX).await? {
-        match app.agents.look::<Vec<Row>>(&app.store, &node, "/v1/paths").await {
+        match told::<Vec<Row>>(&app, &node, "/v1/paths").await {
             Ok(mut items) => {
                 items.retain(|row| principal.sees(row.region.as_deref()));
                 return Ok(Json(All { items }));

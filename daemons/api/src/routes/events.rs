@@ -13,7 +13,7 @@ use axum::{
 };
 use consensus_proto::mvccpb::KeyValue;
 use tokio::{
-    sync::{OwnedSemaphorePermit, broadcast, mpsc},
+    sync::{broadcast, mpsc},
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -26,12 +26,11 @@ use crate::{
     http::{
         extract::Name,
         problem::{Kind, Problem},
+        streams::Place,
     },
     jobs::queue,
 };
 
-/// Streams at a time.
-pub(crate) const STREAMS_MAX: usize = 64;
 /// Events of a stream that its client has not taken yet.
 const QUEUED_MAX: usize = 4;
 /// Between signs of life. At each, the store is asked, too: a watch can be silent for no good reason.
@@ -74,11 +73,9 @@ pub(crate) async fn follow(
     if job.has_ended() && kv.mod_revision <= told {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let Ok(permit) = app.streams.clone().try_acquire_owned() else {
-        return Err(Problem::new(Kind::Busy, format!("more than {STREAMS_MAX} streams of events")));
-    };
+    let place = app.streams.take(&principal.id).map_err(|why| Problem::new(Kind::Busy, why))?;
     let (sender, events) = mpsc::channel(QUEUED_MAX);
-    let stream = Stream { app, key: format!("{}{id}", queue::JOBS), told, sender, _permit: permit };
+    let stream = Stream { app, key: format!("{}{id}", queue::JOBS), told, sender, _place: place };
     tokio::spawn(stream.run(news, kv));
     Ok(Sse::new(ReceiverStream::new(events).map(Ok::<_, Infallible>)).into_response())
 }
@@ -89,7 +86,7 @@ struct Stream {
     /// The revision that was told last.
     told: i64,
     sender: mpsc::Sender<Event>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Stream {

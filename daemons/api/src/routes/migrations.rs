@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Extension, extract::State, http::HeaderMap, response::Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{events, jobs, nodes, vms};
@@ -20,19 +20,20 @@ use crate::{
         queue,
         record::{Job, Migration, Work},
     },
-    vm::{NODE, is_node},
+    vm::{LABEL, NODE, is_label, is_node},
 };
 
 const PATH: &str = "/api/v1/dwcp/migrations";
 
 /// Which VM goes where.
-#[derive(Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewMigration {
     /// Its name.
     #[schema(max_length = 63, example = "db-1")]
     vm: String,
     /// The node that has its data; the VM's `node` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 255, example = "node-a")]
     from: Option<String>,
     /// The node that gets it.
@@ -45,8 +46,22 @@ fn wrong(field: &str, detail: impl Into<String>) -> Problem {
 }
 
 impl NewMigration {
+    /// What of it cannot be, whatever there is.
+    pub(crate) fn errors(&self) -> Vec<(&'static str, &'static str)> {
+        let nodes = [("from", self.from.as_ref()), ("to", Some(&self.to))];
+        let mut errors: Vec<_> = nodes
+            .into_iter()
+            .filter(|(_, node)| node.is_some_and(|node| !is_node(node)))
+            .map(|(field, _)| (field, NODE))
+            .collect();
+        if !is_label(&self.vm) {
+            errors.push(("vm", LABEL));
+        }
+        errors
+    }
+
     /// The job, of what the inventory and the register of nodes say now.
-    async fn migration(self, app: &App) -> Result<Migration, Problem> {
+    pub(crate) async fn migration(self, app: &App) -> Result<Migration, Problem> {
         let Self { vm, from, to } = self;
         let kv = app.store.get(&vms::key(&vm)).await?;
         let found = kv.as_ref().and_then(vms::parsed);

@@ -6,10 +6,13 @@ pub(crate) mod events;
 mod health;
 mod jobs;
 mod members;
-mod migrations;
+pub(crate) mod migrations;
 pub(crate) mod nodes;
 mod page;
+mod regions;
+mod schedules;
 pub(crate) mod tokens;
+mod transfers;
 pub(crate) mod vms;
 
 use std::sync::Arc;
@@ -58,6 +61,7 @@ pub(crate) const ALIASES: [(&str, &str); 3] = [
         (name = "vms", description = "The inventory of virtual machines"),
         (name = "jobs", description = "What takes longer than a request"),
         (name = "migrations", description = "VMs' data on its way between nodes"),
+        (name = "schedules", description = "What makes jobs at its times"),
         (name = "cluster", description = "Nodes and members of the store"),
         (name = "tokens", description = "API tokens"),
         (name = "audit", description = "Records of changes"),
@@ -110,11 +114,17 @@ pub(crate) fn routes() -> (Router<Arc<App>>, Document) {
         .routes(routes!(migrations::get))
         .routes(routes!(migrations::follow))
         .routes(routes!(migrations::cancel))
+        .routes(routes!(schedules::list, schedules::create))
+        .routes(routes!(schedules::get, schedules::replace, schedules::remove))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(agents::paths))
         .routes(routes!(agents::transfers))
         .routes(routes!(agents::capabilities))
+        .routes(routes!(transfers::list))
+        .routes(routes!(transfers::cancel))
+        .routes(routes!(regions::list))
+        .routes(routes!(regions::get))
         .routes(routes!(agents::matrix))
         .routes(routes!(members::list))
         .routes(routes!(tokens::list, tokens::create))

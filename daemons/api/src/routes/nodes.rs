@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Where agents enter themselves, with a lease.
-const PREFIX: &str = "/novacron/nodes/";
+pub(crate) const PREFIX: &str = "/novacron/nodes/";
 
 /// What an agent enters; later versions may enter more.
 #[derive(Deserialize)]
@@ -46,10 +46,10 @@ pub(crate) struct Node {
     /// `HOST:PORT` at which other agents reach its agent.
     address: String,
     /// Its region, if it has one.
-    region: Option<String>,
+    pub(crate) region: Option<String>,
 }
 
-fn parsed(name: &str, kv: &KeyValue) -> Option<Node> {
+pub(crate) fn parsed(name: &str, kv: &KeyValue) -> Option<Node> {
     let read = serde_json::from_slice::<Entry>(&kv.value).inspect_err(|error| {
         tracing::warn!(name, %error, "an agent's entry in the store");
     });

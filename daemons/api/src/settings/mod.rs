@@ -1,6 +1,7 @@
 //! What can be set: the table of keys and the defaults.
 
 mod auth;
+mod secret;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -40,6 +41,8 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// Where changes are recorded.
     pub database: DatabaseSettings,
+    /// Where answers are kept that may be a moment old.
+    pub cache: CacheSettings,
     /// Metrics and status.
     pub metrics: MetricsSettings,
     /// What this replica is called where others read it.
@@ -95,6 +98,31 @@ impl Default for DatabaseSettings {
             data_dir: PathBuf::from("novacron-api.data"),
             connections_max: 8,
             audit_kept: Duration::from_secs(365 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// Where answers are kept that may be a moment old.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CacheSettings {
+    /// `redis://` or `rediss://`; empty: in this process alone.
+    pub url: String,
+    /// The authorities that may have signed Redis's certificate; empty: those that the system trusts.
+    pub ca: PathBuf,
+    /// How long Redis may take to answer.
+    pub timeout: Duration,
+    /// What is kept in this process; 0: nothing.
+    pub bytes_max: usize,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            ca: PathBuf::new(),
+            timeout: Duration::from_millis(50),
+            bytes_max: 16 << 20,
         }
     }
 }
@@ -167,6 +195,8 @@ pub struct Limits {
     pub requests_max: usize,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Streams of events at a time; a principal has a quarter of them.
+    pub streams_max: usize,
     /// How often a principal, or an address without one, may ask.
     pub rate: Option<Rate>,
 }
@@ -204,6 +234,7 @@ impl Settings {
             tls: TlsSettings::default(),
             auth: AuthSettings::default(),
             database: DatabaseSettings::default(),
+            cache: CacheSettings::default(),
             metrics: MetricsSettings {
                 listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT))),
                 allow_plaintext: false,
@@ -218,11 +249,12 @@ impl Settings {
             },
             agents: AgentSettings::default(),
             limits: Limits {
-                body_bytes_max: 1 << 20,
+                body_bytes_max: 64 << 10,
                 request_timeout: Duration::from_secs(30),
                 head_timeout: Duration::from_secs(30),
-                requests_max: 256,
+                requests_max: 1024,
                 connections_max: 1024,
+                streams_max: 256,
                 rate: Some(Rate { per_second: 100, burst: 400 }),
             },
             jobs: JobSettings {
@@ -262,7 +294,7 @@ const OTHERS: &[Key<Settings>] = &[
         s.database.data_dir.display().to_string()
     }),
     Key::one("database.url", DATABASE, set!(database.url, |t| is_database(t).then(|| t.to_owned())), |s| {
-        s.database.url.clone()
+        secret::without_password(&s.database.url)
     }),
     Key::one(
         "database.connections_max",
@@ -273,6 +305,20 @@ const OTHERS: &[Key<Settings>] = &[
     Key::one("database.audit_kept", DURATION, set!(database.audit_kept, duration), |s| {
         print_duration(s.database.audit_kept)
     }),
+    Key::one("cache.url", CACHE, set!(cache.url, |t| is_cache(t).then(|| t.to_owned())), |s| {
+        secret::without_password(&s.cache.url)
+    }),
+    Key::one("cache.ca", PATH, set!(cache.ca, path), |s| s.cache.ca.display().to_string()),
+    Key::one("cache.timeout", DURATION, set!(cache.timeout, duration), |s| print_duration(s.cache.timeout)),
+    Key::one(
+        "cache.bytes_max",
+        SIZE,
+        set!(cache.bytes_max, |t| if t == "0" { Some(0) } else { size(t)?.try_into().ok() }),
+        |s| match s.cache.bytes_max {
+            0 => printed(0),
+            bytes => print_size(bytes as u64),
+        },
+    ),
     Key::one(
         "metrics.listen",
         "off, or ADDRESS:PORT",
@@ -322,6 +368,9 @@ const OTHERS: &[Key<Settings>] = &[
     Key::one("limits.connections_max", "1..=65536", set!(limits.connections_max, count), |s| {
         printed(s.limits.connections_max)
     }),
+    Key::one("limits.streams_max", "1..=65536", set!(limits.streams_max, count), |s| {
+        printed(s.limits.streams_max)
+    }),
     Key::one(
         "limits.rate",
         "off, or REQUESTS_PER_SECOND/BURST",
@@ -353,6 +402,12 @@ fn is_database(text: &str) -> bool {
     text.is_empty() || text.starts_with("postgres://") || text.starts_with("postgresql://")
 }
 
+const CACHE: &str = "redis://HOST:PORT, rediss://HOST:PORT, or empty for none but in this process";
+
+fn is_cache(text: &str) -> bool {
+    text.is_empty() || text.starts_with("redis://") || text.starts_with("rediss://")
+}
+
 /// Checks what depends on more than one setting.
 pub(crate) fn finish(sources: &Sources<Settings>) -> Result<(), SettingsError> {
     let Settings { tls, store, agents, auth, listen, .. } = &sources.values;
@@ -366,6 +421,11 @@ pub(crate) fn finish(sources: &Sources<Settings>) -> Result<(), SettingsError> {
     if tls.client_cert_required && !given(&tls.ca) {
         let expected = "false without tls.ca, the authority that signs certificates of clients";
         return Err(sources.invalid("tls.client_cert_required", "true".to_owned(), expected));
+    }
+    let cache = &sources.values.cache;
+    if given(&cache.ca) && !cache.url.starts_with("rediss://") {
+        let expected = "none without a cache.url of rediss://: without TLS no certificate is shown";
+        return Err(sources.invalid("cache.ca", cache.ca.display().to_string(), expected));
     }
     sources.check_pair(("agents.cert", &agents.cert), ("agents.key", &agents.key))?;
     sources.check_pair(("agents.cert", &agents.cert), ("agents.ca", &agents.ca))?;
@@ -429,6 +489,11 @@ mod tests {
             ("auth.jwt.roles", "ops=operator@eu"),
             ("data_dir", "/a b"),
             ("database.url", "postgres://u@h/d"),
+            ("cache.url", "rediss://cache:6379/1"),
+            ("cache.ca", "ca.pem"),
+            ("cache.timeout", "20ms"),
+            ("cache.bytes_max", "0"),
+            ("limits.streams_max", "8"),
             ("jobs.running_max", "0"),
             ("jobs.lease", "3s"),
             ("log.format", "json"),
@@ -470,6 +535,9 @@ mod tests {
             ("data_dir", ""),
             ("database.url", "mysql://h/d"),
             ("database.connections_max", "0"),
+            ("cache.url", "http://cache"),
+            ("cache.timeout", "0s"),
+            ("limits.streams_max", "0"),
         ] {
             assert!(sources().flag("--x", key, value).is_err(), "{key}: {value}");
         }
@@ -482,6 +550,7 @@ mod tests {
             vec![("tls.cert", "c.pem")],
             vec![("tls.key", "k.pem")],
             vec![("tls.ca", "ca.pem")],
+            vec![("cache.ca", "ca.pem"), ("cache.url", "redis://cache")],
             [&tls[..], &[("tls.client_cert_required", "true")]].concat(),
             [&tls[..], &[("auth.certificates", "a=admin@*")]].concat(),
             jwt.to_vec(),

@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod cache;
 mod drain;
 mod events;
 mod identity;
@@ -12,5 +13,6 @@ mod page;
 mod rate;
 mod resources;
 mod rules;
+mod schedules;
 mod support;
 mod tls;

@@ -80,6 +80,8 @@ fn a_vm_moves_with_all_its_data_and_back() {
     let moved = replica.get("/api/vms/db-1").json();
     assert_eq!((&moved["node"], &moved["region"]), (&json!("agent-2"), &json!("region-2")));
 
+    transfers_and_regions(&replica);
+
     // Back, with a change: only that is new, and what it overwrites is the former version.
     make_data(&vms("agent-2"), "db-1", 2, BYTES);
     let back = migrate(json!({"vm": "db-1", "to": "agent-1"}));
@@ -116,6 +118,43 @@ fn a_vm_moves_with_all_its_data_and_back() {
     assert_eq!((&job["state"], &job["attempts"]), (&json!("failed"), &json!(1)), "{job}");
     assert!(job["error"].as_str().unwrap().contains("transfers.from"), "{job}");
     assert!(store.values("/novacron/migrating/").is_empty());
+}
+
+/// What is told of a VM that has gone from one region to the other.
+fn transfers_and_regions(replica: &Replica) {
+    let all = replica.get("/api/v1/transfers").json();
+    assert_eq!((&all["unanswered"], &all["next"]), (&json!([]), &Value::Null), "{all}");
+    let items = all["items"].as_array().unwrap();
+    let of = |node: &str, direction: &str| {
+        let found = items
+            .iter()
+            .find(|one| one["node"] == node && one["transfer"]["direction"] == direction)
+            .unwrap_or_else(|| panic!("{node}: {all}"));
+        assert_eq!(found["transfer"]["state"], "done", "{found}");
+        found["transfer"]["id"].as_u64().unwrap()
+    };
+    let (sent, _) = (of("agent-1", "send"), of("agent-2", "receive"));
+    let first = replica.get("/api/v1/transfers?limit=1").json();
+    assert!(first["items"].as_array().unwrap().iter().all(|one| one["node"] == "agent-1"), "{first}");
+    let next = replica.get(&format!("/api/v1/transfers?cursor={}", first["next"].as_str().unwrap())).json();
+    assert!(next["items"].as_array().unwrap().iter().all(|one| one["node"] == "agent-2"), "{next}");
+    let cancel =
+        |id: &str| replica.ask("POST", &format!("/api/v1/nodes/agent-1/transfers/{id}/cancel"), &[], None);
+    assert_eq!(cancel(&sent.to_string()).problem(), "ended");
+    assert_eq!(cancel("4711").problem(), "not-found");
+    assert_eq!(cancel("x").problem(), "not-found");
+    assert_eq!(replica.get("/api/v1/transfers?limit=101").problem(), "malformed");
+
+    let region = wait_until("a count that is not kept any more", || {
+        let region = replica.get("/api/v1/regions/region-2").json();
+        (region["vms"] == 1).then_some(region)
+    });
+    assert_eq!((&region["nodes"], &region["replication"]), (&json!(1), &Value::Null));
+    let names = replica.get("/api/v1/regions").json();
+    let names: Vec<_> =
+        names["items"].as_array().unwrap().iter().map(|region| region["name"].clone()).collect();
+    assert_eq!(names, ["region-1", "region-2"]);
+    assert_eq!(replica.get("/api/v1/regions/nowhere").problem(), "not-found");
 }
 
 /// Something that is killed and started again.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     identity::Provider,
+    schedules::schedule,
     support::{Replica, Store, vm},
 };
 
@@ -39,12 +40,22 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/dwcp/migrations/{id}", "00111111"),
     ("GET", "/api/v1/dwcp/migrations/{id}/events", "00111111"),
     ("POST", "/api/v1/dwcp/migrations/{id}/cancel", "00011011"),
+    ("GET", "/api/v1/schedules", "00111111"),
+    ("POST", "/api/v1/schedules", "00011011"),
+    ("GET", "/api/v1/schedules/{name}", "00111111"),
+    ("PUT", "/api/v1/schedules/{name}", "00011011"),
+    ("DELETE", "/api/v1/schedules/{name}", "00011011"),
     ("GET", "/api/v1/nodes", "00111111"),
     ("GET", "/api/v1/nodes/{name}", "00111111"),
     ("GET", "/api/v1/nodes/{name}/paths", "00111111"),
     ("GET", "/api/v1/nodes/{name}/transfers", "00111111"),
     ("GET", "/api/v1/nodes/{name}/capabilities", "00111111"),
+    ("POST", "/api/v1/nodes/{name}/transfers/{id}/cancel", "00011011"),
+    ("GET", "/api/v1/transfers", "00111111"),
     ("GET", "/api/v1/paths", "00111111"),
+    ("GET", "/api/v1/regions", "00111111"),
+    // Of a region the name says which one it is.
+    ("GET", "/api/v1/regions/{name}", "00111111"),
     ("GET", "/api/v1/consensus/members", "00000111"),
     ("GET", "/api/v1/tokens", "00001001"),
     ("POST", "/api/v1/tokens", "00001001"),
@@ -90,7 +101,8 @@ fn every_operation_is_for_whom_the_table_says() {
             let bearer = provider.bearer(roles);
             let headers = [("If-Match", "*"), ("Authorization", bearer.as_str())];
             let headers = if *name == "nobody" { &headers[..1] } else { &headers[..] };
-            let concrete = path.replace("{name}", "absent").replace("{id}", "absent");
+            let named = if path.contains("/regions/") { "eu" } else { "absent" };
+            let concrete = path.replace("{name}", named).replace("{id}", "absent");
             let answer = replica.ask(method, &concrete, headers, body(method, path).as_ref());
             let is_let_on = ![401, 403].contains(&answer.status);
             assert_eq!(is_let_on, allowed == '1', "{name}: {method} {path}: {answer:?}");
@@ -121,6 +133,8 @@ fn body(method: &str, path: &str) -> Option<Value> {
             taken["cpus"] = json!(1);
             Some(taken)
         }
+        ("POST", "/api/v1/schedules") => Some(schedule("taken", &["eu"])),
+        ("PUT", "/api/v1/schedules/{name}") => Some(schedule("absent", &["eu"])),
         ("PUT", _) => Some(vm("absent", "eu")),
         // Two regions: no role in eu is enough.
         ("POST", "/api/v1/jobs") => Some(json!({ "kind": "move_region", "from": "eu", "to": "us" })),

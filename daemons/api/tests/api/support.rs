@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use consensus_proto::etcdserverpb::RangeRequest;
+use consensus_proto::etcdserverpb::{PutRequest, RangeRequest};
 use novacron_store::{Client, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -109,6 +109,23 @@ impl Store {
                 .unwrap()
         });
         answer.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.value).into_owned()).collect()
+    }
+}
+
+impl Store {
+    /// Writes an entry.
+    pub(crate) fn put(&self, key: &str, value: &Value) {
+        let put = PutRequest {
+            key: key.to_owned().into(),
+            value: value.to_string().into(),
+            ..PutRequest::default()
+        };
+        let options = Options { tls: None, user: None, timeout: PATIENCE };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let client = Client::new(self.endpoints.iter().map(String::as_str), options).unwrap();
+            client.write("put", put, |link, put| async move { link.kv().put(put).await }).await.unwrap()
+        });
     }
 }
 

@@ -39,6 +39,8 @@ const RESUMES_MAX: u32 = 30;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
+const LAST_EVENT_ID: header::HeaderName = header::HeaderName::from_static("last-event-id");
+
 pub(super) struct Client {
     base: Uri,
     host: String,
@@ -91,13 +93,36 @@ impl Client {
 
     /// Asks; returns the answer's JSON, or null if it has none.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        // Whatever is there.
+        let condition = (method == Method::DELETE).then_some((header::IF_MATCH, "*"));
+        Ok(self.answer(method, path, body, condition).await?.0)
+    }
+
+    /// Changes a resource: what is there, and nothing that was written meanwhile.
+    pub(super) async fn change(&self, path: &str, change: impl FnOnce(&mut Value)) -> Result<Value> {
+        let (mut value, etag) = self.answer(Method::GET, path, None, None).await?;
+        change(&mut value);
+        let condition = Some((header::IF_MATCH, etag.as_str()));
+        Ok(self.answer(Method::PUT, path, Some(&value), condition).await?.0)
+    }
+
+    /// The answer's JSON, and its ETag.
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        condition: Option<(header::HeaderName, &str)>,
+    ) -> Result<(Value, String)> {
         let asked = async {
-            let response = self.send(method, path, body, None).await?;
+            let response = self.send(method, path, body, condition).await?;
             let status = response.status();
+            let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());
+            let etag = etag.unwrap_or_default().to_owned();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| self.failed(&error))?.to_bytes();
             if status.is_success() {
-                return Ok(serde_json::from_slice(&body).unwrap_or_default());
+                return Ok((serde_json::from_slice(&body).unwrap_or_default(), etag));
             }
             Err(refused(status, &body))
         };
@@ -108,7 +133,11 @@ impl Client {
     pub(super) async fn follow(&self, path: &str, mut each: impl FnMut(Value) -> Result<()>) -> Result<()> {
         let (mut last, mut failures) = (None::<String>, 0);
         loop {
-            let stream = timeout(TIMEOUT, self.send(Method::GET, path, None, last.as_deref())).await;
+            let stream = timeout(
+                TIMEOUT,
+                self.send(Method::GET, path, None, last.as_deref().map(|last| (LAST_EVENT_ID, last))),
+            )
+            .await;
             let mut body = match stream.map_err(|_| self.failed(&"no answer")).flatten() {
                 Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(()),
                 Ok(response) if response.status() == StatusCode::OK => response.into_body(),
@@ -156,7 +185,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
-        last_event: Option<&str>,
+        more: Option<(header::HeaderName, &str)>,
     ) -> Result<Response<Incoming>> {
         let mut request = Request::builder()
             .method(&method)
@@ -169,12 +198,8 @@ impl Client {
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        if method == Method::DELETE {
-            // Whatever is there.
-            request = request.header(header::IF_MATCH, "*");
-        }
-        if let Some(id) = last_event {
-            request = request.header("last-event-id", id);
+        if let Some((name, value)) = more {
+            request = request.header(name, value);
         }
         let body = Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default());
         let request = request.body(body).map_err(|_| Usage(format!("{path} is no path")))?;

@@ -1,0 +1,307 @@
+//! A cluster around the server: what Kubernetes' own controllers do to a StatefulSet and a Deployment, and a store whose members
+//! are the pods.
+
+use std::sync::{Arc, Mutex};
+
+use futures::{FutureExt as _, future::BoxFuture};
+use kube::{
+    core::DeserializeGuard,
+    runtime::{
+        controller::Action,
+        events::{Recorder, Reporter},
+    },
+};
+use novacron_operator::{
+    api::{NovaCronCluster, NovaCronRegion},
+    apply::Applier,
+    lease::Fence,
+    membership::{Health, Step},
+    reconcile::{Context, ReconcileError, reconcile_cluster, reconcile_region},
+    store::{MembersError, Place, Seen, Stores},
+};
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+pub(crate) const NAMESPACE: &str = "novacron";
+pub(crate) const CLUSTER: &str = "apis/novacron.io/v1alpha1/namespaces/novacron/novacronclusters/c";
+pub(crate) const REGION: &str = "apis/novacron.io/v1alpha1/namespaces/novacron/novacronregions/c-r";
+pub(crate) const SET: &str = "apis/apps/v1/namespaces/novacron/statefulsets/c-r-consensus";
+pub(crate) const DEPLOYMENT: &str = "apis/apps/v1/namespaces/novacron/deployments/c-r-api";
+const PODS: &str = "api/v1/namespaces/novacron/pods";
+const CLAIMS: &str = "api/v1/namespaces/novacron/persistentvolumeclaims";
+
+/// The store.
+#[derive(Clone, Default)]
+pub(crate) struct Store(pub(crate) Arc<Mutex<Members>>);
+
+#[derive(Default)]
+pub(crate) struct Members {
+    pub(crate) all: Vec<Seen>,
+    next_id: u64,
+    /// Pods that run: others are away.
+    running: Vec<u16>,
+    pub(crate) steps: Vec<Step>,
+    /// Nobody answers.
+    pub(crate) is_silent: bool,
+}
+
+impl Members {
+    fn leads(&mut self) {
+        let running = self.running.clone();
+        for member in &mut self.all {
+            let runs = running.contains(&member.ordinal.unwrap_or(99)) && member.started;
+            member.health = if runs { Health::Well } else { Health::Away };
+            member.leader &= runs && !member.learner;
+        }
+        if !self.all.iter().any(|member| member.leader)
+            && let Some(first) =
+                self.all.iter_mut().find(|member| !member.learner && member.health == Health::Well)
+        {
+            first.leader = true;
+        }
+    }
+
+    fn change(&mut self, step: Step) {
+        self.steps.push(step);
+        match step {
+            Step::AddLearner(ordinal) => {
+                self.next_id += 1;
+                self.all.push(member(self.next_id, ordinal, false));
+            }
+            Step::Promote(id) => {
+                self.all
+                    .iter_mut()
+                    .filter(|member| member.id == id)
+                    .for_each(|member| member.learner = false);
+            }
+            Step::Remove(id) => self.all.retain(|member| member.id != id),
+            Step::MoveLeader { to, .. } => {
+                self.all.iter_mut().for_each(|member| member.leader = member.id == to)
+            }
+            _ => {}
+        }
+        self.leads();
+    }
+}
+
+fn member(id: u64, ordinal: u16, first: bool) -> Seen {
+    Seen { id, ordinal: Some(ordinal), started: first, learner: !first, leader: false, health: Health::Away }
+}
+
+impl Stores for Store {
+    fn members(&self, _: Place) -> BoxFuture<'_, Result<Vec<Seen>, MembersError>> {
+        let members = self.0.lock().unwrap();
+        let seen = if members.is_silent { Vec::new() } else { members.all.clone() };
+        async move { Ok(seen) }.boxed()
+    }
+
+    fn change(&self, _: Place, step: Step) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.0.lock().unwrap().change(step);
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// All of it.
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) store: Store,
+    pub(crate) context: Arc<Context>,
+}
+
+impl World {
+    pub(crate) fn new(voters: u16) -> Self {
+        let world = Self::with(Server::default(), Store::default(), Fence::open());
+        world.server.put(
+            CLUSTER,
+            json!({
+                "apiVersion": "novacron.io/v1alpha1", "kind": "NovaCronCluster",
+                "metadata": { "name": "c", "namespace": NAMESPACE, "uid": "cluster" },
+                "spec": {
+                    "version": "0.1.0",
+                    "regions": [{ "name": "r", "voters": voters, "api": { "min": 2, "max": 5, "autoscaling": false } }],
+                    "security": { "tls": { "mode": "Plaintext" } },
+                    "upgrades": { "bakeSeconds": 0 },
+                    "agent": { "enabled": false },
+                }
+            }),
+        );
+        world
+    }
+
+    fn with(server: Server, store: Store, fence: Fence) -> Self {
+        let client = server.client();
+        let reporter =
+            Reporter { controller: "novacron-operator".to_owned(), instance: Some("test".to_owned()) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        let applier = Applier::new(client, fence);
+        let context = Arc::new(Context::new(applier, Arc::new(store.clone()), recorder));
+        Self { server, store, context }
+    }
+
+    /// Another process, which knows nothing.
+    pub(crate) fn killed(&self) -> Self {
+        self.fenced(Fence::open())
+    }
+
+    /// Another process behind this fence.
+    pub(crate) fn fenced(&self, fence: Fence) -> Self {
+        Self::with(self.server.clone(), self.store.clone(), fence)
+    }
+
+    pub(crate) async fn cluster(&self) -> Result<Action, ReconcileError> {
+        let Some(object) = self.server.get(CLUSTER) else { return Ok(Action::await_change()) };
+        let object: DeserializeGuard<NovaCronCluster> = serde_json::from_value(object).unwrap();
+        reconcile_cluster(Arc::new(object), Arc::clone(&self.context)).await
+    }
+
+    pub(crate) async fn region(&self) -> Result<Action, ReconcileError> {
+        let Some(object) = self.server.get(REGION) else { return Ok(Action::await_change()) };
+        let object: DeserializeGuard<NovaCronRegion> = serde_json::from_value(object).unwrap();
+        reconcile_region(Arc::new(object), Arc::clone(&self.context)).await
+    }
+
+    /// One round of everybody; failures are tried again in the next.
+    pub(crate) async fn round(&self) {
+        let _ = self.cluster().await;
+        let _ = self.region().await;
+        self.kubernetes();
+    }
+
+    pub(crate) async fn rounds(&self, count: usize) {
+        for _ in 0..count {
+            self.round().await;
+        }
+    }
+
+    /// What Kubernetes does.
+    pub(crate) fn kubernetes(&self) {
+        if let Some(set) = self.server.get(SET) {
+            self.pods(&set);
+            self.server.change(SET, |set| {
+                set["status"] = json!({
+                    "observedGeneration": set["metadata"]["generation"],
+                    "updateRevision": revision(set),
+                    "replicas": set["spec"]["replicas"],
+                });
+            });
+        } else {
+            self.server
+                .paths()
+                .iter()
+                .filter(|path| path.starts_with(PODS))
+                .for_each(|path| self.server.remove(path));
+        }
+        if self.server.get(DEPLOYMENT).is_some() {
+            self.server.change(DEPLOYMENT, |deployment| {
+                let replicas = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
+                deployment["spec"]["replicas"] = json!(replicas);
+                deployment["status"] = json!({
+                    "observedGeneration": deployment["metadata"]["generation"],
+                    "updatedReplicas": replicas, "availableReplicas": replicas,
+                });
+            });
+        }
+        self.members();
+    }
+
+    fn pods(&self, set: &Value) {
+        let wanted = set["spec"]["replicas"].as_u64().unwrap() as u16;
+        let labels = set["spec"]["template"]["metadata"]["labels"].clone();
+        for ordinal in 0..16_u16 {
+            let name = format!("c-r-consensus-{ordinal}");
+            let (pod, claim) = (format!("{PODS}/{name}"), format!("{CLAIMS}/data-{name}"));
+            if ordinal >= wanted {
+                self.server.remove(&pod);
+                continue;
+            }
+            if self.server.get(&claim).is_none() {
+                self.server.put(&claim, json!({
+                    "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                    "metadata": { "name": format!("data-{name}"), "namespace": NAMESPACE, "labels": labels },
+                    "status": { "phase": "Bound" },
+                }));
+            }
+            if self.server.get(&pod).is_none() {
+                let mut labels = labels.clone();
+                labels["controller-revision-hash"] = json!(revision(set));
+                let ready = json!({
+                    "type": "ContainersReady", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z",
+                });
+                self.server.put(
+                    &pod,
+                    json!({
+                        "apiVersion": "v1", "kind": "Pod",
+                        "metadata": { "name": name, "namespace": NAMESPACE, "labels": labels },
+                        "status": { "conditions": [ready] },
+                    }),
+                );
+            }
+        }
+    }
+
+    /// Pods that run are members, if they may be.
+    fn members(&self) {
+        let running: Vec<u16> = (0..16)
+            .filter(|ordinal| self.server.get(&format!("{PODS}/c-r-consensus-{ordinal}")).is_some())
+            .collect();
+        let bootstrapped =
+            self.server.get(REGION).is_some_and(|region| !region["status"]["bootstrapped"].is_null());
+        let mut members = self.store.0.lock().unwrap();
+        if members.all.is_empty() && !bootstrapped {
+            members.next_id = 100;
+            members.all =
+                running.iter().map(|ordinal| member(u64::from(*ordinal) + 1, *ordinal, true)).collect();
+        }
+        for member in &mut members.all {
+            member.started |= running.contains(&member.ordinal.unwrap_or(99));
+        }
+        members.running = running;
+        members.leads();
+    }
+
+    /// The condition of this type: its status and its reason.
+    pub(crate) fn condition(&self, path: &str, kind: &str) -> (String, String) {
+        let object = self.server.get(path).unwrap_or_default();
+        let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = all.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
+        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+        (text("status"), text("reason"))
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.condition(CLUSTER, "Ready").0 == "True" && self.condition(REGION, "Ready").0 == "True"
+    }
+
+    pub(crate) fn voters(&self) -> Vec<u16> {
+        let members = self.store.0.lock().unwrap();
+        let mut voters: Vec<_> =
+            members.all.iter().filter(|member| !member.learner).filter_map(|member| member.ordinal).collect();
+        voters.sort_unstable();
+        voters
+    }
+
+    pub(crate) fn set_spec(&self, pointer: &str, value: Value) {
+        self.server.change(CLUSTER, |cluster| *cluster.pointer_mut(pointer).unwrap() = value);
+    }
+
+    /// The volume of a pod, and the pod, are gone.
+    pub(crate) fn lose_volume(&self, ordinal: u16) {
+        self.server.remove(&format!("{CLAIMS}/data-c-r-consensus-{ordinal}"));
+        self.server.remove(&format!("{PODS}/c-r-consensus-{ordinal}"));
+    }
+
+    pub(crate) fn pod(&self, ordinal: u16) -> Option<Value> {
+        self.server.get(&format!("{PODS}/c-r-consensus-{ordinal}"))
+    }
+
+    pub(crate) fn claims(&self) -> usize {
+        self.server.paths().iter().filter(|path| path.starts_with(CLAIMS)).count()
+    }
+}
+
+fn revision(set: &Value) -> String {
+    let text = set["spec"]["template"].to_string();
+    let hash = text.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    format!("c-r-consensus-{hash:x}")
+}
