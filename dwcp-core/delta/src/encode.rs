@@ -17,7 +17,7 @@ use crate::{
 const XOR_LATE_DIVISOR: usize = 2;
 /// Bytes of blocks that could be either a difference or residue of which both are tried.
 const TRIAL_BYTES: usize = 64 << 10;
-/// A delta that saves less than this part of the data is none: the transport compresses, too.
+/// A delta that saves less than this part of it is none: the transport compresses, too.
 const GAIN_DIVISOR: usize = 16;
 
 /// How a run of a part is said.
@@ -88,7 +88,7 @@ impl Encoder {
                 None => clipped,
             };
         }
-        let described = self.said.iter().any(|(said, _)| !matches!(said, Said::Zeros | Said::Residue));
+        let described = self.said.iter().any(|(said, _)| *said != Said::Residue);
         if !described && runs.is_empty() {
             return Ok(false);
         }
@@ -136,7 +136,7 @@ impl Encoder {
         }
         self.say_new(&window[at..part.end]);
         self.gather(&window[part.clone()], offset);
-        let described = self.said.iter().any(|(said, _)| matches!(said, Said::Same | Said::Copy(_)));
+        let described = self.said.iter().any(|(said, _)| *said != Said::Residue);
         self.prefix.clear();
         described && self.put(&window[part], name, &[], out)
     }
@@ -244,13 +244,9 @@ impl Encoder {
         out.push(FORMAT);
         out.extend_from_slice(&name.encode());
         residue::put(&self.residue, runs, &self.prefix, self.level, out);
-        let mut zeros = 0;
         for (said, len) in &self.said {
             match said {
-                Said::Zeros => {
-                    zeros += len;
-                    Op::Zeros(*len)
-                }
+                Said::Zeros => Op::Zeros(*len),
                 Said::Same => Op::Same(*len),
                 Said::Copy(from) => Op::Copy { from: *from, len: *len },
                 Said::Xor(difference) | Said::Either(difference) => {
@@ -260,8 +256,7 @@ impl Encoder {
             }
             .put(out);
         }
-        let data = part.len() - zeros;
-        let gains = out.len() - begin < data - data / GAIN_DIVISOR;
+        let gains = out.len() - begin < part.len() - part.len() / GAIN_DIVISOR;
         if !gains {
             out.truncate(begin);
         }

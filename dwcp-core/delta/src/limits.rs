@@ -12,7 +12,7 @@ pub const XOR_EARLY_DIVISOR: usize = 8;
 /// Baselines are looked for similar content in regions of this many bytes.
 pub const REGION_BYTES: usize = 16 << 10;
 /// Bytes of a baseline that one delta uses as prefix.
-pub const PREFIX_BYTES_MAX: usize = 8 << 20;
+pub const PREFIX_BYTES_MAX: usize = 12 << 20;
 /// Runs of bytes that make up a prefix.
 pub const PREFIX_RUNS_MAX: usize = PREFIX_BYTES_MAX / REGION_BYTES;
 /// Marks remembered of one baseline; of a larger one, fewer for each byte.
