@@ -3,7 +3,7 @@
 //! zeros, the rest pages of files below /usr; between the states one page of five has some words changed, one of twenty is
 //! another file's. That is what a guest's memory is made of, but it is not one, and the shares are chosen, not measured.
 
-use std::{fs, hint::black_box, sync::Arc, time::Instant};
+use std::{fs, hint::black_box, sync::Arc};
 
 use dwcp_delta::{BaselineName, Decoder, Encoder, Regions};
 
@@ -70,17 +70,23 @@ fn memory() -> (Vec<u8>, Vec<u8>) {
     (old, new)
 }
 
-/// Median of some runs, in bytes a second.
-fn rate(bytes: usize, mut run: impl FnMut()) -> f64 {
-    let mut times: Vec<_> = (0..RUNS)
-        .map(|_| {
-            let begin = Instant::now();
-            run();
-            begin.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    bytes as f64 / times[RUNS / 2]
+/// What this thread has had of a processor, in seconds: what others do on this machine costs less of it than of time.
+fn cpu_seconds() -> f64 {
+    let said = fs::read_to_string("/proc/thread-self/schedstat").expect("a kernel with CONFIG_SCHED_INFO");
+    let nanoseconds = said.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+    nanoseconds.expect("a number") as f64 / 1e9
+}
+
+/// Bytes a second of a core, of one run.
+fn rate(bytes: usize, run: impl FnOnce()) -> f64 {
+    let begin = cpu_seconds();
+    run();
+    bytes as f64 / (cpu_seconds() - begin)
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
 }
 
 fn main() {
@@ -91,75 +97,73 @@ fn main() {
         _ => ("memory made of files below /usr", memory()),
     };
     let in_memory = arguments.len() != 2;
-    println!("{what}, seed {SEED}: {} MiB, medians of {RUNS}, one thread", new.len() >> 20);
-
-    let mut coded = Vec::new();
-    let mut compressor = zstd::bulk::Compressor::new(1).expect("zstd");
-    let plain = rate(new.len(), || {
-        coded = new.chunks(PART).map(|part| compressor.compress(part).expect("zstd").len()).collect();
-    });
-    let plain_bytes: usize = coded.iter().sum();
     println!(
-        "zstd -1          {:>8.0} MB/s  {:>8.2} % of the bytes",
-        plain / 1e6,
-        percent(plain_bytes, new.len())
+        "{what}, seed {SEED}: {} MiB, medians of {RUNS} rounds, one thread's processor time",
+        new.len() >> 20
     );
-
     let name = BaselineName { id: [0; 16], version: 1, hash: *blake3::hash(&old).as_bytes() };
     let regions = (!in_memory).then(|| {
-        let begin = Instant::now();
+        let begin = cpu_seconds();
         let regions = Arc::new(Regions::of(&old));
-        println!("marks of the old {:>8.0} MB/s", old.len() as f64 / begin.elapsed().as_secs_f64() / 1e6);
+        println!("marks of the old {:>8.0} MB/s", old.len() as f64 / (cpu_seconds() - begin) / 1e6);
         regions
     });
     let level = if in_memory { 1 } else { 3 };
-    let mut encoder = Encoder::new(PAGE, level);
-    let mut deltas = Vec::new();
-    let encode = rate(new.len(), || {
-        deltas = parts(&new)
-            .map(|(offset, part)| {
+    let mut compressor = zstd::bulk::Compressor::new(1).expect("zstd");
+    let (mut encoder, mut decoder) = (Encoder::new(PAGE, level), Decoder::default());
+    let mut same = Vec::new();
+    let first = &old[..PART.min(old.len())];
+    encoder.by_baseline((0, first), &name, &old[..], || None, &mut same).expect("readable");
+    let (mut plain_bytes, mut deltas, mut out) = (0, Vec::new(), vec![0; PART]);
+    let [mut plain, mut encode, mut decode, mut unchanged, mut times] = [const { Vec::new() }; 5];
+    for _ in 0..RUNS {
+        plain.push(rate(new.len(), || {
+            plain_bytes = new.chunks(PART).map(|part| compressor.compress(part).expect("zstd").len()).sum();
+        }));
+        encode.push(rate(new.len(), || {
+            let encoded = parts(&new).map(|place| {
                 let (mut delta, regions) = (Vec::new(), regions.clone());
-                let encoded = encoder.by_baseline((offset, part), &name, &old[..], || regions, &mut delta);
+                let encoded = encoder.by_baseline(place, &name, &old[..], || regions, &mut delta);
                 encoded.expect("memory can be read").then_some(delta)
-            })
-            .collect();
-    });
+            });
+            deltas = encoded.collect();
+        }));
+        times.push(encode[encode.len() - 1] / plain[plain.len() - 1]);
+        decode.push(rate(new.len(), || {
+            for ((offset, part), delta) in parts(&new).zip(&deltas) {
+                if let Some(delta) = delta {
+                    let out = &mut out[..part.len()];
+                    decoder.decode(delta, &name, &old[..], offset, out).expect("our own");
+                    assert!(out == part);
+                }
+            }
+        }));
+        unchanged.push(rate(64 * first.len(), || {
+            for _ in 0..64 {
+                let out = black_box(&mut out[..first.len()]);
+                decoder.decode(&same, &name, &old[..], 0, out).expect("our own");
+            }
+        }));
+    }
     let delta_bytes: usize = deltas
         .iter()
         .zip(new.chunks(PART))
         .map(|(delta, part)| delta.as_ref().map_or(part.len(), Vec::len))
         .sum();
+    let line = |what: &str, rates, bytes: Option<usize>| {
+        let share = bytes.map(|bytes| format!("{:>8.2} % of the bytes", percent(bytes, new.len())));
+        println!("{what:<16} {:>8.0} MB/s  {}", median(rates) / 1e6, share.unwrap_or_default());
+    };
+    line("zstd -1", plain, Some(plain_bytes));
+    line(&format!("delta, level {level}"), encode, Some(delta_bytes));
     println!(
-        "delta, level {level}   {:>8.0} MB/s  {:>8.2} % of the bytes",
-        encode / 1e6,
-        percent(delta_bytes, new.len())
-    );
-    println!(
-        "                 {:.1} times the speed of zstd -1, {:.1} times its ratio",
-        encode / plain,
+        "{:16} {:.1} times the speed of zstd -1, {:.1} times its ratio",
+        "",
+        median(times),
         plain_bytes as f64 / delta_bytes as f64
     );
-
-    let (mut decoder, mut out) = (Decoder::default(), vec![0; PART]);
-    let decode = rate(new.len(), || {
-        for ((offset, part), delta) in parts(&new).zip(&deltas) {
-            if let Some(delta) = delta {
-                decoder.decode(delta, &name, &old[..], offset, &mut out[..part.len()]).expect("our own");
-                assert!(out[..part.len()] == *part);
-            }
-        }
-    });
-    println!("decode, compared {:>8.0} MB/s", decode / 1e6);
-    let mut same = Vec::new();
-    encoder
-        .by_baseline((0, &old[..PART.min(old.len())]), &name, &old[..], || None, &mut same)
-        .expect("readable");
-    let unchanged = rate(64 * PART, || {
-        for _ in 0..64 {
-            decoder.decode(&same, &name, &old[..], 0, black_box(&mut out)).expect("our own");
-        }
-    });
-    println!("decode unchanged {:>8.0} MB/s", unchanged / 1e6);
+    line("decode, compared", decode, None);
+    line("decode unchanged", unchanged, None);
 }
 
 fn parts(content: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {

@@ -18,7 +18,7 @@ pub const PREFIX_RUNS_MAX: usize = PREFIX_BYTES_MAX / REGION_BYTES;
 /// Marks remembered of one baseline; of a larger one, fewer for each byte.
 pub const MARKS_MAX: usize = 1 << 21;
 /// Marks of one part that are looked up.
-pub const MARKS_LOOKED_UP_MAX: usize = 1 << 15;
+pub const MARKS_LOOKED_UP_MAX: usize = 1 << 16;
 
 /// Smallest average of content-defined chunks, and smallest aligned block whose hash is offered, in bytes, as a power of two.
 pub const CHUNK_BITS_MIN: u8 = 12;

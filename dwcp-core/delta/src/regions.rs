@@ -119,6 +119,11 @@ impl Regions {
             let start = u64::from(region) * region_bytes;
             start..(start + region_bytes).min(self.len)
         });
+        // What is at the same place anyway takes no room again.
+        let is_there = |run: &Range<u64>| {
+            same_place.iter().any(|place| place.start <= run.start && run.end <= place.end)
+        };
+        let regions = regions.filter(|run| !is_there(run));
         let mut left = PREFIX_BYTES_MAX as u64;
         let mut runs = Vec::new();
         for run in same_place.iter().cloned().chain(regions) {

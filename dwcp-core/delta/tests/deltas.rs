@@ -142,7 +142,7 @@ proptest! {
         by_chunks(&old, &new, 1 << 16, Cutting::Blocks(12));
     }
 
-    /// DELTA-2.5
+    /// DELTA-2.3, DELTA-2.5
     #[test]
     fn damage_and_other_baselines_never_panic(
         changes in vec(change(), 1..6),
@@ -210,6 +210,57 @@ fn boundaries_depend_on_content_alone() {
     let after = ids(&changed(&old, &[Change::Insert(1000, 1, 2)]));
     let kept = after.iter().filter(|id| before.contains(id)).count();
     assert!(kept + 3 >= before.len(), "{kept} of {}", before.len());
+}
+
+/// DELTA-2.6
+#[test]
+fn what_hardly_gains_is_sent_as_it_is() {
+    let old = noise(1 << 20, 1);
+    for (divisor, gains) in [(8, true), (32, false)] {
+        let mut new = noise(1 << 20, 2);
+        let kept = new.len() / divisor;
+        new[..kept].copy_from_slice(&old[..kept]);
+        let (mut encoder, mut delta) = (Encoder::new(BLOCK, 3), Vec::new());
+        let made = encoder.by_baseline((0, &new), &name(1), &old[..], || None, &mut delta).unwrap();
+        assert_eq!((made, delta.is_empty()), (gains, !gains), "a {divisor}th");
+    }
+}
+
+/// DELTA-5.2
+#[test]
+fn lists_of_chunks_leave_zeros_out_and_come_back() {
+    let mut content = noise(1 << 18, 1);
+    content[1 << 16..1 << 17].fill(0);
+    for cutting in [Cutting::Content(12), Cutting::Blocks(12)] {
+        let found = cut(cutting, &content);
+        let list = chunks::encode(&found);
+        assert_eq!(chunks::decode(&list, content.len() as u64, found.len()), Ok(found.clone()));
+        assert!(chunks::decode(&list, content.len() as u64, found.len() - 1).is_err(), "more than allowed");
+        assert!(chunks::decode(&list, content.len() as u64 - 1, found.len()).is_err(), "behind the end");
+        let told: u64 = found.iter().map(|chunk| u64::from(chunk.len)).sum();
+        assert!(told < content.len() as u64 - (1 << 15), "{told} bytes");
+        for chunk in &found {
+            let bytes = &content[chunk.offset as usize..][..chunk.len as usize];
+            assert_eq!(chunk.id, blake3::hash(bytes).as_bytes()[..8]);
+        }
+    }
+}
+
+/// DELTA-5.3
+#[test]
+fn who_begins_in_the_middle_finds_the_same_boundaries() {
+    let content = noise(4 << 20, 1);
+    let cutting = Cutting::Content(12);
+    let whole = cut(cutting, &content);
+    for start in (1 << 20..4 << 20).step_by(300_007) {
+        let lead = start - cutting.lead_bytes();
+        let mut found = Vec::new();
+        cutting.chunks(&content[lead..], lead as u64, true, |chunk| found.push(chunk));
+        let behind = |chunks: Vec<chunks::Chunk>| -> Vec<_> {
+            chunks.into_iter().filter(|chunk| chunk.offset >= start as u64).collect()
+        };
+        assert_eq!(behind(found), behind(whole.clone()), "from {start}");
+    }
 }
 
 /// A disk that fails, or lost its end.

@@ -455,6 +455,20 @@ mod tests {
     }
 
     #[test]
+    fn t7_2_messages_about_older_versions_have_their_layout() {
+        let name = BaselineName { id: [1; 16], version: 2, hash: [3; 32] };
+        let offer = Offer { name, len: 5, cutting: Cutting::Blocks(13) };
+        let layout = |message: Message| message.encode()[4..].to_vec();
+        let number = |number: u64| number.to_le_bytes().to_vec();
+        let baseline = [vec![12], number(4), name.encode().to_vec(), number(5), vec![1, 13]].concat();
+        assert_eq!(layout(Message::Baseline { id: 4, offer }), baseline);
+        assert_eq!(layout(Message::Describe { id: 4 }), [vec![13], number(4)].concat());
+        let chunks = Message::Chunks { id: 4, last: true, list: Bytes::from_static(b"list") };
+        assert_eq!(layout(chunks), [vec![14], number(4), vec![1], b"list".to_vec()].concat());
+        assert_eq!(layout(Message::Again { id: 4, index: 6 }), [vec![15], number(4), number(6)].concat());
+    }
+
+    #[test]
     fn t7_1_what_only_new_peers_understand() {
         let welcome = Message::Welcome { version: VERSION, sequential: false, baselines: true };
         let bytes = welcome.encode();

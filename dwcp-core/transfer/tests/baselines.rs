@@ -5,78 +5,10 @@ mod support;
 
 use std::{
     fs::{self, File},
-    os::unix::fs::{FileExt, MetadataExt},
-    path::{Path, PathBuf},
-    sync::Arc,
+    os::unix::fs::MetadataExt,
 };
 
-use dwcp_transfer::{BaselineStore, DeltaConfig, ReceiverConfig, SenderConfig, StoreConfig, Summary};
-use support::*;
-
-const MIB: usize = 1 << 20;
-
-/// A sender, a receiver, and what each keeps.
-struct Pair {
-    dir: tempfile::TempDir,
-    /// Whether each side has a store.
-    stores: (bool, bool),
-}
-
-impl Pair {
-    fn new(sender: bool, receiver: bool) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), stores: (sender, receiver) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn store(&self, side: &str) -> Arc<BaselineStore> {
-        let mut config = StoreConfig::new(self.path(side));
-        config.fsync = false;
-        Arc::new(BaselineStore::open(config).unwrap())
-    }
-
-    fn sender(&self) -> SenderConfig {
-        let mut config = SenderConfig::new(vec![source(self.path("image"), "image")]);
-        config.delta = Some(DeltaConfig::new(self.stores.0.then(|| self.store("sent"))));
-        config
-    }
-
-    fn receiver(&self) -> ReceiverConfig {
-        let mut config = into_folder(&self.path("into"));
-        (config.overwrite, config.fsync) = (true, false);
-        config.delta = Some(DeltaConfig::new(self.stores.1.then(|| self.store("received"))));
-        config
-    }
-
-    /// Sends a version; what arrives is the same. Gives what it took.
-    async fn send(&self, content: &[u8]) -> (Summary, Summary, u64) {
-        fs::write(self.path("image"), content).unwrap();
-        let ended = transfer(self.sender(), self.receiver()).await;
-        let carried = ended.carried;
-        let (sent, received) = ended.clean();
-        assert!(fs::read(self.path("into/image")).unwrap() == content, "what arrived is another content");
-        (sent, received, carried)
-    }
-
-    /// Files of a store, by folder.
-    fn stored(&self, side: &str, folder: &str) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.path(side).join(folder)).unwrap();
-        entries.map(|entry| entry.unwrap().path()).collect()
-    }
-}
-
-/// Two versions: blocks changed in place, and bytes inserted.
-fn versions() -> (Vec<u8>, Vec<u8>) {
-    let old = noise(20 * MIB, 1);
-    let mut new = old.clone();
-    for at in [5_000, 9 * MIB, 19 * MIB] {
-        new[at..at + 100].copy_from_slice(&noise(100, at as u64));
-    }
-    new.splice(13 * MIB..13 * MIB, noise(777, 2));
-    (old, new)
-}
+use support::{pair::*, *};
 
 /// T7.3: without a store of its own a sender goes by chunks, against the receiver's store or the file to be replaced.
 #[tokio::test(flavor = "multi_thread")]
@@ -156,53 +88,6 @@ async fn a_sparse_disk_with_some_blocks_changed() {
         (fs::metadata(pair.path("into/image")).unwrap(), pair.stored("received", "contents"));
     assert!(found.blocks() * 512 < 6 * MIB as u64, "{} bytes allocated", found.blocks() * 512);
     assert!(stored.iter().all(|path| fs::metadata(path).unwrap().blocks() * 512 < 41 * MIB as u64));
-}
-
-/// What can become of a file of a store.
-fn damage(path: &Path, how: usize) {
-    let file = File::options().write(true).open(path).unwrap();
-    let len = file.metadata().unwrap().len();
-    match how {
-        0 => file.write_all_at(b"damaged", len / 2).unwrap(),
-        1 => file.set_len(len / 2).unwrap(),
-        2 => file.set_len(0).unwrap(),
-        3 => fs::remove_file(path).unwrap(),
-        _ => {
-            // Of the same length, and nothing of it right: a wrong baseline.
-            file.write_all_at(&noise(len as usize, 99), 0).unwrap();
-        }
-    }
-}
-
-/// T7.5, DELTA-1.1, DELTA-6.3, DELTA-6.5: wrong, missing, corrupt, evicted, half-written baselines, records and chunk lists give
-/// right bytes and no error.
-#[tokio::test(flavor = "multi_thread")]
-async fn t7_5_damaged_stores_cost_bytes_and_nothing_else() {
-    let (old, new) = versions();
-    for (sender_has_one, side) in [(false, "received"), (true, "received"), (true, "sent")] {
-        for folder in ["contents", "versions", "cuts"] {
-            for how in 0..5 {
-                let pair = Pair::new(sender_has_one, true);
-                pair.send(&old).await;
-                if folder == "cuts" {
-                    // There is a list once it was asked for.
-                    let mut again = old.clone();
-                    again[0] ^= 1;
-                    pair.send(&again).await;
-                }
-                pair.stored(side, folder).iter().for_each(|path| damage(path, how));
-                pair.send(&new).await;
-                let report = pair.store(side).verify().unwrap();
-                assert!(report.damaged <= 2, "{side} {folder} {how}: {report:?}");
-                assert_eq!(pair.store(side).verify().unwrap().damaged, 0, "what is damaged is removed");
-                // And the next time all is as it should be.
-                let mut next = new.clone();
-                next[7 * MIB] ^= 1;
-                let (_, _, carried) = pair.send(&next).await;
-                assert!(carried < 600_000, "{side} {folder} {how}: {carried} bytes");
-            }
-        }
-    }
 }
 
 /// T7.1: a peer that does not know of it is sent everything, and nothing is said that it would not understand.

@@ -10,7 +10,7 @@ use dwcp_delta::{
 use rustix::{fs::SeekFrom, io::Errno};
 
 use super::{BaselineStore, CUTS, OpenBaseline};
-use crate::{ContentHash, limits::CHUNKS_MAX};
+use crate::{ContentHash, delta::count_fallback, limits::CHUNKS_MAX};
 
 /// Read at once.
 const READ_BYTES: usize = 4 << 20;
@@ -84,11 +84,19 @@ fn path(store: &BaselineStore, baseline: &OpenBaseline, cutting: Cutting) -> Pat
 
 pub(super) fn cached(store: &BaselineStore, baseline: &OpenBaseline, cutting: Cutting) -> Option<Vec<Chunk>> {
     let bytes = std::fs::read(path(store, baseline, cutting)).ok()?;
+    let cuts = checked(&bytes, baseline.len());
+    if cuts.is_none() {
+        count_fallback("chunks_damaged");
+    }
+    cuts
+}
+
+fn checked(bytes: &[u8], len: u64) -> Option<Vec<Chunk>> {
     let (list, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
     if blake3::hash(list).as_bytes() != check {
         return None;
     }
-    chunks::decode(list, baseline.len(), CHUNKS_MAX).ok()
+    chunks::decode(list, len, CHUNKS_MAX).ok()
 }
 
 /// A cache that cannot be written is none.

@@ -1,13 +1,14 @@
 //! The record of a version: which content it is, and what it is a version of. It checks itself: one that is damaged, or was
 //! half written, is as good as missing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dwcp_delta::{BASELINE_NAME_BYTES, BaselineName};
 
 use super::{BaselineStore, StoreError, VERSIONS, failed};
 use crate::{
     codec::{Put, Reader},
+    delta::count_fallback,
     limits::{LABEL_BYTES_MAX, STORE_ENTRIES_MAX},
 };
 
@@ -52,9 +53,14 @@ impl Entry {
 
     /// The name of its file.
     pub(super) fn file_name(&self) -> String {
-        let id: String = self.name.id.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{id}-{:016x}", self.name.version)
+        format!("{}{:016x}", beginning(&self.name.id), self.name.version)
     }
+}
+
+/// What the names of all records of one thing begin with.
+fn beginning(id: &[u8; 16]) -> String {
+    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{id}-")
 }
 
 fn read(path: &Path) -> Option<Entry> {
@@ -68,9 +74,30 @@ fn read(path: &Path) -> Option<Entry> {
 impl BaselineStore {
     /// All versions that can be read.
     pub(super) fn entries(&self) -> Vec<Entry> {
-        let Ok(listing) = std::fs::read_dir(self.config.folder.join(VERSIONS)) else { return Vec::new() };
-        let paths = listing.take(STORE_ENTRIES_MAX).filter_map(|entry| entry.ok().map(|entry| entry.path()));
-        paths.filter_map(|path| read(&path)).collect()
+        self.records().filter_map(|path| read(&path)).collect()
+    }
+
+    /// The versions of one thing, the newest first. Damaged ones count as baselines that were of no use.
+    pub(super) fn versions_of(&self, id: &[u8; 16]) -> Vec<Entry> {
+        let beginning = beginning(id);
+        let is_of = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(beginning.as_bytes()))
+        };
+        let read = |path: PathBuf| {
+            let entry = read(&path).filter(|entry| entry.name.id == *id);
+            if entry.is_none() {
+                count_fallback("record_damaged");
+            }
+            entry
+        };
+        let mut versions: Vec<Entry> = self.records().filter(is_of).filter_map(read).collect();
+        versions.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.name.version));
+        versions
+    }
+
+    fn records(&self) -> impl Iterator<Item = PathBuf> {
+        let listing = std::fs::read_dir(self.config.folder.join(VERSIONS)).into_iter().flatten();
+        listing.take(STORE_ENTRIES_MAX).filter_map(|entry| entry.ok().map(|entry| entry.path()))
     }
 
     /// Removes records that nobody can read.

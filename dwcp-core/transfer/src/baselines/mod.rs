@@ -30,10 +30,10 @@ use dwcp_delta::{
 
 use crate::{
     ContentHash,
+    delta::count_fallback,
     limits::{BASELINE_TTL, BASELINE_VERSIONS_MAX, STORE_BYTES_MAX},
 };
 pub(crate) use cuts::read_cuts;
-use entry::Entry;
 pub use keep::Kept;
 pub use sweep::{Baselines, EvictReport, StoredVersion, VerifyReport};
 
@@ -144,20 +144,19 @@ impl BaselineStore {
 
     /// The newest version of something that is there.
     pub fn newest(&self, id: &[u8; 16]) -> Option<OpenBaseline> {
-        let mut versions: Vec<Entry> =
-            self.entries().into_iter().filter(|entry| entry.name.id == *id).collect();
-        versions.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.name.version));
-        versions.iter().find_map(|entry| self.open_version(entry))
+        self.versions_of(id).iter().find_map(|entry| {
+            let open = self.open_content(entry.name, entry.len);
+            if open.is_none() {
+                count_fallback("missing");
+            }
+            open
+        })
     }
 
     /// A content with this hash.
     pub fn with_hash(&self, hash: ContentHash, len: u64) -> Option<OpenBaseline> {
         let name = BaselineName { id: [0; 16], version: 0, hash: hash.0 };
         self.open_content(name, len)
-    }
-
-    fn open_version(&self, entry: &Entry) -> Option<OpenBaseline> {
-        self.open_content(entry.name, entry.len)
     }
 
     /// Whoever uses a content makes it stay.

@@ -209,3 +209,38 @@ impl Keep {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dwcp_delta::chunks::Chunk;
+
+    use super::*;
+
+    fn waiting() -> Known {
+        let name = BaselineName { id: [1; 16], version: 2, hash: [3; 32] };
+        Known::Offered(Offer { name, len: 1 << 20, cutting: Cutting::Content(13) }).looked_for(None)
+    }
+
+    #[test]
+    fn t7_6_chunks_beyond_the_bound_are_forgotten_and_their_room_comes_back() {
+        let chunk = |number: u8| Chunk { offset: u64::from(number) * 10, len: 10, id: [number; 8] };
+        let list = chunks::encode(&[chunk(0), chunk(1)]);
+        let all = Arc::new(AtomicUsize::new(CHUNKS_HELD_MAX - 3));
+        let (mut first, mut second) = (waiting(), waiting());
+        assert_eq!(first.described(&list, &all), Ok(true));
+        assert_eq!(second.described(&list, &all), Ok(true), "not the peer's mistake");
+        assert!(first.counterpart().is_some());
+        assert!(second.counterpart().is_none(), "sent in full");
+        assert_eq!(all.load(Relaxed), CHUNKS_HELD_MAX - 1);
+        drop(first);
+        assert_eq!(all.load(Relaxed), CHUNKS_HELD_MAX - 3);
+        let Known::Waiting(_, mut held) = waiting() else { panic!("this side has no store") };
+        held.count = CHUNKS_MAX - 1;
+        assert!(Known::Waiting(waiting_offer(), held).described(&list, &Arc::default()).is_err());
+    }
+
+    fn waiting_offer() -> Offer {
+        let Known::Waiting(offer, _) = waiting() else { panic!("this side has no store") };
+        offer
+    }
+}
