@@ -3,8 +3,9 @@
 # needs room for about ten times SIZE_MIB.
 #
 # The data is made from this machine's own files, always in the same way for the same machine: a tar, and an ext4 image, of files
-# below /usr up to SIZE_MIB; in the second version every fortieth file is longer by a line, has other bytes in its middle, or is
-# gone, as after an upgrade of some packages. A third pair is the ext4 image with a tail of holes, to ten times its size.
+# below /usr up to SIZE_MIB (256); in the second version every fortieth file is longer by a line, has other bytes in its middle, or is
+# gone, as after an upgrade of some packages. A third pair is the ext4 image with a tail of
+# holes, to forty times SIZE_MIB: 10 GiB. Bytes do not depend on how busy the machine is; times do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -50,7 +51,7 @@ tar --sort=name --mtime=@0 --owner=0 --group=0 -C "$folder/tree" -cf "$folder/ne
 rm -rf "$folder/tree"
 for version in old new; do
     cp --sparse=always "$folder/$version.ext4" "$folder/$version.sparse"
-    truncate -s "$((size_mib * 20))M" "$folder/$version.sparse"
+    truncate -s "$((size_mib * 40))M" "$folder/$version.sparse"
 done
 
 # rsync's two ends over a pipe: a remote shell that is none.
