@@ -16,11 +16,11 @@ mod coding {
     pub(super) const ZSTD: u8 = 1;
 }
 
-/// Slots of zstd's hash tables for a prefix, as a power of two at most: with those of a level made for short inputs, it would
-/// have forgotten most of the prefix.
-const TABLE_BITS_MAX: u32 = 21;
-/// From this level on zstd searches chains, whose table is for every position.
+/// From this length on a prefix is searched by zstd's long distance matcher, too: the tables of a level are for shorter inputs,
+/// and would have forgotten where it begins.
 const PREFIX_LONG_MIN: usize = 128 << 10;
+/// It knows one of so many positions of the prefix, as a power of two.
+const LONG_RATE_BITS: u32 = 5;
 
 /// Runs of a baseline, ascending and apart, at most [`PREFIX_BYTES_MAX`] together.
 pub(crate) type Runs = Vec<Range<u64>>;
@@ -79,8 +79,8 @@ fn compress(residue: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
         let bits = (prefix.len() + residue.len()).next_power_of_two().ilog2();
         set(CParameter::WindowLog(bits.clamp(10, WINDOW_BITS_MAX)))?;
         if prefix.len() >= PREFIX_LONG_MIN {
-            set(CParameter::HashLog(bits.min(TABLE_BITS_MAX)))?;
-            set(CParameter::ChainLog(bits.min(TABLE_BITS_MAX)))?;
+            set(CParameter::EnableLongDistanceMatching(true))?;
+            set(CParameter::LdmHashRateLog(LONG_RATE_BITS))?;
         }
         context.ref_prefix(prefix).ok()?;
     }
