@@ -14,6 +14,8 @@ JOBS ?= 1
 # Faults that strike the store's members, from a seed that repeats them (the time if not given).
 ROUNDS ?= 100
 SEED ?=
+# How many kills `make kills` makes.
+KILLS ?= 1000
 
 # Seeds of `make sim`.
 SEEDS ?= 100000
@@ -21,7 +23,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-load bench-consensus bench-xdp lab lab-course chaos etcd-e2e deps programs kube-build kube-up kube-status kube-down images
+.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-load bench-consensus bench-delta bench-xdp lab lab-course chaos kills etcd-e2e deps programs kube-build kube-up kube-status kube-down images
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -109,6 +111,12 @@ bench-consensus: programs
 		--doc docs/benchmarks.md $(BENCH)
 	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
 
+## The second version of an image over the wire beside rsync and zstd --patch-from, and how fast deltas are made and decoded.
+bench-delta:
+	cargo build --release --locked -p dwcp-transfer --example versions
+	cargo run --release --locked -p dwcp-delta --example delta_bench
+	scripts/bench-delta.sh
+
 ## The API beside a handler that only does the work, over the same store; writes docs/benchmarks.md. BENCH takes flags of api-bench.
 bench-api: programs
 	$(BIN)/api-bench --folder $(TARGET) --doc docs/benchmarks.md $(BENCH)
@@ -139,6 +147,10 @@ lab-course: programs
 ## Members of the store are killed, stopped and cut off, ROUNDS times; is what their clients saw linearizable?
 chaos: programs
 	$(BIN)/chaos --rounds $(ROUNDS) $(addprefix --seed ,$(SEED)) --evidence $(TARGET)/chaos
+
+## Senders, receivers and runs of `novacron store gc` are killed, KILLS times, at random moments. `make test` does some.
+kills: deps
+	KILLS=$(KILLS) cargo test --release --locked -p novacron --test kills -- --nocapture
 
 ## etcd's own end-to-end tests against our member: those in tests/etcd-e2e/pass.txt have to pass.
 etcd-e2e: programs

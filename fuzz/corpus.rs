@@ -1,4 +1,4 @@
-//! The corpora that are kept in git, fed to the bodies of the fuzz targets: the tests of seven crates include this file by its
+//! The corpora that are kept in git, fed to the bodies of the fuzz targets: the tests of eight crates include this file by its
 //! path. Not here: what the seeds of a target are.
 
 #![allow(clippy::disallowed_methods)] // a test may be told by the environment what to do

@@ -4,7 +4,9 @@ mod api;
 mod bench;
 mod certs;
 mod crd;
+mod delta;
 mod exit;
+mod forward;
 mod generate;
 mod node;
 mod observe;
@@ -45,8 +47,10 @@ struct Cli {
 enum Command {
     Send(send::SendArgs),
     Recv(recv::RecvArgs),
+    Forward(forward::ForwardArgs),
     Bench(bench::BenchArgs),
     Status(status::StatusArgs),
+    Store(delta::StoreArgs),
     Certs(certs::CertsArgs),
     Up(up::UpArgs),
     Kv(store::KvArgs),
@@ -91,12 +95,14 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Send(args) => on_worker(&runtime, send::run(args)),
         Command::Recv(args) => on_worker(&runtime, recv::run(args)),
+        Command::Forward(args) => on_worker(&runtime, forward::run(args)),
         Command::Bench(args) => on_worker(&runtime, bench::run(args)),
         Command::Status(args) => on_worker(&runtime, status::run(args)),
         Command::Up(args) => {
             let is_traced = traces.as_ref().is_some_and(Traces::are_exported);
             on_worker(&runtime, up::run(args, is_traced))
         }
+        Command::Store(args) => on_worker(&runtime, delta::run(args)),
         Command::Kv(args) => on_worker(&runtime, store::kv(args)),
         Command::Lease(args) => on_worker(&runtime, store::lease(args)),
         Command::Member(args) => on_worker(&runtime, store::member(args)),

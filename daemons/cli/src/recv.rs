@@ -10,6 +10,7 @@ use novacron_process::{Signals, raise_open_files};
 use tokio::task::JoinSet;
 
 use crate::{
+    delta::{self, DeltaArgs},
     exit::{self, Usage},
     observe::Observable,
     progress::{Display, OutputArgs},
@@ -58,6 +59,8 @@ pub(crate) struct RecvArgs {
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
+    delta: DeltaArgs,
+    #[command(flatten)]
     settings: SettingsArgs,
 }
 
@@ -69,7 +72,7 @@ pub(crate) async fn run(args: RecvArgs) -> Result<u8> {
         return Ok(exit::OK);
     }
     let listen = ("--listen", "listen", args.listen.clone());
-    let Some(node) = args.settings.load([listen])? else { return Ok(exit::OK) };
+    let Some(node) = args.settings.load([listen, args.delta.flag()])? else { return Ok(exit::OK) };
     let into = args.into.clone().ok_or_else(|| Usage("--into is missing".into()))?;
     let to_output = into.as_os_str() == "-";
     let destination = match (to_output, args.device) {
@@ -82,6 +85,7 @@ pub(crate) async fn run(args: RecvArgs) -> Result<u8> {
     let mut receiving = ReceiverConfig::new(destination);
     receiving.overwrite = args.overwrite;
     receiving.fsync = !args.no_fsync;
+    receiving.delta = delta::config(&node.settings.delta)?;
     receiving.privileged_metadata = args.privileged_metadata;
     let receiver = Arc::new(Receiver::open(receiving)?);
     let mut signals = Signals::listen()?;

@@ -10,10 +10,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dwcp_core::{Connection, Endpoint};
-use dwcp_transfer::{RelPath, Sender, SenderConfig, Source};
+use dwcp_transfer::{DeltaConfig, RelPath, Sender, SenderConfig, Source};
 use novacron_process::Signals;
 
 use crate::{
+    delta::{self, DeltaArgs},
     exit::{self, Usage},
     observe::Observable,
     progress::OutputArgs,
@@ -45,12 +46,14 @@ pub(crate) struct SendArgs {
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
+    delta: DeltaArgs,
+    #[command(flatten)]
     settings: SettingsArgs,
 }
 
 /// Sends; returns the exit code.
 pub(crate) async fn run(args: SendArgs) -> Result<u8> {
-    let Some(node) = args.settings.load([])? else { return Ok(exit::OK) };
+    let Some(node) = args.settings.load([args.delta.flag()])? else { return Ok(exit::OK) };
     let (destination, paths) = args
         .sources_and_destination
         .split_last()
@@ -59,6 +62,9 @@ pub(crate) async fn run(args: SendArgs) -> Result<u8> {
     let config = node.settings.endpoint.clone();
     let mut sending = SenderConfig::new(sources(paths, &target)?);
     sending.checksum = args.checksum;
+    // Without a store, too: the receiver may have one.
+    let delta = delta::config(&node.settings.delta)?;
+    sending.delta = Some(delta.unwrap_or_else(|| DeltaConfig::new(None)));
     sending.sender.clone_from(&config.node_id);
     let sender = Sender::new(sending)?;
     let (progress, stopper) = (sender.progress(), sender.stopper());

@@ -184,6 +184,30 @@ pub fn endpoint_keys<S: AsRef<Settings> + AsMut<Settings>>() -> Vec<Key<S>> {
                 CompressionLevel::Fixed(level) => printed(level),
             }
         ),
+        key!("delta.store", "a path, or empty", set!(delta.store, |t| unless(t, "", parsed)), |s| {
+            print_unless(s.delta.store.as_deref(), "", shown)
+        }),
+        key!(
+            "delta.block_bytes",
+            "4KiB to 64KiB, a power of two",
+            set!(delta.block_bytes, |t| {
+                let bytes = usize::try_from(size(t)?).ok()?;
+                (bytes.is_power_of_two() && (4 << 10..=64 << 10).contains(&bytes)).then_some(bytes)
+            }),
+            |s| print_size(s.delta.block_bytes as u64)
+        ),
+        key!(
+            "delta.chain_max",
+            "1..=100",
+            set!(delta.chain_max, |t| parsed(t).filter(|count| (1..=100).contains(count))),
+            |s| printed(s.delta.chain_max)
+        ),
+        key!("delta.baseline_ttl", DURATION, set!(delta.baseline_ttl, duration), |s| print_duration(
+            s.delta.baseline_ttl
+        )),
+        key!("delta.store_bytes_max", SIZE, set!(delta.store_bytes_max, size), |s| print_size(
+            s.delta.store_bytes_max
+        )),
         key!("tls.cert", "a path, or empty", |s, t| path(s, |tls| &mut tls.cert, t), |s| tls(s, |tls| {
             shown(&tls.cert)
         })),

@@ -58,6 +58,8 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// Sending of differences.
+    pub delta: DeltaSettings,
     /// Where each setting that is not a default comes from.
     origins: BTreeMap<&'static str, Origin>,
 }
@@ -69,6 +71,33 @@ pub struct MetricsSettings {
     pub listen: Option<SocketAddr>,
     /// Allows addresses other than loopback: whoever reaches one can read.
     pub allow_plaintext: bool,
+}
+
+/// What is sent as a difference, and the store of what it is a difference from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeltaSettings {
+    /// Folder of the store; `None`: everything is sent and received in full.
+    pub store: Option<PathBuf>,
+    /// Blocks in which disk images and memory are compared, in bytes.
+    pub block_bytes: usize,
+    /// Versions of one content that a store keeps.
+    pub chain_max: usize,
+    /// How long a store keeps what nobody uses.
+    pub baseline_ttl: Duration,
+    /// Bytes that a store keeps.
+    pub store_bytes_max: u64,
+}
+
+impl Default for DeltaSettings {
+    fn default() -> Self {
+        Self {
+            store: None,
+            block_bytes: 4 << 10,
+            chain_max: 10,
+            baseline_ttl: Duration::from_mins(15),
+            store_bytes_max: 64 << 30,
+        }
+    }
 }
 
 /// Paths of PEM files, and who may connect.
@@ -105,6 +134,7 @@ impl Settings {
             tls: None,
             metrics: MetricsSettings::default(),
             drain_timeout: Duration::from_secs(30),
+            delta: DeltaSettings::default(),
             origins: BTreeMap::new(),
         }
     }

@@ -62,6 +62,16 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    /// Whether no field is left.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// What is left, all of it.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     /// 0 or 1.
     pub(crate) fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
         match self.u8()? {

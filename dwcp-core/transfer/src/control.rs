@@ -4,10 +4,13 @@ use std::{collections::VecDeque, io};
 
 use bytes::{Bytes, BytesMut};
 
+use dwcp_delta::{BASELINE_NAME_BYTES, BaselineName, chunks::Cutting};
+
 use crate::{
     ByteSource, DecodeError, Failure, TransferError,
     codec::{Put, Reader},
-    limits::{BATCH_ENTRIES_MAX, CONTROL_BYTES_MAX, HAVE_PIECES_MAX, PATH_BYTES_MAX},
+    delta::Offer,
+    limits::{BATCH_ENTRIES_MAX, CONTROL_BYTES_MAX, FILE_BYTES_MAX, HAVE_PIECES_MAX, PATH_BYTES_MAX},
 };
 
 /// Version of the transfer protocol (T1.2).
@@ -47,8 +50,8 @@ pub(crate) type Token = [u8; 16];
 pub(crate) enum Message {
     /// Sender: first.
     Hello { version: u16, token: Token, checksum: bool },
-    /// Receiver: answer. `sequential`: one data stream, pieces in order.
-    Welcome { version: u16, sequential: bool },
+    /// Receiver: answer. `sequential`: one data stream, pieces in order. `baselines`: it may offer some, and takes deltas.
+    Welcome { version: u16, sequential: bool, baselines: bool },
     /// Sender: a manifest batch, still encoded.
     Batch(Bytes),
     /// Sender: all pieces of a file of more than one piece are sent or skipped.
@@ -63,6 +66,14 @@ pub(crate) enum Message {
     Outcomes(Vec<(u64, Outcome)>),
     /// Receiver: pieces of a file that it has; before the entry's outcome.
     Have { id: u64, pieces: Vec<(u64, [u8; 32])> },
+    /// Receiver: an older version of an entry's content that it has; before the entry's outcome.
+    Baseline { id: u64, offer: Offer },
+    /// Sender: it does not have the baseline of this entry and asks for its chunks.
+    Describe { id: u64 },
+    /// Receiver: some of them, encoded.
+    Chunks { id: u64, last: bool, list: Bytes },
+    /// Receiver: a delta of this piece was of no use; it is wanted in full.
+    Again { id: u64, index: u64 },
     /// Either: the transfer cannot go on.
     Fatal { failure: Failure, path: Vec<u8> },
     /// Receiver: everything is committed; last.
@@ -106,6 +117,10 @@ mod tag {
     pub(super) const FATAL: u8 = 9;
     pub(super) const FINISHED: u8 = 10;
     pub(super) const WITHDRAW: u8 = 11;
+    pub(super) const BASELINE: u8 = 12;
+    pub(super) const DESCRIBE: u8 = 13;
+    pub(super) const CHUNKS: u8 = 14;
+    pub(super) const AGAIN: u8 = 15;
 }
 
 impl Message {
@@ -119,10 +134,14 @@ impl Message {
                 out.extend_from_slice(token);
                 out.put_u8((*checksum).into());
             }
-            Self::Welcome { version, sequential } => {
+            Self::Welcome { version, sequential, baselines } => {
                 out.put_u8(tag::WELCOME);
                 out.put_u16(*version);
                 out.put_u8((*sequential).into());
+                // Only to a sender that has said that it knows this field.
+                if *baselines {
+                    out.put_u8(1);
+                }
             }
             Self::Batch(batch) => {
                 out.put_u8(tag::BATCH);
@@ -168,6 +187,28 @@ impl Message {
                 out.put_blob(path);
             }
             Self::Finished => out.put_u8(tag::FINISHED),
+            Self::Baseline { id, offer } => {
+                out.put_u8(tag::BASELINE);
+                out.put_u64(*id);
+                out.extend_from_slice(&offer.name.encode());
+                out.put_u64(offer.len);
+                out.extend_from_slice(&offer.cutting.encode());
+            }
+            Self::Describe { id } => {
+                out.put_u8(tag::DESCRIBE);
+                out.put_u64(*id);
+            }
+            Self::Chunks { id, last, list } => {
+                out.put_u8(tag::CHUNKS);
+                out.put_u64(*id);
+                out.put_u8((*last).into());
+                out.extend_from_slice(list);
+            }
+            Self::Again { id, index } => {
+                out.put_u8(tag::AGAIN);
+                out.put_u64(*id);
+                out.put_u64(*index);
+            }
         }
         let len = (out.len() - 4) as u32;
         out[..4].copy_from_slice(&len.to_le_bytes());
@@ -183,7 +224,12 @@ impl Message {
                 Self::Hello { version, token, checksum: reader.flag("checksum flag")? }
             }
             tag::WELCOME => {
-                Self::Welcome { version: reader.u16()?, sequential: reader.flag("sequential flag")? }
+                let (version, sequential) = (reader.u16()?, reader.flag("sequential flag")?);
+                let baselines = !reader.is_at_end();
+                if baselines && !reader.flag("baselines flag")? {
+                    return Err(DecodeError::Invalid("baselines flag"));
+                }
+                Self::Welcome { version, sequential, baselines }
             }
             tag::BATCH => return Ok(Self::Batch(bytes.slice(1..))),
             tag::FILE_END => Self::FileEnd(FileEnd {
@@ -211,6 +257,22 @@ impl Message {
                 path: reader.blob("path length", PATH_BYTES_MAX)?.to_vec(),
             },
             tag::FINISHED => Self::Finished,
+            tag::BASELINE => {
+                let (id, name) =
+                    (reader.u64()?, BaselineName::decode(&reader.array::<BASELINE_NAME_BYTES>()?));
+                let (len, cutting) = (reader.u64()?, Cutting::decode(reader.array()?));
+                let cutting = cutting.map_err(|_| DecodeError::Invalid("kind of chunks"))?;
+                if len > FILE_BYTES_MAX {
+                    return Err(DecodeError::TooLarge { what: "baseline", value: len, max: FILE_BYTES_MAX });
+                }
+                Self::Baseline { id, offer: Offer { name, len, cutting } }
+            }
+            tag::DESCRIBE => Self::Describe { id: reader.u64()? },
+            tag::CHUNKS => {
+                let (id, last) = (reader.u64()?, reader.flag("last flag")?);
+                Self::Chunks { id, last, list: bytes.slice_ref(reader.rest()) }
+            }
+            tag::AGAIN => Self::Again { id: reader.u64()?, index: reader.u64()? },
             value => return Err(DecodeError::Unknown { what: "message type", value: value.into() }),
         };
         reader.end()?;
@@ -351,10 +413,12 @@ mod tests {
 
     fn samples() -> Vec<Message> {
         let failure = Failure::from_errno("openat2", rustix::io::Errno::LOOP);
+        let name = BaselineName { id: [1; 16], version: 2, hash: [3; 32] };
+        let offer = Offer { name, len: 1 << 33, cutting: Cutting::Content(13) };
         let end = FileEnd { id: 9, size: 1 << 40, pieces_sent: 77, hash: [3; 32] };
         vec![
             Message::Hello { version: VERSION, token: [7; 16], checksum: true },
-            Message::Welcome { version: VERSION, sequential: false },
+            Message::Welcome { version: VERSION, sequential: false, baselines: false },
             Message::Batch(Bytes::from_static(b"not decoded here")),
             Message::FileEnd(end),
             Message::Abandon { id: 3, failure: Failure::new(FailureKind::SourceChanged, "grew") },
@@ -370,6 +434,9 @@ mod tests {
             Message::Have { id: 4, pieces: vec![(0, [1; 32]), (9, [2; 32])] },
             Message::Fatal { failure, path: b"a/\xff".to_vec() },
             Message::Finished,
+            Message::Baseline { id: 4, offer },
+            Message::Describe { id: 4 },
+            Message::Again { id: 4, index: 1 << 40 },
         ]
     }
 
@@ -384,6 +451,35 @@ mod tests {
                     assert!(Message::decode(bytes.slice(4..end)).is_err(), "{message:?} cut at {end}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn t7_2_messages_about_older_versions_have_their_layout() {
+        let name = BaselineName { id: [1; 16], version: 2, hash: [3; 32] };
+        let offer = Offer { name, len: 5, cutting: Cutting::Blocks(13) };
+        let layout = |message: Message| message.encode()[4..].to_vec();
+        let number = |number: u64| number.to_le_bytes().to_vec();
+        let baseline = [vec![12], number(4), name.encode().to_vec(), number(5), vec![1, 13]].concat();
+        assert_eq!(layout(Message::Baseline { id: 4, offer }), baseline);
+        assert_eq!(layout(Message::Describe { id: 4 }), [vec![13], number(4)].concat());
+        let chunks = Message::Chunks { id: 4, last: true, list: Bytes::from_static(b"list") };
+        assert_eq!(layout(chunks), [vec![14], number(4), vec![1], b"list".to_vec()].concat());
+        assert_eq!(layout(Message::Again { id: 4, index: 6 }), [vec![15], number(4), number(6)].concat());
+    }
+
+    #[test]
+    fn t7_1_what_only_new_peers_understand() {
+        let welcome = Message::Welcome { version: VERSION, sequential: false, baselines: true };
+        let bytes = welcome.encode();
+        assert_eq!(Message::decode(bytes.slice(4..)), Ok(welcome));
+        let older = Message::Welcome { version: VERSION, sequential: false, baselines: false }.encode();
+        assert_eq!(older[5..], bytes[5..bytes.len() - 1], "without the field it is as it was before");
+        assert!(Message::decode([&older[4..], &[0]].concat().into()).is_err(), "there is one encoding");
+        let list = Bytes::from_static(b"decoded elsewhere");
+        for last in [true, false] {
+            let chunks = Message::Chunks { id: 4, last, list: list.clone() };
+            assert_eq!(Message::decode(chunks.encode().slice(4..)), Ok(chunks));
         }
     }
 

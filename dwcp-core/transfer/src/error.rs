@@ -24,6 +24,14 @@ pub enum TransferError {
         /// Why not.
         source: DecodeError,
     },
+    /// The peer sent something about a baseline that does not decode.
+    #[error("the peer sent an invalid {what}: {source}")]
+    Delta {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        source: dwcp_delta::DeltaError,
+    },
     /// The peer broke a rule of the protocol.
     #[error("the peer broke the transfer protocol: {rule}")]
     Protocol {

@@ -13,10 +13,12 @@
 //!
 //! This crate deliberately knows nothing of command lines, terminals, TLS or configuration files.
 
+mod baselines;
 mod beneath;
 mod codec;
 mod content;
 mod control;
+mod delta;
 mod error;
 mod failure;
 #[doc(hidden)]
@@ -30,8 +32,13 @@ mod recv;
 mod send;
 mod transport;
 
+pub use baselines::{
+    BaselineStore, Baselines, EvictReport, Kept, OpenBaseline, StoreConfig, StoreError, StoredVersion,
+    VerifyReport,
+};
 pub use codec::DecodeError;
 pub use content::ContentHash;
+pub use delta::{BLOCK_BYTES, DeltaConfig};
 pub use error::TransferError;
 pub use failure::{Failure, FailureKind, FileFailure};
 pub use path::{PathError, RelPath};

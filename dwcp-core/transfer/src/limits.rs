@@ -80,3 +80,29 @@ pub const PARTIAL_LOOK_SECONDS_MIN: i64 = 24 * 3600;
 pub const CLEAN_ENTRIES_MAX: usize = 1 << 20;
 /// How long a new run waits for an older one to let go of a partial file, in milliseconds.
 pub const LOCK_WAIT_MS: u64 = 10_000;
+
+/// Contents below this size are sent in full: finding out what of them is there costs as much.
+pub const DELTA_BYTES_MIN: u64 = 64 << 10;
+/// Baselines of one session that are open at once; further contents are sent in full.
+pub const BASELINES_OPEN_MAX: usize = 128;
+/// Chunks of one baseline whose ids are told to a sender.
+pub const CHUNKS_MAX: usize = 1 << 22;
+/// Chunks of all baselines that a sender holds at once.
+pub const CHUNKS_HELD_MAX: usize = 1 << 23;
+/// Bytes of chunk ids in one control message, at most.
+pub const CHUNKS_BYTES_MAX: usize = 512 << 10;
+
+/// Allocated bytes that a store of baselines keeps, unless told otherwise.
+pub const STORE_BYTES_MAX: u64 = 64 << 30;
+/// How long a store keeps what nobody uses, unless told otherwise.
+pub const BASELINE_TTL: std::time::Duration = std::time::Duration::from_mins(15);
+/// Versions of one thing that a store keeps, unless told otherwise.
+pub const BASELINE_VERSIONS_MAX: usize = 10;
+/// Files of a store that are looked at.
+pub const STORE_ENTRIES_MAX: usize = 1 << 20;
+/// Longest name of a thing in a store, in bytes.
+pub const LABEL_BYTES_MAX: usize = 4096;
+/// Contents that a sender keeps of one transfer.
+pub const SENT_KEPT_MAX: usize = 256;
+/// Files of a receiving session that are complete and open until they have been kept.
+pub const KEPT_LATER_MAX: usize = 64;

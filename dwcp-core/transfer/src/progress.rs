@@ -22,6 +22,10 @@ pub struct Progress {
     pub bytes_moved: u64,
     /// Content that the receiver had already.
     pub bytes_skipped: u64,
+    /// Content that was made from baselines: part of `bytes_skipped`.
+    pub bytes_from_baselines: u64,
+    /// Pieces of which a delta was of no use.
+    pub deltas_refused: u64,
     /// Entries seen so far.
     pub entries_total: u64,
     /// Entries whose outcome is known.
@@ -48,6 +52,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_done: AtomicU64,
     pub(crate) bytes_moved: AtomicU64,
     pub(crate) bytes_skipped: AtomicU64,
+    pub(crate) bytes_from_baselines: AtomicU64,
+    pub(crate) deltas_refused: AtomicU64,
     /// Counted as done and moved, and not yet taken by the transport.
     pub(crate) bytes_queued: AtomicU64,
     pub(crate) entries_total: AtomicU64,
@@ -103,6 +109,8 @@ impl ProgressSource {
             bytes_done: counters.bytes_done.load(Relaxed).saturating_sub(queued),
             bytes_moved: counters.bytes_moved.load(Relaxed).saturating_sub(queued),
             bytes_skipped: counters.bytes_skipped.load(Relaxed),
+            bytes_from_baselines: counters.bytes_from_baselines.load(Relaxed),
+            deltas_refused: counters.deltas_refused.load(Relaxed),
             entries_total: counters.entries_total.load(Relaxed),
             entries_done: counters.entries_done.load(Relaxed),
             files_done: counters.files_done.load(Relaxed),

@@ -22,6 +22,8 @@ pub(crate) struct Header {
     /// Bytes that follow the extents: their sum.
     pub(crate) data_len: u32,
     pub(crate) extents: u16,
+    /// Instead of extents and their data, a delta follows.
+    pub(crate) delta: bool,
     /// BLAKE3 chaining value of the piece.
     pub(crate) cv: [u8; 32],
 }
@@ -40,7 +42,7 @@ impl Header {
         out.put_u32(self.len);
         out.put_u32(self.data_len);
         out.put_u16(self.extents);
-        out.extend_from_slice(&[0; 6]);
+        out.extend_from_slice(&[self.delta.into(), 0, 0, 0, 0, 0]);
         out.extend_from_slice(&self.cv);
         for extent in extents {
             out.put_u32(extent.start);
@@ -52,11 +54,14 @@ impl Header {
         let mut reader = Reader::new(bytes);
         let (id, index) = (reader.u64()?, reader.u64()?);
         let (len, data_len, extents) = (reader.u32()?, reader.u32()?, reader.u16()?);
-        if reader.array::<6>()? != [0; 6] {
+        let delta = reader.flag("coding of a piece")?;
+        if reader.array::<5>()? != [0; 5] {
             return Err(DecodeError::Invalid("reserved bytes"));
         }
         let cv = reader.array()?;
-        if len == 0 || data_len > len || (extents == 0) != (data_len == 0) {
+        let has_extents =
+            if delta { data_len > 0 && extents == 0 } else { (extents == 0) == (data_len == 0) };
+        if len == 0 || data_len > len || !has_extents {
             return Err(DecodeError::Invalid("piece length"));
         }
         let bounds =
@@ -67,7 +72,7 @@ impl Header {
                 return Err(DecodeError::TooLarge { what, value, max });
             }
         }
-        Ok(Self { id, index, len, data_len, extents, cv })
+        Ok(Self { id, index, len, data_len, extents, delta, cv })
     }
 
     /// Decodes the extents: ascending, apart, inside the piece, summing up to the data.
@@ -86,7 +91,7 @@ impl Header {
             sum += u64::from(extent.len);
             out.push(extent);
         }
-        if sum != u64::from(self.data_len) {
+        if !self.delta && sum != u64::from(self.data_len) {
             return Err(DecodeError::Invalid("sum of extents"));
         }
         reader.end()
@@ -100,7 +105,7 @@ mod tests {
     use super::*;
 
     fn header(len: u32, data_len: u32, extents: u16) -> Header {
-        Header { id: 1, index: 2, len, data_len, extents, cv: [9; 32] }
+        Header { id: 1, index: 2, len, data_len, extents, delta: false, cv: [9; 32] }
     }
 
     fn round(header: Header, extents: &[(u32, u32)]) -> Result<Vec<Extent>, DecodeError> {
@@ -135,6 +140,16 @@ mod tests {
         for (header, extents) in bad {
             assert!(round(*header, extents).is_err(), "{header:?} {extents:?}");
         }
+    }
+
+    #[test]
+    fn t7_4_a_delta_has_no_extents_and_is_not_longer_than_its_piece() {
+        let delta = |len, data_len, extents| Header { delta: true, ..header(len, data_len, extents) };
+        assert!(round(delta(100, 100, 0), &[]).is_ok());
+        for bad in [delta(100, 0, 0), delta(100, 101, 0), delta(0, 0, 0)] {
+            assert!(round(bad, &[]).is_err(), "{bad:?}");
+        }
+        assert!(round(delta(100, 10, 1), &[(0, 10)]).is_err());
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //! finishes while one group is being synced shares the next.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::Arc,
@@ -12,15 +12,19 @@ use rustix::{
     fs::{AtFlags, CWD, RenameFlags},
     io::Errno,
 };
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::{
-    area,
+    area, baseline,
     folder::{Directory, lookup},
     session::Session,
     target::{Opened, Target},
 };
-use crate::{Failure, FailureKind, control::Outcome, limits::COMMIT_GROUP_MAX};
+use crate::{
+    Failure, FailureKind,
+    control::Outcome,
+    limits::{COMMIT_GROUP_MAX, KEPT_LATER_MAX},
+};
 
 /// From this many files on, one `syncfs` is cheaper than syncing each.
 const SYNCFS_MIN: usize = 5;
@@ -34,18 +38,44 @@ pub(super) struct Commit {
 
 /// Works until nobody can send any more.
 pub(super) fn run(session: &Session, mut queue: mpsc::Receiver<Commit>, fsync: bool) {
-    while let Some(first) = queue.blocking_recv() {
+    let mut kept_later = VecDeque::new();
+    while let Some(first) = next(session, &mut queue, &mut kept_later) {
         let mut group = vec![first];
         while group.len() < COMMIT_GROUP_MAX
             && let Ok(next) = queue.try_recv()
         {
             group.push(next);
         }
-        commit(session, group, fsync);
+        commit(session, group, fsync, &mut kept_later);
+    }
+    kept_later.iter().for_each(|later| keep(session, later));
+}
+
+/// A file that has its name, and will be kept as a baseline when nothing else is to be done.
+type KeptLater = (Arc<Target>, Arc<Opened>);
+
+fn keep(session: &Session, (target, opened): &KeptLater) {
+    baseline::keep(session, target, &opened.file);
+}
+
+fn next(
+    session: &Session,
+    queue: &mut mpsc::Receiver<Commit>,
+    kept_later: &mut VecDeque<KeptLater>,
+) -> Option<Commit> {
+    loop {
+        match queue.try_recv() {
+            Ok(commit) => return Some(commit),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => match kept_later.pop_front() {
+                Some(later) => keep(session, &later),
+                None => return queue.blocking_recv(),
+            },
+        }
     }
 }
 
-fn commit(session: &Session, group: Vec<Commit>, fsync: bool) {
+fn commit(session: &Session, group: Vec<Commit>, fsync: bool, kept_later: &mut VecDeque<KeptLater>) {
     let mut failed: Vec<Option<Failure>> = vec![None; group.len()];
     if fsync {
         sync_files(&group, &mut failed);
@@ -66,6 +96,9 @@ fn commit(session: &Session, group: Vec<Commit>, fsync: bool) {
                     let _ = parent.area.remove(&area::journal_name(&target.path));
                 }
                 outcomes.push((target.id, Outcome::Done));
+                if session.delta().is_some_and(|delta| delta.store.is_some()) {
+                    kept_later.push_back((target, opened));
+                }
             }
             Some(failure) => {
                 if !target.is_resumable() {
@@ -76,6 +109,11 @@ fn commit(session: &Session, group: Vec<Commit>, fsync: bool) {
         }
     }
     session.settle(outcomes);
+    while kept_later.len() > KEPT_LATER_MAX
+        && let Some(later) = kept_later.pop_front()
+    {
+        keep(session, &later);
+    }
 }
 
 fn sync_files(group: &[Commit], failed: &mut [Option<Failure>]) {

@@ -2,6 +2,7 @@
 //! files appear; `folder` is where every path is confined.
 
 mod area;
+mod baseline;
 mod commit;
 mod folder;
 mod journal;
@@ -27,13 +28,15 @@ use tokio::{
 };
 
 use crate::{
-    ByteSink, ByteSource, Failure, FailureKind, ProgressSource, Summary, TransferError, Transport,
+    ByteSink, ByteSource, DeltaConfig, Failure, FailureKind, ProgressSource, Summary, TransferError,
+    Transport,
     control::{Incoming, Message, StreamKind, Token, VERSION, ended},
+    delta,
     limits::{CHUNKS_QUEUED_MAX, COMMIT_GROUP_MAX, DATA_STREAMS_MAX, LOCK_WAIT_MS},
 };
 pub use area::{CleanReport, clean_partials};
 use folder::Folder;
-use session::{Session, Worker};
+use session::{Agreed, Session, Worker};
 
 /// Control messages that wait in either direction.
 const CONTROL_QUEUED_MAX: usize = 64;
@@ -66,12 +69,21 @@ pub struct ReceiverConfig {
     pub shares_disk: bool,
     /// Also apply owner, setuid bits and extended attributes outside `user.`; needs privileges and trust.
     pub privileged_metadata: bool,
+    /// Offers what is there of a content already, so that only differences travel; `None`: does not.
+    pub delta: Option<DeltaConfig>,
 }
 
 impl ReceiverConfig {
     /// The defaults, for this destination.
     pub fn new(destination: Destination) -> Self {
-        Self { destination, overwrite: false, fsync: true, shares_disk: false, privileged_metadata: false }
+        Self {
+            destination,
+            overwrite: false,
+            fsync: true,
+            shares_disk: false,
+            privileged_metadata: false,
+            delta: None,
+        }
     }
 }
 
@@ -93,6 +105,7 @@ struct Setup {
     fsync: bool,
     shares_disk: bool,
     privileged: bool,
+    delta: Option<DeltaConfig>,
 }
 
 enum DestinationSetup {
@@ -117,8 +130,9 @@ impl Receiver {
             }
             Destination::Output(output) => DestinationSetup::Output(Arc::new(Mutex::new(output))),
         };
-        let ReceiverConfig { overwrite, fsync, shares_disk, privileged_metadata: privileged, .. } = config;
-        let setup = Arc::new(Setup { destination, overwrite, fsync, shares_disk, privileged });
+        let ReceiverConfig { overwrite, fsync, shares_disk, privileged_metadata: privileged, delta, .. } =
+            config;
+        let setup = Arc::new(Setup { destination, overwrite, fsync, shares_disk, privileged, delta });
         Ok(Self { setup, running: Mutex::default() })
     }
 
@@ -136,12 +150,15 @@ impl Receiver {
             .map_err(|_| stream("waiting for the transfer to begin", io::ErrorKind::TimedOut.into()))??;
         let running = Running::take_over(self, (peer.to_owned(), token)).await;
         let sequential = matches!(self.setup.destination, DestinationSetup::Output(_));
-        let welcome = Message::Welcome { version: VERSION, sequential };
+        let in_folder = matches!(self.setup.destination, DestinationSetup::Folder(_));
+        let baselines = in_folder && self.setup.delta.is_some() && delta::is_marked(&token);
+        let welcome = Message::Welcome { version: VERSION, sequential, baselines };
         sink.write_bytes(welcome.encode()).await.map_err(|source| stream("writing", source))?;
 
         let (out, out_queue) = mpsc::channel(CONTROL_QUEUED_MAX);
         let mut writer = tokio::spawn(write_control(sink, out_queue));
-        let session = Arc::new(Session::new(self.setup.clone(), progress.clone(), checksum, out.clone()));
+        let agreed = Agreed { peer: peer.to_owned(), checksum, baselines };
+        let session = Arc::new(Session::new(self.setup.clone(), progress.clone(), agreed, out.clone()));
         let stop = StopOnDrop(session.clone());
         let mut tasks = JoinSet::new();
         let mut ended = self.session(transport, incoming, session, &running.superseded, &mut tasks).await;

@@ -9,7 +9,7 @@ use rustix::{
 use tokio::sync::mpsc;
 
 use super::{
-    DestinationSetup,
+    DestinationSetup, baseline,
     commit::move_into_place,
     folder::{Directory, Folder, file_type, lookup},
     metadata,
@@ -20,7 +20,7 @@ use crate::{
     Failure, FailureKind, RelPath, TransferError,
     content::Layout,
     control::{Message, Outcome},
-    limits::{HAVE_PIECES_MAX, OFFERS_OPEN_MAX},
+    limits::{DELTA_BYTES_MIN, HAVE_PIECES_MAX, OFFERS_OPEN_MAX},
     manifest::{self, Entry, EntryKind, Metadata},
 };
 
@@ -58,6 +58,11 @@ pub(super) fn run(worker: &Worker, mut queue: mpsc::Receiver<Message>) -> Result
                 if let Some(target) = worker.session.target(end.id) {
                     target.set_end(end)?;
                     worker.finish_if_complete(&target);
+                }
+            }
+            Message::Describe { id } => {
+                if let Some(target) = worker.session.target(id) {
+                    baseline::describe(worker, target);
                 }
             }
             Message::Abandon { id, failure } => worker.session.abandoned(id, failure),
@@ -227,8 +232,10 @@ fn content(
         worker.finish_if_complete(&target);
         return Ok(None);
     }
-    if target.is_resumable() && may_resume && worker.session.resumed() < OFFERS_OPEN_MAX {
-        offer(worker, target);
+    let resumes = target.is_resumable() && may_resume && worker.session.resumed() < OFFERS_OPEN_MAX;
+    let may_have_baseline = worker.session.delta().is_some() && target.size() >= DELTA_BYTES_MIN;
+    if resumes || may_have_baseline {
+        offer(worker, target, resumes);
         return Ok(None);
     }
     Ok(Some(Outcome::Send))
@@ -250,18 +257,19 @@ fn single(worker: &Worker, target: Target, room: Option<u64>) -> Decision {
     }
     // The only piece of a content is also its end: it always travels.
     if room.is_some() && !target.is_one_piece() {
-        offer(worker, target);
+        offer(worker, target, true);
         return Ok(None);
     }
     Ok(Some(Outcome::Send))
 }
 
-/// Reads back what is there and says so before asking for the rest.
-fn offer(worker: &Worker, target: Arc<Target>) {
+/// Says what is there before asking for the rest: pieces, which are read back, and a baseline.
+fn offer(worker: &Worker, target: Arc<Target>, pieces: bool) {
     let session = worker.session.clone();
     worker.slow(move || {
         let stop = || session.is_stopped();
         let have = match target.place {
+            _ if !pieces => Ok(Vec::new()),
             Place::Device(_) => target.verify_device(&stop),
             _ => target.verify_partial(&stop),
         };
@@ -270,6 +278,7 @@ fn offer(worker: &Worker, target: Arc<Target>) {
                 for pieces in have.chunks(HAVE_PIECES_MAX) {
                     session.send(Message::Have { id: target.id, pieces: pieces.to_vec() });
                 }
+                baseline::offer(&session, &target);
                 session.decided(vec![(target.id, Outcome::Send)]);
             }
             Err(failure) => session.fail(&target, failure),

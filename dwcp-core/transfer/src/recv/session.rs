@@ -19,7 +19,7 @@ use super::{
     target::{Opened, Place, Target},
 };
 use crate::{
-    Failure, FailureKind, ProgressSource, RelPath, TransferError,
+    DeltaConfig, Failure, FailureKind, ProgressSource, RelPath, TransferError,
     control::{Message, Outcome},
     limits::{DIGESTS_HELD_MAX, ENTRIES_IN_FLIGHT_MAX, REHASHES_MAX},
     manifest::EntryKind,
@@ -30,8 +30,14 @@ use crate::{
 pub(super) struct Session {
     pub(super) setup: Arc<Setup>,
     pub(super) progress: ProgressSource,
+    /// Who sends.
+    pub(super) peer: String,
     /// Compare content before a file counts as there.
     pub(super) checksum: bool,
+    /// Both sides take deltas.
+    takes_baselines: bool,
+    /// Held by each baseline that is open.
+    pub(super) baselines: Arc<()>,
     out: mpsc::Sender<Message>,
     state: Mutex<State>,
     digests_held: AtomicU64,
@@ -58,17 +64,27 @@ pub(super) struct Worker {
     pub(super) commits: mpsc::Sender<Commit>,
 }
 
+/// What the two sides have agreed on.
+pub(super) struct Agreed {
+    pub(super) peer: String,
+    pub(super) checksum: bool,
+    pub(super) baselines: bool,
+}
+
 impl Session {
     pub(super) fn new(
         setup: Arc<Setup>,
         progress: ProgressSource,
-        checksum: bool,
+        agreed: Agreed,
         out: mpsc::Sender<Message>,
     ) -> Self {
         Self {
             setup,
             progress,
-            checksum,
+            peer: agreed.peer,
+            checksum: agreed.checksum,
+            takes_baselines: agreed.baselines,
+            baselines: Arc::default(),
             out,
             state: Mutex::default(),
             digests_held: AtomicU64::new(0),
@@ -91,6 +107,11 @@ impl Session {
     /// If the other end is gone, the session's async side ends everything.
     pub(super) fn send(&self, message: Message) {
         let _ = self.out.blocking_send(message);
+    }
+
+    /// How to deal with deltas, if both sides do.
+    pub(super) fn delta(&self) -> Option<&DeltaConfig> {
+        self.setup.delta.as_ref().filter(|_| self.takes_baselines)
     }
 
     pub(super) fn target(&self, id: u64) -> Option<Arc<Target>> {
@@ -328,10 +349,17 @@ mod tests {
     /// A session onto standard output, and what it sends.
     fn session() -> (Session, mpsc::Receiver<Message>) {
         let destination = DestinationSetup::Output(sink());
-        let setup =
-            Setup { destination, overwrite: false, fsync: false, shares_disk: false, privileged: false };
+        let setup = Setup {
+            destination,
+            overwrite: false,
+            fsync: false,
+            shares_disk: false,
+            privileged: false,
+            delta: None,
+        };
         let (out, sent) = mpsc::channel(4);
-        (Session::new(Arc::new(setup), ProgressSource::default(), false, out), sent)
+        let agreed = Agreed { peer: "peer".into(), checksum: false, baselines: false };
+        (Session::new(Arc::new(setup), ProgressSource::default(), agreed, out), sent)
     }
 
     fn sink() -> Output {

@@ -12,18 +12,19 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, FileType, Stat},
+    fs::{FallocateFlags, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 
 use super::{
     area::{self, Area},
+    baseline::Offered,
     folder::{Directory, file_type},
     journal::Journal,
     metadata,
 };
 use crate::{
-    Failure, FailureKind, RelPath, TransferError,
+    ContentHash, Failure, FailureKind, RelPath, TransferError,
     content::{Layout, PieceDigest, PieceHasher, content_hash},
     control::FileEnd,
     limits::{FLUSH_BYTES, PIECE_BYTES, PIECES_MAX},
@@ -49,6 +50,7 @@ pub(super) struct Target {
     writing: RwLock<()>,
     /// Bytes of this target among the progress of the transfer.
     counted_bytes: AtomicU64,
+    baseline: Mutex<Option<Arc<Offered>>>,
 }
 
 pub(super) enum Place {
@@ -94,8 +96,9 @@ impl Target {
         layout: Option<Layout>,
         place: Place,
     ) -> Self {
-        let (state, writing) = (Mutex::default(), RwLock::default());
-        Self { id, path, metadata, layout, place, state, writing, counted_bytes: AtomicU64::new(0) }
+        let (state, writing, baseline) = (Mutex::default(), RwLock::default(), Mutex::default());
+        let counted_bytes = AtomicU64::new(0);
+        Self { id, path, metadata, layout, place, state, writing, counted_bytes, baseline }
     }
 
     /// More than one piece, at a place that keeps unfinished files.
@@ -349,6 +352,30 @@ impl Target {
             Some(ordered) if same_size && content_hash(&ordered).0 == hash => Some(Ok(())),
             _ => Some(Err(Failure::new(FailureKind::Integrity, "whole content"))),
         }
+    }
+
+    /// What the sender may refer to.
+    pub(super) fn set_baseline(&self, offered: Offered) {
+        *self.baseline.lock().unwrap() = Some(Arc::new(offered));
+    }
+
+    pub(super) fn baseline(&self) -> Option<Arc<Offered>> {
+        self.baseline.lock().unwrap().clone()
+    }
+
+    /// The file that will be replaced.
+    pub(super) fn existing(&self) -> Option<File> {
+        let Place::Folder { parent, replace: true } = &self.place else { return None };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        rustix::fs::openat(&**parent, self.path.split().1, flags, Mode::empty()).ok().map(File::from)
+    }
+
+    /// Of all pieces, once they are there.
+    pub(super) fn content_hash(&self) -> Option<ContentHash> {
+        let state = self.state.lock().unwrap();
+        let pieces = self.layout?.pieces();
+        let ordered: Option<Vec<_>> = (0..pieces).map(|index| state.digests.get(&index).copied()).collect();
+        ordered.map(|ordered| content_hash(&ordered))
     }
 
     /// Digests this target holds: freed when it ends.

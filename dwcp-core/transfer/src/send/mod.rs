@@ -3,6 +3,7 @@
 //! common, and `stop` ends them early.
 
 mod buffer;
+mod delta;
 mod found;
 mod place;
 mod queue;
@@ -22,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    ByteSink, ByteSource, ProgressSource, RelPath, Summary, TransferError, Transport, Unsent,
+    ByteSink, ByteSource, DeltaConfig, ProgressSource, RelPath, Summary, TransferError, Transport, Unsent,
     control::{Incoming, Message, StreamKind, Token, VERSION, ended},
     limits::{DATA_STREAMS, DATA_STREAMS_MAX},
     progress::Add,
@@ -81,6 +82,8 @@ pub struct SenderConfig {
     pub written_once: bool,
     /// Data streams, 1..=16.
     pub data_streams: usize,
+    /// Sends of what the receiver has in an older version only what differs; `None`: does not.
+    pub delta: Option<DeltaConfig>,
     /// Distinguishes transfers of the same sources by different senders, for instance a node name.
     pub sender: String,
 }
@@ -93,6 +96,7 @@ impl SenderConfig {
             checksum: false,
             written_once: false,
             data_streams: DATA_STREAMS,
+            delta: None,
             sender: String::new(),
         }
     }
@@ -139,7 +143,8 @@ impl Sender {
             }
             origins.push((origin, dest));
         }
-        let token = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than a token");
+        let mut token = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than a token");
+        crate::delta::mark(&mut token, config.delta.is_some());
         config.data_streams = config.data_streams.clamp(1, DATA_STREAMS_MAX);
         Ok(Self { config, origins, token, progress: ProgressSource::default(), stopper: Stopper::new() })
     }
@@ -178,9 +183,10 @@ impl Sender {
 
     /// Everything else; what was left out, if it was told to end early.
     async fn carry<T: Transport>(self, opened: Opened<T>) -> Result<Option<Unsent>, TransferError> {
-        let Opened { sink, mut incoming, sequential, data } = opened;
+        let Opened { sink, mut incoming, sequential, baselines, data } = opened;
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUED_MAX);
-        let shared = Arc::new(Shared::new(control, self.progress, sequential));
+        let delta = self.config.delta.filter(|_| baselines);
+        let shared = Arc::new(Shared::new(control, self.progress, sequential, delta));
         let abort = AbortOnDrop(shared.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(write_control(sink, control_queue));
@@ -229,11 +235,16 @@ impl Sender {
                 }
             }
         };
+        let keep = shared.keep();
         drop((abort, shared));
         tokio::select! {
             finished = finish(tasks) => finished?,
             // Nothing is under way any more: this costs nothing.
-            () = self.stopper.stopped() => {}
+            () = self.stopper.stopped() => return Ok(unsent),
+        }
+        if let Some(keep) = keep {
+            let kept = tokio::task::spawn_blocking(move || keep.keep()).await;
+            task_result(kept.map(|()| Ok(Ended::Other)))?;
         }
         Ok(unsent)
     }
@@ -244,6 +255,7 @@ struct Opened<T: Transport> {
     sink: T::Sink,
     incoming: Incoming<T::Source>,
     sequential: bool,
+    baselines: bool,
     data: Vec<(T::Sink, T::Source)>,
 }
 
@@ -268,8 +280,8 @@ async fn open<T: Transport>(
         sink.write_bytes(bytes).await.map_err(|source| stream("writing", source))?;
     }
     let mut incoming = Incoming::new(source);
-    let sequential = match incoming.message().await?.ok_or_else(ended)? {
-        Message::Welcome { version: VERSION, sequential } => sequential,
+    let (sequential, baselines) = match incoming.message().await?.ok_or_else(ended)? {
+        Message::Welcome { version: VERSION, sequential, baselines } => (sequential, baselines),
         Message::Welcome { version: theirs, .. } => {
             return Err(TransferError::Version { ours: VERSION, theirs });
         }
@@ -281,7 +293,7 @@ async fn open<T: Transport>(
         let opened = transport.open_stream().await;
         data.push(opened.map_err(|source| stream("opening a data stream", source))?);
     }
-    Ok(Opened { sink, incoming, sequential, data })
+    Ok(Opened { sink, incoming, sequential, baselines, data })
 }
 
 /// Waits until all streams are finished.
@@ -306,6 +318,15 @@ fn handle(shared: &Shared, message: Message) -> Result<(), TransferError> {
         }
         Message::Have { id, pieces } => {
             shared.receiver_has(id, &pieces);
+            Ok(())
+        }
+        Message::Baseline { id, offer } => {
+            shared.receiver_offers(id, offer);
+            Ok(())
+        }
+        Message::Chunks { id, last, list } => shared.receiver_describes(id, last, &list),
+        Message::Again { id, index } => {
+            shared.receiver_refuses(id, index);
             Ok(())
         }
         Message::Fatal { failure, path } => Err(peer_gave_up(failure, &path)),

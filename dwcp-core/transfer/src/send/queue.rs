@@ -13,6 +13,10 @@ pub(super) enum Job {
     Piece(Arc<SourceFile>, u64),
     /// Read to the end and send.
     Stream(Arc<SourceFile>),
+    /// Look for the baseline that the receiver has of this file.
+    Prepare(Arc<SourceFile>),
+    /// Read and send one piece in full: its delta was of no use.
+    Again(Arc<SourceFile>, u64),
     /// Is the hash of this file the one given?
     Check(Arc<SourceFile>, [u8; 32]),
 }
@@ -28,6 +32,8 @@ pub(super) struct Queue {
 struct State {
     files: VecDeque<(Arc<SourceFile>, u64)>,
     checks: VecDeque<(Arc<SourceFile>, [u8; 32])>,
+    prepared: VecDeque<Arc<SourceFile>>,
+    again: VecDeque<(Arc<SourceFile>, u64)>,
     closed: bool,
     /// Nothing new is taken.
     draining: bool,
@@ -56,6 +62,23 @@ impl Queue {
         true
     }
 
+    /// `false`: nothing new is taken.
+    pub(super) fn push_prepare(&self, file: Arc<SourceFile>) -> bool {
+        let mut state = self.state.lock().unwrap();
+        if state.draining {
+            return false;
+        }
+        state.prepared.push_back(file);
+        self.changed.notify_one();
+        true
+    }
+
+    /// A piece of a file that was begun.
+    pub(super) fn push_again(&self, file: Arc<SourceFile>, index: u64) {
+        self.state.lock().unwrap().again.push_back((file, index));
+        self.changed.notify_one();
+    }
+
     /// Takes nothing new from here on; gives back what nobody has begun.
     pub(super) fn drain(&self) -> Vec<Arc<SourceFile>> {
         let mut state = self.state.lock().unwrap();
@@ -67,7 +90,8 @@ impl Queue {
         };
         state.files = begun;
         let checks = std::mem::take(&mut state.checks).into_iter().map(|(file, _)| file);
-        not_begun.into_iter().map(|(file, _)| file).chain(checks).collect()
+        let prepared = std::mem::take(&mut state.prepared);
+        not_begun.into_iter().map(|(file, _)| file).chain(checks).chain(prepared).collect()
     }
 
     pub(super) fn close(&self) {
@@ -97,6 +121,12 @@ impl Queue {
 
 impl State {
     fn take(&mut self) -> Option<Job> {
+        if let Some((file, index)) = self.again.pop_front() {
+            return Some(Job::Again(file, index));
+        }
+        if let Some(file) = self.prepared.pop_front() {
+            return Some(Job::Prepare(file));
+        }
         if let Some((file, hash)) = self.checks.pop_front() {
             return Some(Job::Check(file, hash));
         }

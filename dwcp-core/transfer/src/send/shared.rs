@@ -4,17 +4,18 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use tokio::sync::mpsc;
 
-use super::{queue::Queue, source::SourceFile};
+use super::{delta::Keep, queue::Queue, source::SourceFile};
 use crate::{
-    Failure, FailureKind, ProgressSource, RelPath, Unsent,
+    ContentHash, DeltaConfig, Failure, FailureKind, ProgressSource, RelPath, TransferError, Unsent,
     control::{Message, Outcome},
-    limits::{ENTRIES_IN_FLIGHT_MAX, SOURCE_READS_MAX},
+    delta::{Offer, count_fallback},
+    limits::{DELTA_BYTES_MIN, ENTRIES_IN_FLIGHT_MAX, SENT_KEPT_MAX, SOURCE_READS_MAX},
     manifest::{self, Batch, Entry, EntryKind},
     progress::Add,
 };
@@ -26,6 +27,12 @@ pub(super) struct Aborted;
 pub(super) struct Shared {
     pub(super) queue: Queue,
     pub(super) progress: ProgressSource,
+    /// If both sides take deltas.
+    pub(super) delta: Option<DeltaConfig>,
+    /// Chunks of baselines that are held.
+    chunks_held: Arc<AtomicUsize>,
+    /// What was sent completely, and its hash.
+    sent: Mutex<Vec<(Arc<SourceFile>, ContentHash)>>,
     /// The receiver takes pieces in order, and none twice: nothing can be sent again.
     sequential: bool,
     control: mpsc::Sender<Message>,
@@ -69,10 +76,18 @@ impl InFlight {
 }
 
 impl Shared {
-    pub(super) fn new(control: mpsc::Sender<Message>, progress: ProgressSource, sequential: bool) -> Self {
+    pub(super) fn new(
+        control: mpsc::Sender<Message>,
+        progress: ProgressSource,
+        sequential: bool,
+        delta: Option<DeltaConfig>,
+    ) -> Self {
         Self {
             queue: Queue::default(),
             progress,
+            delta,
+            chunks_held: Arc::default(),
+            sent: Mutex::default(),
             sequential,
             control,
             next_id: AtomicU64::new(0),
@@ -190,6 +205,7 @@ impl Shared {
                 drop(state);
                 let taken = match outcome {
                     Outcome::Check(hash) => self.queue.push_check(file, hash),
+                    _ if file.has_offer() => self.queue.push_prepare(file),
                     _ => self.queue.push(file),
                 };
                 if !taken {
@@ -290,9 +306,66 @@ impl Shared {
         self.send(Message::Batch(manifest::encode(&Batch { entries: vec![entry] }).into()))
     }
 
+    /// The receiver has an older version; before it asks for the content.
+    pub(super) fn receiver_offers(&self, id: u64, offer: Offer) {
+        if let Some(file) = self.file(id).filter(|_| self.delta.is_some()) {
+            file.offered(offer);
+        }
+    }
+
+    /// Some of the chunks of an older version that this side does not have; the last ones let its content begin.
+    pub(super) fn receiver_describes(&self, id: u64, last: bool, list: &[u8]) -> Result<(), TransferError> {
+        let Some(file) = self.file(id) else { return Ok(()) };
+        let held = file
+            .described(list, &self.chunks_held)
+            .map_err(|source| TransferError::Delta { what: "list of chunks", source })?;
+        if held && last {
+            self.begin(file);
+        }
+        Ok(())
+    }
+
+    /// A delta was of no use.
+    pub(super) fn receiver_refuses(&self, id: u64, index: u64) {
+        let Some(file) = self.file(id) else { return };
+        let Some(saved) = file.delta_refused(index) else { return };
+        let counters = self.progress.counters();
+        counters.deltas_refused.add(1);
+        counters.bytes_skipped.take_back(saved);
+        counters.bytes_from_baselines.take_back(saved);
+        count_fallback("refused");
+        self.queue.push_again(file, index);
+    }
+
+    /// What is to be known about a baseline is known: the content can be read.
+    pub(super) fn begin(&self, file: Arc<SourceFile>) {
+        let id = file.id;
+        if !self.queue.push(file) {
+            self.not_begun(id);
+        }
+    }
+
+    /// All of a content was sent.
+    pub(super) fn sent(&self, file: &Arc<SourceFile>, hash: ContentHash) {
+        file.forget_baseline();
+        let mut sent = self.sent.lock().unwrap();
+        if self.delta.is_some() && file.size() >= DELTA_BYTES_MIN && sent.len() < SENT_KEPT_MAX {
+            sent.push((file.clone(), hash));
+        }
+    }
+
+    /// What is left to do when everything was sent: keeping it, for the next time.
+    pub(super) fn keep(&self) -> Option<Keep> {
+        let store = self.delta.as_ref()?.store.clone()?;
+        Some(Keep { store, sent: std::mem::take(&mut self.sent.lock().unwrap()) })
+    }
+
+    fn file(&self, id: u64) -> Option<Arc<SourceFile>> {
+        self.lock().in_flight.get(&id).and_then(|entry| entry.file.clone())
+    }
+
     pub(super) fn receiver_has(&self, id: u64, pieces: &[(u64, [u8; 32])]) {
-        let file = self.lock().in_flight.get(&id).and_then(|entry| entry.file.clone());
-        if let Some(file) = file {
+        if let Some(file) = self.file(id) {
             file.receiver_has(pieces);
         }
     }

@@ -4,10 +4,11 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read},
+    ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -17,14 +18,18 @@ use rustix::{
     io::Errno,
 };
 
+use dwcp_delta::DeltaError;
+
 use super::{
     buffer::{Buffer, Pool},
+    delta::{Counterpart, Known},
     found::metadata_of,
     place::Place,
 };
 use crate::{
-    ContentHash, Failure, FailureKind, RelPath,
+    BaselineStore, ContentHash, Failure, FailureKind, RelPath,
     content::{Layout, PieceDigest, PieceHasher, content_hash},
+    delta::Offer,
     limits::{EXTENTS_MAX, FILE_BYTES_MAX},
     manifest::Metadata,
     record::Extent,
@@ -47,6 +52,8 @@ pub(super) struct SourceFile {
     content: Content,
     cancelled: AtomicBool,
     pieces: Mutex<Pieces>,
+    /// What the receiver has of it, as far as is known.
+    baseline: Mutex<Known>,
 }
 
 #[derive(Clone)]
@@ -76,6 +83,10 @@ struct Pieces {
     sent: u64,
     /// Bytes of pieces that are among the progress of the transfer.
     counted: u64,
+    /// Pieces that went as deltas, and what each saved: those that the receiver may refuse, once.
+    deltas: HashMap<u64, u64>,
+    /// A content of this side's store that it was compared with.
+    compared: Option<(ContentHash, u64)>,
 }
 
 /// A piece as read.
@@ -143,8 +154,8 @@ impl SourceFile {
     }
 
     fn new(id: u64, path: RelPath, metadata: Metadata, content: Content) -> Self {
-        let (cancelled, pieces) = (AtomicBool::new(false), Mutex::default());
-        Self { id, path, metadata, reads: 0, content, cancelled, pieces }
+        let (cancelled, pieces, baseline) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        Self { id, path, metadata, reads: 0, content, cancelled, pieces, baseline }
     }
 
     /// `None`: a stream.
@@ -198,6 +209,80 @@ impl SourceFile {
     pub(super) fn receiver_has_piece(&self, index: u64, digest: &PieceDigest) -> bool {
         let only = self.layout().is_some_and(|layout| layout.pieces() == 1);
         !only && self.pieces.lock().unwrap().has.get(&index) == Some(&digest.cv)
+    }
+
+    /// The receiver has an older version.
+    pub(super) fn offered(&self, offer: Offer) {
+        *self.baseline.lock().unwrap() = Known::Offered(offer);
+    }
+
+    pub(super) fn has_offer(&self) -> bool {
+        matches!(*self.baseline.lock().unwrap(), Known::Offered(_))
+    }
+
+    /// What the receiver offers, once: looks for it in the store, or waits for its chunks. `true`: nothing has to be waited for.
+    pub(super) fn prepare(&self, store: Option<&BaselineStore>) -> bool {
+        let mut known = self.baseline.lock().unwrap();
+        *known = std::mem::take(&mut *known).looked_for(store);
+        if let Known::Ready(found) = &*known {
+            self.pieces.lock().unwrap().compared = found.of_store();
+        }
+        !matches!(*known, Known::Waiting(..))
+    }
+
+    /// The next of its chunks. `false`: nobody waits for them.
+    pub(super) fn described(&self, list: &[u8], held: &Arc<AtomicUsize>) -> Result<bool, DeltaError> {
+        self.baseline.lock().unwrap().described(list, held)
+    }
+
+    /// What is known of the older version, if anything can be done with it.
+    pub(super) fn counterpart(&self) -> Option<Arc<Counterpart>> {
+        self.baseline.lock().unwrap().counterpart()
+    }
+
+    /// Whatever comes now is sent in full.
+    pub(super) fn forget_baseline(&self) {
+        *self.baseline.lock().unwrap() = Known::Nothing;
+    }
+
+    /// A piece goes as a delta that saves this many bytes.
+    pub(super) fn delta_sent(&self, index: u64, saved: u64) {
+        self.pieces.lock().unwrap().deltas.insert(index, saved);
+    }
+
+    /// What the delta of a piece saved, if it went as one.
+    pub(super) fn delta_refused(&self, index: u64) -> Option<u64> {
+        self.forget_baseline();
+        self.pieces.lock().unwrap().deltas.remove(&index)
+    }
+
+    /// The content of the store that it was compared with, once.
+    pub(super) fn take_compared(&self) -> Option<(ContentHash, u64)> {
+        self.pieces.lock().unwrap().compared.take()
+    }
+
+    /// Reads what is around a piece, as far as there is any: bytes of the content, and where they begin.
+    pub(super) fn read_around(&self, range: Range<u64>, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let file = self.open()?;
+        let end = range.end.min(self.size());
+        out.resize(end.saturating_sub(range.start) as usize, 0);
+        file.read_exact_at(out, range.start).map_err(|error| Failure::at_source("pread", &error))
+    }
+
+    /// Reads one piece again, after all others were read.
+    pub(super) fn read_piece_again(&self, index: u64, pool: &Pool) -> Result<Piece, Failure> {
+        let piece = self.read_piece(index, pool)?;
+        let file = self.open()?;
+        self.check_unchanged(&file)?;
+        Ok(piece)
+    }
+
+    /// The content as it is now, for keeping it.
+    pub(super) fn reopen(&self) -> Option<File> {
+        match &self.content {
+            Content::File { place, .. } => place.open(FileType::RegularFile).ok().map(|(file, _)| file),
+            Content::Device { .. } | Content::Stream(_) => None,
+        }
     }
 
     /// Opens the content, or gives the handle that another worker has opened.

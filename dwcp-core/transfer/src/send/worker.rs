@@ -2,13 +2,14 @@
 //!
 //! Small files and record headers are packed, so that a thousand small files are a few writes.
 
-use std::io::Read;
+use std::{io::Read, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
     buffer::Pool,
+    delta::Differ,
     queue::Job,
     shared::{Aborted, Shared},
     source::{Complete, Piece, SourceFile},
@@ -26,11 +27,13 @@ struct Worker<'a> {
     writes: &'a mpsc::Sender<Bytes>,
     pack: Vec<u8>,
     pool: Pool,
+    differ: Option<Differ>,
 }
 
 /// Works until the queue closes or the stream is gone.
 pub(super) fn run(shared: &Shared, writes: &mpsc::Sender<Bytes>) {
-    let mut worker = Worker { shared, writes, pack: Vec::new(), pool: Pool::default() };
+    let differ = shared.delta.as_ref().map(|delta| Differ::new(delta.block_bytes));
+    let mut worker = Worker { shared, writes, pack: Vec::new(), pool: Pool::default(), differ };
     // Nothing to report: the stream's own task says why it ended.
     let _: Result<(), Aborted> = worker.work();
 }
@@ -51,12 +54,43 @@ impl Worker<'_> {
             match job {
                 Job::Piece(file, index) => self.piece(&file, index)?,
                 Job::Stream(file) => self.stream(&file)?,
+                Job::Prepare(file) => self.prepare(file)?,
+                Job::Again(file, index) => self.again(&file, index)?,
                 Job::Check(file, hash) => self.check(&file, hash)?,
             }
         }
     }
 
-    fn piece(&mut self, file: &SourceFile, index: u64) -> Result<(), Aborted> {
+    /// The receiver has an older version: is it here, too? Else the receiver is asked for its chunks.
+    fn prepare(&mut self, file: Arc<SourceFile>) -> Result<(), Aborted> {
+        let store = self.shared.delta.as_ref().and_then(|delta| delta.store.as_deref());
+        if file.prepare(store) {
+            self.shared.begin(file);
+            return Ok(());
+        }
+        self.shared.send(Message::Describe { id: file.id })
+    }
+
+    fn again(&mut self, file: &SourceFile, index: u64) -> Result<(), Aborted> {
+        if file.is_cancelled() {
+            return Ok(());
+        }
+        let store = self.shared.delta.as_ref().and_then(|delta| delta.store.as_ref());
+        if let (Some((hash, len)), Some(store)) = (file.take_compared(), store) {
+            store.suspect(hash, len);
+        }
+        match file.read_piece_again(index, &self.pool) {
+            Ok(piece) => {
+                let len = u64::from(piece.data_len());
+                self.shared.progress.counters().bytes_moved.add(len);
+                self.write(file.id, piece)?;
+                self.flush()
+            }
+            Err(failure) => self.shared.source_failed(file, failure),
+        }
+    }
+
+    fn piece(&mut self, file: &Arc<SourceFile>, index: u64) -> Result<(), Aborted> {
         if file.is_cancelled() {
             return Ok(());
         }
@@ -67,7 +101,21 @@ impl Worker<'_> {
         let counters = self.shared.progress.counters();
         let (digest, len) = (piece.digest, u64::from(piece.len));
         let send = !file.receiver_has_piece(index, &digest);
-        if send {
+        let delta = match self.differ.as_mut().filter(|_| send) {
+            Some(differ) => differ.delta(file, &piece),
+            None => Ok(None),
+        };
+        let delta = match delta {
+            Ok(delta) => delta,
+            Err(failure) => return self.shared.source_failed(file, failure),
+        };
+        if let Some(delta) = &delta {
+            let saved = len.saturating_sub(delta.len() as u64);
+            counters.bytes_moved.add(delta.len() as u64);
+            counters.bytes_skipped.add(saved);
+            counters.bytes_from_baselines.add(saved);
+            file.delta_sent(index, saved);
+        } else if send {
             counters.bytes_moved.add(u64::from(piece.data_len()));
         } else {
             counters.bytes_skipped.add(len);
@@ -76,14 +124,20 @@ impl Worker<'_> {
         if file.count(len) {
             counters.bytes_done.add(len);
         }
-        if send {
-            self.write(file.id, piece)?;
+        match delta {
+            Some(delta) => self.write_delta(file.id, &piece, delta)?,
+            None if send => self.write(file.id, piece)?,
+            None => {}
         }
         match file.piece_done(index, digest, send) {
-            Ok(Some(complete)) if file.layout().is_some_and(|layout| layout.pieces() > 1) => {
-                self.end(file.id, &complete)
+            Ok(Some(complete)) => {
+                self.shared.sent(file, complete.hash);
+                match file.layout().is_some_and(|layout| layout.pieces() > 1) {
+                    true => self.end(file.id, &complete),
+                    false => Ok(()),
+                }
             }
-            Ok(_) => Ok(()),
+            Ok(None) => Ok(()),
             Err(failure) => self.shared.source_failed(file, failure),
         }
     }
@@ -143,6 +197,7 @@ impl Worker<'_> {
             len: piece.len,
             data_len: piece.data_len(),
             extents: piece.extents.len() as u16,
+            delta: false,
             cv: piece.digest.cv,
         };
         header.encode(&piece.extents, &mut self.pack);
@@ -170,6 +225,20 @@ impl Worker<'_> {
         }
         let data = piece.data.freeze();
         runs.into_iter().try_for_each(|run| self.queue(data.slice(run)))
+    }
+
+    fn write_delta(&mut self, id: u64, piece: &Piece, delta: Vec<u8>) -> Result<(), Aborted> {
+        let Piece { index, len, digest, .. } = piece;
+        let data_len = delta.len() as u32;
+        let header =
+            Header { id, index: *index, len: *len, data_len, extents: 0, delta: true, cv: digest.cv };
+        header.encode(&[], &mut self.pack);
+        if delta.len() > PACK_BYTES {
+            self.flush()?;
+            return self.queue(delta.into());
+        }
+        self.pack.extend_from_slice(&delta);
+        if self.pack.len() >= PACK_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Aborted> {

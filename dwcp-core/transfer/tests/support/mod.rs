@@ -1,6 +1,7 @@
 //! An in-memory transport whose connection can be made to die at a chosen byte, and what tests do with it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod pair;
 pub mod played;
 
 use std::{
