@@ -89,4 +89,6 @@ step "images"
 "$repository/deploy/images/build.sh" "$images" api consensus dwcp
 . "$here/region.sh"
 . "$here/datastore.sh"
+. "$here/admitted.sh"
+. "$here/chart.sh"
 echo "tests in a cluster: $passed passed, 0 failed, 0 skipped"
