@@ -3,24 +3,31 @@
 
 step "a backup, the daily verification and the monthly drill run as Jobs"
 weed=$images/weed
-bucket=http://$host:19336/novacron
+first_port=$((19300 + 10 * cluster))
+bucket=http://$host:$((first_port + 3))/novacron
 login=(--from-literal=AWS_ACCESS_KEY_ID=drill --from-literal=AWS_SECRET_ACCESS_KEY=not-a-secret)
 mkdir "$weed"
 cat >"$weed/identities.json" <<'JSON'
 {"identities": [{"name": "drill", "credentials": [{"accessKey": "drill", "secretKey": "not-a-secret"}],
     "actions": ["Read", "Write", "List", "Admin"]}]}
 JSON
-# On the cluster's own interface: clusters side by side do not meet.
+# It listens on loopback, too, where clusters side by side would meet.
+names=(master volume filer s3)
+ports=()
+for ((i = 0; i < 4; i++)); do
+    ports+=("-${names[i]}.port=$((first_port + i))" "-${names[i]}.port.grpc=$((first_port + 4 + i))")
+done
 "$tools/bin/weed" server -master.telemetry=false -ip="$host" -ip.bind="$host" -dir="$weed" -filer -s3 -s3.port.iceberg=0 -s3.port.lance=0 \
-    -s3.config="$weed/identities.json" -volume.max=5 -master.volumeSizeLimitMB=64 -master.port=19333 -volume.port=19334 -filer.port=19335 \
-    -s3.port=19336 -master.port.grpc=19337 -volume.port.grpc=19338 -filer.port.grpc=19339 -s3.port.grpc=19340 >"$weed.log" 2>&1 &
+    -s3.config="$weed/identities.json" -volume.max=5 -master.volumeSizeLimitMB=64 "${ports[@]}" >"$weed.log" 2>&1 &
 storage=$!
-trap 'kill $storage 2>/dev/null || true; rm -rf "$images"; "$here/down.sh"' EXIT
+trap 'kill -KILL $storage 2>/dev/null || true; rm -rf "$images"; "$here/down.sh"' EXIT
 has_bucket() {
     AWS_ACCESS_KEY_ID=drill AWS_SECRET_ACCESS_KEY=not-a-secret S3_URL=$bucket \
         bash -c '. "$0" && s3 -X PUT "$S3_URL"' "$repository/deploy/backup/s3.sh" >/dev/null 2>&1
 }
-within "$ready_seconds" has_bucket || fail "storage: $(tail -3 "$weed.log")"
+answers_or_is_gone() { has_bucket || ! kill -0 $storage 2>/dev/null; }
+within "$ready_seconds" answers_or_is_gone || fail "storage: $(tail -3 "$weed.log")"
+kill -0 $storage 2>/dev/null || fail "storage: $(grep ^F "$weed.log")"
 
 in_namespace create secret generic novacron-backup "${login[@]}" >/dev/null
 kubectl kustomize "$repository/deploy/backup/jobs" |
@@ -35,5 +42,6 @@ ran() {
 ran backup
 ran backup-verification
 ran drill
-kill $storage
+# Asked to end, it waits for its clients.
+kill -KILL $storage
 wait $storage 2>/dev/null || true
