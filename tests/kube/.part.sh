@@ -1,0 +1,91 @@
+#!/bin/bash
+# Tests in a cluster of their own: a region in plain objects on our images, and the API server on our store; each cluster
+# is then removed, and nothing of it may be left. Needs the programs of this repository, built (PROGRAMS).
+#
+# Where Kubernetes is not in the cache and KUBE_BUILD is not set, or something is missing, it says why, also in
+# test-skips.txt, and ends with 0.
+set -euo pipefail
+export KUBE_CLUSTER=${KUBE_CLUSTER:-15}
+. "$(dirname "$0")/cluster.sh"
+target=${CARGO_TARGET_DIR:-$repository/target}
+export PROGRAMS=${PROGRAMS:-$target/release}
+export KUBE_STORE=$PROGRAMS/novacron-consensus
+# Seconds for everything to become ready, and for what was killed to come back.
+ready_seconds=180
+
+skip() {
+    mkdir -p "$target"
+    echo "SKIP: $* [test-kube]" | tee -a "$target/test-skips.txt"
+    echo "tests in a cluster: 0 passed, 0 failed, 1 skipped"
+    exit 0
+}
+fail() {
+    kubectl get pods -A -o wide || true
+    kubectl -n novacron get events --sort-by=.lastTimestamp | tail -20 || true
+    echo "FAIL: $*" >&2
+    exit 1
+}
+kubectl() { "$programs/kubectl" --kubeconfig "$kubeconfig" "$@"; }
+store() { ETCDCTL_API=3 etcdctl --endpoints "$1:2379" "${@:2}"; }
+# What reads a pipe reads all of it: who writes would fail of what `grep -q` leaves.
+# within SECONDS COMMAND...: until it succeeds.
+within() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || return 1
+        sleep 0.5
+    done
+}
+seconds_since() { awk -v a="$1" -v b="$(date +%s.%N)" 'BEGIN {printf "%.1f s\n", b - a}'; }
+now() { date +%s.%N; }
+settings_of_host() { sysctl -n vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys net.ipv4.ip_forward; }
+
+[ "$(id -u)" = 0 ] || skip "a cluster needs root"
+"$here/install.sh" || echo "tests/kube/install.sh failed" >&2
+for program in containerd runc nft ip openssl curl buildah etcdctl unshare nsenter objcopy; do
+    command -v "$program" >/dev/null || skip "no $program here (tests/kube/install.sh installs it)"
+done
+for hierarchy in cpu cpuacct cpuset memory; do
+    [ -d "/sys/fs/cgroup/$hierarchy" ] || skip "no control groups of version 1 here, which this cluster's nodes use"
+done
+for program in novacron-api novacron-consensus novacron-dwcp; do
+    [ -x "$PROGRAMS/$program" ] || fail "$PROGRAMS/$program is not there: make programs"
+done
+if ! programs=$("$here/build.sh" --cached); then
+    [ -n "${KUBE_BUILD:-}" ] || skip "Kubernetes is not built yet: make kube-build does it, once"
+    programs=$("$here/build.sh") || skip "Kubernetes cannot be built here"
+fi
+before=$(settings_of_host)
+[ -z "$("$here/left.sh")" ] || "$here/down.sh"
+images=$(mktemp -d)
+trap 'rm -rf "$images"; "$here/down.sh"' EXIT
+
+start() {
+    local began
+    began=$(now)
+    "$here/up.sh" >/dev/null
+    echo "up in $(seconds_since "$began")"
+}
+# Removes the cluster; nothing may be left.
+stop() {
+    local began left
+    began=$(now)
+    "$here/down.sh"
+    echo "down in $(seconds_since "$began")"
+    left=$("$here/left.sh")
+    [ -z "$left" ] || fail "left of the cluster: $left"
+    [ "$(settings_of_host)" = "$before" ] || fail "the host's settings have changed: $before, now $(settings_of_host)"
+}
+
+passed=0
+# step WHAT: begins the next part; the one before it has passed.
+step() {
+    echo "== $*"
+    passed=$((passed + 1))
+}
+
+cp /tmp/deploy9/images3/*.tar $images/
+. "$here/admitted.sh"
+. "$here/chart.sh"
+echo "tests in a cluster: $passed passed, 0 failed, 0 skipped"
