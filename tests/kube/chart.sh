@@ -2,7 +2,7 @@
 # is emptied, are under load through the Service, of which no request may fail.
 # shellcheck shell=bash disable=SC2154
 
-tools=$("$repository/scripts/deploy-tools.sh")
+tools=$("$repository/scripts/deploy-tools.sh") || tools=/nonexistent
 chart=$repository/deploy/charts/novacron
 # Seconds for helm to wait.
 helm_seconds=300
@@ -42,7 +42,7 @@ under_load() {
 
 for program in helm k6 weed; do
     if [ ! -x "$tools/bin/$program" ]; then
-        echo "SKIP: the chart on a cluster: no $program (scripts/deploy-tools.sh) [test-kube]" | tee -a "$target/test-skips.txt"
+        without "the chart on a cluster: no $program (scripts/deploy-tools.sh)"
         return 0
     fi
 done
