@@ -17,7 +17,8 @@ keys=${KEYS:-1000}
 port=${PORT:-24379}
 export NOVACRON=$programs/novacron
 export NOVACRON_ENDPOINTS=127.0.0.1:$port,127.0.0.1:$((port + 10)),127.0.0.1:$((port + 20))
-prefix=drill-$$
+# Nobody else's, in a pod either.
+prefix=drill-$HOSTNAME-$$
 work=$(mktemp -d)
 members=()
 cleanup() {

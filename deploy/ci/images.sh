@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-images=(api consensus dwcp operator)
+images=(api consensus dwcp jobs operator)
 architecture=$(dpkg --print-architecture)
 
 if [ "${1:-}" = join ]; then

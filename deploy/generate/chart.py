@@ -29,7 +29,7 @@ LIMITS = {
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "image.pullSecrets": {"type": "array", "items": {"type": "string"}},
     "image.tag": {"type": "string", "not": {"const": "latest"}},
-    **{f"image.digests.{name}": DIGEST for name in ("api", "consensus", "dwcp")},
+    **{f"image.digests.{name}": DIGEST for name in ("api", "consensus", "dwcp", "jobs")},
     **{f"{name}.resources": RESOURCES for name in ("api", "consensus", "agent")},
     "api.replicas": {"type": "integer", "minimum": 1, "maximum": 100},
     "api.autoscaling": {"enum": ["hpa", "keda", "off"]},

@@ -1,6 +1,6 @@
 #!/bin/bash
 # build.sh FOLDER [NAME...]: makes images of programs that are built already (all that are, if none is named: api,
-# consensus, dwcp, operator) and puts each as NAME.tar, a docker archive, into FOLDER. PROGRAMS is the folder that has the
+# consensus, dwcp, jobs, operator) and puts each as NAME.tar, a docker archive, into FOLDER. PROGRAMS is the folder that has the
 # programs, TAG what the images are tagged with. Nothing is pulled: of each Containerfile this is the last stage, which is
 # from scratch.
 set -euo pipefail
@@ -10,8 +10,9 @@ shift
 programs=${PROGRAMS:-${CARGO_TARGET_DIR:-$PWD/../../target}/release}
 tag=${TAG:-dev}
 names=("$@")
-[ $# -gt 0 ] || for name in api consensus dwcp operator; do
-    [ ! -x "$programs/novacron-$name" ] || names+=("$name")
+program_of() { [ "$1" = jobs ] && echo "$programs/novacron" || echo "$programs/novacron-$1"; }
+[ $# -gt 0 ] || for name in api consensus dwcp jobs operator; do
+    [ ! -x "$(program_of "$name")" ] || names+=("$name")
 done
 
 work=$(mktemp -d)
@@ -24,7 +25,10 @@ buildah() {
         buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"
 }
 for name in "${names[@]}"; do
-    ./root.sh "$programs/novacron-$name" "$work/$name/image"
+    case $name in
+        jobs) jobs/root.sh "$programs" "$work/$name/image" ;;
+        *) ./root.sh "$(program_of "$name")" "$work/$name/image" ;;
+    esac
     sed '1,/^FROM scratch$/!b; /^FROM scratch$/!d' "$name/Containerfile" | sed 's/--from=build \/image/image/' \
         >"$work/$name/Containerfile"
     buildah bud --cni-config-dir "$work/cni" --isolation chroot --quiet -f "$work/$name/Containerfile" -t "localhost/novacron/$name:$tag" \

@@ -1,15 +1,27 @@
 #!/bin/bash
 # images.sh load ARCHIVE...: gives images (docker archives, as deploy/images/build.sh makes) to all nodes of a test cluster
-# that runs. images.sh pause: puts the image of pods' first container where nodes find it when they start.
+# that runs. images.sh tag OLD NEW: their images novacron/NAME:OLD are novacron/NAME:NEW as well. images.sh pause: puts
+# the image of pods' first container where nodes find it when they start.
 set -euo pipefail
 . "$(dirname "$0")/cluster.sh"
 
+# on NODE COMMAND...: of its containerd.
+on() {
+    nsenter --target "$(first_process "$1")" --net --pid --mount ctr -n k8s.io images "${@:2}"
+}
 load() {
     local node archive
     for node in "$dir"/node?; do
         for archive; do
-            nsenter --target "$(first_process "$(basename "$node")")" --net --pid --mount \
-                ctr -n k8s.io images import - <"$archive"
+            on "$(basename "$node")" import - <"$archive"
+        done
+    done
+}
+tag() {
+    local node image
+    for node in "$dir"/node?; do
+        for image in $(on "$(basename "$node")" list -q | grep "^docker.io/novacron/.*:$1$"); do
+            on "$(basename "$node")" tag "$image" "${image%:*}:$2"
         done
     done
 }
@@ -35,6 +47,7 @@ what=$1
 shift
 case $what in
     load) load "$@" ;;
+    tag) tag "$@" ;;
     pause) pause ;;
     *) exit 2 ;;
 esac

@@ -152,7 +152,13 @@ topologySpreadConstraints:
 {{ ternary "https" "http" (and .Values.tls.enabled (not .Values.mesh)) }}
 {{- end }}
 
-{{/* Where the store's clients find it: any member that is ready. */}}
+{{/* Where the store's clients find it: any member that is ready, so that they spread; and each by name, for a member that goes takes its connections
+     with it, and a request that was lost goes to the next address at once. */}}
 {{- define "novacron.store" -}}
-{{ include "novacron.scheme" . }}://novacron-consensus-client.{{ .Release.Namespace }}.svc:2379
+{{- $scheme := include "novacron.scheme" . -}}
+{{ $scheme }}://novacron-consensus-client.{{ .Release.Namespace }}.svc:2379
+{{- if .Values.consensus.enabled }}
+{{- range until (int .Values.consensus.members) }}, {{ $scheme }}://novacron-consensus-{{ . }}.novacron-consensus.{{ $.Release.Namespace }}.svc:2379
+{{- end }}
+{{- end }}
 {{- end }}
