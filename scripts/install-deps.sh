@@ -18,6 +18,9 @@ losetup mount
 openssl openssl
 iperf3 iperf3
 rsync rsync
+zstd zstd
+haproxy haproxy
+redis-server redis-server
 etcdctl etcd-client
 protoc protobuf-compiler
 clang clang

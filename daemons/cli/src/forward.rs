@@ -23,7 +23,7 @@ const PEERS_MAX: usize = 64;
 /// Carries any byte stream to a socket of another node, and back.
 ///
 /// One node listens: `novacron forward --listen unix:/run/a.sock --to node-b:unix:/run/b.sock`. The other connects to what it
-/// allows: `novacron forward --serve 0.0.0.0:8888 --allow unix:/run/b.sock`. Many connections at once; the end of a half and
+/// allows: `novacron forward --serve 0.0.0.0:8888 --permit unix:/run/b.sock`. Many connections at once; the end of a half and
 /// resets arrive as such, and lost links are not noticed by either end.
 #[derive(Args, Debug)]
 #[command(after_help = crate::exit::HELP)]
@@ -39,7 +39,7 @@ pub(crate) struct ForwardArgs {
     serve: Option<String>,
     /// What peers may connect to: unix:/PATH or tcp:HOST:PORT. Nothing else is connected to.
     #[arg(long, value_name = "ADDRESS")]
-    allow: Vec<Address>,
+    permit: Vec<Address>,
     /// Name that the other node's certificate must carry [default: NODE].
     #[arg(long, value_name = "NAME", help_heading = "Security")]
     server_name: Option<String>,
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: ForwardArgs) -> Result<u8> {
     let listen = ("--serve", "listen", args.serve.clone());
     let Some(node) = args.settings.load([listen])? else { return Ok(exit::OK) };
     let ways = ways(&args)?;
-    let serves = !args.allow.is_empty();
+    let serves = !args.permit.is_empty();
     raise_open_files();
     let mut signals = Signals::listen()?;
     let observable = Observable::prepare(&node.settings.metrics).await?;
@@ -87,7 +87,7 @@ async fn forward(endpoint: &Endpoint, args: &ForwardArgs, ways: Vec<Way>, serves
         });
     }
     if serves {
-        let (endpoint, allowed) = (endpoint.clone(), Allowed::new(args.allow.iter().cloned()));
+        let (endpoint, allowed) = (endpoint.clone(), Allowed::new(args.permit.iter().cloned()));
         tasks.spawn(async move {
             peers(&endpoint, &allowed).await;
             Ok(())
@@ -148,8 +148,8 @@ fn ways(args: &ForwardArgs) -> Result<Vec<Way>> {
     if args.listen.len() != args.to.len() {
         return Err(Usage("each --listen needs its --to".into()).into());
     }
-    if args.listen.is_empty() && args.allow.is_empty() {
-        return Err(Usage("what to forward: --listen and --to, or --allow".into()).into());
+    if args.listen.is_empty() && args.permit.is_empty() {
+        return Err(Usage("what to forward: --listen and --to, or --permit".into()).into());
     }
     let ways = args.listen.iter().zip(&args.to).map(|(listen, to)| {
         let (host, port, target) = parse(to)

@@ -153,11 +153,21 @@ fn in_words(error: &anyhow::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::{Command, CommandFactory as _};
 
     /// clap takes an argument whose id a global one has for that one, and its value is lost.
     fn ids_are_unique(command: &Command, globals: &[String]) {
         let mut inherited = globals.to_vec();
+        // clap itself looks only where debug assertions are on.
+        for flags in [
+            command.get_arguments().map(|argument| argument.get_id().to_string()).collect::<Vec<_>>(),
+            command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect(),
+        ] {
+            let unique: BTreeSet<_> = flags.iter().collect();
+            assert_eq!(unique.len(), flags.len(), "{}: one is there twice: {flags:?}", command.get_name());
+        }
         for argument in command.get_arguments() {
             let id = argument.get_id().to_string();
             assert!(!globals.contains(&id), "{}: {id} is a global argument, too", command.get_name());

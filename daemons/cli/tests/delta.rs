@@ -65,7 +65,7 @@ fn sockets_are_forwarded_with_their_halves_and_nothing_else_can_be_reached() {
     let target = UnixListener::bind(path("b.sock")).unwrap();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let allowed = format!("unix:{}", path("b.sock"));
-    let far = Server::start(novacron().args(["forward", "--serve", "127.0.0.1:0", "--allow", &allowed]));
+    let far = Server::start(novacron().args(["forward", "--serve", "127.0.0.1:0", "--permit", &allowed]));
     let mut near = novacron();
     near.args(["forward", "--listen", &format!("unix:{}", path("a.sock"))]);
     near.args(["--to", &format!("{}:{allowed}", far.address), "--listen", "tcp:127.0.0.1:0"]);
