@@ -50,12 +50,17 @@ impl Drop for Growing {
 
 impl BaselineStore {
     pub(super) fn growing(&self) -> io::Result<Growing> {
-        // Unlike process ids, different in processes that share nothing but the folder.
-        let name = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let path = self.config.folder.join(GROWING).join(name);
-        let file = File::options().create_new(true).read(true).write(true).open(&path)?;
-        file.try_lock()?;
-        Ok(Growing { path, file })
+        loop {
+            // Unlike process ids, different in processes that share nothing but the folder.
+            let name = format!("{:016x}", RandomState::new().build_hasher().finish());
+            let path = self.config.folder.join(GROWING).join(name);
+            let file = File::options().create_new(true).read(true).write(true).open(&path)?;
+            file.lock()?;
+            // Before it was locked, it may have been taken for one that was left behind.
+            if file.metadata()?.nlink() > 0 {
+                return Ok(Growing { path, file });
+            }
+        }
     }
 
     /// Keeps a content as the newest version of something, unless it is that already; then evicts what is too much.
