@@ -95,7 +95,7 @@ fn list(store: &BaselineStore) -> Result<u8> {
         let (number, hash) = (version.version.to_string(), version.hash.to_string());
         table.row([version.label, number, size::show(version.bytes), unused, hash]);
     }
-    print(&format!("{table}\n{} contents, {}", listed.contents, size::show(listed.bytes)))?;
+    print(format!("{table}\n{} contents, {}", listed.contents, size::show(listed.bytes)))?;
     Ok(exit::OK)
 }
 

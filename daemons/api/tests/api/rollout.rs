@@ -123,13 +123,12 @@ fn no_request_fails_while_replicas_behind_a_proxy_are_replaced() {
         }
         let wait_for = |count| wait_until("requests", || (asked.load(Relaxed) >= count).then_some(()));
         wait_for(ENOUGH);
-        for n in 0..REPLICAS {
-            replicas[n].process.signal(Signal::TERM);
-            assert_eq!(replicas[n].process.exit_code(), Some(0), "replica {n}");
-            let (port, name) = (replicas[n].port, format!("r{n}-new"));
-            replicas[n] = Replica::ready_at(port, &name, &store, &FLAGS);
+        for (n, replica) in replicas.iter_mut().enumerate() {
+            replica.process.signal(Signal::TERM);
+            assert_eq!(replica.process.exit_code(), Some(0), "replica {n}");
+            *replica = Replica::ready_at(replica.port, &format!("r{n}-new"), &store, &FLAGS);
             // As a cluster does, which lets the next one go when this one takes requests.
-            wait_until("requests at the new one", || (served(&replicas[n]) >= ENOUGH / 10).then_some(()));
+            wait_until("requests at the new one", || (served(replica) >= ENOUGH / 10).then_some(()));
         }
         wait_for(asked.load(Relaxed) + ENOUGH);
         drop(over_at_the_end);
