@@ -49,7 +49,8 @@ async fn the_leader_compacts_and_so_does_the_next() {
         config.auto_compaction = Some(AutoCompaction::Periodic(Duration::from_secs(2)));
     })
     .await;
-    let compacted = write_until_compacted(&cluster, 0).await;
+    // Later than 1: revision 0 would be the newest.
+    let compacted = write_until_compacted(&cluster, 1).await;
     let leader = cluster.leader().await;
     let mut kv = cluster.kv(leader).await;
     let old = RangeRequest { revision: compacted - 1, ..get("key") };
