@@ -53,6 +53,9 @@ failures:
 ---- e stdout ----
 SKIP: this failed, whatever it says
 
+thread 'e' (7) panicked at src/rings.rs:12:5:
+no ring
+
 failures:
     e
 
@@ -95,6 +98,7 @@ fn skipped_tests_are_shown_and_do_not_count_as_passed() {
 SKIP: no loop devices here [trees, b::c]
 SKIP: nor anything else [trees, b::c]
 SKIP: not root [dwcp_sys, f]
+FAILED: [dwcp_sys, e]: src/rings.rs:12:5: no ring
 all tests: 2 passed, 1 failed, 3 ignored or skipped
 ";
     assert!(said.ends_with(sum), "{said}");
