@@ -150,7 +150,7 @@ chaos: programs
 
 ## Senders, receivers and runs of `novacron store gc` are killed, KILLS times, at random moments. `make test` does some.
 kills: deps
-	KILLS=$(KILLS) cargo test --release --locked -p novacron --test kills -- --nocapture
+	KILLS=$(KILLS) cargo test --release --locked -p novacron --test cli kills -- --nocapture
 
 ## etcd's own end-to-end tests against our member: those in tests/etcd-e2e/pass.txt have to pass.
 etcd-e2e: programs

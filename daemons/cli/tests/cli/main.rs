@@ -1,0 +1,18 @@
+//! One program of all tests that can share a process: linking each on its own took longer than running them.
+
+mod bench;
+mod config;
+mod delta;
+mod devices;
+mod generate;
+mod kills;
+mod node;
+mod observe;
+mod progress;
+mod region;
+mod rejoin;
+mod signals;
+mod snapshot;
+mod store;
+mod support;
+mod transfer;

@@ -1,0 +1,13 @@
+//! One program of all tests that can share a process: linking each on its own took longer than running them.
+
+mod baselines;
+mod changing;
+mod confined;
+mod damaged;
+mod fuzz_corpus;
+mod hostile;
+mod resume;
+mod stop;
+mod support;
+mod transcripts;
+mod trees;
