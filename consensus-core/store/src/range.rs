@@ -32,15 +32,15 @@ pub(crate) fn range(view: View<'_>, request: &RangeRequest) -> Result<RangeRespo
     .any(|bound| *bound != 0);
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
     let fetched_max = if sorts || filters { usize::MAX } else { limit.unwrap_or(usize::MAX) };
-    let values_matter = target == SortTarget::Value && sorts || !request.keys_only;
-    let with_values = values_matter && !request.count_only;
+    let with_values = target == SortTarget::Value && sorts || !request.keys_only;
 
     let mut kvs = Vec::new();
     let mut count = 0_i64;
-    view.scan(KeyRange::new(&request.key, &request.range_end), with_values, &mut |key, version| {
+    view.scan(KeyRange::new(&request.key, &request.range_end), &mut |entry| {
         count += 1;
         if !request.count_only && kvs.len() < fetched_max {
-            kvs.push(version.key_value(key));
+            let version = if with_values { entry.version() } else { entry.head() };
+            kvs.push(version.key_value(entry.key()));
         }
         ControlFlow::Continue(())
     })?;

@@ -126,8 +126,8 @@ impl<'a, D: Disk> Txn<'a, D> {
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, StoreError> {
         let mut doomed = Vec::new();
-        self.view().scan(KeyRange::new(&request.key, &request.range_end), true, &mut |key, version| {
-            doomed.push((key, version));
+        self.view().scan(KeyRange::new(&request.key, &request.range_end), &mut |entry| {
+            doomed.push((entry.key(), entry.version()));
             ControlFlow::Continue(())
         })?;
         let deleted = doomed.len() as i64;
@@ -266,8 +266,9 @@ pub(crate) fn holds(view: View<'_>, compare: &Compare) -> Result<bool, StoreErro
         CompareResult::try_from(compare.result).map_err(|_| StoreError::Invalid("unknown result"))?;
     let (mut all, mut none) = (true, true);
     let with_value = target == CompareTarget::Value;
-    view.scan(KeyRange::new(&compare.key, &compare.range_end), with_value, &mut |_, version| {
+    view.scan(KeyRange::new(&compare.key, &compare.range_end), &mut |entry| {
         none = false;
+        let version = if with_value { entry.version() } else { entry.head() };
         all = one_holds(compare, target, result, &version);
         if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;

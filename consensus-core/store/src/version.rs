@@ -39,19 +39,25 @@ impl Version {
         out
     }
 
-    pub(crate) fn decode(mut stored: &[u8], mod_revision: i64, with_value: bool) -> Result<Self, StoreError> {
+    pub(crate) fn decode(stored: &[u8], mod_revision: i64, with_value: bool) -> Result<Self, StoreError> {
         let damaged = StoreError::Damaged { what: "version of a key" };
         if stored.len() < HEAD {
             return Err(damaged);
         }
+        let mut head = stored;
         let decoded = Self {
-            create_revision: stored.get_i64_le(),
+            create_revision: head.get_i64_le(),
             mod_revision,
-            version: stored.get_i64_le(),
-            lease: stored.get_i64_le(),
-            value: if with_value { Bytes::copy_from_slice(stored) } else { Bytes::new() },
+            version: head.get_i64_le(),
+            lease: head.get_i64_le(),
+            value: if with_value { Self::value_of(stored) } else { Bytes::new() },
         };
         if (0..=VERSION_MAX).contains(&decoded.version) { Ok(decoded) } else { Err(damaged) }
+    }
+
+    /// The value of a version that [`decode`](Self::decode) takes.
+    pub(crate) fn value_of(stored: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(&stored[HEAD..])
     }
 
     pub(crate) fn key_value(&self, key: Bytes) -> KeyValue {

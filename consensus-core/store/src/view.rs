@@ -84,13 +84,12 @@ impl View<'_> {
     pub(crate) fn scan(
         &self,
         range: KeyRange<'_>,
-        with_values: bool,
-        visit: &mut dyn FnMut(Bytes, Version) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let (start, end) = match range {
             KeyRange::One(key) => {
-                if let Some(version) = self.get(key, with_values)? {
-                    let _ = visit(Bytes::copy_from_slice(key), version);
+                if let Some(version) = self.get(key, true)? {
+                    let _ = visit(Entry::Known { key: &Bytes::copy_from_slice(key), version: &version });
                 }
                 return Ok(());
             }
@@ -107,9 +106,9 @@ impl View<'_> {
             .flat_map(|overlay| overlay.range::<[u8], _>((Bound::Included(start), upper)))
             .filter_map(|(key, versions)| Some((key, newest(versions, self.revision)?)))
             .peekable();
-        let mut emit = |key: Bytes, version: &Version| match version.is_deletion() {
+        let visit = &mut |entry: Entry<'_>| match entry.is_deletion() {
             true => ControlFlow::Continue(()),
-            false => visit(key, version.clone()),
+            false => visit(entry),
         };
         let mut failed = None;
         let mut stopped = false;
@@ -124,21 +123,23 @@ impl View<'_> {
                 }
                 seen.clear();
                 seen.extend_from_slice(escaped);
-                let key = keys::unescape(escaped);
-                while let Some((overlaid_key, version)) =
-                    overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] < key[..])
-                {
-                    if emit(overlaid_key.clone(), version).is_break() {
-                        return Ok(ControlFlow::Break(()));
+                if overlaid.peek().is_some() {
+                    let key = keys::unescape(escaped);
+                    while let Some((overlaid_key, version)) =
+                        overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] < key[..])
+                    {
+                        if visit(Entry::Known { key: overlaid_key, version }).is_break() {
+                            return Ok(ControlFlow::Break(()));
+                        }
+                    }
+                    if let Some((overlaid_key, version)) =
+                        overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] == key[..])
+                    {
+                        return Ok(visit(Entry::Known { key: overlaid_key, version }));
                     }
                 }
-                if let Some((overlaid_key, version)) =
-                    overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] == key[..])
-                {
-                    return Ok(emit(overlaid_key.clone(), version));
-                }
-                let version = Version::decode(stored, revision, with_values)?;
-                Ok(emit(key.into(), &version))
+                let head = Version::decode(stored, revision, false)?;
+                Ok(visit(Entry::Stored { escaped, stored, head }))
             };
             match one() {
                 Ok(flow) => {
@@ -155,9 +156,47 @@ impl View<'_> {
             return Err(error);
         }
         if !stopped {
-            let _ = overlaid.try_for_each(|(key, version)| emit(key.clone(), version));
+            let _ = overlaid.try_for_each(|(key, version)| visit(Entry::Known { key, version }));
         }
         Ok(())
+    }
+}
+
+/// A key of a range. Of what is on the disk, key and value are copied only when they are asked for: most requests count more
+/// keys than they return.
+pub(crate) enum Entry<'a> {
+    Known { key: &'a Bytes, version: &'a Version },
+    Stored { escaped: &'a [u8], stored: &'a [u8], head: Version },
+}
+
+impl Entry<'_> {
+    fn is_deletion(&self) -> bool {
+        match self {
+            Self::Known { version, .. } => version.is_deletion(),
+            Self::Stored { head, .. } => head.is_deletion(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> Bytes {
+        match self {
+            Self::Known { key, .. } => (*key).clone(),
+            Self::Stored { escaped, .. } => keys::unescape(escaped).into(),
+        }
+    }
+
+    /// Without its value.
+    pub(crate) fn head(&self) -> Version {
+        match self {
+            Self::Known { version, .. } => Version { value: Bytes::new(), ..**version },
+            Self::Stored { head, .. } => head.clone(),
+        }
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        match self {
+            Self::Known { version, .. } => (*version).clone(),
+            Self::Stored { stored, head, .. } => Version { value: Version::value_of(stored), ..*head },
+        }
     }
 }
 

@@ -89,8 +89,8 @@ impl<D: Disk> Store<D> {
             revision: self.revision,
         };
         let mut found = Vec::new();
-        view.scan(KeyRange::Span(prefix, end.as_deref()), true, &mut |key, version| {
-            found.push((key, version.value));
+        view.scan(KeyRange::Span(prefix, end.as_deref()), &mut |entry| {
+            found.push((entry.key(), entry.version().value));
             if found.len() > BEGIN_KEYS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         if found.len() > BEGIN_KEYS_MAX { Err(StoreError::RegionKeysInTheWay) } else { Ok(found) }
