@@ -21,6 +21,7 @@ rsync rsync
 zstd zstd
 haproxy haproxy
 redis-server redis-server
+etcd etcd-server
 etcdctl etcd-client
 protoc protobuf-compiler
 clang clang
