@@ -11,6 +11,8 @@ use crate::folder::{FolderError, MemberFolder, Owner};
 
 /// For another member to say whether a cluster that seems new is, in fact, not: each is waited for, and few answer then.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a member of the cluster that is to be joined to say who its members are.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first members of a cluster and its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,11 +235,7 @@ impl InitialCluster {
             return Err(IdentityError::LogLost { folder: log_dir(), id });
         }
         let (own, urls) = self.urls(name)?;
-        let found = if exists {
-            find_cluster(&urls, tls, allow_plaintext).await?
-        } else {
-            self.already_there(&urls, tls, allow_plaintext).await?
-        };
+        let found = self.ask(&own, &urls, exists, tls, allow_plaintext).await?;
         let first = self.member_id(name)?;
         let begins =
             Identity { cluster: self.cluster_id(), id: first, start: Start::Bootstrap(self.membership()) };
@@ -256,21 +254,29 @@ impl InitialCluster {
         Ok(Identity { cluster: found.cluster, id, start: Start::Join(found.membership.members) })
     }
 
-    /// This cluster, if one of its other members says that it has begun.
-    async fn already_there(
+    /// The cluster, as the first member says that knows of one at `own`, or else as the first says that answers at all: a
+    /// member may not have heard yet of what was added. Of a cluster that need not exist, only this one counts.
+    async fn ask(
         &self,
+        own: &[String],
         urls: &[String],
+        exists: bool,
         tls: Option<&Arc<TlsConfig>>,
         allow_plaintext: bool,
     ) -> Result<Option<FoundCluster>, IdentityError> {
+        let mut first = None;
         for url in urls {
             let asked = find_cluster(std::slice::from_ref(url), tls, allow_plaintext);
-            let Ok(found) = timeout(ASK_TIMEOUT, asked).await else { continue };
-            if let Some(found) = found?.filter(|found| found.cluster == self.cluster_id()) {
+            let patience = if exists { JOIN_TIMEOUT } else { ASK_TIMEOUT };
+            let Ok(found) = timeout(patience, asked).await else { continue };
+            let counts = |found: &FoundCluster| exists || found.cluster == self.cluster_id();
+            let Some(found) = found?.filter(counts) else { continue };
+            if found.membership.at(own).next().is_some() {
                 return Ok(Some(found));
             }
+            first.get_or_insert(found);
         }
-        Ok(None)
+        Ok(first)
     }
 }
 

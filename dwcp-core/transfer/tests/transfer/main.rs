@@ -3,9 +3,7 @@
 mod baselines;
 mod changing;
 mod confined;
-mod damaged;
 mod fuzz_corpus;
-mod hostile;
 mod resume;
 mod stop;
 mod support;

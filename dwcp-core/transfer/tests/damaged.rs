@@ -1,6 +1,9 @@
 //! Wrong, missing, corrupt, evicted and half-written baselines, records and lists of chunks: what arrives is right, nobody is
 //! told of an error, the store gets well by itself, and a metric says so.
 
+#[path = "transfer/support/mod.rs"]
+mod support;
+
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -12,8 +15,8 @@ use std::{
     },
 };
 
-use crate::support::{pair::*, *};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use support::{pair::*, *};
 
 /// Counters of this process.
 #[derive(Default)]

@@ -1,5 +1,8 @@
 //! A sender that breaks the rules: the receiver says so, ends, and keeps its folder as it was.
 
+#[path = "transfer/support/mod.rs"]
+mod support;
+
 use std::{
     fs,
     path::Path,
@@ -9,7 +12,6 @@ use std::{
     },
 };
 
-use crate::support::{played::*, *};
 use bytes::Bytes;
 use dwcp_transfer::{
     ByteSink, FailureKind, ProgressSource, Receiver, Summary, TransferError, Transport, manifest::EntryKind,
@@ -17,6 +19,7 @@ use dwcp_transfer::{
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata as MetricMetadata, Recorder, SharedString, Unit,
 };
+use support::{played::*, *};
 
 /// Plays a sender with these bytes, content only once it is asked for; the receiver's result, and the outcome or
 /// last words that came after.
