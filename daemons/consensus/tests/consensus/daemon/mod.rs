@@ -1,6 +1,5 @@
 //! The daemon as a process: TLS, what it tells over HTTP, signals, settings, judges from outside.
 
-mod clients;
 mod config;
 mod disk_full;
 mod drain;

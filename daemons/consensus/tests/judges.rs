@@ -1,16 +1,28 @@
 //! Judges from outside, against this binary: etcd's own end-to-end tests, and client libraries used as they document it.
 //!
-//! The judges are not here: `scripts/etcd-e2e.sh` and `tests/clients`.
+//! The judges are not here: `scripts/etcd-e2e.sh` and `tests/clients`. They are a program of their own, one after the other:
+//! etcd's tests have 15 s each, and a client is compiled the first time.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::daemon::process::{Cluster, is_there, text};
+#[path = "consensus/daemon/process.rs"]
+#[allow(dead_code)]
+mod process;
+
+use process::{Cluster, is_there, text};
 
 /// The Python client, and the last versions of what it uses that it works with.
 const PYTHON_CLIENT: [&str; 3] = ["etcd3==0.12.0", "protobuf==3.20.3", "tenacity==6.3.1"];
+
+/// For a test, while no other one runs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -25,6 +37,7 @@ fn run(command: &mut Command) -> String {
 
 #[test]
 fn etcds_own_tests_pass() {
+    let _alone = alone();
     let binary = Path::new(env!("CARGO_BIN_EXE_novacron-consensus"));
     let said =
         run(Command::new(root().join("scripts/etcd-e2e.sh")).arg("--quick").arg(binary.parent().unwrap()));
@@ -36,6 +49,7 @@ fn etcds_own_tests_pass() {
 
 #[test]
 fn the_crate_etcd_client_works() {
+    let _alone = alone();
     if !is_there("protoc") {
         return;
     }
@@ -74,6 +88,7 @@ fn python() -> Result<PathBuf, String> {
 
 #[test]
 fn the_python_client_etcd3_works() {
+    let _alone = alone();
     let folder = match python() {
         Ok(folder) => folder,
         Err(why) => return println!("SKIP: {why}"),
