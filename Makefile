@@ -34,6 +34,8 @@ test: lint
 	scripts/test.sh --workspace --release --locked --no-fail-fast
 	scripts/test-rdma.sh
 	scripts/test-deploy.sh
+	scripts/test-openapi.sh
+	scripts/test-page.sh
 	$(MAKE) doc
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-5} fuzz/smoke.sh
 	@cat $(TARGET)/test-skips.txt
@@ -55,7 +57,7 @@ test-rdma: deps
 test-node: deps
 	scripts/test-node.sh
 
-## The page of the HTTP API in headless Chromium, against real daemons. Not part of `make test`.
+## The page of the HTTP API in headless Chromium, against real daemons. Part of `make test`.
 test-page: deps
 	SCREENSHOTS=$(abspath $(SCREENSHOTS)) scripts/test-page.sh
 
