@@ -184,7 +184,8 @@ impl Tunnels {
             wireguard.look(&self.plan.wireguard, now);
         }
         if let Some(vxlan) = &mut self.vxlan {
-            vxlan.look(&self.plan.vxlan, now);
+            let wireguard = self.wireguard.as_ref().and_then(WireGuard::interface_index);
+            vxlan.look(&self.plan.vxlan, wireguard, now);
         }
     }
 

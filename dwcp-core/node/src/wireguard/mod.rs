@@ -194,6 +194,11 @@ impl Interface {
         Ok(())
     }
 
+    /// The kernel's number of the interface.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Which of the two it is.
     pub fn implementation(&self) -> Implementation {
         match self.backend {
