@@ -241,6 +241,12 @@ fn capabilities() -> Vec<Capability> {
     CAPABILITIES.map(|(name, bit, purpose)| Capability { name, finding: finding(bit, purpose) }).into()
 }
 
+/// Whether the calling thread may change the network (`CAP_NET_ADMIN`). None: `/proc` does not say.
+pub(crate) fn has_net_admin() -> Option<bool> {
+    let (_, bit, _) = CAPABILITIES.iter().find(|(name, ..)| *name == "CAP_NET_ADMIN")?;
+    Some(effective(&fs::read_to_string("/proc/thread-self/status").ok()?)? & 1 << bit != 0)
+}
+
 fn effective(status: &str) -> Option<u64> {
     let text = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(text.trim(), 16).ok()
