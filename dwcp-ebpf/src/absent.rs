@@ -66,6 +66,10 @@ impl Guard {
         match self.0 {}
     }
 
+    pub fn set_addresses(&self, _addresses: &[IpAddr]) -> Result<(), Error> {
+        match self.0 {}
+    }
+
     pub fn set_socket(&self, _queue: u32, _socket: BorrowedFd<'_>) -> Result<(), Error> {
         match self.0 {}
     }

@@ -15,7 +15,7 @@ use libbpf_rs::{
 
 use crate::{
     capabilities,
-    config::{Config, Mode, QUEUES_MAX},
+    config::{ADDRESSES_MAX, Config, Mode, QUEUES_MAX},
     error::Error,
     folder::Folder,
     interface,
@@ -151,6 +151,17 @@ impl Guard {
             .map_err(failed("open", "events"))?;
         let ring = builder.build().map_err(failed("open", "events"))?;
         ring.poll(timeout).map_err(failed("poll", "events"))
+    }
+
+    /// Names the destination addresses that are guarded from now on; those of the settings are no more.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for more than [`ADDRESSES_MAX`], [`Error::Map`] if the kernel refuses.
+    pub fn set_addresses(&self, addresses: &[IpAddr]) -> Result<(), Error> {
+        if addresses.len() > ADDRESSES_MAX {
+            return Err(Error::Setting { setting: "addresses", allowed: "at most 1024 addresses" });
+        }
+        program::set_addresses(&self.maps.addresses, addresses)
     }
 
     /// Makes datagrams of a flow go to the AF_XDP socket of the queue they arrive on, and to the kernel's UDP where there

@@ -30,7 +30,7 @@ mod verdict_tests;
 #[cfg(not(xdp))]
 pub use absent::Guard;
 pub use config::{
-    Config, FLOWS_MAX, Failure, Limit, Mode, PORTS_MAX, PREFIXES_MAX, Prefix, PrefixError, QUEUES_MAX,
+    ADDRESSES_MAX, Config, FLOWS_MAX, Failure, Limit, Mode, PORTS_MAX, PREFIXES_MAX, Prefix, PrefixError, QUEUES_MAX,
 };
 pub use error::Error;
 #[cfg(xdp)]

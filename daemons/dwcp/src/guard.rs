@@ -1,6 +1,7 @@
 //! Guards in XDP, one for each interface that the settings name: a thread attaches, reads counters into metrics, and
 //! leaves the programs attached when the process ends, for the next one to take over.
 
+mod addresses;
 mod counts;
 mod one;
 mod sockets;
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use addresses::Addresses;
 use dwcp_core::Endpoint;
 use dwcp_ebpf::Config;
 use novacron_control::schema::Guarded;
@@ -68,8 +70,10 @@ impl Guards {
         if interfaces.is_empty() {
             return Self { shared, thread: None };
         }
-        let config = config(&settings.xdp, settings.datagrams());
-        let steered = endpoint.datagram_addr().filter(|_| settings.xdp.sockets);
+        // Without datagrams the settings are refused.
+        let Some(listen) = endpoint.datagram_addr() else { return Self { shared, thread: None } };
+        let mut config = config(&settings.xdp, Some(listen));
+        let steered = Some(listen).filter(|_| settings.xdp.sockets);
         let flows = endpoint.watch_datagram_flows();
         // The kernel's answers may take a while; and the thread that attaches keeps the guards.
         let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -77,11 +81,14 @@ impl Guards {
         let runtime = tokio::runtime::Handle::current();
         let spawned = std::thread::Builder::new().name("xdp".to_owned()).spawn(move || {
             let _inside = runtime.enter();
+            let mut addresses = Addresses::new(listen);
+            addresses.look();
+            config.addresses = addresses.now().to_vec();
             let sockets = || Sockets::new(&endpoint, steered);
             let attach = |interface| One::attach(interface, &config, sockets());
             let guards: Vec<_> = interfaces.into_iter().map(attach).collect();
             let _ = begun.send(());
-            watching.watch(guards, flows, &endpoint);
+            watching.watch(guards, addresses, flows, &endpoint);
         });
         let thread = match spawned {
             Ok(thread) => thread,
@@ -114,7 +121,13 @@ impl Drop for Guards {
 }
 
 impl Shared {
-    fn watch(&self, mut guards: Vec<One>, mut flows: watch::Receiver<HashSet<u64>>, endpoint: &Endpoint) {
+    fn watch(
+        &self,
+        mut guards: Vec<One>,
+        mut addresses: Addresses,
+        mut flows: watch::Receiver<HashSet<u64>>,
+        endpoint: &Endpoint,
+    ) {
         let mut read_at = Instant::now();
         while !self.stop.load(Relaxed) {
             if self.detach.swap(false, Relaxed) {
@@ -125,6 +138,9 @@ impl Shared {
             guards.iter_mut().for_each(|guard| guard.steer(&now));
             if Instant::now() >= read_at {
                 read_at += READ_INTERVAL;
+                if addresses.look() {
+                    guards.iter_mut().for_each(|guard| guard.set_addresses(addresses.now()));
+                }
                 let known = counts::known(endpoint.datagram_peers(PEERS_COUNTED_MAX));
                 let told = guards.iter_mut().map(|guard| guard.read(&known)).collect();
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;

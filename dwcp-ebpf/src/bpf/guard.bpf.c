@@ -1,6 +1,6 @@
 /* Decides about DWCP datagrams before the kernel makes packets of them: malformed ones, sources that are not welcome and
- * floods are dropped, known flows go to an AF_XDP socket, the rest passes. All that is not UDP to the configured ports
- * passes untouched and uncounted. Authentication is not decided here: keys never enter the kernel.
+ * floods are dropped, known flows go to an AF_XDP socket, the rest passes. All that is not UDP to the configured ports at the
+ * configured addresses passes untouched and uncounted. Authentication is not decided here: keys never enter the kernel.
  *
  * Reads nothing of the kernel but the packet, so it needs neither vmlinux.h nor the kernel's BTF. */
 #include <stdbool.h>
@@ -17,6 +17,7 @@
 #include "parse.h"
 
 #define PORTS_MAX 4
+#define ADDRESSES_MAX 1024
 #define PREFIXES_MAX 4096
 #define BUCKETS_MAX 65536
 #define PEERS_MAX 4096
@@ -49,6 +50,15 @@ const volatile struct settings {
 
 PREFIXES(deny);
 PREFIXES(allow);
+
+/* Destinations at which datagrams are taken here. The same port at another address of this node, or of one that it forwards to,
+ * is somebody else's. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, ADDRESSES_MAX);
+    __type(key, struct address);
+    __type(value, __u8);
+} addresses SEC(".maps");
 
 /* When the next datagram of a source is due (the generic cell rate algorithm: a token bucket in one number, so that CPUs
  * share it without a lock). */
@@ -94,13 +104,19 @@ struct {
     __uint(max_entries, EVENT_BYTES_MAX);
 } events SEC(".maps");
 
-static __always_inline bool is_guarded(__be16 port)
+static __always_inline bool is_guarded_port(__be16 port)
 {
 #pragma unroll
     for (int i = 0; i < PORTS_MAX; i++)
         if (settings.ports[i] && settings.ports[i] == port)
             return true;
     return false;
+}
+
+/* The port first, which is cheap and says most. */
+static __always_inline bool is_guarded(const struct found *found)
+{
+    return is_guarded_port(found->udp->dest) && bpf_map_lookup_elem(&addresses, &found->destination);
 }
 
 /* Bytes behind a datagram that are others, joined to it. Of them only the first is looked at. */
@@ -252,7 +268,7 @@ int dwcp_guard(struct xdp_md *ctx)
     void *data = (void *)(long)ctx->data;
     void *end = (void *)(long)ctx->data_end;
     struct found found;
-    if (!find_udp(data, end, &found) || !is_guarded(found.udp->dest))
+    if (!find_udp(data, end, &found) || !is_guarded(&found))
         return XDP_PASS;
     __u32 bytes = bpf_xdp_get_buff_len(ctx);
     bool is_known = false;

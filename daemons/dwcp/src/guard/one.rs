@@ -112,6 +112,16 @@ impl One {
         }
     }
 
+    /// These addresses of the node are guarded from now on.
+    pub(super) fn set_addresses(&mut self, addresses: &[IpAddr]) {
+        self.config.addresses = addresses.to_vec();
+        let Some(guard) = &self.guard else { return };
+        match guard.set_addresses(addresses) {
+            Ok(()) => tracing::info!(interface = self.interface, ?addresses, "these addresses are guarded"),
+            Err(error) => tracing::warn!(interface = self.interface, %error, "other addresses are guarded"),
+        }
+    }
+
     /// Makes the flows that are steered those of now. What the kernel refuses goes to its UDP, which is slower, and is tried
     /// again the next time.
     pub(super) fn steer(&mut self, now: &HashSet<u64>) {

@@ -15,7 +15,7 @@ use netlink_packet_route::link::InfoKind;
 use rustix::{process::Resource, system::uname};
 
 use crate::{netlink::Netlink, wireguard};
-pub use interfaces::{Interface, interfaces};
+pub use interfaces::{Interface, addresses, interfaces};
 
 /// The capabilities that the node agent needs, and their bits (linux/capability.h).
 const CAPABILITIES: [(&str, u32, &str); 5] = [
