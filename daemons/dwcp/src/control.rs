@@ -46,7 +46,6 @@ use crate::{
     doctor,
     remote::FromAfar,
     transfers::{Origin, TransferRefused},
-    tuning,
 };
 
 /// Largest request in bytes.
@@ -291,10 +290,7 @@ async fn remove(State(agent): State<Arc<Inner>>) -> StatusCode {
 
 async fn tune(State(agent): State<Arc<Inner>>) -> Response {
     let told = tokio::task::spawn_blocking(move || {
-        let mut told = match agent.settings.tune {
-            true => agent.tuned.clone(),
-            false => tuning::plan(&agent.settings),
-        };
+        let mut told = agent.tuning.view(&agent.settings);
         told.extend(agent.mtus.view());
         told
     });
