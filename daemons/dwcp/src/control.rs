@@ -16,7 +16,9 @@
 //! | `GET /v1/tune` | [`Tuned`](novacron_control::schema::Tuned): what was set, or would be; MTUs |
 //! | `POST /v1/drain` | as SIGTERM |
 //!
-//! What is refused is answered with [`Refusal`](novacron_control::schema::Refusal) and a status of 400, 404, 409 or 503.
+//! What is refused is answered with [`Refusal`](novacron_control::schema::Refusal) and a status of 400, 404, 408, 409, 413 or 503.
+
+mod connections;
 
 use std::{
     fs, io,
@@ -28,7 +30,7 @@ use std::{
 use axum::{
     Extension, Json, Router,
     extract::{
-        DefaultBodyLimit, Path as Segment, Request, State,
+        Path as Segment, Request, State,
         rejection::{JsonRejection, PathRejection},
     },
     http::StatusCode,
@@ -48,8 +50,6 @@ use crate::{
     transfers::{Origin, TransferRefused},
 };
 
-/// Largest request in bytes.
-const BODY_BYTES_MAX: usize = 64 << 10;
 /// Only the owner, which is root in a pod.
 const MODE: u32 = 0o600;
 
@@ -130,9 +130,7 @@ impl Socket {
     /// Answers until it is dropped.
     pub(crate) async fn serve(mut self, agent: Arc<Inner>) {
         let Some(listener) = self.listener.take() else { return };
-        if let Err(error) = axum::serve(listener, router(agent)).await {
-            tracing::error!(%error, "the control API is not served any more");
-        }
+        connections::serve(listener, router(agent)).await;
     }
 }
 
@@ -162,7 +160,7 @@ pub(crate) fn router(agent: Arc<Inner>) -> Router {
         .method_not_allowed_fallback(async || {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(connections::whole))
         .layer(middleware::from_fn(in_span))
         .with_state(agent)
 }
