@@ -191,11 +191,11 @@ async fn paths(State(agent): State<Arc<Inner>>) -> Json<Vec<Row>> {
 }
 
 async fn capabilities(State(agent): State<Arc<Inner>>) -> Response {
-    let (guarded, mtus) = (agent.guards.view(), agent.mtus.clone());
+    let guarded = agent.guards.view();
     // It reads files, and devices.
     let found = tokio::task::spawn_blocking(move || {
-        let mut found = doctor::examine(&guarded);
-        found.extend(mtus.capabilities());
+        let mut found = doctor::examine(&guarded, &agent.settings.xdp.pins);
+        found.extend(agent.mtus.capabilities());
         found
     });
     match found.await {
@@ -272,18 +272,24 @@ async fn xdp(State(agent): State<Arc<Inner>>) -> Json<Vec<Guarded>> {
     Json(agent.guards.view())
 }
 
-async fn detach(State(agent): State<Arc<Inner>>) -> StatusCode {
-    agent.guards.detach();
-    StatusCode::ACCEPTED
+async fn detach(State(agent): State<Arc<Inner>>) -> Response {
+    match tokio::task::spawn_blocking(move || agent.guards.detach()).await {
+        Ok(true) => StatusCode::ACCEPTED.into_response(),
+        Ok(false) => refusal(StatusCode::CONFLICT, "no interface has a guard of this agent"),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }
 
 async fn tunnels(State(agent): State<Arc<Inner>>) -> Json<Tunnels> {
     Json(agent.tunnels.view())
 }
 
-async fn remove(State(agent): State<Arc<Inner>>) -> StatusCode {
-    agent.tunnels.remove();
-    StatusCode::ACCEPTED
+async fn remove(State(agent): State<Arc<Inner>>) -> Response {
+    match tokio::task::spawn_blocking(move || agent.tunnels.remove()).await {
+        Ok(true) => StatusCode::ACCEPTED.into_response(),
+        Ok(false) => refusal(StatusCode::CONFLICT, "this agent has no tunnels"),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }
 
 async fn tune(State(agent): State<Arc<Inner>>) -> Response {

@@ -3,12 +3,15 @@
 
 mod addresses;
 mod counts;
+mod left;
+pub(crate) mod mode;
 mod one;
 mod sockets;
 
 use std::{
     collections::HashSet,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -39,6 +42,7 @@ const PEERS_COUNTED_MAX: usize = 4096;
 pub(crate) struct Guards {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    pins: PathBuf,
 }
 
 #[derive(Default)]
@@ -67,11 +71,16 @@ impl Guards {
     pub(crate) async fn start(settings: &Settings, endpoint: &Endpoint) -> Self {
         let shared = Arc::new(Shared::default());
         let interfaces = settings.xdp.interfaces.clone();
+        let pins = settings.xdp.pins.clone();
+        let (unwanted, wanted) = (pins.clone(), interfaces.clone());
+        let left = tokio::task::spawn_blocking(move || left::take_away(&unwanted, &wanted)).await;
+        let left = left.unwrap_or_default();
+        shared.tell(left.clone());
         if interfaces.is_empty() {
-            return Self { shared, thread: None };
+            return Self { shared, thread: None, pins };
         }
         // Without datagrams the settings are refused.
-        let Some(listen) = endpoint.datagram_addr() else { return Self { shared, thread: None } };
+        let Some(listen) = endpoint.datagram_addr() else { return Self { shared, thread: None, pins } };
         let mut config = config(&settings.xdp, Some(listen));
         let steered = Some(listen).filter(|_| settings.xdp.sockets);
         let flows = endpoint.watch_datagram_flows();
@@ -88,26 +97,34 @@ impl Guards {
             let attach = |interface| One::attach(interface, &config, sockets());
             let guards: Vec<_> = interfaces.into_iter().map(attach).collect();
             let _ = begun.send(());
-            watching.watch(guards, addresses, flows, &endpoint);
+            watching.watch(guards, &left, addresses, flows, &endpoint);
         });
         let thread = match spawned {
             Ok(thread) => thread,
             Err(error) => {
                 tracing::error!(%error, "no thread for guards in XDP");
-                return Self { shared, thread: None };
+                return Self { shared, thread: None, pins };
             }
         };
         let _ = has_begun.await;
-        Self { shared, thread: Some(thread) }
+        Self { shared, thread: Some(thread), pins }
     }
 
     pub(crate) fn view(&self) -> Vec<Guarded> {
         self.shared.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the programs off their interfaces.
-    pub(crate) fn detach(&self) {
+    /// Takes the programs off their interfaces, those that an earlier process has left too; whether there is one. It blocks.
+    pub(crate) fn detach(&self) -> bool {
+        if self.thread.is_none() {
+            let before = dwcp_ebpf::pinned(&self.pins).len();
+            self.shared.tell(left::take_away(&self.pins, &[]));
+            return dwcp_ebpf::pinned(&self.pins).len() < before;
+        }
+        let told = self.view();
         self.shared.detach.store(true, Relaxed);
+        // It is told of a moment after the start.
+        told.is_empty() || told.iter().any(|guarded| guarded.mode.is_some())
     }
 }
 
@@ -121,9 +138,14 @@ impl Drop for Guards {
 }
 
 impl Shared {
+    fn tell(&self, guarded: Vec<Guarded>) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = guarded;
+    }
+
     fn watch(
         &self,
         mut guards: Vec<One>,
+        left: &[Guarded],
         mut addresses: Addresses,
         mut flows: watch::Receiver<HashSet<u64>>,
         endpoint: &Endpoint,
@@ -142,8 +164,8 @@ impl Shared {
                     guards.iter_mut().for_each(|guard| guard.set_addresses(addresses.now()));
                 }
                 let known = counts::known(endpoint.datagram_peers(PEERS_COUNTED_MAX));
-                let told = guards.iter_mut().map(|guard| guard.read(&known)).collect();
-                *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+                let told = guards.iter_mut().map(|guard| guard.read(&known));
+                self.tell(told.chain(left.iter().cloned()).collect());
                 guards.iter().for_each(One::log_events);
             }
             std::thread::sleep(STEER_INTERVAL);

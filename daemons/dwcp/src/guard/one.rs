@@ -12,6 +12,7 @@ use novacron_control::schema::Guarded;
 
 use super::{
     counts::{Labels, Told},
+    mode,
     sockets::Sockets,
 };
 use crate::again::Again;
@@ -61,7 +62,8 @@ impl One {
 
     fn try_attach(&mut self) {
         let interface = &self.interface;
-        match Guard::attach(interface, &self.config) {
+        let mode = self.config.mode.or_else(|| mode::preferred(interface));
+        match Guard::attach(interface, &Config { mode, ..self.config.clone() }) {
             Ok(guard) => {
                 let mode = guard.mode();
                 tracing::info!(interface, %mode, "datagrams are guarded in XDP");
