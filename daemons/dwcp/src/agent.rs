@@ -126,7 +126,7 @@ impl Agent {
             hub: hub.clone(),
             transfers: transfers.clone(),
             guards,
-            tunnels: tunnels.keep(hub.clone(), mtus.clone()),
+            tunnels: tunnels.keep(hub.clone(), mtus.clone(), &settings),
             tuning,
             mtus: mtus.clone(),
             settings,
