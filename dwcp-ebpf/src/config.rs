@@ -243,7 +243,10 @@ mod tests {
             ("ports", Config { ports: vec![], ..Config::default() }),
             ("ports", Config { ports: vec![0], ..Config::default() }),
             ("ports", Config { ports: vec![1; PORTS_MAX + 1], ..Config::default() }),
-            ("addresses", Config { addresses: vec![[192, 0, 2, 1].into(); ADDRESSES_MAX + 1], ..Config::default() }),
+            (
+                "addresses",
+                Config { addresses: vec![[192, 0, 2, 1].into(); ADDRESSES_MAX + 1], ..Config::default() },
+            ),
             ("deny", Config { deny: prefixes.clone(), ..Config::default() }),
             ("allow", Config { allow: prefixes, ..Config::default() }),
             ("limit.datagrams_per_second", Config { limit: limit(0, 1), ..Config::default() }),

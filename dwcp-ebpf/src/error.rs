@@ -48,12 +48,19 @@ impl Present {
         let off = format!("`ip link set dev {interface} {mode} off`");
         match &self.holder {
             Holder::Interface => format!("detach it ({off})"),
-            Holder::Link(id) => format!("end the process that holds its link, or detach that (`bpftool link detach id {id}`)"),
+            Holder::Link(id) => {
+                format!("end the process that holds its link, or detach that (`bpftool link detach id {id}`)")
+            }
             Holder::Pin(folder) => {
-                format!("it is a guard of an earlier process with other pins: remove them (`rm -r {}`)", folder.display())
+                format!(
+                    "it is a guard of an earlier process with other pins: remove them (`rm -r {}`)",
+                    folder.display()
+                )
             }
             Holder::Unknown => {
-                format!("detach it ({off}; if a link holds it, end who has that: `bpftool link show` names it)")
+                format!(
+                    "detach it ({off}; if a link holds it, end who has that: `bpftool link show` names it)"
+                )
             }
         }
     }
@@ -187,7 +194,10 @@ mod tests {
         };
         assert!(told(Mode::Generic, Holder::Interface).contains("`ip link set dev eth0 xdpgeneric off`"));
         let by_link = told(Mode::Native, Holder::Link(3));
-        assert!(by_link.contains("bpftool link detach id 3") && !by_link.contains("ip link set"), "{by_link}");
+        assert!(
+            by_link.contains("bpftool link detach id 3") && !by_link.contains("ip link set"),
+            "{by_link}"
+        );
         let ours = told(Mode::Native, Holder::Pin("/sys/fs/bpf/old/eth0".into()));
         assert!(ours.contains("rm -r /sys/fs/bpf/old/eth0"), "{ours}");
         let unknown = told(Mode::Native, Holder::Unknown);

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use libbpf_rs::{
-    Link, MapCore, MapFlags, Program, RingBufferBuilder,
-    query::LinkTypeInfo,
-};
+use libbpf_rs::{Link, MapCore, MapFlags, Program, RingBufferBuilder, query::LinkTypeInfo};
 
 use crate::{
     capabilities,
@@ -254,7 +251,8 @@ fn load_in(
     pinned: Pinned,
 ) -> Result<Maps, Error> {
     let share = |open: &mut OpenGuardSkel<'_>| program::share_maps(open, &folder.maps());
-    let attach_new = |program: &Program<'_>| folder.pin(&attach_link(folder, interface, index, mode, program)?);
+    let attach_new =
+        |program: &Program<'_>| folder.pin(&attach_link(folder, interface, index, mode, program)?);
     let ((), maps) = program::load(config, mode, share, |program, _| match pinned {
         Pinned::Usable(mut link, _) => {
             link.update_prog(program).map_err(|error| of_link("update", interface)(io::Error::other(error)))
@@ -273,9 +271,8 @@ fn load_in(
 fn pinned(folder: &Folder, interface: &str, index: i32, wanted: Option<Mode>) -> Result<Pinned, Error> {
     let attached = interface::attached(index).map_err(of_link("query", interface))?;
     let Some(link) = folder.link()? else {
-        return attached.map_or(Ok(Pinned::Nothing), |attached| {
-            Err(occupied(folder, interface, index, attached))
-        });
+        return attached
+            .map_or(Ok(Pinned::Nothing), |attached| Err(occupied(folder, interface, index, attached)));
     };
     let info = link.info().map_err(|error| of_link("query", interface)(io::Error::other(error)))?;
     // The kernel takes the link from an interface that goes.

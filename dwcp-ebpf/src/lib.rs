@@ -24,19 +24,20 @@ mod guard;
 mod interface;
 #[cfg(xdp)]
 mod program;
-#[cfg(xdp)]
-mod whose;
 #[cfg(all(test, xdp))]
 mod verdict_tests;
+#[cfg(xdp)]
+mod whose;
 
 #[cfg(not(xdp))]
 pub use absent::{Guard, pinned, present, support, take_away};
 pub use config::{
-    ADDRESSES_MAX, Config, FLOWS_MAX, Failure, Limit, Mode, PORTS_MAX, PREFIXES_MAX, Prefix, PrefixError, QUEUES_MAX,
+    ADDRESSES_MAX, Config, FLOWS_MAX, Failure, Limit, Mode, PORTS_MAX, PREFIXES_MAX, Prefix, PrefixError,
+    QUEUES_MAX,
 };
 pub use error::{Error, Holder, Present};
 #[cfg(xdp)]
 pub use guard::Guard;
+pub use stats::{Action, Count, Event, Peer, Totals};
 #[cfg(xdp)]
 pub use whose::{pinned, present, support, take_away};
-pub use stats::{Action, Count, Event, Peer, Totals};

@@ -120,9 +120,10 @@ fn datagrams_pass_and_malformed_ones_are_dropped_in_every_wrapping() {
 // DATAGRAM-3.1: others may have the same port at another address, here or behind this node.
 #[test]
 fn what_goes_to_another_address_is_untouched() {
-    for (mine, other, source) in
-        [(DESTINATION.into(), DESTINATION6.into(), SOURCE), (DESTINATION6.into(), DESTINATION.into(), SOURCE6)]
-    {
+    for (mine, other, source) in [
+        (DESTINATION.into(), DESTINATION6.into(), SOURCE),
+        (DESTINATION6.into(), DESTINATION.into(), SOURCE6),
+    ] {
         let bad = frame(source, PORT, &[0; 50]);
         let config = |address: IpAddr| Config { addresses: vec![address], ..unlimited() };
         with_program(&config(other), |program, maps| {

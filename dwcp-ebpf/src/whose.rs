@@ -37,8 +37,8 @@ pub fn support() -> Result<(), Error> {
 pub fn present(interface: &str, root: &Path) -> Result<Option<Present>, Error> {
     let index = interface::index(interface)?;
     let attached = interface::attached(index);
-    let attached = attached
-        .map_err(|source| Error::Link { call: "query", interface: interface.to_owned(), source })?;
+    let attached =
+        attached.map_err(|source| Error::Link { call: "query", interface: interface.to_owned(), source })?;
     Ok(attached.map(|attached| of(attached, interface, index, root)))
 }
 

@@ -56,7 +56,9 @@ fn a_foreign_program_is_named_and_left_alone() {
         place.attach(&place.config()).detach().expect("after what the error says to do it is free");
         let link = raw::attach_link(index(), raw::IN_DRIVER, foreign.as_fd()).expect("attached by a link");
         match Guard::attach(NEAR, &place.config()).expect_err("the interface is taken") {
-            Error::Occupied { present, .. } => assert!(matches!(present.holder, Holder::Link(_)), "{present:?}"),
+            Error::Occupied { present, .. } => {
+                assert!(matches!(present.holder, Holder::Link(_)), "{present:?}")
+            }
             other => panic!("{other}"),
         }
         drop(link);

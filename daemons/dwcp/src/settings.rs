@@ -14,8 +14,7 @@ use novacron_settings::{
     Key, LogSettings, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint,
     log_keys, set,
     value::{
-        DURATION, duration, items, parsed, print_duration, print_size, print_unless, printed, size,
-        unless,
+        DURATION, duration, items, parsed, print_duration, print_size, print_unless, printed, size, unless,
     },
 };
 

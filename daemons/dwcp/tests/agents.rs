@@ -293,16 +293,17 @@ fn who_sends_half_a_request_keeps_nobody_out_and_one_that_is_too_long_is_refused
     let folder = tempfile::tempdir().expect("a folder");
     let settings = [("listen", "127.0.0.1:0"), ("datagrams.listen", "off")];
     let agent = Agent::start(folder.path(), "a", &settings);
-    let halves: Vec<_> = ["GET /v1/no", "POST /v1/transfers HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{"]
-        .iter()
-        .cycle()
-        .take(100)
-        .map(|half| {
-            let mut stream = UnixStream::connect(&agent.socket).expect("it listens");
-            stream.write_all(half.as_bytes()).expect("sent");
-            stream
-        })
-        .collect();
+    let halves: Vec<_> =
+        ["GET /v1/no", "POST /v1/transfers HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{"]
+            .iter()
+            .cycle()
+            .take(100)
+            .map(|half| {
+                let mut stream = UnixStream::connect(&agent.socket).expect("it listens");
+                stream.write_all(half.as_bytes()).expect("sent");
+                stream
+            })
+            .collect();
     wait_until("others are answered", || agent.try_get::<Node>("/v1/node").is_ok());
     for mut half in halves {
         half.set_read_timeout(Some(Duration::from_secs(60))).expect("set");

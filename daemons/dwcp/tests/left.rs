@@ -29,7 +29,8 @@ fn place() -> Option<Namespace> {
 }
 
 fn start(folder: &Path, place: &Namespace, settings: &[(&str, &str)]) -> Agent {
-    let settings = [&[("listen", "127.0.0.1:8888"), ("datagrams.listen", "127.0.0.1:8889")], settings].concat();
+    let settings =
+        [&[("listen", "127.0.0.1:8888"), ("datagrams.listen", "127.0.0.1:8889")], settings].concat();
     Agent::start_with(folder, "a", &settings, |command| place.confine(command))
 }
 

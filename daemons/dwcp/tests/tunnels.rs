@@ -227,8 +227,7 @@ fn what_is_to_go_through_wireguard_never_goes_beside_it() {
         end.ip(&[&format!("addr add fd77::{}/64 dev wire nodad", n + 1)]).expect("an address");
     }
     ends[0].ip(&["route add default via fd77::2 dev wire"]).expect("a way out");
-    let agents =
-        [0, 1].map(|n| start_at(folder.path(), &ends[n], n, "off", &format!("fd99::{}/64", n + 1)));
+    let agents = [0, 1].map(|n| start_at(folder.path(), &ends[n], n, "off", &format!("fd99::{}/64", n + 1)));
     if !can_have_tunnels(&agents[0]) {
         return;
     }
@@ -236,9 +235,8 @@ fn what_is_to_go_through_wireguard_never_goes_beside_it() {
     wait_until("VXLAN has its peer", || tunnels(&agents[0]).vxlan.is_some_and(|one| one.peers.len() == 1));
     ends[0].ip(&["addr add fd64::1/64 dev dwcp-vx100 nodad"]).expect("an address");
     let [a, b] = agents;
-    let in_kernel = tunnels(&a)
-        .wireguard
-        .is_some_and(|wireguard| wireguard.implementation.as_deref() == Some("kernel"));
+    let in_kernel =
+        tunnels(&a).wireguard.is_some_and(|wireguard| wireguard.implementation.as_deref() == Some("kernel"));
     a.kill();
     b.kill();
     if in_kernel {

@@ -208,7 +208,10 @@ mod tests {
         let lock = Lock::take(&path).expect("the first");
         write(&path, b"one").expect("written");
         let refused = Lock::take_if(false, &path).expect_err("there is another");
-        assert!(matches!(&refused, StateError::InUse { .. }) && refused.to_string().contains("stop it"), "{refused}");
+        assert!(
+            matches!(&refused, StateError::InUse { .. }) && refused.to_string().contains("stop it"),
+            "{refused}"
+        );
         drop(lock);
         assert!(Lock::take_if(false, &path).expect("now").is_some());
     }

@@ -11,7 +11,9 @@ pub struct TrustZone {
 
 /// Text that is not a zone.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text}: expected an address and the length of its prefix, such as 10.1.0.0/16, without bits behind it")]
+#[error(
+    "{text}: expected an address and the length of its prefix, such as 10.1.0.0/16, without bits behind it"
+)]
 pub struct TrustZoneError {
     /// The text.
     pub text: String,
@@ -84,7 +86,18 @@ mod tests {
 
     #[test]
     fn what_is_no_prefix_is_refused() {
-        for text in ["", "10.0.0.0", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/-1", "/8", "a/8", "10.1.0.0/12", "fd00::1/64"] {
+        for text in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "fd00::/129",
+            "10.0.0/8",
+            "10.0.0.0/-1",
+            "/8",
+            "a/8",
+            "10.1.0.0/12",
+            "fd00::1/64",
+        ] {
             assert_eq!(text.parse::<TrustZone>(), Err(TrustZoneError { text: text.into() }));
         }
     }

@@ -61,7 +61,12 @@ pub(crate) fn attach_link(index: u32, place: u32, program: BorrowedFd<'_>) -> io
     };
     // SAFETY: `options` lives through the call and is only read, as far as `sz` says; its pointers are null.
     let fd = unsafe {
-        libbpf_sys::bpf_link_create(program.as_raw_fd(), index as i32, libbpf_sys::BPF_XDP, &raw const options)
+        libbpf_sys::bpf_link_create(
+            program.as_raw_fd(),
+            index as i32,
+            libbpf_sys::BPF_XDP,
+            &raw const options,
+        )
     };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));

@@ -63,7 +63,8 @@ pub(super) fn unguarded(
         _ if !uplink => None,
         (Err(error), _) => Some(capability(&name, Ability::No, error.to_string())),
         (_, Ok(Some(present))) => {
-            let detail = format!("another program is attached, {present}, {}: a guard is refused", present.mode);
+            let detail =
+                format!("another program is attached, {present}, {}: a guard is refused", present.mode);
             Some(capability(&name, Ability::No, detail))
         }
         (Ok(()), Err(error)) => Some(capability(&name, Ability::Unknown, error.to_string())),
@@ -80,9 +81,11 @@ fn free(name: &str, interface: &Interface) -> Capability {
     let driver = interface.driver.as_deref().unwrap_or("no driver");
     let unused = "it is not among xdp.interfaces";
     match (mode::of(interface), runs_natively(interface)) {
-        (Some(mode), _) => {
-            capability(name, Ability::Yes, format!("{driver} is better off in {mode} mode, untried: {unused}"))
-        }
+        (Some(mode), _) => capability(
+            name,
+            Ability::Yes,
+            format!("{driver} is better off in {mode} mode, untried: {unused}"),
+        ),
         (None, true) => {
             capability(name, Ability::Yes, format!("{driver} knows native mode, untried: {unused}"))
         }
@@ -126,7 +129,8 @@ mod tests {
 
     #[test]
     fn what_is_in_the_way_is_told_before_what_the_driver_could() {
-        let told = |support, present| unguarded(&uplink(Some("virtio_net")), &support, &present).expect("told");
+        let told =
+            |support, present| unguarded(&uplink(Some("virtio_net")), &support, &present).expect("told");
         let without = told(Err(Error::KernelWithoutXdp), Ok(None));
         assert!(without.state == Ability::No && without.detail.contains("this kernel"), "{without:?}");
         let program = |name: &str, holder| {

@@ -32,7 +32,10 @@ impl Addresses {
         let beyond = found.len().saturating_sub(ADDRESSES_MAX);
         if beyond > 0 && !self.too_many_told {
             self.too_many_told = true;
-            tracing::warn!(beyond, "this node has more addresses than are guarded: datagrams to the others pass");
+            tracing::warn!(
+                beyond,
+                "this node has more addresses than are guarded: datagrams to the others pass"
+            );
         }
         let found: Vec<_> = found.into_iter().take(ADDRESSES_MAX).collect();
         let changed = found != self.now;

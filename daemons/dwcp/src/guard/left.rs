@@ -14,7 +14,10 @@ pub(super) fn take_away(pins: &Path, wanted: &[String]) -> Vec<Guarded> {
 fn stays(pins: &Path, interface: String) -> Option<Guarded> {
     let reason = match dwcp_ebpf::take_away(pins, &interface) {
         Ok(()) => {
-            tracing::info!(interface, "its guard in XDP is taken off: it is not among xdp.interfaces any more");
+            tracing::info!(
+                interface,
+                "its guard in XDP is taken off: it is not among xdp.interfaces any more"
+            );
             return None;
         }
         Err(error @ (Error::InUse { .. } | Error::OtherNamespace { .. })) => {

@@ -161,7 +161,8 @@ pub(super) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsErro
     if let Some(underlay_mtu) = tunnels.underlay_mtu
         && inside_mtu(tunnels, underlay_mtu) < MTU_MIN
     {
-        let expected = "enough to leave 1280 bytes inside: WireGuard takes 80, VXLAN 50 over IPv4 and 70 over IPv6";
+        let expected =
+            "enough to leave 1280 bytes inside: WireGuard takes 80, VXLAN 50 over IPv4 and 70 over IPv6";
         return Err(sources.invalid("tunnels.underlay_mtu", underlay_mtu.to_string(), expected));
     }
     Ok(())

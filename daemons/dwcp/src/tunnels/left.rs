@@ -47,7 +47,10 @@ pub(super) fn take_away(neighbours: &mut Neighbours, wanted: Made) -> bool {
 
 fn told(interface: &str, removed: bool) -> bool {
     if removed {
-        tracing::info!(interface, "the interface of a tunnel is removed: the settings do not name it any more");
+        tracing::info!(
+            interface,
+            "the interface of a tunnel is removed: the settings do not name it any more"
+        );
     }
     removed
 }
