@@ -39,7 +39,6 @@ impl fmt::Display for Present {
 
 impl Present {
     /// What takes it off: what was attached by a link the interface does not let go.
-    #[cfg_attr(not(xdp), allow(dead_code, reason = "there is no program"))]
     fn way_off(&self, interface: &str) -> String {
         let mode = match self.mode {
             Mode::Native => "xdpdrv",

@@ -102,7 +102,9 @@ fn settings(config: &Config, mode: Mode) -> types::settings {
 
 /// Makes the addresses in the map these. One that stays is in it all the while.
 pub(crate) fn set_addresses(map: &impl MapCore, wanted: &[IpAddr]) -> Result<(), Error> {
-    let failed = |call| move |error| Error::Map { call, map: "addresses", source: io::Error::other(error) };
+    let failed = |call: &'static str| {
+        move |error: libbpf_rs::Error| Error::Map { call, map: "addresses", source: io::Error::other(error) }
+    };
     let wanted: Vec<_> = wanted.iter().map(|address| stats::key(*address)).collect();
     // Taken first: the kernel begins again from the front after a key that is gone.
     let has: Vec<Vec<u8>> = map.keys().collect();

@@ -60,7 +60,9 @@ fn pin(interface: &str, id: u32, root: &Path) -> Option<Holder> {
     let mut looked_at = 0;
     while let Some(folder) = folders.pop_front() {
         let link = folder.join(folder::name(interface)).join(folder::LINK);
-        if Link::open(&link).and_then(|link| link.info()).is_ok_and(|info| info.prog_id == id) {
+        if link.exists()
+            && Link::open(&link).and_then(|link| link.info()).is_ok_and(|info| info.prog_id == id)
+        {
             return link.parent().map(|folder| Holder::Pin(folder.to_owned()));
         }
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -82,7 +84,7 @@ fn link(index: i32, id: u32) -> Option<Holder> {
     link.map(|link| Holder::Link(link.id))
 }
 
-/// The interfaces whose guards are pinned in a root, whether they are wanted or not, and whether there is such an interface.
+/// The interfaces whose guards are pinned in a root, also those that are gone.
 pub fn pinned(root: &Path) -> Vec<String> {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     let with_link = entries.filter(|entry| entry.path().join(folder::LINK).exists());
@@ -98,8 +100,12 @@ pub fn take_away(root: &Path, interface: &str) -> Result<(), Error> {
     capabilities::check()?;
     let folder = Folder::open(root, interface)?;
     let Some(link) = folder.link()? else { return folder.remove() };
-    let failed = |call| {
-        move |error| Error::Link { call, interface: interface.to_owned(), source: io::Error::other(error) }
+    let failed = |call: &'static str| {
+        move |error: libbpf_rs::Error| Error::Link {
+            call,
+            interface: interface.to_owned(),
+            source: io::Error::other(error),
+        }
     };
     let info = link.info().map_err(failed("query"))?;
     // The kernel takes the link from an interface that goes.

@@ -485,7 +485,7 @@ mod tests {
         let too_many = vec!["10.0.0.0/8"; dwcp_ebpf::PREFIXES_MAX + 1].join(",");
         for set in [
             &[("xdp.limit", "0/1"), ("xdp.interfaces", "eth0")][..],
-            &[("xdp.deny", &too_many), ("xdp.interfaces", "eth0")],
+            &[("xdp.deny", too_many.as_str()), ("xdp.interfaces", "eth0")],
             &[("xdp.interfaces", "eth0"), ("datagrams.listen", "off")],
             &[("listen", "192.0.2.1:8888")],
             &[("datagrams.listen", "192.0.2.1:8889")],
