@@ -11,7 +11,7 @@ use std::{
 use libbpf_rs::{Link, MapCore, MapFlags, Program, RingBufferBuilder, query::LinkTypeInfo};
 
 use crate::{
-    capabilities,
+    addresses, capabilities,
     config::{ADDRESSES_MAX, Config, Mode, QUEUES_MAX},
     error::Error,
     folder::Folder,
@@ -159,7 +159,7 @@ impl Guard {
         if addresses.len() > ADDRESSES_MAX {
             return Err(Error::Setting { setting: "addresses", allowed: "at most 1024 addresses" });
         }
-        program::set_addresses(&self.maps.addresses, addresses)
+        addresses::set(&self.maps.addresses, addresses)
     }
 
     /// Makes datagrams of a flow go to the AF_XDP socket of the queue they arrive on, and to the kernel's UDP where there

@@ -15,6 +15,8 @@ mod stats;
 #[cfg(not(xdp))]
 mod absent;
 #[cfg(xdp)]
+mod addresses;
+#[cfg(xdp)]
 mod capabilities;
 #[cfg(xdp)]
 mod folder;

@@ -12,7 +12,7 @@ use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
 
 use self::frame::*;
 use crate::{
-    capabilities,
+    addresses, capabilities,
     config::{Config, Failure, Limit, Mode},
     program::{self, Maps},
     stats::{Action, Count, add_count},
@@ -129,12 +129,20 @@ fn what_goes_to_another_address_is_untouched() {
         with_program(&config(other), |program, maps| {
             assert_eq!(run(program, &bad), PASS, "{source}");
             assert_eq!(count(maps, Action::Malformed), Count::default());
-            program::set_addresses(&maps.addresses, &[other, mine]).expect("set");
+            addresses::set(&maps.addresses, &[other, mine]).expect("set");
             assert_eq!(run(program, &bad), DROP, "{source}");
-            program::set_addresses(&maps.addresses, &[other]).expect("set");
+            addresses::set(&maps.addresses, &[other]).expect("set");
             assert_eq!(run(program, &bad), PASS, "{source}");
         });
         with_program(&config(mine), |program, _| assert_eq!(run(program, &bad), DROP, "{source}"));
+        // As many as there can be: they lie beside each other, and each is found.
+        let many = (0..crate::ADDRESSES_MAX as u32 - 1).map(|n| IpAddr::from((n << 6 | 7).to_be_bytes()));
+        let many: Vec<_> = many.chain([mine]).collect();
+        with_program(&Config { addresses: many.clone(), ..unlimited() }, |program, maps| {
+            assert_eq!(run(program, &bad), DROP, "{source}");
+            addresses::set(&maps.addresses, &many[..many.len() - 1]).expect("set");
+            assert_eq!(run(program, &bad), PASS, "{source}");
+        });
     }
 }
 
