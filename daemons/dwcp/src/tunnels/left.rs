@@ -32,12 +32,15 @@ pub(super) fn take_away(neighbours: &mut Neighbours, wanted: Made) -> bool {
     if let Some(interface) = unwanted(&made.vxlan, &wanted.vxlan) {
         match vxlan::remove(&interface) {
             Ok(removed) => taken |= told(&interface, removed),
+            // What has its name is somebody else's.
+            Err(vxlan::Error::Foreign { .. }) => {}
             Err(error) => failed(&mut stays.vxlan, interface, &error),
         }
     }
     if let Some(interface) = unwanted(&made.wireguard, &wanted.wireguard) {
         match wireguard::remove(&interface) {
             Ok(removed) => taken |= told(&interface, removed),
+            Err(wireguard::Error::Foreign { .. }) => {}
             Err(error) => failed(&mut stays.wireguard, interface, &error),
         }
     }
