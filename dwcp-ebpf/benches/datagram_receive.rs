@@ -46,7 +46,13 @@ struct Figures {
 
 fn main() {
     flood::in_place(|root| {
-        let config = Config { root, mode: Some(Mode::Native), limit: None, ..Config::default() };
+        let config = Config {
+            root,
+            addresses: vec![NEAR.into()],
+            mode: Some(Mode::Native),
+            limit: None,
+            ..Config::default()
+        };
         raw::enable_gro("near").expect("GRO");
         print_machine(&format!("{ROUNDS} rounds of {TIME:?}, one core"));
         for length in LENGTHS {

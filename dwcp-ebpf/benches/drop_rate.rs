@@ -60,6 +60,7 @@ fn main() {
         }
         measure(&Config {
             root,
+            addresses: vec![frame::DESTINATION.into()],
             mode: Some(Mode::Native),
             limit: Some(Limit { datagrams_per_second: 1, burst: 1 }),
             ..Config::default()

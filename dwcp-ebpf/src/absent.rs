@@ -1,8 +1,8 @@
 //! The guard of a build that has no program to load: it cannot be made, and says why.
 
-use std::{convert::Infallible, io, net::IpAddr, os::fd::BorrowedFd, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, os::fd::BorrowedFd, path::Path, time::Duration};
 
-use crate::{Config, Error, Event, Mode, Peer, Totals};
+use crate::{Config, Error, Event, Mode, Peer, Present, Totals};
 
 const REASON: &str = if cfg!(feature = "xdp") {
     "built without clang; install it (Debian package clang) and build again"
@@ -10,6 +10,37 @@ const REASON: &str = if cfg!(feature = "xdp") {
     "built without the feature `xdp` of dwcp-ebpf, which needs clang, libelf and zlib (Debian packages clang, libelf-dev, \
      zlib1g-dev)"
 };
+
+const UNAVAILABLE: Error = Error::Unavailable { reason: REASON };
+
+/// Fails: it says why programs cannot be loaded.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub fn support() -> Result<(), Error> {
+    Err(UNAVAILABLE)
+}
+
+/// Fails: nobody knows which program an interface has.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub fn present(_interface: &str, _root: &Path) -> Result<Option<Present>, Error> {
+    Err(UNAVAILABLE)
+}
+
+/// None.
+pub fn pinned(_root: &Path) -> Vec<String> {
+    Vec::new()
+}
+
+/// Fails.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub fn take_away(_root: &Path, _interface: &str) -> Result<(), Error> {
+    Err(UNAVAILABLE)
+}
 
 /// A guard of one interface: there is none in this build.
 #[derive(Debug)]
@@ -23,7 +54,7 @@ impl Guard {
     /// [`Error::Unavailable`], or that of a bad setting.
     pub fn attach(_interface: &str, config: &Config) -> Result<Self, Error> {
         config.check()?;
-        Err(Error::Unavailable { reason: REASON })
+        Err(UNAVAILABLE)
     }
 
     pub fn detach(self) -> Result<(), Error> {
@@ -63,6 +94,10 @@ impl Guard {
     }
 
     pub fn clear_flows(&self) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    pub fn set_addresses(&self, _addresses: &[IpAddr]) -> Result<(), Error> {
         match self.0 {}
     }
 

@@ -19,6 +19,14 @@ pub(crate) fn check() -> Result<(), Error> {
     missing.map_or(Ok(()), |missing| Err(Error::NotPermitted { missing }))
 }
 
+/// Whether programs and links of others may be asked for.
+pub(crate) fn is_admin() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    effective.is_some_and(|effective| effective & 1 << SYS_ADMIN != 0)
+}
+
 /// What of `NEEDED` is not among the capabilities of this text.
 fn missing(effective: &str) -> Option<String> {
     let effective = u64::from_str_radix(effective.trim(), 16).ok()?;

@@ -11,6 +11,8 @@ use crate::error::Error;
 
 /// UDP ports of one guard.
 pub const PORTS_MAX: usize = 4;
+/// Addresses of this node at which datagrams are guarded.
+pub const ADDRESSES_MAX: usize = 1024;
 /// Prefixes that are denied, and as many that are allowed.
 pub const PREFIXES_MAX: usize = 4096;
 /// Flows that are steered to AF_XDP sockets.
@@ -64,6 +66,9 @@ pub enum Failure {
 pub struct Config {
     /// UDP destination ports that are guarded, 1 to [`PORTS_MAX`]; the others pass untouched.
     pub ports: Vec<u16>,
+    /// Destination addresses that are guarded, until [`Guard::set_addresses`](crate::Guard::set_addresses) names others; what goes
+    /// to others passes untouched. At most [`ADDRESSES_MAX`].
+    pub addresses: Vec<IpAddr>,
     /// `None`: native, and generic where the driver refuses.
     pub mode: Option<Mode>,
     /// Sources that are dropped, whatever `allow` says. At most [`PREFIXES_MAX`].
@@ -84,6 +89,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             ports: vec![8889],
+            addresses: Vec::new(),
             mode: None,
             deny: Vec::new(),
             allow: Vec::new(),
@@ -104,6 +110,9 @@ impl Config {
         let bad = |setting, allowed| Err(Error::Setting { setting, allowed });
         if self.ports.is_empty() || self.ports.len() > PORTS_MAX || self.ports.contains(&0) {
             return bad("ports", "1 to 4 ports, none of them 0");
+        }
+        if self.addresses.len() > ADDRESSES_MAX {
+            return bad("addresses", "at most 1024 addresses");
         }
         if self.deny.len() > PREFIXES_MAX {
             return bad("deny", "at most 4096 prefixes");
@@ -234,6 +243,10 @@ mod tests {
             ("ports", Config { ports: vec![], ..Config::default() }),
             ("ports", Config { ports: vec![0], ..Config::default() }),
             ("ports", Config { ports: vec![1; PORTS_MAX + 1], ..Config::default() }),
+            (
+                "addresses",
+                Config { addresses: vec![[192, 0, 2, 1].into(); ADDRESSES_MAX + 1], ..Config::default() },
+            ),
             ("deny", Config { deny: prefixes.clone(), ..Config::default() }),
             ("allow", Config { allow: prefixes, ..Config::default() }),
             ("limit.datagrams_per_second", Config { limit: limit(0, 1), ..Config::default() }),

@@ -24,6 +24,9 @@ use crate::{error::Error, interface};
 /// own, and the old ones go when it is in place.
 const LAYOUT: u32 = 1;
 
+/// The pin of a link in its interface's folder.
+pub(crate) const LINK: &str = "link";
+
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -35,7 +38,7 @@ pub(crate) struct Folder {
 impl Folder {
     /// Makes the folder where it is not there yet, and locks it.
     pub(crate) fn open(root: &Path, interface: &str) -> Result<Self, Error> {
-        let above = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let above = existing(root);
         let kind = statfs(above).map_err(|errno| failed("statfs", above)(errno.into()))?.filesystem_type();
         if kind != BPF_FS_MAGIC {
             return Err(Error::NoBpfFileSystem { path: root.to_owned() });
@@ -49,6 +52,11 @@ impl Folder {
         Ok(Self { path, root: root.to_owned(), _lock: lock })
     }
 
+    /// Where the folders of all interfaces are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -59,7 +67,7 @@ impl Folder {
     }
 
     fn link_path(&self) -> PathBuf {
-        self.path.join("link")
+        self.path.join(LINK)
     }
 
     /// The pinned link, if there is one.
@@ -120,8 +128,24 @@ fn remove(path: &Path) -> Result<(), Error> {
 }
 
 /// The BPF file system keeps points in names for itself, and interfaces of VLANs have them.
-fn name(interface: &str) -> String {
+pub(crate) fn name(interface: &str) -> String {
     interface.replace('%', "%25").replace('.', "%2e")
+}
+
+/// The interface of a folder's name, if it is one that this program gives.
+pub(crate) fn interface(folder: &str) -> Option<String> {
+    let interface = folder.replace("%2e", ".").replace("%25", "%");
+    (name(&interface) == folder).then_some(interface)
+}
+
+/// The top of the BPF file system in which a root is, or would be.
+pub(crate) fn file_system_of(root: &Path) -> Option<PathBuf> {
+    let is_bpf = |path: &&Path| statfs(*path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+    existing(root).ancestors().take_while(is_bpf).last().map(Path::to_owned)
+}
+
+fn existing(root: &Path) -> &Path {
+    root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
 fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -138,6 +162,10 @@ mod tests {
         assert_eq!(name("eth0"), "eth0");
         assert_eq!(name("eth0.100"), "eth0%2e100");
         assert_ne!(name("eth0.1"), name("eth0%2e1"));
+        for name_of in ["eth0", "eth0.100", "a%2e.b"] {
+            assert_eq!(interface(&name(name_of)).as_deref(), Some(name_of));
+        }
+        assert_eq!(interface("eth0.100"), None, "somebody else's");
     }
 
     #[test]

@@ -8,19 +8,17 @@ use std::{
     time::Duration,
 };
 
-use libbpf_rs::{
-    Link, MapCore, MapFlags, Program, RingBufferBuilder,
-    query::{LinkTypeInfo, ProgInfoIter},
-};
+use libbpf_rs::{Link, MapCore, MapFlags, Program, RingBufferBuilder, query::LinkTypeInfo};
 
 use crate::{
-    capabilities,
-    config::{Config, Mode, QUEUES_MAX},
+    addresses, capabilities,
+    config::{ADDRESSES_MAX, Config, Mode, QUEUES_MAX},
     error::Error,
     folder::Folder,
-    interface,
+    interface::{self, Attached},
     program::{self, Maps, OpenGuardSkel},
     stats::{self, Action, Event, Peer, Totals},
+    whose,
 };
 
 /// A guard of one interface. Dropping it leaves the program attached: [`Guard::detach`] ends it.
@@ -153,6 +151,17 @@ impl Guard {
         ring.poll(timeout).map_err(failed("poll", "events"))
     }
 
+    /// Names the destination addresses that are guarded from now on; those of the settings are no more.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for more than [`ADDRESSES_MAX`], [`Error::Map`] if the kernel refuses.
+    pub fn set_addresses(&self, addresses: &[IpAddr]) -> Result<(), Error> {
+        if addresses.len() > ADDRESSES_MAX {
+            return Err(Error::Setting { setting: "addresses", allowed: "at most 1024 addresses" });
+        }
+        addresses::set(&self.maps.addresses, addresses)
+    }
+
     /// Makes datagrams of a flow go to the AF_XDP socket of the queue they arrive on, and to the kernel's UDP where there
     /// is none.
     ///
@@ -242,7 +251,8 @@ fn load_in(
     pinned: Pinned,
 ) -> Result<Maps, Error> {
     let share = |open: &mut OpenGuardSkel<'_>| program::share_maps(open, &folder.maps());
-    let attach_new = |program: &Program<'_>| folder.pin(&attach_link(interface, index, mode, program)?);
+    let attach_new =
+        |program: &Program<'_>| folder.pin(&attach_link(folder, interface, index, mode, program)?);
     let ((), maps) = program::load(config, mode, share, |program, _| match pinned {
         Pinned::Usable(mut link, _) => {
             link.update_prog(program).map_err(|error| of_link("update", interface)(io::Error::other(error)))
@@ -261,7 +271,8 @@ fn load_in(
 fn pinned(folder: &Folder, interface: &str, index: i32, wanted: Option<Mode>) -> Result<Pinned, Error> {
     let attached = interface::attached(index).map_err(of_link("query", interface))?;
     let Some(link) = folder.link()? else {
-        return attached.map_or(Ok(Pinned::Nothing), |attached| Err(occupied(interface, attached.id)));
+        return attached
+            .map_or(Ok(Pinned::Nothing), |attached| Err(occupied(folder, interface, index, attached)));
     };
     let info = link.info().map_err(|error| of_link("query", interface)(io::Error::other(error)))?;
     // The kernel takes the link from an interface that goes.
@@ -271,16 +282,22 @@ fn pinned(folder: &Folder, interface: &str, index: i32, wanted: Option<Mode>) ->
             Some(wanted) if wanted != attached.mode => Pinned::Replaceable(link),
             _ => Pinned::Usable(link, attached.mode),
         }),
-        Some(attached) if is_detached => Err(occupied(interface, attached.id)),
+        Some(attached) if is_detached => Err(occupied(folder, interface, index, attached)),
         None if is_detached => Ok(Pinned::Replaceable(link)),
         _ => Err(Error::OtherNamespace { interface: interface.to_owned(), folder: folder.path().to_owned() }),
     }
 }
 
-fn attach_link(interface: &str, index: i32, mode: Mode, program: &Program<'_>) -> Result<OwnedFd, Error> {
+fn attach_link(
+    folder: &Folder,
+    interface: &str,
+    index: i32,
+    mode: Mode,
+    program: &Program<'_>,
+) -> Result<OwnedFd, Error> {
     interface::attach(index, program.as_fd(), mode).map_err(|source| match interface::attached(index) {
         // It came after this guard had looked.
-        Ok(Some(attached)) => occupied(interface, attached.id),
+        Ok(Some(attached)) => occupied(folder, interface, index, attached),
         _ => Error::Attach { interface: interface.to_owned(), mode, source },
     })
 }
@@ -289,12 +306,9 @@ fn detach(link: &Link, interface: &str) -> Result<(), Error> {
     link.detach().map_err(|error| of_link("detach", interface)(io::Error::other(error)))
 }
 
-fn occupied(interface: &str, id: u32) -> Error {
-    // Asking for the name takes CAP_SYS_ADMIN.
-    let name = ProgInfoIter::default().find(|program| program.id == id);
-    let name =
-        name.map(|program| program.name.to_string_lossy().into_owned()).filter(|name| !name.is_empty());
-    Error::Occupied { interface: interface.to_owned(), id, name }
+fn occupied(folder: &Folder, interface: &str, index: i32, attached: Attached) -> Error {
+    let present = whose::of(attached, interface, index, folder.root());
+    Error::Occupied { interface: interface.to_owned(), present }
 }
 
 fn of_link(call: &'static str, interface: &str) -> impl FnOnce(io::Error) -> Error {

@@ -15,6 +15,8 @@ mod stats;
 #[cfg(not(xdp))]
 mod absent;
 #[cfg(xdp)]
+mod addresses;
+#[cfg(xdp)]
 mod capabilities;
 #[cfg(xdp)]
 mod folder;
@@ -26,13 +28,18 @@ mod interface;
 mod program;
 #[cfg(all(test, xdp))]
 mod verdict_tests;
+#[cfg(xdp)]
+mod whose;
 
 #[cfg(not(xdp))]
-pub use absent::Guard;
+pub use absent::{Guard, pinned, present, support, take_away};
 pub use config::{
-    Config, FLOWS_MAX, Failure, Limit, Mode, PORTS_MAX, PREFIXES_MAX, Prefix, PrefixError, QUEUES_MAX,
+    ADDRESSES_MAX, Config, FLOWS_MAX, Failure, Limit, Mode, PORTS_MAX, PREFIXES_MAX, Prefix, PrefixError,
+    QUEUES_MAX,
 };
-pub use error::Error;
+pub use error::{Error, Holder, Present};
 #[cfg(xdp)]
 pub use guard::Guard;
 pub use stats::{Action, Count, Event, Peer, Totals};
+#[cfg(xdp)]
+pub use whose::{pinned, present, support, take_away};

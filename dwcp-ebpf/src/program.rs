@@ -9,6 +9,7 @@ use libbpf_rs::{
 };
 
 use crate::{
+    addresses,
     config::{Config, Failure, Mode, Prefix},
     error::Error,
 };
@@ -24,6 +25,7 @@ use skeleton::{GuardSkelBuilder, types};
 /// The maps of a program that was loaded, for as long as they are wanted.
 #[derive(Debug)]
 pub(crate) struct Maps {
+    pub(crate) addresses: MapHandle,
     pub(crate) totals: MapHandle,
     pub(crate) peers: MapHandle,
     pub(crate) flows: MapHandle,
@@ -45,10 +47,12 @@ pub(crate) fn load<T>(
     open.maps.rodata_data.as_mut().expect("the program has settings").settings = settings(config, mode);
     prepare(&mut open).map_err(refused)?;
     let loaded = open.load().map_err(refused)?;
+    addresses::set(&loaded.maps.addresses, &config.addresses)?;
     set_prefixes(&loaded.maps.deny, "deny", &config.deny)?;
     set_prefixes(&loaded.maps.allow, "allow", &config.allow)?;
     let handle = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(&**map).map_err(refused);
     let maps = Maps {
+        addresses: handle(&loaded.maps.addresses)?,
         totals: handle(&loaded.maps.totals)?,
         peers: handle(&loaded.maps.peers)?,
         flows: handle(&loaded.maps.flows)?,
@@ -58,8 +62,8 @@ pub(crate) fn load<T>(
     Ok((attach(&loaded.progs.dwcp_guard, &maps)?, maps))
 }
 
-/// Takes the maps that are pinned in a folder, and pins there those that are not. Not those of the settings and of the
-/// prefixes, which are the program's own: so a program and all that it is told change in one step, and no packet is judged
+/// Takes the maps that are pinned in a folder, and pins there those that are not. Not those of the settings, the
+/// addresses and the prefixes, which are the program's own: so a program and all that it is told change in one step, and no packet is judged
 /// by a mixture of two.
 pub(crate) fn share_maps(open: &mut OpenGuardSkel<'_>, folder: &Path) -> libbpf_rs::Result<()> {
     let maps = &mut open.maps;

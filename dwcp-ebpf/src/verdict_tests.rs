@@ -12,7 +12,7 @@ use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
 
 use self::frame::*;
 use crate::{
-    capabilities,
+    addresses, capabilities,
     config::{Config, Failure, Limit, Mode},
     program::{self, Maps},
     stats::{Action, Count, add_count},
@@ -53,8 +53,13 @@ fn with_program_in(mode: Mode, config: &Config, test: impl FnOnce(&ProgramMut<'_
     loaded.expect("the kernel takes the program");
 }
 
+/// Of a guard at the addresses to which frames go.
+fn here() -> Config {
+    Config { addresses: vec![DESTINATION.into(), DESTINATION6.into()], ..Config::default() }
+}
+
 fn unlimited() -> Config {
-    Config { limit: None, ..Config::default() }
+    Config { limit: None, ..here() }
 }
 
 fn v4(source: IpAddr) -> std::net::Ipv4Addr {
@@ -110,6 +115,35 @@ fn datagrams_pass_and_malformed_ones_are_dropped_in_every_wrapping() {
         let bytes: usize = wrappings(&bad).iter().map(|(_, frame)| frame.len()).sum();
         assert_eq!(count(maps, Action::Malformed), Count { packets: number, bytes: bytes as u64 });
     });
+}
+
+// DATAGRAM-3.1: others may have the same port at another address, here or behind this node.
+#[test]
+fn what_goes_to_another_address_is_untouched() {
+    for (mine, other, source) in [
+        (DESTINATION.into(), DESTINATION6.into(), SOURCE),
+        (DESTINATION6.into(), DESTINATION.into(), SOURCE6),
+    ] {
+        let bad = frame(source, PORT, &[0; 50]);
+        let config = |address: IpAddr| Config { addresses: vec![address], ..unlimited() };
+        with_program(&config(other), |program, maps| {
+            assert_eq!(run(program, &bad), PASS, "{source}");
+            assert_eq!(count(maps, Action::Malformed), Count::default());
+            addresses::set(&maps.addresses, &[other, mine]).expect("set");
+            assert_eq!(run(program, &bad), DROP, "{source}");
+            addresses::set(&maps.addresses, &[other]).expect("set");
+            assert_eq!(run(program, &bad), PASS, "{source}");
+        });
+        with_program(&config(mine), |program, _| assert_eq!(run(program, &bad), DROP, "{source}"));
+        // As many as there can be: they lie beside each other, and each is found.
+        let many = (0..crate::ADDRESSES_MAX as u32 - 1).map(|n| IpAddr::from((n << 6 | 7).to_be_bytes()));
+        let many: Vec<_> = many.chain([mine]).collect();
+        with_program(&Config { addresses: many.clone(), ..unlimited() }, |program, maps| {
+            assert_eq!(run(program, &bad), DROP, "{source}");
+            addresses::set(&maps.addresses, &many[..many.len() - 1]).expect("set");
+            assert_eq!(run(program, &bad), PASS, "{source}");
+        });
+    }
 }
 
 // DATAGRAM-3.1: and it is not even counted.
@@ -363,7 +397,7 @@ fn prefixes_deny_and_allow_and_deny_wins() {
 #[test]
 fn a_source_may_burst_and_then_has_its_rate_and_others_have_theirs() {
     let limit = Some(Limit { datagrams_per_second: 1, burst: 5 });
-    with_program(&Config { limit, ..Config::default() }, |program, maps| {
+    with_program(&Config { limit, ..here() }, |program, maps| {
         let send = |source, times| {
             let frame = frame(source, PORT, &datagram(1));
             (0..times).filter(|_| run(program, &frame) == PASS).count()
@@ -382,7 +416,7 @@ fn a_source_may_burst_and_then_has_its_rate_and_others_have_theirs() {
 #[test]
 fn a_known_flow_has_a_bucket_of_its_own_which_a_flood_from_its_source_does_not_empty() {
     let limit = Some(Limit { datagrams_per_second: 1, burst: 5 });
-    with_program(&Config { limit, ..Config::default() }, |program, maps| {
+    with_program(&Config { limit, ..here() }, |program, maps| {
         for known in [9_u64, 9 << 32] {
             maps.flows.update(&known.to_ne_bytes(), &[1], MapFlags::ANY).expect("an entry");
         }
@@ -406,7 +440,7 @@ fn where_the_limit_cannot_be_told_the_configuration_decides() {
         return;
     }
     for (failure, verdict) in [(Failure::Open, PASS), (Failure::Closed, DROP)] {
-        let config = Config { failure, ..Config::default() };
+        let config = Config { failure, ..here() };
         // A map that is full says so, where the real one forgets the oldest.
         let full = |open: &mut program::OpenGuardSkel<'_>| {
             open.maps.buckets.set_type(MapType::Hash)?;

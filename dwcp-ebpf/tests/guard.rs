@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dwcp_ebpf::{Action, Config, Error, Guard, Limit, Mode};
+use dwcp_ebpf::{Action, Config, Error, Guard, Holder, Limit, Mode};
 use dwcp_lab::namespace::Namespace;
 
 use self::{
@@ -242,8 +242,9 @@ fn a_second_guard_is_refused() {
         assert!(matches!(refused, Error::InUse { .. }), "{refused}");
         let elsewhere = Config { root: place.root.with_file_name("another"), ..place.config() };
         match Guard::attach(NEAR, &elsewhere).expect_err("it is guarded") {
-            Error::Occupied { interface, name, .. } => {
-                assert_eq!((interface.as_str(), name.as_deref()), (NEAR, Some("dwcp_guard")));
+            Error::Occupied { interface, present } => {
+                assert_eq!((interface.as_str(), present.name.as_deref()), (NEAR, Some("dwcp_guard")));
+                assert_eq!(present.holder, Holder::Pin(place.root.join(NEAR)));
             }
             other => panic!("{other}"),
         }
@@ -251,6 +252,31 @@ fn a_second_guard_is_refused() {
         assert_eq!(malformed(&guard), 0);
         guard.detach().expect("detached");
         place.attach(&place.config()).detach().expect("it can be guarded again");
+    });
+}
+
+#[test]
+fn what_an_earlier_process_has_left_is_found_and_taken_away() {
+    with_place(|place| {
+        assert_eq!(dwcp_ebpf::present(NEAR, &place.root).expect("the kernel says"), None);
+        let guard = place.attach(&place.config());
+        assert_eq!(dwcp_ebpf::pinned(&place.root), [NEAR]);
+        let refused = dwcp_ebpf::take_away(&place.root, NEAR).expect_err("it is another's");
+        assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+        leave(guard);
+        let present = dwcp_ebpf::present(NEAR, &place.root).expect("the kernel says").expect("it is there");
+        assert_eq!((present.mode, present.holder), (Mode::Native, Holder::Pin(place.root.join(NEAR))));
+        let other = Namespace::create().expect("a namespace");
+        let refused = other.enter(|| dwcp_ebpf::take_away(&place.root, NEAR)).expect_err("it is not here");
+        assert!(matches!(refused, Error::OtherNamespace { .. }), "{refused}");
+        dwcp_ebpf::take_away(&place.root, NEAR).expect("taken away");
+        assert_eq!(dwcp_ebpf::present(NEAR, &place.root).expect("the kernel says"), None);
+        assert_eq!(dwcp_ebpf::pinned(&place.root), [""; 0]);
+        // The kernel takes the program with the interface, and the pins stay.
+        leave(place.attach(&place.config()));
+        place.near.ip(&[&format!("link del {NEAR}")]).expect("removed");
+        dwcp_ebpf::take_away(&place.root, NEAR).expect("the pins are removed");
+        assert_eq!(dwcp_ebpf::pinned(&place.root), [""; 0]);
     });
 }
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dwcp_ebpf::{Action, Config, Error, Guard, QUEUES_MAX};
+use dwcp_ebpf::{Action, Config, Error, Guard, Holder, QUEUES_MAX};
 use dwcp_sys::datagram::{DatagramSocket, XdpDatagrams};
 
 use self::{
@@ -42,17 +42,27 @@ fn a_foreign_program_is_named_and_left_alone() {
         raw::attach(index(), raw::IN_DRIVER, foreign.as_fd()).expect("attached");
         for _ in 0..2 {
             match Guard::attach(NEAR, &place.config()).expect_err("the interface is taken") {
-                Error::Occupied { interface, id, name } => {
-                    assert_eq!((interface.as_str(), name.as_deref()), (NEAR, Some("foreign")));
-                    assert_ne!(id, 0);
+                Error::Occupied { interface, present } => {
+                    assert_eq!((interface.as_str(), present.name.as_deref()), (NEAR, Some("foreign")));
+                    assert_ne!(present.id, 0);
+                    assert_eq!(present.holder, Holder::Interface);
                 }
                 other => panic!("{other}"),
             }
             assert!(!place.root.exists(), "nothing is left behind");
         }
-        let off = ["link", "set", "dev", NEAR, "xdp", "off"];
+        let off = ["link", "set", "dev", NEAR, "xdpdrv", "off"];
         assert!(std::process::Command::new("ip").args(off).status().expect("ip runs").success());
         place.attach(&place.config()).detach().expect("after what the error says to do it is free");
+        let link = raw::attach_link(index(), raw::IN_DRIVER, foreign.as_fd()).expect("attached by a link");
+        match Guard::attach(NEAR, &place.config()).expect_err("the interface is taken") {
+            Error::Occupied { present, .. } => {
+                assert!(matches!(present.holder, Holder::Link(_)), "{present:?}")
+            }
+            other => panic!("{other}"),
+        }
+        drop(link);
+        place.attach(&place.config()).detach().expect("who held it has ended");
     });
 }
 

@@ -138,7 +138,10 @@ impl NodeArgs {
             Ok(answer) => self.read(&answer)?,
             Err(error) => {
                 eprintln!("novacron: this process looks itself: {error}");
-                tokio::task::spawn_blocking(|| doctor::examine(&[])).await?
+                tokio::task::spawn_blocking(|| {
+                    doctor::examine(&[], &novacron_dwcp::Settings::new("").xdp.pins)
+                })
+                .await?
             }
         };
         if self.json {

@@ -6,7 +6,7 @@ use dwcp_core::{BindError, Endpoint};
 use dwcp_transfer::TransferError;
 use novacron_control::{
     Target,
-    schema::{Greeting, Node, Tuned},
+    schema::{Greeting, Node},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -26,7 +26,7 @@ use crate::{
     settings::Settings,
     store::{Register, RegisterError},
     transfers::Transfers,
-    tuning,
+    tuning::Tuning,
     tunnels::{self, Tunnels},
 };
 
@@ -54,8 +54,7 @@ pub(crate) struct Inner {
     pub(crate) guards: Guards,
     pub(crate) tunnels: tunnels::Kept,
     pub(crate) settings: Settings,
-    /// What was tuned at the start.
-    pub(crate) tuned: Vec<Tuned>,
+    pub(crate) tuning: Tuning,
     pub(crate) mtus: Arc<Mtus>,
     pub(crate) began: Instant,
     /// Somebody asked over the control API.
@@ -101,7 +100,7 @@ impl Agent {
         let register = Register::new(&settings.discovery, settings.node_id(), region.clone(), &advertised)?;
         // Before there are connections: only those that are made afterwards use AF_XDP.
         let guards = Guards::start(&settings, &endpoint).await;
-        let tuned = blocking(&settings, tuning::begin).await;
+        let tuning = blocking(&settings, Tuning::begin).await;
         let mtus = Arc::new(blocking(&settings, Mtus::begin).await);
         // What an earlier process did to MTUs is undone: tunnels go by them.
         let tunnels = {
@@ -127,8 +126,8 @@ impl Agent {
             hub: hub.clone(),
             transfers: transfers.clone(),
             guards,
-            tunnels: tunnels.keep(hub.clone(), mtus.clone()),
-            tuned,
+            tunnels: tunnels.keep(hub.clone(), mtus.clone(), &settings),
+            tuning,
             mtus: mtus.clone(),
             settings,
             began: Instant::now(),
@@ -222,7 +221,8 @@ impl Inner {
         let inner = self.clone();
         let _ = tokio::task::spawn_blocking(move || inner.tunnels.end()).await;
         self.mtus.end().await;
-        blocking(&self.settings, tuning::end).await;
+        let inner = self.clone();
+        let _ = tokio::task::spawn_blocking(move || inner.tuning.end(&inner.settings)).await;
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -16,7 +16,9 @@
 //! | `GET /v1/tune` | [`Tuned`](novacron_control::schema::Tuned): what was set, or would be; MTUs |
 //! | `POST /v1/drain` | as SIGTERM |
 //!
-//! What is refused is answered with [`Refusal`](novacron_control::schema::Refusal) and a status of 400, 404, 409 or 503.
+//! What is refused is answered with [`Refusal`](novacron_control::schema::Refusal) and a status of 400, 404, 408, 409, 413 or 503.
+
+mod connections;
 
 use std::{
     fs, io,
@@ -28,7 +30,7 @@ use std::{
 use axum::{
     Extension, Json, Router,
     extract::{
-        DefaultBodyLimit, Path as Segment, Request, State,
+        Path as Segment, Request, State,
         rejection::{JsonRejection, PathRejection},
     },
     http::StatusCode,
@@ -46,11 +48,8 @@ use crate::{
     doctor,
     remote::FromAfar,
     transfers::{Origin, TransferRefused},
-    tuning,
 };
 
-/// Largest request in bytes.
-const BODY_BYTES_MAX: usize = 64 << 10;
 /// Only the owner, which is root in a pod.
 const MODE: u32 = 0o600;
 
@@ -131,9 +130,7 @@ impl Socket {
     /// Answers until it is dropped.
     pub(crate) async fn serve(mut self, agent: Arc<Inner>) {
         let Some(listener) = self.listener.take() else { return };
-        if let Err(error) = axum::serve(listener, router(agent)).await {
-            tracing::error!(%error, "the control API is not served any more");
-        }
+        connections::serve(listener, router(agent)).await;
     }
 }
 
@@ -163,7 +160,7 @@ pub(crate) fn router(agent: Arc<Inner>) -> Router {
         .method_not_allowed_fallback(async || {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(connections::whole))
         .layer(middleware::from_fn(in_span))
         .with_state(agent)
 }
@@ -194,11 +191,11 @@ async fn paths(State(agent): State<Arc<Inner>>) -> Json<Vec<Row>> {
 }
 
 async fn capabilities(State(agent): State<Arc<Inner>>) -> Response {
-    let (guarded, mtus) = (agent.guards.view(), agent.mtus.clone());
+    let guarded = agent.guards.view();
     // It reads files, and devices.
     let found = tokio::task::spawn_blocking(move || {
-        let mut found = doctor::examine(&guarded);
-        found.extend(mtus.capabilities());
+        let mut found = doctor::examine(&guarded, &agent.settings.xdp.pins);
+        found.extend(agent.mtus.capabilities());
         found
     });
     match found.await {
@@ -275,26 +272,29 @@ async fn xdp(State(agent): State<Arc<Inner>>) -> Json<Vec<Guarded>> {
     Json(agent.guards.view())
 }
 
-async fn detach(State(agent): State<Arc<Inner>>) -> StatusCode {
-    agent.guards.detach();
-    StatusCode::ACCEPTED
+async fn detach(State(agent): State<Arc<Inner>>) -> Response {
+    match tokio::task::spawn_blocking(move || agent.guards.detach()).await {
+        Ok(true) => StatusCode::ACCEPTED.into_response(),
+        Ok(false) => refusal(StatusCode::CONFLICT, "no interface has a guard of this agent"),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }
 
 async fn tunnels(State(agent): State<Arc<Inner>>) -> Json<Tunnels> {
     Json(agent.tunnels.view())
 }
 
-async fn remove(State(agent): State<Arc<Inner>>) -> StatusCode {
-    agent.tunnels.remove();
-    StatusCode::ACCEPTED
+async fn remove(State(agent): State<Arc<Inner>>) -> Response {
+    match tokio::task::spawn_blocking(move || agent.tunnels.remove()).await {
+        Ok(true) => StatusCode::ACCEPTED.into_response(),
+        Ok(false) => refusal(StatusCode::CONFLICT, "this agent has no tunnels"),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }
 
 async fn tune(State(agent): State<Arc<Inner>>) -> Response {
     let told = tokio::task::spawn_blocking(move || {
-        let mut told = match agent.settings.tune {
-            true => agent.tuned.clone(),
-            false => tuning::plan(&agent.settings),
-        };
+        let mut told = agent.tuning.view(&agent.settings);
         told.extend(agent.mtus.view());
         told
     });

@@ -3,13 +3,16 @@
 mod sockets;
 mod xdp;
 
+use std::path::Path;
+
 use dwcp_node::probe::{self, Finding, Interface};
 use dwcp_sys::rdma::Port;
 
 use novacron_control::schema::{Ability, Capability, Guarded};
 
-/// Looks at this machine; it blocks. `guarded`: what an agent knows of its guards, which are its own to tell of.
-pub fn examine(guarded: &[Guarded]) -> Vec<Capability> {
+/// Looks at this machine; it blocks. `guarded`: what an agent knows of its guards, which are its own to tell of. `pins`: where
+/// guards are pinned.
+pub fn examine(guarded: &[Guarded], pins: &Path) -> Vec<Capability> {
     let report = probe::probe();
     let mut found = vec![capability("kernel", Ability::Yes, report.kernel.clone())];
     found.extend(report.findings().into_iter().map(|(name, finding)| of(name, finding)));
@@ -17,10 +20,13 @@ pub fn examine(guarded: &[Guarded]) -> Vec<Capability> {
     found.extend(guarded.iter().map(guard));
     match &report.interfaces {
         Ok(interfaces) => {
-            let is_unguarded = |of: &&Interface| {
-                of.up && of.uplink && guarded.iter().all(|guard| guard.interface != of.name)
-            };
-            found.extend(interfaces.iter().filter(is_unguarded).map(xdp::unguarded));
+            let untold = |of: &&Interface| guarded.iter().all(|guard| guard.interface != of.name);
+            let support = dwcp_ebpf::support();
+            let programs = interfaces.iter().filter(untold).filter_map(|interface| {
+                let present = dwcp_ebpf::present(&interface.name, pins);
+                xdp::unguarded(interface, &support, &present)
+            });
+            found.extend(programs);
             found.extend(interfaces.iter().filter(|interface| interface.up).map(interface));
         }
         Err(error) => found.push(capability("interfaces", Ability::No, error.clone())),
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn it_tells_of_sends_without_copies_and_of_sockets_past_the_kernel() {
-        let found = examine(&[]);
+        let found = examine(&[], &dwcp_ebpf::Config::default().root);
         for name in ["zero-copy sends", "AF_XDP", "RDMA", "kernel"] {
             let told: Vec<_> = found.iter().filter(|found| found.name == name).collect();
             assert!(matches!(&told[..], [one] if !one.detail.is_empty()), "{name}: {told:?}");

@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-use dwcp_node::mtu;
+use dwcp_node::{mtu, state::Lock};
 use novacron_control::schema::{Capability, Tuned};
 
-use crate::{hub::Hub, settings::Settings};
+use crate::{hub::Hub, settings::Settings, tuning};
 use uplinks::Uplinks;
 
 /// Between looks at peers and their paths, if nothing happens before, and at least.
@@ -24,21 +24,40 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// At the end: for peers to send nothing larger any more, before the interface takes no more.
 const LET_GO_TIME: Duration = Duration::from_secs(1);
 
-/// The uplinks of one agent; `None`: `node.set_mtu` is off.
+/// The uplinks of one agent.
 #[derive(Default)]
-pub(crate) struct Mtus(Option<Mutex<Uplinks>>);
+pub(crate) enum Mtus {
+    /// `node.set_mtu` is off.
+    #[default]
+    Off,
+    /// They are left as they are, and what was done to them earlier, too, for this reason.
+    Failed(String),
+    /// They may be raised.
+    On {
+        uplinks: Mutex<Uplinks>,
+        /// For as long as what was set is this agent's.
+        _lock: Lock,
+    },
+}
 
 impl Mtus {
-    /// Puts back what an earlier process has left; it blocks.
+    /// Puts back what an earlier process has left, unless it runs still; it blocks.
     pub(crate) fn begin(settings: &Settings) -> Self {
-        match mtu::restore(None, &settings.mtu_state) {
-            Ok(reports) => reports.iter().for_each(|report| tracing::info!("{report}")),
-            Err(error) => {
-                tracing::error!(%error, "no MTU is raised");
-                return Self(None);
-            }
-        }
-        Self(settings.set_mtu.then(|| Mutex::new(Uplinks::new(settings))))
+        Self::try_begin(settings).unwrap_or_else(|error| {
+            tracing::error!(error, "no MTU is raised, and none is put back");
+            Self::Failed(error)
+        })
+    }
+
+    fn try_begin(settings: &Settings) -> Result<Self, String> {
+        let lock = Lock::take_if(settings.set_mtu, &settings.mtu_state).map_err(|error| error.to_string())?;
+        let Some(lock) = lock else { return Ok(Self::Off) };
+        let reports = mtu::restore(None, &settings.mtu_state).map_err(|error| error.to_string())?;
+        reports.iter().for_each(|report| tracing::info!("{report}"));
+        Ok(match settings.set_mtu {
+            true => Self::On { uplinks: Mutex::new(Uplinks::new(settings)), _lock: lock },
+            false => Self::Off,
+        })
     }
 
     /// Looks and acts until it is aborted.
@@ -57,7 +76,7 @@ impl Mtus {
 
     /// Whether uplinks may be raised.
     pub(crate) fn is_on(&self) -> bool {
-        self.0.is_some()
+        matches!(self, Self::On { .. })
     }
 
     fn round(&self, hub: &Hub) {
@@ -74,7 +93,8 @@ impl Mtus {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Uplinks) -> T) -> Option<T> {
-        self.0.as_ref().map(|uplinks| work(&mut uplinks.lock().unwrap_or_else(PoisonError::into_inner)))
+        let Self::On { uplinks, .. } = self else { return None };
+        Some(work(&mut uplinks.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Sends nothing larger any more, and takes it for a little longer; the greeting has said so.
@@ -104,12 +124,19 @@ impl Mtus {
 
     /// Of each uplink, what it is and why.
     pub(crate) fn view(&self) -> Vec<Tuned> {
-        self.with(|uplinks| uplinks.told.iter().map(told::tuned).collect()).unwrap_or_default()
+        match self {
+            Self::Failed(error) => vec![tuning::failed("MTU of uplinks", error)],
+            _ => self.with(|uplinks| uplinks.told.iter().map(told::tuned).collect()).unwrap_or_default(),
+        }
     }
 
     /// The same, as what the node can do.
     pub(crate) fn capabilities(&self) -> Vec<Capability> {
-        self.with(|uplinks| uplinks.told.iter().map(told::capability).collect())
-            .unwrap_or_else(|| vec![told::off()])
+        match self {
+            Self::Failed(error) => vec![told::failed(error)],
+            _ => self
+                .with(|uplinks| uplinks.told.iter().map(told::capability).collect())
+                .unwrap_or_else(|| vec![told::off()]),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What can be set: the table of keys and the defaults, beside those of any process with a DWCP endpoint.
 
+mod checks;
 mod tunnels;
 
 use std::{
@@ -13,8 +14,7 @@ use novacron_settings::{
     Key, LogSettings, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint,
     log_keys, set,
     value::{
-        DURATION, SIZE, duration, items, parsed, print_duration, print_size, print_unless, printed, size,
-        unless,
+        DURATION, duration, items, parsed, print_duration, print_size, print_unless, printed, size, unless,
     },
 };
 
@@ -26,6 +26,9 @@ pub const SOCKET: &str = "/run/dwcp/agent.sock";
 
 /// The largest MTU that probes can prove (datagram-1, 2.5).
 const MTU_MAX: u32 = 9000;
+
+/// What buffers of sockets may grow to: at least what the kernel makes the least of them, and as much as it counts to.
+const BUFFER_BYTES: std::ops::RangeInclusive<u64> = 4096..=i32::MAX as u64;
 
 /// Everything that can be set. Empty texts and lists mean "not set".
 #[derive(Clone, Debug)]
@@ -208,7 +211,7 @@ const OWN: &[Key<Settings>] = &[
         set!(transport.endpoint.datagrams.probe_interval, duration),
         |s| print_duration(s.transport.endpoint.datagrams.probe_interval),
     ),
-    Key::one("control.socket", "a path", set!(control_socket, path), |s| {
+    Key::one("control.socket", "the path of a file", set!(control_socket, file), |s| {
         s.control_socket.display().to_string()
     }),
     Key::list(
@@ -319,9 +322,12 @@ const OWN: &[Key<Settings>] = &[
         set!(tuning.interfaces, |t| Some(items(t).map(str::to_owned).collect())),
         |s| s.tuning.interfaces.join(","),
     ),
-    Key::one("node.tune_buffer_bytes_max", SIZE, set!(tuning.buffer_bytes_max, size), |s| {
-        print_size(s.tuning.buffer_bytes_max)
-    }),
+    Key::one(
+        "node.tune_buffer_bytes_max",
+        "bytes, or a number with KiB, MiB or GiB, from 4KiB to less than 2GiB",
+        set!(tuning.buffer_bytes_max, |t| size(t).filter(|bytes| BUFFER_BYTES.contains(bytes))),
+        |s| print_size(s.tuning.buffer_bytes_max),
+    ),
     Key::one("node.forwarding", BOOL, set!(tuning.forwarding, parsed), |s| printed(s.tuning.forwarding)),
     Key::one("node.tune_state", "a path", set!(tune_state, path), |s| s.tune_state.display().to_string()),
     Key::one("node.set_mtu", BOOL, set!(set_mtu, parsed), |s| printed(s.set_mtu)),
@@ -359,14 +365,8 @@ pub(crate) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsErro
         let expected = "HOST:PORT that peers reach this node by, since it listens on all addresses";
         return Err(sources.invalid("discovery.advertise", String::new(), expected));
     }
-    let config = crate::guard::config(&sources.values.xdp, sources.values.datagrams());
-    if let Err(error) = config.check() {
-        let shown = sources.values.xdp.limit.map(|l| format!("{}/{}", l.datagrams_per_second, l.burst));
-        let expected = "1 to 10^9 datagrams, a burst of at least 1, at most 4096 prefixes";
-        tracing::debug!(%error, "xdp");
-        return Err(sources.invalid("xdp.limit", shown.unwrap_or_default(), expected));
-    }
-    Ok(())
+    checks::plaintext(sources)?;
+    checks::xdp(sources)
 }
 
 fn all<T: std::str::FromStr>(text: &str) -> Option<Vec<T>> {
@@ -379,6 +379,11 @@ fn joined<T: ToString>(values: &[T]) -> String {
 
 fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+/// A path that can be a file's.
+fn file(text: &str) -> Option<PathBuf> {
+    path(text).filter(|path| path.file_name().is_some())
 }
 
 fn maybe_path(text: &str) -> Option<PathBuf> {
@@ -398,7 +403,7 @@ mod tests {
         let mut set = sources();
         for (key, value) in [
             ("node_id", "a"),
-            ("datagrams.listen", "off"),
+            ("datagrams.listen", "127.0.0.1:1"),
             ("peers", "b=10.0.0.2:8888,c.example:1"),
             ("control.allow", "api.novacron,ops"),
             ("tls.cert", "c.pem"),
@@ -455,6 +460,17 @@ mod tests {
             ("xdp.deny", "10.0.0.1/8"),
             ("xdp.limit", "5"),
             ("control.socket", ""),
+            ("control.socket", "/"),
+            ("control.socket", "/run/.."),
+            ("node.tune_buffer_bytes_max", "0"),
+            ("node.tune_buffer_bytes_max", "2GiB"),
+            ("transport.rdma_zones", "10.1.0.1/16"),
+            ("tunnels.underlay_mtu", "100"),
+            ("wireguard.address", "0.0.0.0/0"),
+            ("wireguard.address", "10.99.0.0/16"),
+            ("wireguard.address", "10.99.255.255/16"),
+            ("wireguard.address", "fd00::/64"),
+            ("wireguard.address", "224.0.0.1/4"),
             ("node.mtu", "1279"),
             ("node.mtu", "9001"),
             ("log.level", "loud"),
@@ -466,8 +482,15 @@ mod tests {
         ] {
             assert!(sources().flag("--x", key, value).is_err(), "{key}: {value}");
         }
+        let too_many = vec!["10.0.0.0/8"; dwcp_ebpf::PREFIXES_MAX + 1].join(",");
         for set in [
-            &[("xdp.limit", "0/1")][..],
+            &[("xdp.limit", "0/1"), ("xdp.interfaces", "eth0")][..],
+            &[("xdp.deny", too_many.as_str()), ("xdp.interfaces", "eth0")],
+            &[("xdp.interfaces", "eth0"), ("datagrams.listen", "off")],
+            &[("listen", "192.0.2.1:8888")],
+            &[("datagrams.listen", "192.0.2.1:8889")],
+            &[("metrics.listen", "0.0.0.0:9090"), ("allow_plaintext", "true")],
+            &[("tunnels.underlay_mtu", "1300"), ("wireguard.address", "10.99.0.1/16")],
             &[("discovery.store_cert", "c.pem")],
             &[("vxlan.local", "wireguard")],
             &[("control.allow", "api.novacron")],
@@ -478,10 +501,25 @@ mod tests {
                 given.flag("--x", key, value).unwrap();
             }
             let error = finish(&mut given).unwrap_err().to_string();
-            assert!(
-                set.iter().any(|(key, _)| error.contains(key)) || set[0].0 == "discovery.store",
-                "{error}"
-            );
+            let key = set[0].0;
+            assert!(error.contains(key) || key == "discovery.store", "{key}: {error}");
         }
+        let mut open = sources();
+        open.flag("--x", "listen", "192.0.2.1:8888").unwrap();
+        let error = finish(&mut open).unwrap_err().to_string();
+        assert!(error.contains("--allow-plaintext"), "{error}");
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_guard_that_there_is_not() {
+        for (key, value) in [("datagrams.listen", "127.0.0.1:0"), ("xdp.limit", "0/1")] {
+            let mut given = sources();
+            given.flag("--x", key, value).unwrap();
+            finish(&mut given).unwrap_or_else(|error| panic!("{error}"));
+        }
+        let mut guarded = sources();
+        guarded.flag("--x", "datagrams.listen", "127.0.0.1:0").unwrap();
+        guarded.flag("--x", "xdp.interfaces", "lo").unwrap();
+        finish(&mut guarded).unwrap_or_else(|error| panic!("any port: {error}"));
     }
 }

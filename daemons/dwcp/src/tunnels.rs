@@ -2,6 +2,7 @@
 //! both as peers' greetings say, changes this node's keys, and remembers peers that are away: what others send through a
 //! tunnel does not end with the agent at one of its ends.
 
+mod left;
 mod neighbours;
 mod plan;
 mod underlay;
@@ -10,6 +11,7 @@ mod wireguard;
 
 use std::{
     net::IpAddr,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -18,13 +20,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use dwcp_node::wireguard::POLL_INTERVAL;
+use dwcp_node::{state::Lock, wireguard::POLL_INTERVAL};
 use metrics::gauge;
 use novacron_control::schema::{self, RefusedPeer};
 pub(crate) use plan::Neighbour;
 
 use crate::{hub::Hub, mtu::Mtus, settings::Settings};
-use neighbours::Neighbours;
+use neighbours::{Made, Neighbours};
 use plan::{Own, Plan, plan};
 use underlay::Underlay;
 use vxlan::Vxlan;
@@ -43,12 +45,17 @@ pub(crate) struct Tunnels {
     vxlan: Option<Vxlan>,
     neighbours: Neighbours,
     plan: Plan,
+    /// For as long as the interfaces and their file are this agent's.
+    lock: Option<Lock>,
 }
 
 /// Tunnels that are kept; they are left as they are when this is dropped.
 pub(crate) struct Kept {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// If there is no thread, which has it then.
+    lock: Option<Lock>,
+    state: PathBuf,
 }
 
 #[derive(Default)]
@@ -66,16 +73,20 @@ impl Tunnels {
         let underlay = Underlay::new(wanted);
         let below = underlay.below();
         let mut own = Own::new(settings);
-        let neighbours = match wanted.address.is_some() || wanted.vxlan.is_some() {
-            true => Neighbours::read(&wanted.state),
-            false => Neighbours::default(),
-        };
+        let lock = left::lock(wanted);
+        let mut neighbours = Neighbours::default();
+        if lock.is_some() || wanted.address.is_some() || wanted.vxlan.is_some() {
+            neighbours = Neighbours::read(&wanted.state);
+        }
+        if lock.is_some() {
+            left::take_away(&mut neighbours, left::wanted(wanted));
+        }
         let wireguard = wanted.address.and_then(|address| WireGuard::read(wanted, address, below.wireguard));
         own.ends.wireguard = wireguard.as_ref().map(WireGuard::end);
         let vxlan = Vxlan::of(wanted, below);
         own.ends.vxlan = vxlan.as_ref().map(Vxlan::end);
         let plan = plan(&own, &neighbours.list());
-        let mut opened = Self { own, underlay, wireguard, vxlan, neighbours, plan };
+        let mut opened = Self { own, underlay, wireguard, vxlan, neighbours, plan, lock };
         opened.apply();
         opened
     }
@@ -86,20 +97,21 @@ impl Tunnels {
     }
 
     /// Keeps them, on a thread.
-    pub(crate) fn keep(self, hub: Arc<Hub>, mtus: Arc<Mtus>) -> Kept {
+    pub(crate) fn keep(self, hub: Arc<Hub>, mtus: Arc<Mtus>, settings: &Settings) -> Kept {
         let shared = Arc::new(Shared::default());
+        let state = settings.tunnels.state.clone();
         if self.wireguard.is_none() && self.vxlan.is_none() {
-            return Kept { shared, thread: Mutex::default() };
+            return Kept { shared, thread: Mutex::default(), lock: self.lock, state };
         }
         let keeping = shared.clone();
         let spawned = std::thread::Builder::new()
             .name("tunnels".to_owned())
             .spawn(move || self.run(&hub, &mtus, &keeping));
         match spawned {
-            Ok(thread) => Kept { shared, thread: Mutex::new(Some(thread)) },
+            Ok(thread) => Kept { shared, thread: Mutex::new(Some(thread)), lock: None, state },
             Err(error) => {
                 tracing::error!(%error, "no thread for tunnels");
-                Kept { shared, thread: Mutex::default() }
+                Kept { shared, thread: Mutex::default(), lock: None, state }
             }
         }
     }
@@ -184,7 +196,8 @@ impl Tunnels {
             wireguard.look(&self.plan.wireguard, now);
         }
         if let Some(vxlan) = &mut self.vxlan {
-            vxlan.look(&self.plan.vxlan, now);
+            let wireguard = self.wireguard.as_ref().and_then(WireGuard::interface_index);
+            vxlan.look(&self.plan.vxlan, wireguard, now);
         }
     }
 
@@ -226,6 +239,7 @@ impl Tunnels {
             wireguard.remove();
         }
         self.neighbours.forget_all();
+        self.neighbours.set_made(Made::default());
         self.plan = Plan::default();
         self.count();
     }
@@ -242,9 +256,12 @@ impl Kept {
         self.shared.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the interfaces away.
-    pub(crate) fn remove(&self) {
-        self.shared.remove.store(true, Relaxed);
+    /// Takes the interfaces away, those that an earlier process has left too; whether there are any. It blocks.
+    pub(crate) fn remove(&self) -> bool {
+        if self.thread.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return left::take_away_all(self.lock.as_ref(), &self.state);
+        }
+        !self.shared.remove.swap(true, Relaxed)
     }
 
     /// Keeps them no more, and leaves them so that they fit when uplinks are put back; it blocks.

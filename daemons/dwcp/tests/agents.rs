@@ -2,7 +2,13 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::Path,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use novacron_control::{
@@ -280,4 +286,35 @@ fn the_node_tells_what_it_can_do_and_what_tuning_would_do() {
     }
     let plan: Vec<Tuned> = a.get("/v1/tune");
     assert!(plan.iter().any(|item| item.item.starts_with("net.")), "{plan:?}");
+}
+
+#[test]
+fn who_sends_half_a_request_keeps_nobody_out_and_one_that_is_too_long_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = [("listen", "127.0.0.1:0"), ("datagrams.listen", "off")];
+    let agent = Agent::start(folder.path(), "a", &settings);
+    let halves: Vec<_> =
+        ["GET /v1/no", "POST /v1/transfers HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{"]
+            .iter()
+            .cycle()
+            .take(100)
+            .map(|half| {
+                let mut stream = UnixStream::connect(&agent.socket).expect("it listens");
+                stream.write_all(half.as_bytes()).expect("sent");
+                stream
+            })
+            .collect();
+    wait_until("others are answered", || agent.try_get::<Node>("/v1/node").is_ok());
+    for mut half in halves {
+        half.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+        let mut answer = Vec::new();
+        half.read_to_end(&mut answer).expect("it is not waited for without end");
+        let answer = String::from_utf8(answer).expect("text");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    let long = format!("{{\"from\": \"{}\"}}", "x".repeat(64 << 10));
+    match agent.ask(Method::POST, "/v1/transfers", Some(&long)) {
+        Err(ControlError::Refused { status, .. }) => assert_eq!(status.as_u16(), 413),
+        other => panic!("{other:?}"),
+    }
 }

@@ -33,6 +33,11 @@ fn wire() -> [Namespace; 2] {
 }
 
 fn start(folder: &Path, place: &Namespace, n: usize, rotation: &str) -> Agent {
+    start_at(folder, place, n, rotation, &format!("10.99.0.{}/24", n + 1))
+}
+
+/// `inside`: its address in WireGuard.
+fn start_at(folder: &Path, place: &Namespace, n: usize, rotation: &str, inside: &str) -> Agent {
     let name = ["a", "b"][n];
     let listen = [8888, 8889].map(|port| format!("192.0.2.{}:{port}", n + 1));
     let file = |kind: &str| folder.join(format!("{name}.{kind}.json")).to_str().expect("UTF-8").to_owned();
@@ -42,7 +47,7 @@ fn start(folder: &Path, place: &Namespace, n: usize, rotation: &str) -> Agent {
         ("listen", &listen[0]),
         ("datagrams.listen", &listen[1]),
         ("peers", "192.0.2.1:8888,192.0.2.2:8888"),
-        ("wireguard.address", &format!("10.99.0.{}/24", n + 1)),
+        ("wireguard.address", inside),
         ("wireguard.keys", &file("keys")),
         ("wireguard.rotation", rotation),
         ("tunnels.state", &file("tunnels")),
@@ -145,6 +150,9 @@ fn nodes_of_two_regions_have_tunnels_that_outlive_keys_and_agents() {
     a.kill();
     agents = [start(folder.path(), &ends[0], 0, "off"), b];
     wait_until("it has its tunnels", || greeted(&agents[0]));
+    // WireGuard in user space has ended with the agent, and VXLAN with it: its address is who set it's to set again.
+    wait_until("VXLAN is there", || mtu(&ends[0], "dwcp-vx100").is_some());
+    let _ = ends[0].ip(&["addr add 10.100.0.1/24 dev dwcp-vx100"]);
     assert_carries(&ends, "10.100.0.1");
 
     agents[0].ask(Method::POST, "/v1/tunnels/remove", None).expect("accepted");
@@ -192,6 +200,9 @@ fn what_somebody_removed_is_there_again_and_a_port_that_was_busy_is_taken_when_i
     }
     let why = reason(&tunnels(&agents[0])).expect("its port is busy");
     assert!(why.contains("another WireGuard has the port"), "{why}");
+    let vxlan = tunnels(&agents[0]).vxlan.expect("it is on");
+    assert!(vxlan.error.as_ref().is_some_and(|why| why.contains("WireGuard is not up")), "{vxlan:?}");
+    assert_eq!(mtu(&ends[0], "dwcp-vx100"), None, "it goes nowhere else");
     drop(other);
     wait_until("there was a handshake", || agents.iter().all(greeted));
     assert_eq!(reason(&tunnels(&agents[0])), None);
@@ -202,6 +213,51 @@ fn what_somebody_removed_is_there_again_and_a_port_that_was_busy_is_taken_when_i
     });
     assert_carries(&ends, "10.99.0.1");
     wait_until("and that is told", || reason(&tunnels(&agents[0])).is_none());
+}
+
+#[test]
+fn what_is_to_go_through_wireguard_never_goes_beside_it() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let ends = wire();
+    for (n, end) in ends.iter().enumerate() {
+        end.ip(&[&format!("addr add fd77::{}/64 dev wire nodad", n + 1)]).expect("an address");
+    }
+    ends[0].ip(&["route add default via fd77::2 dev wire"]).expect("a way out");
+    let agents = [0, 1].map(|n| start_at(folder.path(), &ends[n], n, "off", &format!("fd99::{}/64", n + 1)));
+    if !can_have_tunnels(&agents[0]) {
+        return;
+    }
+    wait_until("there was a handshake", || agents.iter().all(greeted));
+    wait_until("VXLAN has its peer", || tunnels(&agents[0]).vxlan.is_some_and(|one| one.peers.len() == 1));
+    ends[0].ip(&["addr add fd64::1/64 dev dwcp-vx100 nodad"]).expect("an address");
+    let [a, b] = agents;
+    let in_kernel =
+        tunnels(&a).wireguard.is_some_and(|wireguard| wireguard.implementation.as_deref() == Some("kernel"));
+    a.kill();
+    b.kill();
+    if in_kernel {
+        ends.iter().for_each(|end| end.ip(&["link del dwcp-wg0"]).expect("removed"));
+    }
+    // Whoever is at the other end of the wire takes what comes out.
+    let _ = ends[1].ip(&["link del dwcp-vx100"]);
+    ends[1].ip(&["addr add fd99::2/128 dev lo"]).expect("an address");
+    let sniffer = ends[1].enter(|| UdpSocket::bind("[fd99::2]:4789")).expect("a port");
+    sniffer.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+    let sender = ends[0].enter(|| UdpSocket::bind("[::]:0")).expect("a socket");
+    for _ in 0..5 {
+        // Asks all peers who has this address.
+        let _ = sender.send_to(b"a secret", "[fd64::2]:9");
+        thread::sleep(Duration::from_millis(100));
+    }
+    sender.send_to(b"the end", "[fd99::2]:4789").expect("there is a way out");
+    let mut seen = [0; 2048];
+    let length = sniffer.recv(&mut seen).expect("the end is seen");
+    assert_eq!(&seen[..length], b"the end", "and nothing else");
+    assert_eq!(mtu(&ends[0], "dwcp-vx100"), None, "it went with WireGuard");
 }
 
 /// Between the two ends of a wire there is a router, behind which packets of 1400 bytes fit.

@@ -1,7 +1,7 @@
 //! Small files that outlive a crash: written whole or not at all.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -32,6 +32,14 @@ pub enum StateError {
         /// What is wrong with it.
         detail: String,
     },
+    /// Another process changes the node by this file.
+    #[error(
+        "another process keeps {path}, and what it has set stays (it holds a lock on {path}.lock): stop it, or name another file"
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file of secrets can be read by others.
     #[error(
         "{path} can be read by others (mode {mode:o}): `chmod 600` it if nobody has, or remove it for a new key"
@@ -42,6 +50,47 @@ pub enum StateError {
         /// Its permission bits.
         mode: u32,
     },
+}
+
+/// The right to change the node by a state file, and to put back what it says: one process has it at a time, until this is
+/// dropped or the process ends. The lock is on a file beside it, since the file itself is replaced as a whole.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes it, at once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::InUse`] if another process has it; or if the file system refuses.
+    pub fn take(path: &Path) -> Result<Self, StateError> {
+        let folder = folder(path);
+        fs::create_dir_all(folder).map_err(StateError::at("mkdir", folder))?;
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".lock");
+        let beside = Path::new(&beside);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(beside);
+        let file = file.map_err(StateError::at("open", beside))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => Err(StateError::at("flock", beside)(error)),
+        }
+    }
+
+    /// Takes it if it is `wanted`, or if there is something to put back: whoever changes nothing needs no folder for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Lock::take`].
+    pub fn take_if(wanted: bool, path: &Path) -> Result<Option<Self>, StateError> {
+        match wanted || path.try_exists().map_err(StateError::at("stat", path))? {
+            true => Self::take(path).map(Some),
+            false => Ok(None),
+        }
+    }
 }
 
 impl StateError {
@@ -148,6 +197,23 @@ mod tests {
         assert!(matches!(read_secret(&path), Err(StateError::Open { mode: 0o640, .. })));
         remove(&path).expect("removed");
         remove(&path).expect("removed already");
+    }
+
+    #[test]
+    fn one_at_a_time_may_change_what_a_file_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run/state.json");
+        assert!(Lock::take_if(false, &path).expect("nothing to do").is_none());
+        assert!(!path.parent().expect("a folder").exists(), "and nothing is made");
+        let lock = Lock::take(&path).expect("the first");
+        write(&path, b"one").expect("written");
+        let refused = Lock::take_if(false, &path).expect_err("there is another");
+        assert!(
+            matches!(&refused, StateError::InUse { .. }) && refused.to_string().contains("stop it"),
+            "{refused}"
+        );
+        drop(lock);
+        assert!(Lock::take_if(false, &path).expect("now").is_some());
     }
 
     #[test]

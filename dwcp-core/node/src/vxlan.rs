@@ -54,12 +54,23 @@ pub struct Config {
     pub peers: Vec<IpAddr>,
     /// The MTU of what carries the packets, in bytes: the uplink, or WireGuard's interface.
     pub underlay_mtu: u32,
+    /// The number of the one interface that packets may leave through; the kernel takes VXLAN away with it. None: they go as
+    /// routes say.
+    pub through: Option<u32>,
 }
 
 impl Config {
-    /// With the names and numbers of the contract, and no peers yet.
+    /// With the names and numbers of the contract, no peers yet, and packets that go as routes say.
     pub fn new(local: IpAddr, underlay_mtu: u32) -> Self {
-        Self { interface: INTERFACE.to_owned(), vni: VNI, port: PORT, local, peers: Vec::new(), underlay_mtu }
+        Self {
+            interface: INTERFACE.to_owned(),
+            vni: VNI,
+            port: PORT,
+            local,
+            peers: Vec::new(),
+            underlay_mtu,
+            through: None,
+        }
     }
 }
 
@@ -100,6 +111,12 @@ pub enum Error {
         vni: u32,
         /// The port.
         port: u16,
+    },
+    /// The interface that it is to go through is not there any more.
+    #[error("what is to carry it, the interface with the number {through}, is gone")]
+    NothingBelow {
+        /// The interface's number.
+        through: u32,
     },
     /// The kernel does not do what was asked.
     #[error(transparent)]
@@ -150,7 +167,8 @@ pub fn reconcile(config: &Config) -> Result<Changes, Error> {
     let mut netlink = Netlink::route()?;
     if mtu < mtu::MTU_MIN {
         if let Some(link) = ours(&mut netlink, config)?.filter(|link| link.mtu > mtu::MTU_MIN) {
-            netlink.set_mtu(&link, mtu::MTU_MIN)?;
+            // The kernel refuses this over an interface that takes less already: what is too long is lost either way.
+            let _ = netlink.set_mtu(&link, mtu::MTU_MIN);
         }
         let detail = format!("{} leaves {mtu} bytes, and {} are needed", config.underlay_mtu, mtu::MTU_MIN);
         return Err(Error::Config { setting: "underlay_mtu", detail });
@@ -173,7 +191,7 @@ pub fn reconcile(config: &Config) -> Result<Changes, Error> {
         netlink.set_mtu(&link, mtu)?;
     }
     // Before the interface carries anything, so that its first packets have somewhere to go.
-    set_peers(&mut netlink, &link, &peers, &mut changes)?;
+    set_peers(&mut netlink, &link, config.through, &peers, &mut changes)?;
     if !link.up {
         netlink.set_up(&link)?;
     }
@@ -256,7 +274,13 @@ fn foreign(link: &Link) -> Error {
 /// Whether an interface has the attributes that the kernel does not change later.
 fn matches(link: &Link, config: &Config) -> bool {
     let Some(InfoData::Vxlan(has)) = &link.data else { return false };
-    attributes(config).iter().all(|wanted| has.contains(wanted)) && link.address == station(config.local)
+    let through = has.iter().find_map(|attribute| match attribute {
+        InfoVxlan::Link(index) => Some(*index),
+        _ => None,
+    });
+    attributes(config).iter().all(|wanted| has.contains(wanted))
+        && through == config.through
+        && link.address == station(config.local)
 }
 
 fn attributes(config: &Config) -> Vec<InfoVxlan> {
@@ -264,7 +288,10 @@ fn attributes(config: &Config) -> Vec<InfoVxlan> {
         IpAddr::V4(address) => InfoVxlan::Local(address),
         IpAddr::V6(address) => InfoVxlan::Local6(address),
     };
-    vec![InfoVxlan::Id(config.vni), InfoVxlan::Port(config.port), local, InfoVxlan::Learning(false)]
+    let mut attributes =
+        vec![InfoVxlan::Id(config.vni), InfoVxlan::Port(config.port), local, InfoVxlan::Learning(false)];
+    attributes.extend(config.through.map(InfoVxlan::Link));
+    attributes
 }
 
 fn make(netlink: &mut Netlink, config: &Config) -> Result<Link, Error> {
@@ -275,6 +302,9 @@ fn make(netlink: &mut Netlink, config: &Config) -> Result<Link, Error> {
     made.map_err(|source| match source.errno() {
         Some(Errno::OPNOTSUPP) => Error::Unsupported { source },
         Some(Errno::EXIST) => Error::Taken { vni: config.vni, port: config.port },
+        Some(Errno::NODEV) if config.through.is_some() => {
+            Error::NothingBelow { through: config.through.unwrap_or_default() }
+        }
         _ => source.into(),
     })?;
     let link = netlink.link(&config.interface)?;
@@ -293,6 +323,7 @@ fn entries(peers: &[IpAddr]) -> BTreeSet<Entry> {
 fn set_peers(
     netlink: &mut Netlink,
     link: &Link,
+    through: Option<u32>,
     peers: &[IpAddr],
     changes: &mut Changes,
 ) -> Result<(), NetlinkError> {
@@ -306,7 +337,7 @@ fn set_peers(
         }
     }
     for entry in wanted.difference(&has) {
-        netlink.add_entry(link, *entry)?;
+        netlink.add_entry(link, *entry, through)?;
         if entry.station == [0; 6] {
             changes.added.push(entry.end);
         }

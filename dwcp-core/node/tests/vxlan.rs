@@ -174,6 +174,20 @@ fn an_interface_that_differs_is_made_anew_and_a_half_made_one_is_finished() {
 }
 
 #[test]
+fn what_goes_through_one_interface_goes_with_it() {
+    let Some([one, _other]) = support::pair(1500) else { return };
+    let index = link(&one, "u0").expect("it is there")["ifindex"].as_u64().expect("a number") as u32;
+    let through = Config { through: Some(index), ..config(0) };
+    let run = |config: &Config| one.enter(|| vxlan::reconcile(config));
+    assert!(run(&config(0)).expect("made").made);
+    assert!(run(&through).expect("made anew").made, "one that goes as routes say");
+    assert_eq!(run(&through).expect("kept"), vxlan::Changes { mtu: 1450, ..Default::default() });
+    one.ip(&["link del u0"]).expect("removed");
+    assert_eq!(inside_mtu(&one), None, "the kernel has taken it away");
+    assert!(matches!(run(&through), Err(Error::NothingBelow { .. })));
+}
+
+#[test]
 fn what_is_not_ours_is_left() {
     let Some(namespace) = support::namespace() else { return };
     namespace

@@ -11,7 +11,9 @@ pub struct TrustZone {
 
 /// Text that is not a zone.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text}: expected an address and the length of its prefix, such as 10.1.0.0/16")]
+#[error(
+    "{text}: expected an address and the length of its prefix, such as 10.1.0.0/16, without bits behind it"
+)]
 pub struct TrustZoneError {
     /// The text.
     pub text: String,
@@ -39,7 +41,13 @@ impl FromStr for TrustZone {
         let parsed = text.split_once('/').and_then(|(addr, prefix_len)| {
             let (addr, prefix_len) = (addr.parse::<IpAddr>().ok()?, prefix_len.parse().ok()?);
             let bits = if addr.is_ipv4() { 32 } else { 128 };
-            (prefix_len <= bits).then_some(Self { addr, prefix_len })
+            // Bits behind the prefix: one of the two is a slip, and it is trust that hangs on it.
+            let network = match addr {
+                IpAddr::V4(addr) => u128::from(u32::from(addr)) << 96,
+                IpAddr::V6(addr) => u128::from(addr),
+            };
+            let behind = network.checked_shl(u32::from(prefix_len)).unwrap_or(0);
+            (prefix_len <= bits && behind == 0).then_some(Self { addr, prefix_len })
         });
         parsed.ok_or_else(|| TrustZoneError { text: text.to_owned() })
     }
@@ -61,8 +69,8 @@ mod tests {
             ("10.1.0.0/16", "10.1.255.1", true),
             ("10.1.0.0/16", "10.2.0.1", false),
             ("10.1.0.0/16", "::ffff:10.1.0.1", true),
-            ("10.1.0.0/12", "10.15.0.1", true),
-            ("10.1.0.0/12", "10.16.0.1", false),
+            ("10.0.0.0/12", "10.15.0.1", true),
+            ("10.0.0.0/12", "10.16.0.1", false),
             ("10.1.2.3/32", "10.1.2.3", true),
             ("10.1.2.3/32", "10.1.2.2", false),
             ("0.0.0.0/0", "192.0.2.1", true),
@@ -78,7 +86,18 @@ mod tests {
 
     #[test]
     fn what_is_no_prefix_is_refused() {
-        for text in ["", "10.0.0.0", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/-1", "/8", "a/8"] {
+        for text in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "fd00::/129",
+            "10.0.0/8",
+            "10.0.0.0/-1",
+            "/8",
+            "a/8",
+            "10.1.0.0/12",
+            "fd00::1/64",
+        ] {
             assert_eq!(text.parse::<TrustZone>(), Err(TrustZoneError { text: text.into() }));
         }
     }

@@ -1,6 +1,6 @@
 /* Decides about DWCP datagrams before the kernel makes packets of them: malformed ones, sources that are not welcome and
- * floods are dropped, known flows go to an AF_XDP socket, the rest passes. All that is not UDP to the configured ports
- * passes untouched and uncounted. Authentication is not decided here: keys never enter the kernel.
+ * floods are dropped, known flows go to an AF_XDP socket, the rest passes. All that is not UDP to the configured ports at the
+ * configured addresses passes untouched and uncounted. Authentication is not decided here: keys never enter the kernel.
  *
  * Reads nothing of the kernel but the packet, so it needs neither vmlinux.h nor the kernel's BTF. */
 #include <stdbool.h>
@@ -17,6 +17,9 @@
 #include "parse.h"
 
 #define PORTS_MAX 4
+#define ADDRESS_SLOTS 4096
+#define ADDRESS_SLOT_BITS 12
+#define ADDRESS_PROBES_MAX 16
 #define PREFIXES_MAX 4096
 #define BUCKETS_MAX 65536
 #define PEERS_MAX 4096
@@ -49,6 +52,16 @@ const volatile struct settings {
 
 PREFIXES(deny);
 PREFIXES(allow);
+
+/* Destinations at which datagrams are taken here. The same port at another address of this node, or of one that it forwards to,
+ * is somebody else's. A hash table of our own in an array, whose lookups are a load: each datagram of a flood is looked up, and the
+ * kernel's hash tables take four times as long. The loader's side is addresses.rs. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, ADDRESS_SLOTS);
+    __type(key, __u32);
+    __type(value, struct address);
+} addresses SEC(".maps");
 
 /* When the next datagram of a source is due (the generic cell rate algorithm: a token bucket in one number, so that CPUs
  * share it without a lock). */
@@ -94,13 +107,37 @@ struct {
     __uint(max_entries, EVENT_BYTES_MAX);
 } events SEC(".maps");
 
-static __always_inline bool is_guarded(__be16 port)
+static __always_inline bool is_guarded_port(__be16 port)
 {
 #pragma unroll
     for (int i = 0; i < PORTS_MAX; i++)
         if (settings.ports[i] && settings.ports[i] == port)
             return true;
     return false;
+}
+
+/* Whether an address is in the table: at its slot or, where others have that, at one of those that follow. No slot in between is
+ * empty. */
+static __always_inline bool is_here(const struct address *address)
+{
+    const __be32 *word = address->word;
+    __u32 slot = ((word[0] ^ word[1] ^ word[2] ^ word[3]) * 0x9E3779B1u) >> (32 - ADDRESS_SLOT_BITS);
+    for (int i = 0; i < ADDRESS_PROBES_MAX; i++) {
+        __u32 key = (slot + i) % ADDRESS_SLOTS;
+        const struct address *there = bpf_map_lookup_elem(&addresses, &key);
+        if (!there || !(there->word[0] | there->word[1] | there->word[2] | there->word[3]))
+            return false;
+        if (there->word[0] == word[0] && there->word[1] == word[1] && there->word[2] == word[2] &&
+            there->word[3] == word[3])
+            return true;
+    }
+    return false;
+}
+
+/* The port first, which is cheap and says most. */
+static __always_inline bool is_guarded(const struct found *found)
+{
+    return is_guarded_port(found->udp->dest) && is_here(&found->destination);
 }
 
 /* Bytes behind a datagram that are others, joined to it. Of them only the first is looked at. */
@@ -252,7 +289,7 @@ int dwcp_guard(struct xdp_md *ctx)
     void *data = (void *)(long)ctx->data;
     void *end = (void *)(long)ctx->data_end;
     struct found found;
-    if (!find_udp(data, end, &found) || !is_guarded(found.udp->dest))
+    if (!find_udp(data, end, &found) || !is_guarded(&found))
         return XDP_PASS;
     __u32 bytes = bpf_xdp_get_buff_len(ctx);
     bool is_known = false;

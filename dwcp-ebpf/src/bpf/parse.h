@@ -1,4 +1,4 @@
-/* Finds the UDP header of a frame, and where it came from. What is no whole UDP header of an unfragmented packet is not
+/* Finds the UDP header of a frame, where it came from and where it goes. What is no whole UDP header of an unfragmented packet is not
  * found, and so not touched. */
 #ifndef DWCP_PARSE_H
 #define DWCP_PARSE_H
@@ -15,6 +15,7 @@ struct vlan_tag {
 struct found {
     struct udphdr *udp;
     struct address source;
+    struct address destination;
     /* Where it begins in the frame. Counted along: to subtract pointers takes CAP_PERFMON. */
     __u32 offset;
     /* Bytes of the IP packet from there on, as the IP header says. */
@@ -35,6 +36,10 @@ static __always_inline bool find_udp_ipv4(void *at, void *end, struct found *fou
     found->source.word[1] = 0;
     found->source.word[2] = bpf_htonl(0xFFFF);
     found->source.word[3] = ip->saddr;
+    found->destination.word[0] = 0;
+    found->destination.word[1] = 0;
+    found->destination.word[2] = bpf_htonl(0xFFFF);
+    found->destination.word[3] = ip->daddr;
     found->room = bpf_ntohs(ip->tot_len) - (__s32)header_bytes;
     return (void *)(found->udp + 1) <= end;
 }
@@ -49,6 +54,7 @@ static __always_inline bool find_udp_ipv6(void *at, void *end, struct found *fou
     found->offset += sizeof(*ip);
     found->room = bpf_ntohs(ip->payload_len);
     __builtin_memcpy(&found->source, &ip->saddr, sizeof(found->source));
+    __builtin_memcpy(&found->destination, &ip->daddr, sizeof(found->destination));
 #pragma unroll
     for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
         if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS)

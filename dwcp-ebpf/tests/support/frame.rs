@@ -15,6 +15,10 @@ pub(crate) const VLAN_OUTER: u16 = 0x88a8;
 pub(crate) const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub(crate) const SOURCE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
+/// Where frames go.
+pub(crate) const DESTINATION: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub(crate) const DESTINATION6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
 /// A datagram as the specification wants it.
 pub(crate) fn datagram(flow: u64) -> Vec<u8> {
     datagram_of(&DatagramHeader {
@@ -51,7 +55,7 @@ pub(crate) fn ipv4_with(source: Ipv4Addr, options: u8, fragment: u16, protocol: 
     bytes.extend(fragment.to_be_bytes());
     bytes.extend([64, protocol, 0, 0]);
     bytes.extend(source.octets());
-    bytes.extend([192, 0, 2, 2]);
+    bytes.extend(DESTINATION.octets());
     bytes.resize(header, 1);
     let sum: u32 = bytes.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
     let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
@@ -73,7 +77,7 @@ pub(crate) fn ipv6_with(source: Ipv6Addr, extensions: &[(u8, u8)], protocol: u8,
     bytes.extend((rest.len() as u16).to_be_bytes());
     bytes.extend([extensions.first().map_or(protocol, |(ty, _)| *ty), 64]);
     bytes.extend(source.octets());
-    bytes.extend(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2).octets());
+    bytes.extend(DESTINATION6.octets());
     bytes.extend(rest);
     bytes
 }

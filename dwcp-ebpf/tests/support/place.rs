@@ -77,7 +77,8 @@ fn mount_bpf(folder: &Path) {
 
 impl Place<'_> {
     pub(crate) fn config(&self) -> Config {
-        Config { root: self.root.clone(), limit: None, ..Config::default() }
+        let addresses = [ADDRESS, ADDRESS6].map(|address| address.parse().expect("an address")).to_vec();
+        Config { root: self.root.clone(), addresses, limit: None, ..Config::default() }
     }
 
     pub(crate) fn attach(&self, config: &Config) -> Guard {

@@ -52,6 +52,29 @@ pub(crate) fn attach(index: u32, place: u32, program: BorrowedFd<'_>) -> io::Res
     replace(index, place, program.as_raw_fd())
 }
 
+/// Attaches a program by a link, which holds it there until it is dropped.
+pub(crate) fn attach_link(index: u32, place: u32, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: mem::size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags: place,
+        ..Default::default()
+    };
+    // SAFETY: `options` lives through the call and is only read, as far as `sz` says; its pointers are null.
+    let fd = unsafe {
+        libbpf_sys::bpf_link_create(
+            program.as_raw_fd(),
+            index as i32,
+            libbpf_sys::BPF_XDP,
+            &raw const options,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the descriptor is new, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Leaves an interface without one there.
 pub(crate) fn detach(index: u32, place: u32) -> io::Result<()> {
     replace(index, place, -1)

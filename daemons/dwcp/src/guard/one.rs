@@ -12,6 +12,7 @@ use novacron_control::schema::Guarded;
 
 use super::{
     counts::{Labels, Told},
+    mode,
     sockets::Sockets,
 };
 use crate::again::Again;
@@ -61,7 +62,8 @@ impl One {
 
     fn try_attach(&mut self) {
         let interface = &self.interface;
-        match Guard::attach(interface, &self.config) {
+        let mode = self.config.mode.or_else(|| mode::preferred(interface));
+        match Guard::attach(interface, &Config { mode, ..self.config.clone() }) {
             Ok(guard) => {
                 let mode = guard.mode();
                 tracing::info!(interface, %mode, "datagrams are guarded in XDP");
@@ -109,6 +111,16 @@ impl One {
         }
         if self.again.is_due(now) {
             self.try_attach();
+        }
+    }
+
+    /// These addresses of the node are guarded from now on.
+    pub(super) fn set_addresses(&mut self, addresses: &[IpAddr]) {
+        self.config.addresses = addresses.to_vec();
+        let Some(guard) = &self.guard else { return };
+        match guard.set_addresses(addresses) {
+            Ok(()) => tracing::info!(interface = self.interface, ?addresses, "these addresses are guarded"),
+            Err(error) => tracing::warn!(interface = self.interface, %error, "other addresses are guarded"),
         }
     }
 

@@ -8,6 +8,11 @@ use dwcp_core::{
 };
 use dwcp_ebpf::{Guard, QUEUES_MAX};
 
+/// Queues of an interface that have a socket. Each takes 12 MB of memory that is not swapped, and about 0.2 s to be made, for
+/// which the agent's start waits.
+const SOCKETS_MAX: u32 = 8;
+const _: () = assert!(SOCKETS_MAX <= QUEUES_MAX);
+
 /// The sockets. Where there is none, datagrams go by the kernel's UDP.
 pub(super) struct Sockets {
     endpoint: Endpoint,
@@ -25,8 +30,11 @@ impl Sockets {
     /// One for each receive queue, as far as there can be; what is in the way, if something is. In a tokio runtime.
     pub(super) fn open(&mut self, interface: &str, guard: &Guard) -> Option<String> {
         let local = self.local?;
-        let mut reason = None;
-        for queue in 0..receive_queues(interface) {
+        let (queues, mut reason) = with_sockets(receive_queues(interface));
+        if let Some(beyond) = &reason {
+            tracing::info!(interface, beyond, "not each queue has an AF_XDP socket");
+        }
+        for queue in 0..queues {
             match self.open_at(interface, queue, local, guard) {
                 Ok(socket) => self.open.push(socket),
                 Err(error) => {
@@ -60,10 +68,36 @@ impl Sockets {
     }
 }
 
-/// How many there are, as far as a guard can have sockets.
+/// How many of so many queues have a socket, and what is told of the others.
+fn with_sockets(queues: u32) -> (u32, Option<String>) {
+    let beyond = (queues > SOCKETS_MAX).then(|| {
+        format!(
+            "queues {SOCKETS_MAX} to {} have no AF_XDP socket: their datagrams go by the kernel's UDP, as there are \
+             {SOCKETS_MAX} sockets at most",
+            queues - 1
+        )
+    });
+    (queues.min(SOCKETS_MAX), beyond)
+}
+
+/// How many there are.
 fn receive_queues(interface: &str) -> u32 {
     let queues = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")).map(|entries| {
         entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"rx-")).count()
     });
-    u32::try_from(queues.unwrap_or(1)).map_or(QUEUES_MAX, |queues| queues.clamp(1, QUEUES_MAX))
+    u32::try_from(queues.unwrap_or(1)).map_or(u32::MAX, |queues| queues.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_queues_do_not_take_all_memory() {
+        assert_eq!(with_sockets(1), (1, None));
+        assert_eq!(with_sockets(SOCKETS_MAX), (SOCKETS_MAX, None));
+        let (queues, beyond) = with_sockets(32);
+        assert_eq!(queues, SOCKETS_MAX);
+        assert!(beyond.is_some_and(|beyond| beyond.contains("queues 8 to 31")));
+    }
 }

@@ -61,6 +61,11 @@ pub(super) fn off() -> Capability {
     Capability { name: "larger MTU".to_owned(), state: Ability::No, detail: detail.to_owned() }
 }
 
+/// Where none can be raised.
+pub(super) fn failed(error: &str) -> Capability {
+    Capability { name: "larger MTU".to_owned(), state: Ability::No, detail: error.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ pub(super) struct Said {
     pub(super) taken: Option<u32>,
 }
 
-pub(super) struct Uplinks {
+pub(crate) struct Uplinks {
     wanted: u32,
     /// If there are any: the only ones that are raised.
     only: Vec<String>,

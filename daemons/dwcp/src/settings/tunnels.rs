@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use dwcp_node::{vxlan, wireguard};
+use dwcp_node::{
+    mtu::{self, MTU_MIN, Underlay},
+    vxlan, wireguard,
+};
 use novacron_settings::{
     Key, SettingsError, Sources, set,
     value::{duration, parsed, print_duration, print_unless, printed, unless},
@@ -91,14 +94,16 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     ),
     Key::one(
         "tunnels.underlay_mtu",
-        "auto, or bytes",
-        set!(tunnels.underlay_mtu, |t| unless(t, "auto", parsed)),
+        "auto, or 1280..=65535",
+        set!(tunnels.underlay_mtu, |t| unless(t, "auto", |t| {
+            parsed(t).filter(|mtu| (MTU_MIN..=u32::from(u16::MAX)).contains(mtu))
+        })),
         |s| print_unless(s.tunnels.underlay_mtu, "auto", printed),
     ),
     Key::one("tunnels.state", "a path", set!(tunnels.state, path), |s| s.tunnels.state.display().to_string()),
     Key::one(
         "wireguard.address",
-        "off, or ADDRESS/PREFIX inside, such as 10.99.0.1/16",
+        "off, or ADDRESS/PREFIX inside of a node, such as 10.99.0.1/16",
         set!(tunnels.address, |t| unless(t, "off", inside)),
         |s| print_unless(s.tunnels.address, "off", |(address, prefix)| format!("{address}/{prefix}")),
     ),
@@ -153,13 +158,46 @@ pub(super) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsErro
         let expected = "off or an address, since wireguard.address is off";
         return Err(sources.invalid("vxlan.local", "wireguard".to_owned(), expected));
     }
+    if let Some(underlay_mtu) = tunnels.underlay_mtu
+        && inside_mtu(tunnels, underlay_mtu) < MTU_MIN
+    {
+        let expected =
+            "enough to leave 1280 bytes inside: WireGuard takes 80, VXLAN 50 over IPv4 and 70 over IPv6";
+        return Err(sources.invalid("tunnels.underlay_mtu", underlay_mtu.to_string(), expected));
+    }
     Ok(())
+}
+
+/// What is left in the tunnel that has least, in bytes.
+fn inside_mtu(tunnels: &Tunnels, underlay_mtu: u32) -> u32 {
+    // Peers may be reached by either IP.
+    let wireguard = tunnels.address.map(|(inside, _)| (mtu::wireguard(underlay_mtu, Underlay::V6), inside));
+    let vxlan = match (tunnels.vxlan, wireguard) {
+        (Some(VxlanEnd::At(local)), _) => mtu::vxlan(underlay_mtu, Underlay::of(local)),
+        (Some(VxlanEnd::WireGuard), Some((below, inside))) => mtu::vxlan(below, Underlay::of(inside)),
+        _ => underlay_mtu,
+    };
+    vxlan.min(wireguard.map_or(underlay_mtu, |(mtu, _)| mtu))
 }
 
 fn inside(text: &str) -> Option<(IpAddr, u8)> {
     let (address, prefix) = text.split_once('/')?;
     let (address, prefix) = (address.parse().ok()?, prefix.parse().ok()?);
-    wireguard::Network::new(address, prefix).map(|_| (address, prefix))
+    wireguard::Network::new(address, prefix)?;
+    is_of_a_node(address, prefix).then_some((address, prefix))
+}
+
+/// Not the network's own address, which its first or last one is where it has more than two.
+fn is_of_a_node(address: IpAddr, prefix: u8) -> bool {
+    let (bits, width) = match address {
+        IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
+        IpAddr::V6(address) => (u128::from(address), 128),
+    };
+    let host_bits = width - u32::from(prefix);
+    let host_max = u128::MAX.checked_shr(128 - host_bits).unwrap_or(0);
+    let host = bits & host_max;
+    let is_network = host_bits > 1 && (host == 0 || (address.is_ipv4() && host == host_max));
+    !is_network && !address.is_unspecified() && !address.is_multicast()
 }
 
 fn name(text: &str) -> Option<String> {

@@ -1,4 +1,5 @@
-//! Peers that may have tunnels: those that are connected, and those that were not long ago, also over a restart.
+//! Peers that may have tunnels: those that are connected, and those that were not long ago, also over a restart. With them is
+//! kept which interfaces this agent has made: the settings may not name them any more.
 
 use std::{
     collections::BTreeMap,
@@ -7,6 +8,7 @@ use std::{
 };
 
 use dwcp_node::state;
+use serde::{Deserialize, Serialize};
 
 use super::plan::Neighbour;
 
@@ -15,9 +17,24 @@ const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// Peers that are remembered.
 const NEIGHBOURS_MAX: usize = 2048;
 
+/// The interfaces of this agent, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Made {
+    pub(super) wireguard: Option<String>,
+    pub(super) vxlan: Option<String>,
+}
+
+/// What is in the file.
+#[derive(Default, Serialize, Deserialize)]
+struct Content {
+    made: Made,
+    neighbours: Vec<Neighbour>,
+}
+
 /// Peers that may have tunnels, connected or not, in a file, too.
 #[derive(Default)]
 pub(super) struct Neighbours {
+    made: Made,
     known: BTreeMap<String, (Neighbour, Instant)>,
     /// None: they are not kept.
     file: Option<std::path::PathBuf>,
@@ -28,18 +45,28 @@ impl Neighbours {
     pub(super) fn read(file: &Path) -> Self {
         let content = state::read(file).map_err(|error| error.to_string());
         let listed = content.and_then(|content| match content {
-            Some(content) => {
-                serde_json::from_slice::<Vec<Neighbour>>(&content).map_err(|error| error.to_string())
-            }
-            None => Ok(Vec::new()),
+            Some(content) => serde_json::from_slice::<Content>(&content).map_err(|error| error.to_string()),
+            None => Ok(Content::default()),
         });
-        let listed = listed.unwrap_or_else(|error| {
+        let Content { made, neighbours } = listed.unwrap_or_else(|error| {
             tracing::warn!(file = %file.display(), error, "tunnels that there were are not known");
-            Vec::new()
+            Content::default()
         });
         let now = Instant::now();
-        let known = listed.into_iter().map(|neighbour| (neighbour.node_id.clone(), (neighbour, now)));
-        Self { known: known.collect(), file: Some(file.to_owned()) }
+        let known = neighbours.into_iter().map(|neighbour| (neighbour.node_id.clone(), (neighbour, now)));
+        Self { made, known: known.collect(), file: Some(file.to_owned()) }
+    }
+
+    pub(super) fn made(&self) -> &Made {
+        &self.made
+    }
+
+    /// Before they are made, and when they are no more.
+    pub(super) fn set_made(&mut self, made: Made) {
+        if self.made != made {
+            self.made = made;
+            self.write();
+        }
     }
 
     pub(super) fn list(&self) -> Vec<Neighbour> {
@@ -72,8 +99,9 @@ impl Neighbours {
 
     fn write(&self) {
         let Some(file) = &self.file else { return };
-        let list = serde_json::to_vec(&self.list()).unwrap_or_default();
-        if let Err(error) = state::write(file, &list) {
+        let content = Content { made: self.made.clone(), neighbours: self.list() };
+        let content = serde_json::to_vec(&content).unwrap_or_default();
+        if let Err(error) = state::write(file, &content) {
             tracing::warn!(%error, "the next start will not know these tunnels");
         }
     }

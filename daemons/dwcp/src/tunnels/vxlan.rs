@@ -14,6 +14,10 @@ use crate::{
     settings::{Tunnels, VxlanEnd},
 };
 
+/// Why there is no VXLAN where it was to go through WireGuard: by the network that is there, everybody could read it.
+const NOT_WITHOUT_WIREGUARD: &str =
+    "WireGuard is not up, and what is to go through it goes nowhere else: it is made when WireGuard is";
+
 /// The end of VXLAN.
 pub(super) struct Vxlan {
     end: VxlanEnd,
@@ -64,8 +68,18 @@ impl Vxlan {
         if self.error.is_none() { self.config.peers.len() } else { 0 }
     }
 
-    /// Makes the interface what it should be, if it is due.
-    pub(super) fn look(&mut self, peers: &[IpAddr], now: Instant) {
+    /// Makes the interface what it should be, if it is due. `wireguard`: the number of its interface, while it is up.
+    pub(super) fn look(&mut self, peers: &[IpAddr], wireguard: Option<u32>, now: Instant) {
+        if self.end == VxlanEnd::WireGuard {
+            if wireguard.is_none() {
+                return self.withhold();
+            }
+            if self.config.through != wireguard {
+                self.config.through = wireguard;
+                self.done = false;
+                self.again.reset();
+            }
+        }
         if self.config.peers != peers {
             self.config.peers = peers.to_vec();
             self.done = false;
@@ -92,6 +106,22 @@ impl Vxlan {
                 self.again.failed(now);
             }
         }
+    }
+
+    /// Takes away what is there, unless the kernel did so already with WireGuard.
+    fn withhold(&mut self) {
+        if self.config.through.take().is_some() || self.error.is_none() {
+            tracing::warn!(interface = self.config.interface, "no VXLAN: {NOT_WITHOUT_WIREGUARD}");
+            self.done = false;
+        }
+        if self.done {
+            return;
+        }
+        self.error = Some(match vxlan::remove(&self.config.interface) {
+            Ok(_) => NOT_WITHOUT_WIREGUARD.to_owned(),
+            Err(error) => format!("{NOT_WITHOUT_WIREGUARD}; what is there cannot be removed: {error}"),
+        });
+        self.done = true;
     }
 
     pub(super) fn view(&self, peers: &[IpAddr]) -> schema::Vxlan {

@@ -110,6 +110,11 @@ impl WireGuard {
         if self.interface.is_some() { self.config.peers.len() } else { 0 }
     }
 
+    /// The number of the interface, while it is up as far as is known.
+    pub(super) fn interface_index(&self) -> Option<u32> {
+        self.interface.as_ref().map(Interface::index)
+    }
+
     /// The interface should have this MTU, which the next look sets.
     pub(super) fn set_mtu(&mut self, mtu: u32) {
         self.mtu = mtu;

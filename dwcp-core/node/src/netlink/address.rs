@@ -1,6 +1,6 @@
 //! Addresses of interfaces.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
@@ -12,6 +12,16 @@ use rustix::io::Errno;
 use super::{Netlink, NetlinkError, Route, link::Link};
 
 impl Netlink {
+    /// All addresses of this network namespace, those of links alone too.
+    pub(crate) fn addresses(&mut self) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+        let messages = self.list("list addresses", Route::GetAddress(AddressMessage::default()))?;
+        let addresses = messages.into_iter().filter_map(|message| match message {
+            Route::NewAddress(message) => local(&message),
+            _ => None,
+        });
+        Ok(addresses.collect())
+    }
+
     /// Gives an interface these addresses, each with the length of its network, and no others but those that IPv6 makes
     /// by itself.
     pub(crate) fn set_addresses(&mut self, link: &Link, wanted: &[(IpAddr, u8)]) -> Result<(), NetlinkError> {
@@ -58,16 +68,20 @@ fn address(message: &AddressMessage) -> Option<(IpAddr, u8)> {
     if message.header.scope == AddressScope::Link {
         return None;
     }
+    Some((local(message)?, message.header.prefix_len))
+}
+
+/// The address of this end.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
     let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
     let local = find(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
     });
-    let address = local.or_else(|| {
+    local.or_else(|| {
         find(|attribute| match attribute {
             AddressAttribute::Address(address) => Some(*address),
             _ => None,
         })
-    });
-    Some((address?, message.header.prefix_len))
+    })
 }

@@ -38,17 +38,24 @@ impl Netlink {
         Ok(ours.collect())
     }
 
-    pub(crate) fn add_entry(&mut self, link: &Link, entry: Entry) -> Result<(), NetlinkError> {
+    /// `through`: the number of the interface that packets to this end leave by, whatever routes say.
+    pub(crate) fn add_entry(
+        &mut self,
+        link: &Link,
+        entry: Entry,
+        through: Option<u32>,
+    ) -> Result<(), NetlinkError> {
         let what =
             format!("send what goes to {} through {} to {}", text(entry.station), link.name, entry.end);
         // A station has one end, but that of zeroes as many as it likes, each appended.
         let appended = if entry.station == [0; 6] { NLM_F_APPEND } else { 0 };
-        self.ask(&what, NLM_F_CREATE | appended, Route::NewNeighbour(message(link, entry))).map(drop)
+        let message = message(link, entry, through);
+        self.ask(&what, NLM_F_CREATE | appended, Route::NewNeighbour(message)).map(drop)
     }
 
     pub(crate) fn remove_entry(&mut self, link: &Link, entry: Entry) -> Result<(), NetlinkError> {
         let what = format!("forget that {} is behind {} of {}", text(entry.station), entry.end, link.name);
-        self.ask(&what, 0, Route::DelNeighbour(message(link, entry))).map(drop)
+        self.ask(&what, 0, Route::DelNeighbour(message(link, entry, None))).map(drop)
     }
 }
 
@@ -56,7 +63,7 @@ fn text(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-fn message(link: &Link, entry: Entry) -> NeighbourMessage {
+fn message(link: &Link, entry: Entry, through: Option<u32>) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = link.index;
@@ -68,6 +75,7 @@ fn message(link: &Link, entry: Entry) -> NeighbourMessage {
     };
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(entry.station.to_vec()));
     message.attributes.push(NeighbourAttribute::Destination(end));
+    message.attributes.extend(through.map(NeighbourAttribute::IfIndex));
     message
 }
 

@@ -1,6 +1,6 @@
 //! The interfaces of this network namespace, and which of them lead to the world.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
 use crate::netlink::{Netlink, NetlinkError, link::Link};
 
@@ -23,6 +23,15 @@ pub struct Interface {
     pub rx_queues: u32,
     /// Queues to send by.
     pub tx_queues: u32,
+}
+
+/// The addresses of this network namespace.
+///
+/// # Errors
+///
+/// If the kernel does not say.
+pub fn addresses() -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    Netlink::route()?.addresses()
 }
 
 /// All but the loopback.

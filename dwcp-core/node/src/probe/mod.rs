@@ -15,7 +15,7 @@ use netlink_packet_route::link::InfoKind;
 use rustix::{process::Resource, system::uname};
 
 use crate::{netlink::Netlink, wireguard};
-pub use interfaces::{Interface, interfaces};
+pub use interfaces::{Interface, addresses, interfaces};
 
 /// The capabilities that the node agent needs, and their bits (linux/capability.h).
 const CAPABILITIES: [(&str, u32, &str); 5] = [
@@ -239,6 +239,12 @@ fn capabilities() -> Vec<Capability> {
         Err(error) => Finding::unknown(format!("/proc/thread-self/status: {error}")),
     };
     CAPABILITIES.map(|(name, bit, purpose)| Capability { name, finding: finding(bit, purpose) }).into()
+}
+
+/// Whether the calling thread may change the network (`CAP_NET_ADMIN`). None: `/proc` does not say.
+pub(crate) fn has_net_admin() -> Option<bool> {
+    let (_, bit, _) = CAPABILITIES.iter().find(|(name, ..)| *name == "CAP_NET_ADMIN")?;
+    Some(effective(&fs::read_to_string("/proc/thread-self/status").ok()?)? & 1 << bit != 0)
 }
 
 fn effective(status: &str) -> Option<u64> {

@@ -2,7 +2,8 @@
 //!
 //! Owns: which sysctls and root qdiscs, deciding what has to change (pure, [`plan`] shows it), and changing it. What
 //! was there before is on disk before anything changes, so that [`restore`], at exit or by the next start after a
-//! crash, puts it back; what somebody else has changed meanwhile is left, and said. Nothing that is better already is
+//! crash, puts it back. Who calls either holds the file's [`Lock`](crate::state::Lock): what a process that runs has set is not
+//! another's to put back. What somebody else has changed meanwhile is left, and said. Nothing that is better already is
 //! lowered. Where something is not possible the report says why, and the rest is done.
 
 mod decide;

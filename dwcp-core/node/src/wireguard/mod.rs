@@ -99,6 +99,23 @@ pub(crate) fn kernel_has_it() -> Result<bool, NetlinkError> {
     Ok(Netlink::generic()?.family("wireguard")?.is_some())
 }
 
+/// Removes an interface that is ours, whichever of the two it is; whether it was there.
+///
+/// # Errors
+///
+/// If it is not ours, or the kernel refuses.
+pub fn remove(interface: &str) -> Result<bool, Error> {
+    let mut netlink = Netlink::route()?;
+    match netlink.link(interface)? {
+        None => Ok(false),
+        Some(link) if link.alias.as_deref() == Some(ALIAS) => {
+            netlink.remove_link(&link)?;
+            Ok(true)
+        }
+        Some(_) => Err(Error::Foreign { interface: interface.to_owned() }),
+    }
+}
+
 /// How it stands with a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
@@ -192,6 +209,11 @@ impl Interface {
             netlink.set_up(&link)?;
         }
         Ok(())
+    }
+
+    /// The kernel's number of the interface.
+    pub fn index(&self) -> u32 {
+        self.index
     }
 
     /// Which of the two it is.

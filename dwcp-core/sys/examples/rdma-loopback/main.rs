@@ -39,7 +39,9 @@ fn main() -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
     eprintln!("rdma-loopback: {error}");
     match error.downcast_ref() {
-        Some(RdmaError::NoLibrary { .. } | RdmaError::NoPort { .. }) => ExitCode::from(NO_DEVICE),
+        Some(RdmaError::NoLibrary { .. } | RdmaError::NoKernel | RdmaError::NoPort { .. }) => {
+            ExitCode::from(NO_DEVICE)
+        }
         _ => ExitCode::FAILURE,
     }
 }

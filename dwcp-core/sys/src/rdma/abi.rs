@@ -331,3 +331,18 @@ pub(crate) struct AsyncEvent {
     element: u64,
     pub(crate) event_type: c_uint,
 }
+
+impl AsyncEvent {
+    /// The number of the port, for events of ports: `element` is a union of pointers and this `int`.
+    pub(crate) fn port(&self) -> c_int {
+        let [a, b, c, d, ..] = self.element.to_ne_bytes();
+        c_int::from_ne_bytes([a, b, c, d])
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_port(event_type: c_uint, port: c_int) -> Self {
+        let mut element = [0; 8];
+        element[..4].copy_from_slice(&port.to_ne_bytes());
+        Self { element: u64::from_ne_bytes(element), event_type }
+    }
+}

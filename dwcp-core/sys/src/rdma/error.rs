@@ -12,6 +12,9 @@ pub enum RdmaError {
         /// What the loader said.
         reason: String,
     },
+    /// The library has nobody to ask.
+    #[error("this kernel has no RDMA (CONFIG_INFINIBAND_USER_ACCESS, module ib_uverbs)")]
+    NoKernel,
     /// No device, or none with an active Ethernet port that has a RoCE v2 address.
     #[error("no RDMA device has an active port with a RoCE v2 address ({devices} devices)")]
     NoPort {

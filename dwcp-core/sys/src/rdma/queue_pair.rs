@@ -280,14 +280,10 @@ impl QueuePair {
         }
         // SAFETY: the event that was just taken.
         unsafe { (context.verbs.ack_async_event)(&raw mut event) };
-        let what = match event.event_type {
-            abi::EVENT_QP_FATAL => "that the queue pair is broken",
-            abi::EVENT_QP_ACCESS_ERR => "a forbidden access by the peer",
-            abi::EVENT_DEVICE_FATAL => "that it is broken or removed",
-            abi::EVENT_PORT_ERR => "that its port is down",
-            _ => return Ok(true),
-        };
-        Err(RdmaError::Event { what })
+        match ending(&event, self.port.number) {
+            Some(what) => Err(RdmaError::Event { what }),
+            None => Ok(true),
+        }
     }
 
     /// Readable when completions have come after [`arm`](Self::arm).
@@ -307,6 +303,17 @@ impl QueuePair {
     }
 }
 
+/// What an event says, if it ends a queue pair at this port of the device. A device has others, and tells of them too.
+fn ending(event: &abi::AsyncEvent, port: u8) -> Option<&'static str> {
+    match event.event_type {
+        abi::EVENT_QP_FATAL => Some("that the queue pair is broken"),
+        abi::EVENT_QP_ACCESS_ERR => Some("a forbidden access by the peer"),
+        abi::EVENT_DEVICE_FATAL => Some("that it is broken or removed"),
+        abi::EVENT_PORT_ERR if event.port() == i32::from(port) => Some("that its port is down"),
+        _ => None,
+    }
+}
+
 fn flags(signalled: bool) -> c_uint {
     if signalled { abi::SEND_SIGNALED } else { 0 }
 }
@@ -316,5 +323,19 @@ fn nothing(call: &'static str) -> Result<bool, RdmaError> {
     match RdmaError::last(call) {
         RdmaError::Call { errno: libc::EAGAIN, .. } => Ok(false),
         error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_goes_down_ends_what_is_at_it_and_not_what_is_at_others() {
+        let down = abi::AsyncEvent::of_port(abi::EVENT_PORT_ERR, 2);
+        assert!(ending(&down, 2).is_some());
+        assert_eq!(ending(&down, 1), None);
+        let removed = abi::AsyncEvent { event_type: abi::EVENT_DEVICE_FATAL, ..Default::default() };
+        assert!(ending(&removed, 1).is_some(), "that ends all of them");
     }
 }

@@ -36,9 +36,22 @@ pub(super) fn advice(call: &str, source: &IoError) -> &'static str {
         Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) if call.contains("/dev/net/tun") => {
             " (the kernel needs CONFIG_TUN, module tun, and a container the device /dev/net/tun)"
         }
-        Some(Errno::PERM | Errno::ACCESS) if call.contains("/dev/net/tun") => " (it needs CAP_NET_ADMIN)",
+        Some(Errno::PERM | Errno::ACCESS) if call.contains("/dev/net/tun") => {
+            refused(crate::probe::has_net_admin() != Some(false))
+        }
         Some(Errno::ADDRINUSE) => " (another WireGuard has the port: stop it, or take another port)",
         _ => "",
+    }
+}
+
+/// Why the device is refused: who may change the network is kept from it by something else.
+fn refused(has_net_admin: bool) -> &'static str {
+    match has_net_admin {
+        false => " (it needs CAP_NET_ADMIN)",
+        true => {
+            " (CAP_NET_ADMIN is there: the mode of the file forbids it, or the rules of the container for devices, \
+             which have to allow 10:200)"
+        }
     }
 }
 
@@ -192,5 +205,20 @@ impl Shared {
             outbox.flush();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_grant_what_is_there() {
+        let denied = IoError::from(Errno::ACCESS);
+        assert!(refused(true).contains("10:200"));
+        assert!(refused(false).contains("needs CAP_NET_ADMIN"));
+        let has = crate::probe::has_net_admin() != Some(false);
+        assert_eq!(advice("open /dev/net/tun", &denied), refused(has));
+        assert_eq!(advice("bind the UDP port of WireGuard", &denied), "");
     }
 }
