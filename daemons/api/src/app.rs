@@ -151,6 +151,10 @@ pub fn describe_metrics() {
         "Answers that may be a moment old: kept here (near), kept in Redis (shared), or asked for (made)."
     );
     metrics::describe_gauge!("active_connections", "Connections of clients.");
+    metrics::describe_gauge!(
+        "audit_records_waiting",
+        "Records of changes, of all replicas, that the database does not have yet."
+    );
     metrics::gauge!("queue_depth").increment(0);
     metrics::gauge!("active_connections").increment(0);
     metrics::counter!("http_logins_refused_total").increment(0);

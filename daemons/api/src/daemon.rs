@@ -144,6 +144,8 @@ impl Replica {
         beside.spawn(app.agents.clone().keep_fresh());
         beside.spawn(changes::watch(app.clone()));
         beside.spawn(audit::keep_small(app.clone()));
+        beside.spawn(audit::remove_written(app.clone()));
+        beside.spawn(audit::keep_drained(app.clone()));
         if let Some(jwt) = app.login.jwt.clone() {
             beside.spawn(jwks::keep_fresh(jwt));
         }
@@ -151,7 +153,7 @@ impl Replica {
             beside.spawn(tls::keep_fresh(files, watched, current.clone()));
         }
         if let Err(error) = app.audit.prepare().await {
-            tracing::warn!(%error, "nothing is changed before the database of the audit answers");
+            tracing::warn!(%error, "records of changes wait in the store until the database of the audit answers");
         }
         working.spawn(worker::work(app.clone(), working_stops.clone()));
         working.spawn(schedules::worker::work(app.clone(), working_stops));
@@ -209,12 +211,18 @@ impl Replica {
             // Those whose client has gone come to their end, too.
             let _ = self.app.requests.acquire_many(requests).await;
             while self.working.join_next().await.is_some() {}
-            if let Err(error) = self.app.audit.flush().await {
-                tracing::error!(%error, "records of the last changes stay as they were begun");
+            if let Err(error) = last_records(&self.app).await {
+                tracing::warn!(%error, "records of the last changes wait in the store for another replica");
             }
         };
         let drained = timeout(settings.drain_timeout, ended).await.is_ok();
         tracing::info!(drained, "the replica ends");
         drained
     }
+}
+
+/// Has the database take what this replica has left in the store.
+async fn last_records(app: &App) -> Result<(), AuditError> {
+    app.audit.flush().await?;
+    audit::drain(app, audit::Which::Own).await
 }

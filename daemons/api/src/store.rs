@@ -90,7 +90,12 @@ impl Store {
 
     /// One entry.
     pub(crate) async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError> {
-        let range = RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() };
+        self.get_at(key, 0).await
+    }
+
+    /// One entry as it was at a revision (0: now).
+    pub(crate) async fn get_at(&self, key: &str, revision: i64) -> Result<Option<KeyValue>, StoreError> {
+        let range = RangeRequest { key: key.to_owned().into(), revision, ..RangeRequest::default() };
         Ok(self.range("get", range).await?.kvs.into_iter().next())
     }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 use consensus_core::{NodeConfig, Start};
-use consensus_etcd::{InitialCluster, Server, ServerConfig};
+use consensus_etcd::{AutoCompaction, InitialCluster, Server, ServerConfig};
 use novacron_api::AgentSocket;
 use novacron_dwcp::{Agent, Settings};
 use novacron_process::Signals;
@@ -29,6 +29,9 @@ const DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
 const PORT_STEP: u16 = 100;
 /// Peers are one port above clients.
 const PEER_OFFSET: u16 = 1;
+/// How long the store keeps what was changed or removed, as a kube-apiserver has it: what reads have to pass over, and pages of
+/// a list that somebody still reads.
+const COMPACTION_RETENTION: Duration = Duration::from_secs(5 * 60);
 
 /// Runs a consensus cluster of three members, two node agents and the API on this machine, until SIGTERM or SIGINT.
 ///
@@ -90,6 +93,7 @@ pub(crate) async fn run(args: UpArgs, is_traced: bool) -> Result<u8> {
             TcpListener::bind(at(*port)).await.with_context(|| format!("listening on {}", at(*port)))?;
         let mut config = ServerConfig::new(node, data_dir.join("data"), name);
         config.client_urls = vec![format!("http://{}", at(*port))];
+        config.auto_compaction = Some(AutoCompaction::Periodic(COMPACTION_RETENTION));
         config.request_span = is_traced.then_some(novacron_trace::request_span);
         let server = Server::start(config).await.with_context(|| format!("member {name}"))?;
         let (served, mut stopping) = (server.clone(), stopping.clone());

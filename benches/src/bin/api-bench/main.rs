@@ -1,8 +1,8 @@
 //! The API beside a handler that only does the work: three members of the store, the same clients, one side after the other
 //! in each round.
 //!
-//! What the API adds to the handler is what it is measured by: who asks, how often they may, what they may, a record of each change on
-//! the disk before it is made, bounds, ids, metrics. It never fails because a number is too small.
+//! What the API adds to the handler is what it is measured by: who asks, how often they may, what they may, a record of each change,
+//! bounds, ids, metrics. It never fails because a number is too small.
 
 mod bare;
 mod load;

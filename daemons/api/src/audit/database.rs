@@ -5,19 +5,22 @@
 
 use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc, time::Duration};
 
+use novacron_store::StoreError;
 use sqlx::{
     AnyPool, Executor as _, Row as _, SqlSafeStr as _,
     any::{AnyPoolOptions, AnyRow},
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 use tokio::{
-    sync::OnceCell,
+    sync::{Mutex, OnceCell, mpsc},
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
-    record::{Filter, Outcome, Record},
-    writer::Writer,
+    drain::Place,
+    outbox::{OUTBOX_MAX, Outbox},
+    record::{Filter, Outcome, Record, time_of},
+    writer::{Target, WAITING_MAX, Writer},
 };
 use crate::{
     app::{App, now_ms},
@@ -52,6 +55,12 @@ pub enum AuditError {
     /// Its tables cannot be made.
     #[error("database: {0}")]
     Migration(#[from] MigrateError),
+    /// Too many records wait for it.
+    #[error("database: {OUTBOX_MAX} records wait for it")]
+    Full,
+    /// The store, in which records wait for it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// What it said of a statement that had the records of several changes.
     #[error("{0}")]
     Batch(String),
@@ -63,30 +72,42 @@ pub enum AuditError {
 /// The records.
 pub(crate) struct Audit {
     /// For what is written.
-    pool: AnyPool,
+    target: Target,
     /// For what is read: with SQLite, which has one writer at a time, another one, or reads would be waited for.
     reads: AnyPool,
-    is_postgres: bool,
     /// Once the tables are there.
     writer: OnceCell<Writer>,
+    /// Those that are still in the store.
+    pub(crate) outbox: Outbox,
+    /// How far is known that none are.
+    pub(super) place: Mutex<Place>,
+    /// Those that need not be there any more.
+    pub(super) written: Mutex<mpsc::Receiver<String>>,
+    tell_written: mpsc::Sender<String>,
 }
 
 impl Audit {
     /// Connects to nothing yet; makes the folder of SQLite's file.
     pub(crate) fn open(settings: &DatabaseSettings) -> Result<Self, AuditError> {
         sqlx::any::install_default_drivers();
-        if !settings.url.is_empty() {
+        let is_postgres = settings.url.starts_with("postgres");
+        let (pool, reads) = if settings.url.is_empty() {
+            let url = file_url(&settings.data_dir)?;
+            // Those that wait for each other do so in the pool, in their order.
+            (pool(&url, 1)?, pool(&url, settings.connections_max)?)
+        } else {
             let pool = pool(&settings.url, settings.connections_max)?;
-            let is_postgres = settings.url.starts_with("postgres");
-            return Ok(Self { reads: pool.clone(), pool, is_postgres, writer: OnceCell::new() });
-        }
-        let url = file_url(&settings.data_dir)?;
-        // Those that wait for each other do so in the pool, in their order.
+            (pool.clone(), pool)
+        };
+        let (tell_written, written) = mpsc::channel(WAITING_MAX);
         Ok(Self {
-            pool: pool(&url, 1)?,
-            reads: pool(&url, settings.connections_max)?,
-            is_postgres: false,
+            target: Target { pool, is_postgres },
+            reads,
             writer: OnceCell::new(),
+            outbox: Outbox::default(),
+            place: Mutex::default(),
+            written: Mutex::new(written),
+            tell_written,
         })
     }
 
@@ -96,8 +117,8 @@ impl Audit {
             let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
                 Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
             });
-            Migrator::with_migrations(migrations.collect()).run(&self.pool).await?;
-            Ok(Writer::start(self.pool.clone(), self.is_postgres))
+            Migrator::with_migrations(migrations.collect()).run(&self.target.pool).await?;
+            Ok(Writer::start(self.target.clone(), self.tell_written.clone()))
         };
         self.writer.get_or_try_init(migrate).await
     }
@@ -115,6 +136,20 @@ impl Audit {
     /// Completes a record, soon: who lists records here afterwards finds it completed.
     pub(crate) async fn complete(&self, record: Record) -> Result<(), AuditError> {
         within(async { self.ready().await?.write_soon(record).await }).await
+    }
+
+    /// Writes a record that waits in the store, soon: who lists records here afterwards finds it. While the database is away, it
+    /// stays in the store.
+    pub(super) fn take(&self, record: Record) {
+        if let Some(writer) = self.writer.get() {
+            writer.take(record);
+        }
+    }
+
+    /// Writes records that wait in the store; whether each was.
+    pub(super) async fn write_all(&self, records: &[Record]) -> Result<Vec<bool>, AuditError> {
+        within(self.ready()).await?;
+        self.target.write_all(&records.iter().collect::<Vec<_>>()).await
     }
 
     /// Waits until all that was to be completed is.
@@ -149,9 +184,9 @@ impl Audit {
     /// Removes what is from before this time.
     async fn forget(&self, before_ms: u64) -> Result<u64, AuditError> {
         within(async {
-            let query = sqlx::query("DELETE FROM audit WHERE id < $1").bind(format!("{before_ms:012x}"));
+            let query = sqlx::query("DELETE FROM audit WHERE id < $1").bind(time_of(before_ms));
             self.ready().await?;
-            Ok(query.execute(&self.pool).await?.rows_affected())
+            Ok(query.execute(&self.target.pool).await?.rows_affected())
         })
         .await
     }
@@ -163,7 +198,7 @@ fn pool(url: &str, connections_max: u32) -> Result<AnyPool, AuditError> {
     let options = options.after_connect(|connection, _| {
         Box::pin(async move {
             if connection.backend_name() == "SQLite" {
-                // A record is on the disk before its change is made.
+                // A record is on the disk before it goes from the store.
                 connection.execute("PRAGMA journal_mode = WAL").await?;
                 connection.execute("PRAGMA synchronous = FULL").await?;
             }

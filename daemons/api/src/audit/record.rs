@@ -11,11 +11,16 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{now_ms, random},
-    http::problem::{Kind, Problem},
+    http::{
+        condition::etag_text,
+        problem::{Kind, Problem},
+    },
 };
 
 /// Hexadecimal digits of a record's id.
 pub(crate) const ID_DIGITS: usize = 28;
+/// Those of the time, which are the first.
+pub(crate) const TIME_DIGITS: usize = 12;
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -83,12 +88,17 @@ pub(crate) struct Filter {
     pub(crate) limit: i64,
 }
 
+/// How ids of records begin that were made at this time, in milliseconds since 1970.
+pub(crate) fn time_of(at_ms: u64) -> String {
+    format!("{at_ms:0TIME_DIGITS$x}")
+}
+
 impl Record {
     /// One that has only begun. Who asks for what, the caller fills in.
     pub(crate) fn begun() -> Self {
         let now = now_ms();
         Self {
-            id: format!("{now:012x}{:016x}", random()),
+            id: format!("{}{:016x}", time_of(now), random()),
             at_ms: i64::try_from(now).unwrap_or(i64::MAX),
             principal: String::new(),
             name: String::new(),
@@ -122,7 +132,7 @@ impl Record {
         }
         text(header::ETAG).clone_into(&mut self.etag_after);
         if let Some(Before(revision)) = response.extensions().get() {
-            self.etag_before = format!("\"{revision}\"");
+            self.etag_before = etag_text(*revision);
         }
         self
     }

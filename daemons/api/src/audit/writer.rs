@@ -3,10 +3,13 @@
 //! With one sync for each record, a disk that syncs a thousand times a second would make five hundred changes a second of all
 //! that replicas and store can do.
 
-use std::slice;
+use std::{slice, time::Duration};
 
 use sqlx::{Any, AnyPool, AssertSqlSafe, query::Query};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use super::{
     database::{AuditError, within},
@@ -14,9 +17,11 @@ use super::{
 };
 
 /// Records of one statement. SQLite takes 32,766 values in one, PostgreSQL 65,535.
-const BATCH_MAX: usize = 256;
-/// Records that wait to be taken into a batch. Who comes then waits as well.
-const WAITING_MAX: usize = 1024;
+pub(super) const BATCH_MAX: usize = 512;
+/// How long records that nobody waits for wait for more.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// Records that wait to be taken into a batch. Who comes then waits as well, or leaves its record in the store.
+pub(super) const WAITING_MAX: usize = 4096;
 
 const COLUMNS: [&str; 14] = [
     "id",
@@ -40,6 +45,8 @@ const COMPLETED: [&str; 5] = ["resource", "outcome", "status", "etag_before", "e
 struct Job {
     /// `None`: nothing but what was before it.
     record: Option<Record>,
+    /// The record waits in the store as well, and goes from there when it is written here.
+    waits: bool,
     /// `None`: nobody waits.
     done: Option<oneshot::Sender<Result<(), String>>>,
 }
@@ -49,14 +56,13 @@ impl Job {
     fn is_wanted(&self) -> bool {
         self.done.as_ref().is_none_or(|done| !done.is_closed())
     }
+}
 
-    fn answer(self, outcome: Result<(), String>) {
-        match (self.done, outcome) {
-            (Some(done), outcome) => drop(done.send(outcome)),
-            (None, Ok(())) => {}
-            (None, Err(error)) => tracing::error!(%error, "the record of a change stays as it was begun"),
-        }
-    }
+/// Where records are written.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) pool: AnyPool,
+    pub(super) is_postgres: bool,
 }
 
 /// Writes records, until it is dropped.
@@ -65,10 +71,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A task of this runtime that writes through `pool`, whose tables have been made.
-    pub(super) fn start(pool: AnyPool, is_postgres: bool) -> Self {
+    /// A task of this runtime that writes to where the tables have been made, and tells the ids of records that need not wait in the
+    /// store any more.
+    pub(super) fn start(target: Target, written: mpsc::Sender<String>) -> Self {
         let (jobs, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(write_all(pool, is_postgres, waiting));
+        tokio::spawn(write_jobs(target, waiting, written));
         Self { jobs }
     }
 
@@ -79,7 +86,12 @@ impl Writer {
 
     /// Writes a record, or completes the one with its id, soon.
     pub(super) async fn write_soon(&self, record: Record) -> Result<(), AuditError> {
-        self.send(Job { record: Some(record), done: None }).await
+        self.send(Job { record: Some(record), waits: false, done: None }).await
+    }
+
+    /// Writes a record that waits in the store, soon; or leaves it there, if there is much to do.
+    pub(super) fn take(&self, record: Record) {
+        let _ = self.jobs.try_send(Job { record: Some(record), waits: true, done: None });
     }
 
     /// Waits until what was to be written before is on the disk.
@@ -89,7 +101,7 @@ impl Writer {
 
     async fn wait(&self, record: Option<Record>) -> Result<(), AuditError> {
         let (done, answer) = oneshot::channel();
-        self.send(Job { record, done: Some(done) }).await?;
+        self.send(Job { record, waits: false, done: Some(done) }).await?;
         answer.await.map_err(|_| gone())?.map_err(AuditError::Batch)
     }
 
@@ -102,34 +114,86 @@ fn gone() -> AuditError {
     AuditError::Batch("the runtime ends".to_owned())
 }
 
-async fn write_all(pool: AnyPool, is_postgres: bool, mut waiting: mpsc::Receiver<Job>) {
+async fn write_jobs(target: Target, mut waiting: mpsc::Receiver<Job>, written: mpsc::Sender<String>) {
     let mut jobs = Vec::new();
-    while waiting.recv_many(&mut jobs, BATCH_MAX).await > 0 {
+    while next_batch(&mut waiting, &mut jobs).await {
         jobs.retain(Job::is_wanted);
-        let outcome = write(&pool, is_postgres, &jobs).await;
-        if jobs.len() > 1 && matches!(outcome, Err(AuditError::Database(sqlx::Error::Database(_)))) {
-            // One that the database does not take, a text with a zero byte for instance, is nobody else's business.
-            for job in jobs.drain(..) {
-                let outcome = write(&pool, is_postgres, slice::from_ref(&job)).await;
-                job.answer(outcome.map_err(|error| error.to_string()));
-            }
-            continue;
+        let records: Vec<_> = jobs.iter().filter_map(|job| job.record.as_ref()).collect();
+        let outcomes = target.write_all(&records).await.map_err(|error| error.to_string());
+        if let Err(error) = &outcomes {
+            tracing::warn!(%error, records = records.len(), "records of changes are not in the database");
         }
-        let outcome = outcome.map_err(|error| error.to_string());
-        jobs.drain(..).for_each(|job| job.answer(outcome.clone()));
+        let mut outcomes = outcomes.map(Vec::into_iter);
+        for Job { record, waits, done } in jobs.drain(..) {
+            let outcome = match (&mut outcomes, &record) {
+                (Err(error), _) => Err(error.clone()),
+                (Ok(_), None) => Ok(()),
+                (Ok(taken), Some(_)) => match taken.next() {
+                    Some(true) => Ok(()),
+                    _ => Err("the database does not take it".to_owned()),
+                },
+            };
+            if let (true, true, Some(record)) = (waits, outcome.is_ok(), record) {
+                // Where there is no room, it is taken again, and found to be there.
+                let _ = written.try_send(record.id);
+            }
+            if let Some(done) = done {
+                let _ = done.send(outcome);
+            }
+        }
     }
 }
 
-/// With one statement.
-async fn write(pool: &AnyPool, is_postgres: bool, jobs: &[Job]) -> Result<(), AuditError> {
-    let records: Vec<_> = jobs.iter().filter_map(|job| job.record.as_ref()).collect();
-    if records.is_empty() {
-        return Ok(());
+/// Jobs that are done together. Where nobody waits, more are waited for.
+async fn next_batch(waiting: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>) -> bool {
+    let mut looked_at = 0;
+    let mut until = None;
+    while jobs.len() < BATCH_MAX {
+        let more = waiting.recv_many(jobs, BATCH_MAX - jobs.len());
+        let came = match until {
+            None => more.await,
+            Some(until) => timeout_at(until, more).await.unwrap_or(0),
+        };
+        if came == 0 || jobs[looked_at..].iter().any(|job| job.done.is_some()) {
+            break;
+        }
+        looked_at = jobs.len();
+        until.get_or_insert_with(|| Instant::now() + BATCH_TIME);
     }
-    // There is one for each number of records, which would push others out of the cache of prepared ones.
-    let query = sqlx::query(AssertSqlSafe(statement(records.len(), is_postgres))).persistent(false);
-    let query = records.into_iter().fold(query, bind);
-    within(async { Ok(query.execute(pool).await.map(drop)?) }).await
+    !jobs.is_empty()
+}
+
+impl Target {
+    /// Writes records. Whether each was: one that the database does not take is nobody else's business.
+    pub(super) async fn write_all(&self, records: &[&Record]) -> Result<Vec<bool>, AuditError> {
+        match self.write(records).await {
+            Ok(()) => return Ok(vec![true; records.len()]),
+            Err(AuditError::Database(sqlx::Error::Database(error))) => {
+                tracing::warn!(%error, records = records.len(), "records that are to be written");
+            }
+            Err(error) => return Err(error),
+        }
+        let mut written = Vec::new();
+        for record in records {
+            let outcome = self.write(slice::from_ref(record)).await;
+            if let Err(error) = &outcome {
+                tracing::error!(%error, id = record.id, "a record of a change is not in the database");
+            }
+            written.push(outcome.is_ok());
+        }
+        Ok(written)
+    }
+
+    /// With one statement.
+    async fn write(&self, records: &[&Record]) -> Result<(), AuditError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        // There is one for each number of records, which would push others out of the cache of prepared ones.
+        let query = sqlx::query(AssertSqlSafe(statement(records.len(), self.is_postgres))).persistent(false);
+        let query = records.iter().fold(query, |query, record| bind(query, record));
+        within(async { Ok(query.execute(&self.pool).await.map(drop)?) }).await
+    }
 }
 
 /// Of so many records. PostgreSQL wants its parameters numbered; SQLite would look for each numbered one among all of them.
@@ -142,7 +206,11 @@ fn statement(records: usize, is_postgres: bool) -> String {
     let rows = (0..records).map(row).collect::<Vec<_>>().join(", ");
     let completed = COMPLETED.map(|column| format!("{column} = excluded.{column}")).join(", ");
     let columns = COLUMNS.join(", ");
-    format!("INSERT INTO audit ({columns}) VALUES {rows} ON CONFLICT (id) DO UPDATE SET {completed}")
+    // Of what was done nobody knows better: who was not answered does not know that it was.
+    format!(
+        "INSERT INTO audit ({columns}) VALUES {rows} ON CONFLICT (id) DO UPDATE SET {completed} \
+         WHERE audit.outcome <> 'done'"
+    )
 }
 
 type Statement<'q> = Query<'q, Any, <Any as sqlx::Database>::Arguments>;

@@ -21,7 +21,12 @@ pub(crate) enum Condition {
 
 /// The ETag of a revision.
 pub(crate) fn etag(revision: i64) -> HeaderValue {
-    HeaderValue::from_str(&format!("\"{revision}\"")).expect("digits and quotes")
+    HeaderValue::from_str(&etag_text(revision)).expect("digits and quotes")
+}
+
+/// The same as text.
+pub(crate) fn etag_text(revision: i64) -> String {
+    format!("\"{revision}\"")
 }
 
 fn revision(etag: &str) -> Option<i64> {

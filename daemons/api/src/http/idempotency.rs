@@ -18,7 +18,11 @@ use super::{
     condition::etag,
     problem::{Kind, Problem},
 };
-use crate::store::{Store, is_absent, put, read};
+use crate::{
+    app::App,
+    audit::{Recording, Was},
+    store::{Store, is_absent, put, read},
+};
 
 const PREFIX: &str = "/novacron/idempotency/";
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -91,8 +95,16 @@ impl Request {
         store.get(key).await?.map(|kept| self.replay(&kept)).transpose()
     }
 
-    /// Does it. `None`: the comparisons of the effect do not hold.
-    pub(crate) async fn done(&self, store: &Store, mut effect: Effect) -> Result<Option<Response>, Problem> {
+    /// Makes what was not there, with its record. `None`: the comparisons of the effect do not hold.
+    pub(crate) async fn done(
+        &self,
+        app: &App,
+        recording: &Recording,
+        mut effect: Effect,
+    ) -> Result<Option<Response>, Problem> {
+        let (store, Answer { status, location, .. }) = (&app.store, &effect.answer);
+        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::OK);
+        effect.then.push(recording.entry(&app.audit.outbox, status, location, Was::Absent)?);
         let Some(key) = &self.key else {
             let outcome = store.txn("post", effect.compare, effect.then, Vec::new()).await?;
             return Ok(outcome.held.then(|| effect.answer.response(outcome.revision)));

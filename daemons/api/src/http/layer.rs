@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 use super::problem::{Kind, Problem};
 use crate::{
     app::App,
-    audit::Record,
+    audit::{Record, Recording},
     auth::{
         gate::{Admitted, Refused, admit, with_rate},
         login::Peer,
@@ -87,18 +87,24 @@ async fn bounded(app: &Arc<App>, id: &str, request: Request, next: Next) -> Resp
         Ok(Err(refused)) => return left_out(app, id, &parts, refused).await,
         Err(_) => return Problem::new(Kind::TimedOut, "nothing was done").into_response(),
     };
-    let record = principal.as_ref().filter(|_| !is_safe).map(|principal| begun(app, id, &parts, principal));
+    let recording = principal
+        .as_ref()
+        .filter(|_| !is_safe)
+        .map(|principal| Arc::new(Recording::new(begun(app, id, &parts, principal))));
+    if let Some(recording) = &recording {
+        parts.extensions.insert(recording.clone());
+    }
     if let Some(principal) = principal {
         parts.extensions.insert(principal);
     }
-    with_rate(admitted(app, permit, record, Request::from_parts(parts, body), next).await, taken)
+    with_rate(admitted(app, permit, recording, Request::from_parts(parts, body), next).await, taken)
 }
 
 /// A request that was let on.
 async fn admitted(
     app: &Arc<App>,
     permit: OwnedSemaphorePermit,
-    record: Option<Record>,
+    recording: Option<Arc<Recording>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -129,7 +135,11 @@ async fn admitted(
     // A task of its own: what has begun comes to its end though the client goes, and a panic ends nothing else.
     let app = app.clone();
     let work = async move {
-        let response = recorded(&app, record, next.run(request)).await;
+        let response = next.run(request).await;
+        if let Some(recording) = recording {
+            let ended = recording.ended(&response);
+            recording.end(&app.audit, ended).await;
+        }
         drop(permit);
         response
     };
@@ -145,19 +155,6 @@ async fn admitted(
         )
         .into_response(),
     }
-}
-
-/// Does something with its record written before and completed after.
-async fn recorded(app: &App, record: Option<Record>, work: impl Future<Output = Response>) -> Response {
-    let Some(record) = record else { return work.await };
-    if let Err(error) = app.audit.write(record.clone()).await {
-        return Problem::from(error).into_response();
-    }
-    let response = work.await;
-    if let Err(error) = app.audit.complete(record.ended(&response)).await {
-        tracing::error!(%error, "the record of a change stays as it was begun");
-    }
-    response
 }
 
 fn begun(app: &App, id: &str, parts: &Parts, principal: &Principal) -> Record {

@@ -92,7 +92,7 @@ impl Kind {
                 (S::SERVICE_UNAVAILABLE, "agent-unavailable", "The agent of the node does not answer")
             }
             Self::AuditUnavailable => {
-                (S::SERVICE_UNAVAILABLE, "audit-unavailable", "The database of the audit does not answer")
+                (S::SERVICE_UNAVAILABLE, "audit-unavailable", "Changes cannot be recorded")
             }
             Self::LoginUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "login-unavailable", "The keys of tokens cannot be looked at")
@@ -245,6 +245,9 @@ impl From<AskError> for Problem {
 
 impl From<AuditError> for Problem {
     fn from(error: AuditError) -> Self {
+        if let AuditError::Store(error) = error {
+            return error.into();
+        }
         // Where the database is is for logs.
         tracing::warn!(%error, "the audit");
         Self::new(Kind::AuditUnavailable, "nothing was done")

@@ -111,11 +111,16 @@ pub(crate) async fn open(store: &Store, now_ms: u64) -> Result<Open, StoreError>
     Ok(Open { count: open.kvs.len(), free: free.collect() })
 }
 
-/// Wants the end of a job, as it is in `kv`. `None`: it has changed meanwhile.
-pub(crate) async fn cancel(store: &Store, kv: &KeyValue, job: &Job) -> Result<Option<i64>, StoreError> {
+/// Wants the end of a job, as it is in `kv`, with an entry of the audit. `None`: it has changed meanwhile.
+pub(crate) async fn cancel(
+    store: &Store,
+    kv: &KeyValue,
+    job: &Job,
+    recorded: RequestOp,
+) -> Result<Option<i64>, StoreError> {
     let record = format!("{JOBS}{}", job.id);
     let lease = if job.has_ended() { store.grant(KEPT_SECONDS).await? } else { 0 };
-    let mut then = vec![put(&record, text(job), lease)];
+    let mut then = vec![put(&record, text(job), lease), recorded];
     match job.has_ended() {
         true => then.extend(ended(job)),
         // Whoever takes it looks at once.

@@ -13,7 +13,7 @@ use consensus_proto::mvccpb::KeyValue;
 
 use crate::{
     app::{App, now_ms, random},
-    audit::Before,
+    audit::{Before, Recording, Was},
     auth::{principal::Principal, role::Role},
     http::{
         condition::{etag, has},
@@ -92,6 +92,7 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     headers: HeaderMap,
     Json { value: work, bytes }: Json<Work>,
 ) -> Result<Response, Problem> {
@@ -103,11 +104,17 @@ pub(crate) async fn create(
     if let Some(replayed) = request.replayed(&app.store).await? {
         return Ok(replayed);
     }
-    begin(&app, request, PATH, work).await
+    begin(&app, &recording, request, PATH, work).await
 }
 
 /// Puts a job into the queue.
-pub(super) async fn begin(app: &App, request: Request, path: &str, work: Work) -> Result<Response, Problem> {
+pub(super) async fn begin(
+    app: &App,
+    recording: &Recording,
+    request: Request,
+    path: &str,
+    work: Work,
+) -> Result<Response, Problem> {
     if queue::depth(&app.store).await? >= queue::OPEN_MAX as u64 {
         let detail = format!("{} jobs have not come to their end", queue::OPEN_MAX);
         return Err(Problem::new(Kind::Busy, detail));
@@ -120,7 +127,7 @@ pub(super) async fn begin(app: &App, request: Request, path: &str, work: Work) -
         location: format!("{path}/{}", job.id),
         body: serde_json::to_value(&job).expect("texts and numbers are JSON"),
     };
-    let done = request.done(&app.store, Effect { compare, then, answer }).await?;
+    let done = request.done(app, recording, Effect { compare, then, answer }).await?;
     app.jobs_wake.notify_one();
     done.ok_or_else(|| Problem::new(Kind::Busy, "another of its kind was made meanwhile; nothing was done"))
 }
@@ -155,6 +162,7 @@ pub(crate) async fn get(
 pub(crate) async fn cancel(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     Name(id): Name,
 ) -> Result<Response, Problem> {
     for _ in 0..CANCEL_ATTEMPTS_MAX {
@@ -164,12 +172,14 @@ pub(crate) async fn cancel(
         if !job.cancel(now_ms()) {
             return Err(Problem::new(Kind::Ended, format!("it is {:?}", job.state).to_lowercase()));
         }
-        let revision = match job == found {
-            true => Some(kv.mod_revision),
-            false => queue::cancel(&app.store, &kv, &job).await?,
+        let status = if job.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        let revision = if job == found {
+            Some(kv.mod_revision)
+        } else {
+            let record = recording.entry(&app.audit.outbox, status, "", Was::At(kv.mod_revision))?;
+            queue::cancel(&app.store, &kv, &job, record).await?
         };
         if let Some(revision) = revision {
-            let status = if job.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
             let before = Extension(Before(kv.mod_revision));
             return Ok((status, before, [(header::ETAG, etag(revision))], axum::Json(job)).into_response());
         }

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::{events, jobs, nodes, vms};
 use crate::{
     app::App,
+    audit::Recording,
     auth::{principal::Principal, role::Role},
     http::{
         extract::{Json, Name, Query},
@@ -98,6 +99,7 @@ impl NewMigration {
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     headers: HeaderMap,
     Json { value: new, bytes }: Json<NewMigration>,
 ) -> Result<Response, Problem> {
@@ -116,7 +118,7 @@ pub(crate) async fn create(
         let id = String::from_utf8_lossy(&kv.value);
         return Err(Problem::new(Kind::Exists, format!("the VM is being migrated by job {id}")));
     }
-    jobs::begin(&app, request, PATH, work).await
+    jobs::begin(&app, &recording, request, PATH, work).await
 }
 
 /// Lists migrations
@@ -189,10 +191,11 @@ pub(crate) async fn follow(
 pub(crate) async fn cancel(
     app: State<Arc<App>>,
     principal: Extension<Arc<Principal>>,
+    recording: Extension<Arc<Recording>>,
     Name(id): Name,
 ) -> Result<Response, Problem> {
     check(&app, &id).await?;
-    jobs::cancel(app, principal, Name(id)).await
+    jobs::cancel(app, principal, recording, Name(id)).await
 }
 
 /// Other jobs are not here.

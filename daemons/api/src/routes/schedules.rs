@@ -12,7 +12,7 @@ use consensus_proto::mvccpb::KeyValue;
 
 use crate::{
     app::{App, now_ms},
-    audit::Before,
+    audit::{Before, Recording, Was},
     auth::{principal::Principal, role::Role},
     http::{
         condition::{Condition, etag},
@@ -112,6 +112,7 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     headers: HeaderMap,
     Json { value: schedule, bytes }: Json<Schedule>,
 ) -> Result<Response, Problem> {
@@ -123,7 +124,7 @@ pub(crate) async fn create(
     }
     let effect = made(&app, &principal, schedule).await?;
     let exists = || Problem::new(Kind::Exists, "there is a schedule of this name");
-    request.done(&app.store, effect).await?.ok_or_else(exists)
+    request.done(&app, &recording, effect).await?.ok_or_else(exists)
 }
 
 /// What makes a schedule, and what is answered then.
@@ -180,6 +181,7 @@ pub(crate) async fn get(
 pub(crate) async fn replace(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     Name(name): Name,
     headers: HeaderMap,
     Json { value: schedule, .. }: Json<Schedule>,
@@ -195,7 +197,7 @@ pub(crate) async fn replace(
         let request = Request::new(&HeaderMap::new(), &principal.id, PATH, b"")?;
         let effect = made(&app, &principal, schedule).await?;
         let exists = || Problem::new(Kind::ConditionFailed, "there is a schedule of this name");
-        return request.done(&app.store, effect).await?.ok_or_else(exists);
+        return request.done(&app, &recording, effect).await?.ok_or_else(exists);
     }
     for _ in 0..ATTEMPTS_MAX {
         let (before, revision, runs) = at(&app, &principal, &name, condition).await?;
@@ -203,7 +205,8 @@ pub(crate) async fn replace(
         let since_ms = if begins_anew { now_ms() } else { before.since_ms };
         let kept = Kept { schedule: schedule.clone(), since_ms, written_by: principal.id.clone() };
         let compare = vec![is_at(&key(&name), revision)];
-        let then = vec![put(&key(&name), text(&kept), 0)];
+        let record = recording.entry(&app.audit.outbox, StatusCode::OK, "", Was::At(revision))?;
+        let then = vec![put(&key(&name), text(&kept), 0), record];
         let outcome = app.store.txn("put", compare, then, Vec::new()).await?;
         if outcome.held {
             let shown = kept.shown(runs, now_ms());
@@ -223,6 +226,7 @@ pub(crate) async fn replace(
 pub(crate) async fn remove(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     Name(name): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -233,7 +237,8 @@ pub(crate) async fn remove(
     for _ in 0..ATTEMPTS_MAX {
         let (_, revision, _) = at(&app, &principal, &name, condition).await?;
         let compare = vec![is_at(&key(&name), revision)];
-        let then = vec![delete(&key(&name)), delete(&runs_key(&name))];
+        let record = recording.entry(&app.audit.outbox, StatusCode::NO_CONTENT, "", Was::At(revision))?;
+        let then = vec![delete(&key(&name)), delete(&runs_key(&name)), record];
         if app.store.txn("remove schedule", compare, then, Vec::new()).await?.held {
             return Ok((StatusCode::NO_CONTENT, Extension(Before(revision))).into_response());
         }

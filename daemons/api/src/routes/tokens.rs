@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
-    audit::Before,
+    audit::{Before, Outbox, Recording, Was},
     auth::{
         principal::Principal,
         role::{ALL, Role},
@@ -45,9 +45,11 @@ fn check(principal: &Principal, token: &Token) -> Result<(), Problem> {
     missing.map_or(Ok(()), |grant| principal.require(Role::Admin, &grant.region))
 }
 
-/// Makes a token, and writes it. Whoever asks has been checked.
+/// Makes a token, and writes it with its record. Whoever asks has been checked.
 pub(crate) async fn make(
     store: &Store,
+    outbox: &Outbox,
+    recording: &Recording,
     new: NewToken,
     created_by: &str,
 ) -> Result<(Record, String, i64), Problem> {
@@ -58,10 +60,13 @@ pub(crate) async fn make(
     if store.count(TOKENS).await? >= TOKENS_MAX as u64 {
         return Err(Problem::new(Kind::Busy, format!("there are {TOKENS_MAX} tokens; revoke some")));
     }
-    let lease = store.grant(new.lasts_seconds() as i64).await?;
+    let lasts = new.lasts_seconds() as i64;
     let (record, text) = new.made(created_by);
+    let recorded = recording.entry(outbox, StatusCode::CREATED, &location(&record.token), Was::Absent)?;
+    let lease = store.grant(lasts).await?;
     let compare = vec![is_absent(&key(&record.token.id))];
-    let outcome = store.txn("make token", compare, vec![record.put(lease)], Vec::new()).await?;
+    let then = vec![record.put(lease), recorded];
+    let outcome = store.txn("make token", compare, then, Vec::new()).await?;
     if !outcome.held {
         store.revoke(lease).await;
         return Err(Problem::new(Kind::Busy, "its id is taken; nothing was done"));
@@ -98,20 +103,26 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     Json { value: new, .. }: Json<NewToken>,
 ) -> Result<Response, Problem> {
     for grant in &new.grants {
         let region = if grant.is_well_formed() { &grant.region } else { ALL };
         principal.require(Role::Admin, region)?;
     }
-    let (record, token, revision) = make(&app.store, new, &principal.id).await?;
-    Ok(created(record.token, Some(token), revision))
+    let (record, token, revision) =
+        make(&app.store, &app.audit.outbox, &recording, new, &principal.id).await?;
+    Ok(created(record.token, token, revision))
 }
 
-/// What is answered when a token was made; with the token itself, if it is to be shown.
-pub(crate) fn created(record: Token, token: Option<String>, revision: i64) -> Response {
-    let location = format!("{PATH}/{}", record.id);
-    let made = Made { record, token: token.unwrap_or_default() };
+fn location(token: &Token) -> String {
+    format!("{PATH}/{}", token.id)
+}
+
+/// What is answered when a token was made.
+fn created(record: Token, token: String, revision: i64) -> Response {
+    let location = location(&record);
+    let made = Made { record, token };
     let mut response =
         (StatusCode::CREATED, [(header::ETAG, etag(revision))], axum::Json(made)).into_response();
     if let Ok(location) = location.parse() {
@@ -144,13 +155,15 @@ pub(crate) async fn get(
 pub(crate) async fn revoke(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     Name(id): Name,
 ) -> Result<Response, Problem> {
     let (token, revision) = found(&app.store, &id).await?;
     check(&principal, &token)?;
     let key = key(&id);
-    let outcome =
-        app.store.txn("revoke token", vec![is_at(&key, revision)], vec![delete(&key)], Vec::new()).await?;
+    let record = recording.entry(&app.audit.outbox, StatusCode::NO_CONTENT, "", Was::At(revision))?;
+    let then = vec![delete(&key), record];
+    let outcome = app.store.txn("revoke token", vec![is_at(&key, revision)], then, Vec::new()).await?;
     if !outcome.held {
         return Err(Problem::not_found("token", &id));
     }

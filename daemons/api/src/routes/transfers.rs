@@ -12,6 +12,7 @@ use super::{agents, nodes};
 use crate::{
     agents::AskError,
     app::App,
+    audit::Recording,
     auth::{
         principal::Principal,
         role::{ALL, Role},
@@ -113,6 +114,7 @@ pub(crate) async fn list(
 pub(crate) async fn cancel(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     Two(name, id): Two,
 ) -> Result<StatusCode, Problem> {
     let node = nodes::looked_at(&app, &principal, &name).await?;
@@ -132,6 +134,7 @@ pub(crate) async fn cancel(
     // A peer that is not there now could be of any region.
     let peer = nodes::found(&app.store, &transfer.peer).await?.and_then(|peer| peer.region);
     principal.require(Role::Operator, peer.as_deref().unwrap_or(ALL))?;
+    recording.begin(&app.audit).await?;
     app.agents.ask(&app.store, &name, Method::DELETE, &path, None).await.map_err(refused)?;
     app.cache.forget(&app.store, &agents::question(&name, TRANSFERS)).await;
     Ok(StatusCode::ACCEPTED)

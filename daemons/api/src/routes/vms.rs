@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     app::App,
-    audit::Before,
+    audit::{Before, Recording, Was},
     auth::{
         principal::Principal,
         role::{ALL, Role},
@@ -104,6 +104,7 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     headers: HeaderMap,
     Json { value: vm, bytes }: Json<Vm>,
 ) -> Result<Response, Problem> {
@@ -123,7 +124,7 @@ pub(crate) async fn create(
         },
     };
     let exists = || Problem::new(Kind::Exists, format!("there is a VM {:?}", vm.name));
-    request.done(&app.store, effect).await?.ok_or_else(exists)
+    request.done(&app, &recording, effect).await?.ok_or_else(exists)
 }
 
 /// One VM
@@ -165,6 +166,7 @@ pub(crate) async fn get(
 pub(crate) async fn replace(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     Name(name): Name,
     headers: HeaderMap,
     Json { value: vm, .. }: Json<Vm>,
@@ -178,17 +180,25 @@ pub(crate) async fn replace(
     let condition = Condition::of(&headers)?;
     let key = key(&name);
     if condition != Condition::Absent {
-        let then = put(&key, text(&vm), 0);
-        let (before, revision) = changed(&app, &principal, &name, condition, then).await?;
+        let change = Change {
+            name: &name,
+            condition,
+            then: put(&key, text(&vm), 0),
+            recording: &recording,
+            status: StatusCode::OK,
+        };
+        let (before, revision) = changed(&app, &principal, change).await?;
         return Ok((Extension(Before(before)), answer(StatusCode::OK, &vm, revision)).into_response());
     }
-    let then = vec![put(&key, text(&vm), 0)];
+    let location = format!("{PATH}/{name}");
+    let record = recording.entry(&app.audit.outbox, StatusCode::CREATED, &location, Was::Absent)?;
+    let then = vec![put(&key, text(&vm), 0), record];
     let mut outcome = app.store.txn("put", vec![is_absent(&key)], then, vec![read(&key)]).await?;
     if !outcome.held {
         return Err(failed(condition, &name, outcome.read(0)));
     }
     let mut response = answer(StatusCode::CREATED, &vm, outcome.revision);
-    if let Ok(location) = format!("{PATH}/{name}").parse() {
+    if let Ok(location) = location.parse() {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
@@ -203,6 +213,7 @@ pub(crate) async fn replace(
 pub(crate) async fn remove(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(recording): Extension<Arc<Recording>>,
     Name(name): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -210,41 +221,55 @@ pub(crate) async fn remove(
     if condition == Condition::Absent {
         return Err(Problem::new(Kind::Malformed, "expected If-Match with the ETag, or *"));
     }
-    let (before, _) = changed(&app, &principal, &name, condition, delete(&key(&name))).await?;
+    let change = Change {
+        name: &name,
+        condition,
+        then: delete(&key(&name)),
+        recording: &recording,
+        status: StatusCode::NO_CONTENT,
+    };
+    let (before, _) = changed(&app, &principal, change).await?;
     Ok((StatusCode::NO_CONTENT, Extension(Before(before))).into_response())
 }
 
-/// Does something to a VM that is there, if the principal may in the region that it is in. The revisions before and after.
-async fn changed(
-    app: &App,
-    principal: &Principal,
-    name: &str,
+/// What is to be done to a VM that is there.
+struct Change<'a> {
+    name: &'a str,
     condition: Condition,
     then: RequestOp,
-) -> Result<(i64, i64), Problem> {
+    recording: &'a Recording,
+    /// What is answered then.
+    status: StatusCode,
+}
+
+impl Change<'_> {
+    fn record(&self, app: &App, was: Was<'_>) -> Result<RequestOp, Problem> {
+        Ok(self.recording.entry(&app.audit.outbox, self.status, "", was)?)
+    }
+}
+
+/// Does something to a VM that is there, if the principal may in the region that it is in. The revisions before and after.
+async fn changed(app: &App, principal: &Principal, change: Change<'_>) -> Result<(i64, i64), Problem> {
     match principal.require(Role::Operator, ALL) {
-        Ok(()) => changed_wherever(app, name, condition, then).await,
-        Err(_) => changed_in_region(app, principal, name, condition, then).await,
+        Ok(()) => changed_wherever(app, change).await,
+        Err(_) => changed_in_region(app, principal, change).await,
     }
 }
 
 /// For who may in all regions: nothing has to be known of it first.
-async fn changed_wherever(
-    app: &App,
-    name: &str,
-    condition: Condition,
-    then: RequestOp,
-) -> Result<(i64, i64), Problem> {
-    let key = key(name);
+async fn changed_wherever(app: &App, change: Change<'_>) -> Result<(i64, i64), Problem> {
+    let key = key(change.name);
     // To the store, what is not there is at revision 0.
     let mut compare = vec![is_there(&key)];
-    if let Condition::At(revision) = condition {
+    if let Condition::At(revision) = change.condition {
         compare.push(is_at(&key, revision));
     }
-    let mut outcome = app.store.txn("change", compare, vec![read(&key), then], vec![read(&key)]).await?;
+    let record = change.record(app, Was::Read(&key))?;
+    let then = vec![read(&key), change.then, record];
+    let mut outcome = app.store.txn("change", compare, then, vec![read(&key)]).await?;
     match (outcome.held, outcome.read(0)) {
         (true, before) => Ok((before.map_or(0, |kv| kv.mod_revision), outcome.revision)),
-        (false, found) => Err(failed(condition, name, found)),
+        (false, found) => Err(failed(change.condition, change.name, found)),
     }
 }
 
@@ -252,11 +277,9 @@ async fn changed_wherever(
 async fn changed_in_region(
     app: &App,
     principal: &Principal,
-    name: &str,
-    condition: Condition,
-    then: RequestOp,
+    change: Change<'_>,
 ) -> Result<(i64, i64), Problem> {
-    let key = key(name);
+    let (key, name, condition) = (key(change.name), change.name, change.condition);
     for _ in 0..ATTEMPTS_MAX {
         let kv = app.store.get(&key).await?.ok_or_else(|| Problem::not_found("VM", name))?;
         principal.require(Role::Operator, &readable(&kv)?.region)?;
@@ -266,7 +289,8 @@ async fn changed_in_region(
             return Err(failed(condition, name, Some(kv)));
         }
         let compare = vec![is_at(&key, kv.mod_revision)];
-        let outcome = app.store.txn("change", compare, vec![then.clone()], Vec::new()).await?;
+        let then = vec![change.then.clone(), change.record(app, Was::At(kv.mod_revision))?];
+        let outcome = app.store.txn("change", compare, then, Vec::new()).await?;
         if outcome.held {
             return Ok((kv.mod_revision, outcome.revision));
         }

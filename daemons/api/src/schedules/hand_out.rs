@@ -15,8 +15,11 @@ use super::{
 };
 use crate::{
     app::{App, now_ms},
-    audit,
-    http::problem::{Kind, Problem},
+    audit::{self, Recording, Was},
+    http::{
+        condition::etag_text,
+        problem::{Kind, Problem},
+    },
     jobs::{
         queue::{self, Change},
         record::{Job, Origin, Work},
@@ -166,14 +169,17 @@ impl Entry {
         };
         let job = Job::scheduled(work, now, origin);
         runs.add(started(&job.id));
-        let record = self.record(app);
-        if let Err(error) = app.audit.write(record.clone()).await {
-            return Ok(HandOut::Later(error.to_string()));
-        }
-        let handed_out = self.written(app, leads, runs, queue::made(&job)).await;
-        if let Err(error) = app.audit.complete(record.ended(&answer(&job, &handed_out))).await {
-            tracing::error!(%error, "the record of a scheduled job stays as it was begun");
-        }
+        let recording = Recording::new(self.record(app));
+        let location = format!("/api/v1/jobs/{}", job.id);
+        let record = match recording.entry(&app.audit.outbox, StatusCode::ACCEPTED, &location, Was::Absent) {
+            Ok(record) => record,
+            Err(error) => return Ok(HandOut::Later(error.to_string())),
+        };
+        let mut change = queue::made(&job);
+        change.then.push(record);
+        let handed_out = self.written(app, leads, runs, change).await;
+        let ended = recording.ended(&answer(&location, self.runs_revision, &handed_out));
+        recording.end(&app.audit, ended).await;
         app.jobs_wake.notify_one();
         handed_out
     }
@@ -253,10 +259,11 @@ impl Entry {
 }
 
 /// What somebody who asked for the job would have been answered.
-fn answer(job: &Job, handed_out: &Result<HandOut, StoreError>) -> Response {
+fn answer(location: &str, revision: i64, handed_out: &Result<HandOut, StoreError>) -> Response {
     match handed_out {
         Ok(HandOut::Done) => {
-            (StatusCode::ACCEPTED, [(header::LOCATION, format!("/api/v1/jobs/{}", job.id))]).into_response()
+            let headers = [(header::LOCATION, location), (header::ETAG, &etag_text(revision))];
+            (StatusCode::ACCEPTED, headers).into_response()
         }
         Ok(_) => Problem::new(Kind::ConditionFailed, "").into_response(),
         Err(_) => Problem::new(Kind::EffectUnknown, "").into_response(),

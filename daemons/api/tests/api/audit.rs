@@ -1,19 +1,16 @@
-//! Records of changes, in SQLite and PostgreSQL, and what is refused without them.
-
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+//! Records of changes, in SQLite and PostgreSQL.
 
 use serde_json::{Value, json};
 
 use crate::{
     identity::Provider,
+    postgres::Postgres,
     support::{Answer, Replica, Store, run, vm, wait_until},
 };
 
-const AUDIT: &str = "/api/v1/audit";
+pub(crate) const AUDIT: &str = "/api/v1/audit";
+/// Records that the database does not have yet.
+pub(crate) const OUTBOX: &str = "/novacron/audit/";
 
 #[test]
 fn every_change_is_recorded_in_sqlite() {
@@ -117,130 +114,47 @@ fn recorded(store: &Store, more: &[&str]) {
     assert_eq!(ask(&viewer, "GET", AUDIT, &[], None).json()["required"], "admin@*");
 }
 
-/// What cannot be recorded is not done.
+/// What is changed meanwhile is recorded, by whichever replica.
 fn away(store: &Store, postgres: &Postgres) {
     let replica = Replica::ready("b", store, &["--database-url", &postgres.url()]);
     assert_eq!(replica.post("/api/v1/vms", &vm("before", "eu")).status, 201);
     postgres.stop();
-    let refused = replica.post("/api/v1/vms", &vm("during", "eu"));
+    assert_eq!(replica.post("/api/v1/vms", &vm("during", "eu")).status, 201);
+    assert_eq!(replica.get("/api/v1/vms/before").status, 200, "reads go on");
+    let refused = replica.get(AUDIT);
     assert_eq!((refused.status, refused.problem().as_str()), (503, "audit-unavailable"));
     assert_eq!(refused.header("retry-after"), "1");
-    assert_eq!(replica.get("/api/v1/vms/during").status, 404, "it was not done");
-    assert_eq!(replica.get("/api/v1/vms/before").status, 200, "reads go on");
-    assert_eq!(replica.get(AUDIT).problem(), "audit-unavailable");
     let begun = Replica::ready("c", store, &["--database-url", &postgres.url()]);
+    assert_eq!(begun.post("/api/v1/vms", &vm("begun", "eu")).status, 201);
     postgres.run();
     for replica in [&replica, &begun] {
-        let mut n = 0;
-        wait_until("changes again", || {
-            n += 1;
-            let name = format!("after-{}-{n}", replica.port);
-            (replica.post("/api/v1/vms", &vm(&name, "eu")).status == 201).then_some(())
-        });
+        for name in ["before", "during", "begun"] {
+            let found = wait_until("the database", || {
+                let found = replica.get(&format!("{AUDIT}?resource=/api/v1/vms/{name}"));
+                (found.status == 200).then(|| found.json())
+            });
+            let items = found["items"].as_array().unwrap();
+            assert_eq!((items.len(), &items[0]["outcome"]), (1, &json!("done")), "{found}");
+        }
     }
+    wait_until("nothing that waits", || store.values(OUTBOX).is_empty().then_some(()));
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_a_database_that_is_away() {
+fn the_first_token_needs_no_database() {
     let Some(store) = Store::start() else { return };
-    let replica = Replica::ready("a", &store, &[]);
-    assert_eq!(replica.post("/api/v1/vms", &vm("one", "eu")).status, 201);
-    drop(replica);
     let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("audit.sqlite")).unwrap();
-    let folder = folder.path().display().to_string();
-    let endpoints = store.endpoints.join(",");
+    let data = folder.path().join("data");
+    let (folder, endpoints) = (data.display().to_string(), store.endpoints.join(","));
     let args = ["--create-token", "x", "--store-endpoints", &endpoints, "--data-dir", &folder];
     let (code, said) = run(&args, None);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(store.values("/novacron/tokens/").is_empty(), "no token without a record");
-}
-
-/// A cluster of PostgreSQL of this test's own.
-struct Postgres {
-    folder: tempfile::TempDir,
-    programs: PathBuf,
-    port: u16,
-    /// Another user, where the test is root, which PostgreSQL does not run as.
-    user: Option<&'static str>,
-    process: std::cell::RefCell<Option<Child>>,
-}
-
-impl Postgres {
-    /// `None`, and a line that says why: there is none here.
-    fn start() -> Option<Self> {
-        let found = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        let programs =
-            found.map(|version| version.path().join("bin")).find(|bin| bin.join("initdb").is_file());
-        let Some(programs) = programs else {
-            eprintln!("SKIP: there is no PostgreSQL in /usr/lib/postgresql (Debian's package postgresql)");
-            return None;
-        };
-        let user = rustix::process::geteuid().is_root().then_some("nobody");
-        let folder = tempfile::tempdir().unwrap();
-        let postgres =
-            Self { folder, programs, port: ports::free(1)[0], user, process: std::cell::RefCell::new(None) };
-        if let Some(user) = user {
-            let given = Command::new("chown").arg(user).arg(postgres.folder.path()).status();
-            assert!(given.unwrap().success());
-        }
-        let mut init = postgres.command("initdb");
-        init.args(["--auth=trust", "--username=novacron", "--no-sync", "--pgdata"]).arg(postgres.data());
-        let output = init.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        postgres.run();
-        Some(postgres)
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn url(&self) -> String {
-        format!("postgres://novacron@127.0.0.1:{}/postgres", self.port)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        let mut command = match self.user {
-            None => Command::new(&program),
-            Some(user) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid", user, "--clear-groups", "--"]).arg(&program);
-                command
-            }
-        };
-        command.current_dir(self.folder.path()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self) {
-        let mut server = self.command("postgres");
-        server.arg("-D").arg(self.data()).arg("-k").arg(self.folder.path());
-        server.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-F"]).stderr(Stdio::null());
-        *self.process.borrow_mut() = Some(server.spawn().unwrap());
-        let mut ready = self.command("pg_isready");
-        ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
-        wait_until("PostgreSQL", || ready.status().unwrap().success().then_some(()));
-    }
-
-    fn stop(&self) {
-        let Some(mut process) = self.process.borrow_mut().take() else { return };
-        // At once, as a machine that fails.
-        let id = pid(&self.data()).unwrap_or(process.id() as i32);
-        let id = rustix::process::Pid::from_raw(id).unwrap();
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::QUIT);
-        let _ = process.wait();
-    }
-}
-
-/// The server's own process, as it says.
-fn pid(data: &Path) -> Option<i32> {
-    fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.parse().ok()
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        self.stop();
-    }
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!data.exists(), "a replica writes the record");
+    assert_eq!((store.values("/novacron/tokens/").len(), store.values(OUTBOX).len()), (1, 1));
+    let replica = Replica::ready("a", &store, &[]);
+    wait_until("the record", || {
+        let found = replica.get(&format!("{AUDIT}?principal=command")).json();
+        let items = found["items"].as_array().unwrap();
+        (items.len() == 1 && items[0]["outcome"] == "done" && items[0]["status"] == 201).then_some(())
+    });
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use consensus_proto::etcdserverpb::{PutRequest, RangeRequest};
+use consensus_proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request};
 use novacron_store::{Client, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const STORE_PORTS: u16 = 202;
 const AGENT_PORTS: u16 = 4;
 const PORT_STEP: usize = 100;
+/// What members take, if nobody says otherwise.
+const TXN_OPS_MAX: usize = 128;
 
 pub(crate) fn clean(mut command: Command) -> Command {
     // Settings of whoever runs the test are not those of the test.
@@ -121,16 +123,24 @@ impl Store {
 impl Store {
     /// Writes an entry.
     pub(crate) fn put(&self, key: &str, value: &Value) {
-        let put = PutRequest {
-            key: key.to_owned().into(),
-            value: value.to_string().into(),
-            ..PutRequest::default()
-        };
+        self.put_all(vec![(key.to_owned(), value.to_string())]);
+    }
+
+    /// Writes many.
+    pub(crate) fn put_all(&self, entries: Vec<(String, String)>) {
+        let puts = entries.into_iter().map(|(key, value)| {
+            let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
+            RequestOp { request: Some(Request::RequestPut(put)) }
+        });
+        let puts: Vec<_> = puts.collect();
         let options = Options { tls: None, user: None, timeout: PATIENCE };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let client = Client::new(self.endpoints.iter().map(String::as_str), options).unwrap();
-            client.write("put", put, |link, put| async move { link.kv().put(put).await }).await.unwrap()
+            for puts in puts.chunks(TXN_OPS_MAX) {
+                let txn = TxnRequest { success: puts.to_vec(), ..TxnRequest::default() };
+                client.write("put", txn, |link, txn| async move { link.kv().txn(txn).await }).await.unwrap();
+            }
         });
     }
 }
@@ -173,7 +183,9 @@ impl Replica {
         command.args(["--metrics-listen", &format!("127.0.0.1:{metrics}")]);
         command.args(["--jobs-lease", "3s", "--jobs-poll-interval", "200ms"]);
         let data = tempfile::tempdir().unwrap();
-        command.arg("--data-dir").arg(data.path());
+        if !more.contains(&"--data-dir") {
+            command.arg("--data-dir").arg(data.path());
+        }
         if !more.contains(&"--limits-rate") {
             // What is under test here asks often.
             command.args(["--limits-rate", "off"]);
