@@ -1,6 +1,10 @@
 //! One member: the connection to it, TLS, login.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use consensus_proto::{
     etcdserverpb::{
@@ -168,7 +172,8 @@ pub struct Endpoint(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     name: String,
-    transport: tonic::transport::Endpoint,
+    /// What the next connection is made with.
+    transport: RwLock<tonic::transport::Endpoint>,
     options: Arc<Options>,
     link: Mutex<Kept>,
 }
@@ -203,8 +208,19 @@ impl Endpoint {
             (Some("https"), None) => return Err(EndpointError::NoAuthority { name: name.to_owned() }),
             _ => return Err(place()),
         }
-        let options = Arc::clone(options);
+        let (options, transport) = (Arc::clone(options), RwLock::new(transport));
         Ok(Self(Arc::new(Inner { name: name.to_owned(), transport, options, link: Mutex::default() })))
+    }
+
+    /// The next connection uses these certificates; the one that there is stays as it is.
+    pub(crate) fn replace_tls(&self, tls: &ClientTlsConfig) -> Result<(), EndpointError> {
+        let mut transport = self.0.transport.write().unwrap_or_else(PoisonError::into_inner);
+        if transport.uri().scheme_str() == Some("https") {
+            let name = self.name().to_owned();
+            let failed = |error| EndpointError::Tls { name, reason: root_cause(&error) };
+            *transport = transport.clone().tls_config(tls.clone()).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// As it was named.
@@ -216,7 +232,8 @@ impl Endpoint {
     async fn connect(&self) -> Result<Link, Failure> {
         let (inner, options) = (&self.0, &self.0.options);
         let limit = CONNECT_TIMEOUT.min(options.timeout);
-        let channel = match timeout(limit, inner.transport.connect()).await {
+        let transport = inner.transport.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let channel = match timeout(limit, transport.connect()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(Failure::unreachable(&inner.name, root_cause(&error))),
             Err(_) => {

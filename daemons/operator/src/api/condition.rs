@@ -101,6 +101,8 @@ reasons! {
     Baking,
     /// Regions do not have the version yet.
     RollingOut,
+    /// There are new certificates, or another authority takes the place of the one that issued them.
+    RenewingCertificates,
     /// Fewer members answer than a quorum has: nothing is changed until they do.
     QuorumLost,
     /// No member can be asked.

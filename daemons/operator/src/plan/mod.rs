@@ -5,6 +5,7 @@
 
 mod account;
 mod autoscaler;
+mod certificates;
 mod config;
 mod config_map;
 mod daemon_set;
@@ -27,7 +28,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use kube::{Resource as _, ResourceExt as _, api::DynamicObject, core::TypeMeta};
 use serde::Serialize;
 
-use crate::api::{ClusterSpec, NovaCronCluster, NovaCronRegion, TlsMode};
+use crate::api::{ClusterSpec, NovaCronCluster, NovaCronRegion};
+pub use certificates::Holder;
 pub use config::{Config, restart_digest};
 pub use invalid::PlanError;
 pub use ports::Component;
@@ -113,17 +115,6 @@ impl<'a> Region<'a> {
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.has_tls() { "https" } else { "http" }
-    }
-
-    /// There are certificates.
-    pub fn has_tls(&self) -> bool {
-        self.cluster.security.tls.mode == TlsMode::Secret
-    }
-
-    /// The Secret with certificates.
-    pub fn tls_secret(&self) -> Option<String> {
-        let tls = &self.cluster.security.tls;
-        self.has_tls().then(|| tls.secret_name.clone().unwrap_or_else(|| format!("{}-tls", self.name)))
     }
 
     fn image(&self, component: Component) -> String {

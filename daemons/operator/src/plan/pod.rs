@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    Component, Region,
+    Component, Holder, Region,
     config::{CONFIG_DIR, CONFIG_FILE, GRACE, TLS_DIR},
     ports::{self, Port},
 };
@@ -149,7 +149,7 @@ fn volumes(region: &Region<'_>, component: Component) -> Vec<Volume> {
         config_map: Some(ConfigMapVolumeSource { name: region.name_of(component), ..Default::default() }),
         ..Volume::default()
     };
-    let tls = region.tls_secret().map(|secret| Volume {
+    let tls = region.tls_secret(Holder::Component(component)).map(|secret| Volume {
         name: "tls".to_owned(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret),

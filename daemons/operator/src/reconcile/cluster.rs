@@ -10,7 +10,7 @@ use kube::{
 };
 
 use super::{
-    Context, LOOK_AGAIN, RESYNC, ReconcileError, cleanup, is_paused, region_of,
+    Context, LOOK_AGAIN, RESYNC, ReconcileError, certificates, cleanup, is_paused, region_of,
     rollout::{Place, rollout},
     tell::Told,
 };
@@ -52,6 +52,13 @@ async fn reconcile(object: &NovaCronCluster, context: &Context) -> Result<Action
     }
     if cleanup::add_finalizer(context, &api, object, FINALIZER).await? {
         return Ok(Action::await_change());
+    }
+    match certificates::authorities(context, object).await? {
+        Ok(authority) => status.authority = authority,
+        Err(why) => {
+            let told = Told::new(Reason::SecretMissing, why);
+            return context.tell_cluster(&api, object, status, &told).await;
+        }
     }
     let regions = Api::<NovaCronRegion>::namespaced(context.client(), &namespace);
     let resource = ApiResource::erase::<NovaCronRegion>(&());

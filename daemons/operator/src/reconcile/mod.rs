@@ -4,6 +4,7 @@
 //! it does not matter which ones before it came to their end. Deliberately not here: what is decided
 //! ([`membership`](crate::membership), [`rollout`]) and built ([`plan`](crate::plan)).
 
+mod certificates;
 mod cleanup;
 mod cluster;
 mod federation;
@@ -31,6 +32,7 @@ use crate::{
     plan::{FIELD_MANAGER, INSTANCE, MANAGED_BY},
     store::Stores,
 };
+pub use certificates::authority_secret;
 pub use cluster::reconcile_cluster;
 pub use federation::reconcile_federation;
 pub use region::reconcile_region;

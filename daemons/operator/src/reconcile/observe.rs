@@ -19,7 +19,7 @@ use crate::{
     api::{MemberStatus, Reason, RegionStatus},
     apply::failed,
     membership::{Member, Pod, View},
-    plan::{CAUGHT_UP, Component, Region, ports},
+    plan::{CAUGHT_UP, Component, Holder, Region, ports},
     store::{MEMBERS_MAX, Pems, Place, Seen},
 };
 
@@ -58,7 +58,7 @@ pub(super) async fn observe(
     let claims = list::<PersistentVolumeClaim>(context, region).await?;
     let claims = numbered(claims.into_iter().filter(is_bound).collect(), &name);
     observed.claims = claims.into_iter().filter_map(|(n, claim)| Some((n, claim.uid()?))).collect();
-    let tls = match region.tls_secret() {
+    let tls = match region.tls_secret(Holder::Client) {
         None => None,
         Some(secret) => match pems(get(context, region, &secret).await?, &secret) {
             Ok(pems) => Some(pems),

@@ -12,7 +12,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    Context, LOOK_AGAIN, RESYNC, ReconcileError, STEP_ON, cleanup, is_paused,
+    Context, LOOK_AGAIN, RESYNC, ReconcileError, STEP_ON, certificates, cleanup, is_paused,
     observe::{self, Observed},
     tell::Told,
 };
@@ -86,6 +86,7 @@ async fn work(
             return context.tell_region(api, object, Some(status), &told, RESYNC).await;
         }
     };
+    let certified = certificates::leaves(context, &region, &mut status).await?;
     let observed = observe::observe(context, &region, &status).await?;
     let mut seen = Seen {
         pods: observed.set.is_some().then_some(observed.view.pods_wanted),
@@ -116,6 +117,9 @@ async fn work(
     set_gates(context, &region, &observed).await?;
     if let (true, Some(unready)) = (told.reason == Reason::AsSpecified, observed.unready()) {
         told = Told::new(Reason::PodsNotReady, unready);
+    }
+    if let (Reason::AsSpecified, Err(why)) = (told.reason, certified) {
+        told = Told::new(Reason::SecretMissing, why);
     }
     status.bootstrapped = seen.bootstrapped;
     status.voters = observed.view.members.iter().filter(|member| !member.learner).count() as u16;

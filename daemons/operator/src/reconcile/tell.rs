@@ -52,6 +52,7 @@ impl Told {
                 | R::Upgrading
                 | R::Baking
                 | R::RollingOut
+                | R::RenewingCertificates
                 | R::Deleting
         );
         let is_ready = self.reason == R::AsSpecified;
