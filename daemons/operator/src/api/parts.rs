@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Backup, Restore};
+
 /// Where images come from. Each is `REGISTRY/COMPONENT:VERSION`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
@@ -194,6 +196,9 @@ pub enum ClaimPolicy {
 /// Volumes of consensus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "has(self.restore) == has(oldSelf.restore) && (!has(self.restore) || self.restore == oldSelf.restore)", "message": "restore cannot be changed: only a new cluster begins with a backup" }
+]))]
 pub struct Storage {
     /// The storage class; empty: the default one. It cannot be changed.
     #[schemars(length(max = 253))]
@@ -210,11 +215,17 @@ pub struct Storage {
     pub size: String,
     /// Claims of members that were removed, and of a region that is deleted.
     pub claims: ClaimPolicy,
+    /// Backups on a schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    /// What the regions begin with. It cannot be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { class_name: "fast-ssd".to_owned(), size: "100Gi".to_owned(), claims: ClaimPolicy::Keep }
+        Self { class_name: "fast-ssd".to_owned(), size: "100Gi".to_owned(), claims: ClaimPolicy::Keep, backup: None, restore: None }
     }
 }
 

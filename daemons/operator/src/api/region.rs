@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiReplicas, Condition, Resources};
+use super::{ApiReplicas, Condition, Resources, RestoreStatus};
 
 /// One region of a cluster, with everything that runs in it. Made by its NovaCronCluster, or by hand beside one.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -99,6 +99,9 @@ pub struct RegionStatus {
     /// Members of consensus.
     #[serde(default)]
     pub members: Vec<MemberStatus>,
+    /// What it was restored from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreStatus>,
     /// Until when all of its certificates are good, where the operator makes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates_not_after: Option<Time>,

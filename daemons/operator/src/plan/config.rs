@@ -61,7 +61,7 @@ pub(super) fn config(region: &Region<'_>, component: Component, seen: &Seen) -> 
         }
         Component::Api => api(region),
         Component::Dwcp => dwcp(region),
-        Component::Operator => Config::default(),
+        Component::Operator | Component::Backup => Config::default(),
     }
 }
 

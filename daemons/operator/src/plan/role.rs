@@ -22,6 +22,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("", &["secrets"], &["create", "get", "update"]),
     ("apps", &["daemonsets", "deployments", "statefulsets"], &APPLIED),
     ("autoscaling", &["horizontalpodautoscalers"], &APPLIED),
+    ("batch", &["cronjobs", "jobs"], &APPLIED),
     ("coordination.k8s.io", &["leases"], &["create", "get", "update"]),
     ("events.k8s.io", &["events"], &["create", "patch"]),
     ("monitoring.coreos.com", &["servicemonitors"], &APPLIED),

@@ -28,9 +28,11 @@ pub async fn reconcile_cluster(
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    let done = match &object.0 {
-        Ok(cluster) => reconcile(cluster, &context).await,
-        Err(invalid) => context.refuse::<NovaCronCluster>(invalid).await,
+    let done = match context.as_it_is(&*object).await {
+        Ok(Some(DeserializeGuard(Ok(cluster)))) => reconcile(&cluster, &context).await,
+        Ok(Some(DeserializeGuard(Err(invalid)))) => context.refuse::<NovaCronCluster>(&invalid).await,
+        Ok(None) => Ok(Action::await_change()),
+        Err(error) => Err(error),
     };
     metrics::histogram!("reconcile_duration_seconds", "controller" => "cluster").record(began.elapsed());
     done
