@@ -82,7 +82,7 @@ fn a_restored_region_is_as_it_was() {
     };
     let begins = Seen { restore: Some(restore.clone()), ..Seen::default() };
     let compared = Seen { bootstrapped: Some(3), ..begins.clone() };
-    let names = |seen| planned(&sample, seen).iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    let names = |seen| planned(&sample, seen).iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>();
     assert!(names(&compared).contains(&"again-here-restored".to_owned()));
     let done = Seen { restore: Some(RestoreStatus { verified: true, ..restore }), ..compared.clone() };
     assert!(!names(&done).contains(&"again-here-restored".to_owned()));

@@ -107,7 +107,7 @@ pub(super) async fn tell(
     generation: Option<i64>,
 ) -> Result<(), ReconcileError> {
     let now = Timestamp::now();
-    let mut set = |conditions: &mut Vec<_>, kind, is: bool, reason, message: &str| {
+    let set = |conditions: &mut Vec<_>, kind, is: bool, reason, message: &str| {
         set_condition(conditions, kind, Status::from(is), reason, message, generation, now);
     };
     if let Some(restore) = &status.restore {
