@@ -61,7 +61,7 @@ impl Client {
         Endpoint::new(url, &options)
     }
 
-    /// Connections that are made from now on use these certificates; those that there are stay as they are.
+    /// Requests that begin from now on are on connections with these certificates; what has begun ends on those that there are.
     ///
     /// # Errors
     /// They are not what they should be; what was before stays in force where it was not replaced yet.

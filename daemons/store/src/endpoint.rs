@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -174,6 +177,8 @@ struct Inner {
     name: String,
     /// What the next connection is made with.
     transport: RwLock<tonic::transport::Endpoint>,
+    /// Requests that begin from now on are to have a new one.
+    is_replaced: AtomicBool,
     options: Arc<Options>,
     link: Mutex<Kept>,
 }
@@ -209,16 +214,18 @@ impl Endpoint {
             _ => return Err(place()),
         }
         let (options, transport) = (Arc::clone(options), RwLock::new(transport));
-        Ok(Self(Arc::new(Inner { name: name.to_owned(), transport, options, link: Mutex::default() })))
+        let (name, is_replaced, link) = (name.to_owned(), AtomicBool::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { name, transport, is_replaced, options, link })))
     }
 
-    /// The next connection uses these certificates; the one that there is stays as it is.
+    /// Requests that begin from now on are on a connection with these certificates; what has begun ends on the one that there is.
     pub(crate) fn replace_tls(&self, tls: &ClientTlsConfig) -> Result<(), EndpointError> {
         let mut transport = self.0.transport.write().unwrap_or_else(PoisonError::into_inner);
         if transport.uri().scheme_str() == Some("https") {
             let name = self.name().to_owned();
             let failed = |error| EndpointError::Tls { name, reason: root_cause(&error) };
             *transport = transport.clone().tls_config(tls.clone()).map_err(failed)?;
+            self.0.is_replaced.store(true, Relaxed);
         }
         Ok(())
     }
@@ -303,6 +310,9 @@ impl Endpoint {
     /// The connection, its number, and whether it was there before. Who comes while one is made waits for that.
     async fn link(&self) -> Result<(Link, u64, bool), Failure> {
         let mut kept = self.0.link.lock().await;
+        if self.0.is_replaced.swap(false, Relaxed) {
+            kept.link = None;
+        }
         if let Some(link) = &kept.link {
             return Ok((link.clone(), kept.number, true));
         }

@@ -177,7 +177,7 @@ one_at_a_time() {
 }
 # All that there is of a region, but for claims.
 owned() {
-    kubectl_in get sa,cm,svc,netpol,pdb,sts,deploy,rs,ds,hpa,pods,ncr -l "app.kubernetes.io/instance=$1" --no-headers -o name 2>/dev/null
+    kubectl_in get sa,cm,secret,svc,netpol,pdb,sts,deploy,rs,ds,hpa,cronjob,job,pods,ncr -l "app.kubernetes.io/instance=$1" --no-headers -o name 2>/dev/null
     kubectl_in get ncr "$1" -o name --ignore-not-found
 }
 claims_of() { kubectl_in get pvc -l "app.kubernetes.io/instance=$1" --no-headers 2>/dev/null | wc -l; }

@@ -15,7 +15,7 @@ use super::{
     tell::Told,
 };
 use crate::{
-    api::{ClusterStatus, FINALIZER, NovaCronCluster, NovaCronRegion, Reason, RegionSummary},
+    api::{AuthorityStatus, ClusterStatus, FINALIZER, NovaCronCluster, NovaCronRegion, Reason, RegionSummary},
     apply::{ApplyError, Owner, failed},
 };
 
@@ -188,6 +188,9 @@ impl Context {
         if changed {
             self.event(object, told, "Reconcile").await;
         }
-        Ok(Action::requeue(if told.reason == Reason::AsSpecified { RESYNC } else { LOOK_AGAIN }))
+        // What other authorities wait for is in Secrets, which are not watched.
+        let changes = |authority: &AuthorityStatus| authority.next.is_some() || authority.former.is_some();
+        let waits = told.reason != Reason::AsSpecified || status.authority.as_ref().is_some_and(changes);
+        Ok(Action::requeue(if waits { LOOK_AGAIN } else { RESYNC }))
     }
 }

@@ -16,6 +16,10 @@ const SECRETS: &str = "api/v1/namespaces/novacron/secrets";
 const HOLDERS: [&str; 3] = ["consensus", "api", "client"];
 /// Writes of a change of authorities, after each of which it is cut.
 const WRITES: usize = 24;
+/// Rounds until everything is there.
+const BEGIN: usize = 12;
+/// Rounds until another authority is alone, when it is cut in between.
+const CHANGE: usize = 14;
 
 fn tls() -> Value {
     json!({ "mode": "Managed", "managed": { "settleSeconds": 0 } })
@@ -23,7 +27,7 @@ fn tls() -> Value {
 
 async fn ready() -> World {
     let world = World::with_tls(3, tls());
-    world.rounds(ROUNDS).await;
+    world.rounds(BEGIN).await;
     assert!(world.is_ready(), "{:?}", world.condition(REGION, "Ready"));
     world
 }
@@ -106,7 +110,7 @@ async fn another_authority_takes_the_place_of_the_first_wherever_it_is_cut() {
             let managed = json!({ "settleSeconds": 0, "authority": 2 });
             world.set_spec("/spec/security/tls/managed", managed);
             world.server.0.lock().unwrap().faults.push(Fault { after, code: 500, is_done });
-            for _ in 0..ROUNDS {
+            for _ in 0..CHANGE {
                 let _ = world.cluster().await;
                 check(&world);
                 let _ = world.region().await;

@@ -5,12 +5,14 @@
 use serde_json::json;
 
 use crate::{
-    ROUNDS,
     server::Fault,
     world::{REGION, World},
 };
 
 const SEEDS: u64 = 24;
+/// Rounds until everything is there; and until it is again.
+const BEGIN: usize = 12;
+const PEACE: usize = 40;
 /// Rounds of trouble for each seed.
 const TROUBLES: usize = 30;
 /// A watch is behind by so many changes at most.
@@ -36,7 +38,7 @@ impl Random {
 async fn troubled(seed: u64, believes: bool) -> Result<(), String> {
     let mut random = Random(seed);
     let mut world = World::new(3);
-    world.rounds(ROUNDS).await;
+    world.rounds(BEGIN).await;
     let first = world.server.get(REGION).unwrap()["status"]["bootstrapped"].clone();
     if !world.is_ready() {
         return Err("it does not even begin".to_owned());
@@ -65,7 +67,7 @@ async fn troubled(seed: u64, believes: bool) -> Result<(), String> {
     }
     world.server.0.lock().unwrap().faults.clear();
     world.set_spec("/spec/regions/0/voters", json!(5));
-    for _ in 0..2 * ROUNDS {
+    for _ in 0..PEACE {
         world.round().await;
         check(&world, &first)?;
     }
