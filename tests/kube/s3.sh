@@ -19,17 +19,17 @@ JSON
     "$tools/bin/weed" server -master.telemetry=false -ip="$host" -ip.bind="$host" -dir="$weed" -filer -s3 -s3.port.iceberg=0 -s3.port.lance=0 \
         -s3.config="$weed/identities.json" -volume.max=5 -master.volumeSizeLimitMB=64 "${ports[@]}" >"$weed.log" 2>&1 &
     storage=$!
-    trap 'kill -KILL $storage 2>/dev/null || true; rm -rf "$images"; "$here/down.sh"' EXIT
+    trap 'kill -KILL "$storage" 2>/dev/null || true; rm -rf "$images"; "$here/down.sh"' EXIT
     within "$ready_seconds" s3_answers_or_is_gone || fail "storage: $(tail -3 "$weed.log")"
-    kill -0 $storage 2>/dev/null || fail "storage: $(grep ^F "$weed.log")"
+    kill -0 "$storage" 2>/dev/null || fail "storage: $(grep ^F "$weed.log")"
 }
 s3_has_bucket() {
     AWS_ACCESS_KEY_ID=drill AWS_SECRET_ACCESS_KEY=not-a-secret S3_URL=$bucket \
         bash -c '. "$0" && s3 -X PUT "$S3_URL"' "$repository/deploy/backup/s3.sh" >/dev/null 2>&1
 }
-s3_answers_or_is_gone() { s3_has_bucket || ! kill -0 $storage 2>/dev/null; }
+s3_answers_or_is_gone() { s3_has_bucket || ! kill -0 "$storage" 2>/dev/null; }
 # Asked to end, it waits for its clients.
 s3_end() {
-    kill -KILL $storage
-    wait $storage 2>/dev/null || true
+    kill -KILL "$storage"
+    wait "$storage" 2>/dev/null || true
 }

@@ -74,8 +74,7 @@ fn files(discovery: &Discovery) -> Vec<PathBuf> {
 /// Connections to the store's members, which are made when they are first used.
 fn channel(discovery: &Discovery) -> Result<Channel, RegisterError> {
     let read = |path: &PathBuf| {
-        std::fs::read(path)
-            .map_err(|source| RegisterError::File { path: path.display().to_string(), source })
+        std::fs::read(path).map_err(|source| RegisterError::File { path: path.display().to_string(), source })
     };
     let mut tls = ClientTlsConfig::new();
     if !discovery.store_ca.as_os_str().is_empty() {

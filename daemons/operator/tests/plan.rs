@@ -103,7 +103,10 @@ fn who_the_first_members_were_restarts_nobody() {
         find(&objects, "StatefulSet", "nova-eu-west-consensus").data["spec"]["template"].clone()
     };
     let began = template(&Seen::default());
-    assert_eq!(began, template(&Seen { pods: Some(9), bootstrapped: Some(7), service_monitors: true, restore: None }));
+    assert_eq!(
+        began,
+        template(&Seen { pods: Some(9), bootstrapped: Some(7), service_monitors: true, restore: None })
+    );
     let mut other = sample.clone();
     other.1.spec.dwcp.acp.snapshot_entries = 5;
     let objects = planned(&other, &Seen::default());

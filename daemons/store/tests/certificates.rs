@@ -19,7 +19,8 @@ fn server() -> (String, TlsAcceptor) {
     let cert = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+    let config =
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
     let mut config =
         config.unwrap().with_no_client_auth().with_single_cert(vec![cert.der().clone()], der).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -53,6 +54,10 @@ async fn the_next_connection_trusts_whom_it_is_to_trust_now() {
     client.replace_tls(&trusting(&cert)).unwrap();
     assert!(is_trusted().await);
     assert!(client.at(&url).is_ok());
-    assert!(client.replace_tls(&ClientTlsConfig::new().identity(tonic::transport::Identity::from_pem("x", "y"))).is_err());
+    assert!(
+        client
+            .replace_tls(&ClientTlsConfig::new().identity(tonic::transport::Identity::from_pem("x", "y")))
+            .is_err()
+    );
     assert!(is_trusted().await, "what was before stays in force");
 }

@@ -89,7 +89,12 @@ impl RestoreStatus {
         // It gets into a file that a script reads.
         let is_name = backup.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-/".contains(&byte));
         let (backup, digest) = (backup.to_owned(), digest.to_owned());
-        (is_digest && is_name && words.next().is_none()).then_some(Self { backup, revision, digest, verified: false })
+        (is_digest && is_name && words.next().is_none()).then_some(Self {
+            backup,
+            revision,
+            digest,
+            verified: false,
+        })
     }
 }
 

@@ -225,7 +225,13 @@ pub struct Storage {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { class_name: "fast-ssd".to_owned(), size: "100Gi".to_owned(), claims: ClaimPolicy::Keep, backup: None, restore: None }
+        Self {
+            class_name: "fast-ssd".to_owned(),
+            size: "100Gi".to_owned(),
+            claims: ClaimPolicy::Keep,
+            backup: None,
+            restore: None,
+        }
     }
 }
 

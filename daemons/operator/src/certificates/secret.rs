@@ -28,8 +28,10 @@ pub fn authorities(secret: &Secret) -> Result<Authorities, CertificateError> {
             cert: text,
         }))
     };
-    let missing =
-        || CertificateError::Part { secret: secret.metadata.name.clone().unwrap_or_default(), part: "ca.crt" };
+    let missing = || CertificateError::Part {
+        secret: secret.metadata.name.clone().unwrap_or_default(),
+        part: "ca.crt",
+    };
     Ok(Authorities {
         issuing: authority("ca.crt", "ca.key")?.ok_or_else(missing)?,
         next: authority("next.crt", "next.key")?,

@@ -68,7 +68,10 @@ impl Region<'_> {
         let own = self.service_host(&format!("{}-{}", self.name, holder.as_str()));
         let more = match holder {
             Holder::Component(Component::Consensus) => {
-                vec![format!("*.{own}"), self.service_host(&format!("{}-client", self.name_of(Component::Consensus)))]
+                vec![
+                    format!("*.{own}"),
+                    self.service_host(&format!("{}-client", self.name_of(Component::Consensus))),
+                ]
             }
             // As clients in the cluster call it that do not know its domain.
             Holder::Component(Component::Api) => {
@@ -100,11 +103,14 @@ mod tests {
         let region = Region::new(&object, &cluster).unwrap();
         let names = |holder| region.certificate_names(holder).into_iter().collect::<Vec<_>>();
         let consensus = "nova-eu-west-consensus.novacron.svc.cluster.local";
-        assert_eq!(names(Holder::ALL[0]), [
-            format!("*.{consensus}"),
-            "nova-eu-west-consensus-client.novacron.svc.cluster.local".to_owned(),
-            consensus.to_owned(),
-        ]);
+        assert_eq!(
+            names(Holder::ALL[0]),
+            [
+                format!("*.{consensus}"),
+                "nova-eu-west-consensus-client.novacron.svc.cluster.local".to_owned(),
+                consensus.to_owned(),
+            ]
+        );
         assert!(names(Holder::ALL[1]).contains(&"nova-eu-west-api.novacron.svc".to_owned()));
         assert_eq!(names(Holder::Client), ["nova-eu-west-client.novacron.svc.cluster.local"]);
         assert_eq!(region.tls_secret(Holder::Client).as_deref(), Some("nova-eu-west-client-tls"));

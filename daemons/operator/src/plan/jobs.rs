@@ -6,7 +6,9 @@
 use k8s_openapi::{
     api::{
         batch::v1::{CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec},
-        core::v1::{Container, EnvFromSource, EnvVar, PodSpec, PodTemplateSpec, SecretEnvSource, VolumeMount},
+        core::v1::{
+            Container, EnvFromSource, EnvVar, PodSpec, PodTemplateSpec, SecretEnvSource, VolumeMount,
+        },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -129,13 +131,19 @@ pub(super) fn restore_file(region: &Region<'_>, seen: &Seen) -> Option<String> {
 /// Before a member of a restored region.
 pub(super) fn restoring(region: &Region<'_>, data: VolumeMount) -> Option<Container> {
     let restore = region.cluster.storage.restore.as_ref()?;
-    let args = [format!("{CONFIG_DIR}/{RESTORE_FILE}"), format!("{DATA_DIR}/consensus"), "$(POD_NAME)".to_owned()];
-    let run =
-        Run { script: "restore-member.sh", args: args.into(), bucket: Some(&restore.bucket), asks_store: false };
+    let args =
+        [format!("{CONFIG_DIR}/{RESTORE_FILE}"), format!("{DATA_DIR}/consensus"), "$(POD_NAME)".to_owned()];
+    let run = Run {
+        script: "restore-member.sh",
+        args: args.into(),
+        bucket: Some(&restore.bucket),
+        asks_store: false,
+    };
     let mut container = container(region, run);
     container.name = "restore".to_owned();
     container.env.get_or_insert_default().push(pod::field_variable("POD_NAME", "metadata.name"));
-    let config = VolumeMount { name: "config".to_owned(), mount_path: CONFIG_DIR.to_owned(), ..Default::default() };
+    let config =
+        VolumeMount { name: "config".to_owned(), mount_path: CONFIG_DIR.to_owned(), ..Default::default() };
     container.volume_mounts.get_or_insert_default().extend([data, config]);
     Some(container)
 }
@@ -173,7 +181,10 @@ fn job_spec(region: &Region<'_>, run: Run<'_>) -> JobSpec {
 }
 
 fn container(region: &Region<'_>, run: Run<'_>) -> Container {
-    let mut env = vec![pod::variable("PATH", "/usr/bin".to_owned()), pod::variable("RESULT", "/dev/termination-log".to_owned())];
+    let mut env = vec![
+        pod::variable("PATH", "/usr/bin".to_owned()),
+        pod::variable("RESULT", "/dev/termination-log".to_owned()),
+    ];
     env.extend(run.bucket.iter().flat_map(|bucket| {
         [pod::variable("S3_URL", bucket.url.clone()), pod::variable("AWS_REGION", bucket.region.clone())]
     }));

@@ -17,8 +17,8 @@ use crate::{
     api::{AuthorityStatus, NovaCronCluster, Reason, RegionStatus, TlsMode},
     apply::{ApplyError, failed},
     certificates::{
-        Authorities, Authority, CertificateError, Change, Move, Policy, Spread, Wanted, authority, issue, leaf,
-        secret,
+        Authorities, Authority, CertificateError, Change, Move, Policy, Spread, Wanted, authority, issue,
+        leaf, secret,
     },
     plan::{FIELD_MANAGER, Holder, INSTANCE, MANAGED_BY, Region},
 };
@@ -203,7 +203,8 @@ async fn leaf_of(
                 Err(error) => return Ok(Err(format!("{name}: {error}"))),
             };
             metrics::counter!("certificates_issued_total", "holder" => holder.as_str()).increment(1);
-            let told = Told::new(Reason::RenewingCertificates, format!("{name} has another certificate: {why}"));
+            let told =
+                Told::new(Reason::RenewingCertificates, format!("{name} has another certificate: {why}"));
             context.event(region.object, &told, "Certificate").await;
             issue::held(cert, key, wanted.bundle)
         }
@@ -220,7 +221,8 @@ async fn leaf_of(
 
 fn metadata(cluster: &NovaCronCluster, name: String) -> ObjectMeta {
     let instance = cluster.name_any();
-    let labels = [(MANAGED_BY, FIELD_MANAGER), (INSTANCE, &instance), ("app.kubernetes.io/part-of", "novacron")];
+    let labels =
+        [(MANAGED_BY, FIELD_MANAGER), (INSTANCE, &instance), ("app.kubernetes.io/part-of", "novacron")];
     ObjectMeta {
         name: Some(name),
         namespace: cluster.namespace(),

@@ -15,7 +15,9 @@ use super::{
     tell::Told,
 };
 use crate::{
-    api::{AuthorityStatus, ClusterStatus, FINALIZER, NovaCronCluster, NovaCronRegion, Reason, RegionSummary},
+    api::{
+        AuthorityStatus, ClusterStatus, FINALIZER, NovaCronCluster, NovaCronRegion, Reason, RegionSummary,
+    },
     apply::{ApplyError, Owner, failed},
 };
 

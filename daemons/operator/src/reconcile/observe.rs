@@ -327,11 +327,11 @@ mod tests {
                 "name": "consensus", "image": "", "imageID": "", "ready": false, "restartCount": 1,
                 "state": state, "lastState": last,
             });
-            serde_json::from_value(serde_json::json!({ "status": { "containerStatuses": [container] } })).unwrap()
+            serde_json::from_value(serde_json::json!({ "status": { "containerStatuses": [container] } }))
+                .unwrap()
         };
-        let ended = |message: &str| {
-            serde_json::json!({ "terminated": { "exitCode": 1, "message": message } })
-        };
+        let ended =
+            |message: &str| serde_json::json!({ "terminated": { "exitCode": 1, "message": message } });
         let waits = serde_json::json!({ "waiting": { "reason": "CrashLoopBackOff" } });
         let runs = serde_json::json!({ "running": {} });
         assert!(refuses(&pod(waits.clone(), ended(&said))));

@@ -57,7 +57,9 @@ pub(super) async fn look(
         }
         (Some(chosen), Some(_)) if !chosen.verified => {
             match outcome(context, region, &region.comparison_job()).await? {
-                Outcome::Pending => Some(Told::new(Reason::Restoring, "the store is compared with its backup")),
+                Outcome::Pending => {
+                    Some(Told::new(Reason::Restoring, "the store is compared with its backup"))
+                }
                 Outcome::Failed(why) => Some(Told::new(Reason::RestoreFailed, why)),
                 Outcome::Done(_) => {
                     chosen.verified = true;
@@ -112,7 +114,8 @@ pub(super) async fn tell(
     };
     if let Some(restore) = &status.restore {
         let reason = if restore.verified { Reason::AsSpecified } else { Reason::Restoring };
-        let message = format!("{} up to revision {}, digest {}", restore.backup, restore.revision, restore.digest);
+        let message =
+            format!("{} up to revision {}, digest {}", restore.backup, restore.revision, restore.digest);
         set(&mut status.conditions, ConditionType::Restored, restore.verified, reason, &message);
     }
     if region.cluster.storage.backup.is_none() {
@@ -121,12 +124,11 @@ pub(super) async fn tell(
     }
     let (name, jobs) =
         (format!("{}-backup", region.name), Api::<CronJob>::namespaced(context.client(), &region.namespace));
-    let found = jobs.get_opt(&name).await.map_err(failed("get", &ApiResource::erase::<CronJob>(&()), &name))?;
+    let found =
+        jobs.get_opt(&name).await.map_err(failed("get", &ApiResource::erase::<CronJob>(&()), &name))?;
     let told = found.and_then(|job| job.status).unwrap_or_default();
-    let (last, scheduled) = (
-        told.last_successful_time.map(|time| time.0),
-        told.last_schedule_time.map(|time| time.0),
-    );
+    let (last, scheduled) =
+        (told.last_successful_time.map(|time| time.0), told.last_schedule_time.map(|time| time.0));
     let (reason, message) = backed_up(last, scheduled, now);
     set(&mut status.conditions, ConditionType::BackedUp, reason == Reason::AsSpecified, reason, &message);
     Ok(())
@@ -135,9 +137,10 @@ pub(super) async fn tell(
 fn backed_up(last: Option<Timestamp>, scheduled: Option<Timestamp>, now: Timestamp) -> (Reason, String) {
     match (last, scheduled) {
         (None, _) => (Reason::BackupMissing, "there is no backup yet".to_owned()),
-        (Some(last), Some(scheduled)) if last < scheduled && now.duration_since(scheduled) > LATE => {
-            (Reason::BackupMissing, format!("that of {scheduled} is missing; the last one was made at {last}"))
-        }
+        (Some(last), Some(scheduled)) if last < scheduled && now.duration_since(scheduled) > LATE => (
+            Reason::BackupMissing,
+            format!("that of {scheduled} is missing; the last one was made at {last}"),
+        ),
         (Some(last), _) => (Reason::AsSpecified, format!("the last one was made at {last}")),
     }
 }

@@ -43,7 +43,8 @@ fn held(world: &World) -> BTreeMap<&'static str, Held> {
 
 fn trusted(bundle: &str) -> Vec<String> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    let all = bundle.split(BEGIN).skip(1).map(|rest| Facts::of_pem(&format!("{BEGIN}{rest}")).unwrap().subject);
+    let all =
+        bundle.split(BEGIN).skip(1).map(|rest| Facts::of_pem(&format!("{BEGIN}{rest}")).unwrap().subject);
     all.collect()
 }
 
@@ -53,7 +54,10 @@ fn check(world: &World) {
     for (shows, one) in &all {
         for (sees, other) in &all {
             let issuer = &one.facts.as_ref().unwrap().issuer;
-            assert!(trusted(&other.bundle).contains(issuer), "{sees} does not know {issuer}, which {shows} shows");
+            assert!(
+                trusted(&other.bundle).contains(issuer),
+                "{sees} does not know {issuer}, which {shows} shows"
+            );
         }
     }
 }

@@ -163,7 +163,11 @@ async fn a_member_whose_data_is_gone_while_its_claim_stays_is_replaced() {
         panic!("{steps:?}")
     };
     assert!(removed == old && new != old);
-    assert_eq!(world.server.get(claim).unwrap()["metadata"]["uid"], uid, "nobody deletes what may still be wanted");
+    assert_eq!(
+        world.server.get(claim).unwrap()["metadata"]["uid"],
+        uid,
+        "nobody deletes what may still be wanted"
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::{
     world::{REGION, World},
 };
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 12;
 /// Rounds until everything is there; and until it is again.
 const BEGIN: usize = 12;
 const PEACE: usize = 40;

@@ -53,9 +53,9 @@ pub(crate) struct Members {
 impl Members {
     fn leads(&mut self) {
         let voters = self.all.iter().filter(|member| !member.learner);
-        let well = voters.clone().filter(|voter| {
-            voter.started && self.running.contains(&voter.ordinal.unwrap_or(99))
-        });
+        let well = voters
+            .clone()
+            .filter(|voter| voter.started && self.running.contains(&voter.ordinal.unwrap_or(99)));
         self.was_without_quorum |= well.count() <= voters.count() / 2 && !self.steps.is_empty();
         self.learners_max = self.learners_max.max(self.all.iter().filter(|member| member.learner).count());
         let running = self.running.clone();
@@ -275,7 +275,8 @@ impl World {
             if pod["status"]["containerStatuses"].is_null() {
                 continue;
             }
-            let is_new = self.store.0.lock().unwrap().all.iter().any(|m| m.ordinal == Some(ordinal) && !m.started);
+            let is_new =
+                self.store.0.lock().unwrap().all.iter().any(|m| m.ordinal == Some(ordinal) && !m.started);
             if is_new {
                 self.server.change(&format!("{PODS}/c-r-consensus-{ordinal}"), |pod| {
                     pod["status"].as_object_mut().unwrap().remove("containerStatuses");
