@@ -84,6 +84,8 @@ clusterDNS: [$control]
 clusterDomain: $domain
 resolvConf: $own/resolv.conf
 volumePluginDir: /var/lib/kubelet/volume-plugins
+# Volumes of Secrets follow these sooner than they would: a minute is what tests would wait for.
+syncFrequency: 10s
 failSwapOn: false
 failCgroupV1: false
 oomScoreAdj: 0

@@ -10,7 +10,7 @@ mkdir "$work" "$work/images"
 operator_kubectl() { kubectl -n novacron-system "$@"; }
 
 step "the operator as pods"
-"$repository/deploy/images/build.sh" "$work/images" operator
+"$repository/deploy/images/build.sh" "$work/images" operator jobs
 ln -s "$images"/*.tar "$work/images/"
 KUBE_DATASTORE=etcd KUBE_IMAGES=$work/images KUBE_NODES=3 start
 nodes=3
@@ -25,11 +25,11 @@ within "$ready_seconds" operator_works || fail "not one of two works: $(operator
 
 step "a cluster with certificates and agents"
 kubectl create namespace novacron >/dev/null
-certificates nova-local
 began=$(now)
 kubectl apply -f "$here/operator/nova.yaml" >/dev/null
 within "$ready_seconds" is_ready nova || fail "nova is not ready"
 echo "all ready in $(seconds_since "$began")"
+own_certificates nova-local
 [ "$(store_of nova-local member list | grep -cw started)" = 3 ] || fail "members"
 [ "$(kubectl_in get daemonset/nova-local-dwcp -o 'jsonpath={.status.numberReady}')" = "$nodes" ] || fail "agents"
 token nova-local
@@ -81,6 +81,29 @@ load_end nova-local
 [ "$(store_of nova-local member list | grep -cw started)" = 3 ] || fail "members: $(store_of nova-local member list)"
 watch_end nova-local
 
+step "certificates are renewed, and another authority takes the first one's place, under load"
+pods=$(pods_of nova-local)
+first=$(authority_of nova issuing)
+load_begin nova-local
+follow_certificates nova-local
+follower=$!
+began=$(now)
+kubectl_in patch ncc nova --type merge -p '{"spec": {"security": {"tls": {"managed": {"validityHours": 4000, "renewBeforeHours": 3000}}}}}' >/dev/null
+ends="notAfter=$(LC_ALL=C date -u -d '4000 hours' '+%b %e')"
+within "$ready_seconds" shown nova-local "$ends" || fail "daemons do not show what was renewed: $(shown_at "nova-local-api.$names:8080" nova-local)"
+echo "all daemons show what was renewed after $(seconds_since "$began")"
+began=$(now)
+kubectl_in patch ncc nova --type merge -p '{"spec": {"security": {"tls": {"managed": {"authority": 2, "settleSeconds": 60}}}}}' >/dev/null
+is_alone() { [ "$(authority_of nova issuing)" != "$first" ] && [ -z "$(authority_of nova next)$(authority_of nova former)" ]; }
+within $((3 * ready_seconds)) is_alone || fail "authorities: $(kubectl_in get ncc nova -o 'jsonpath={.status.authority}')"
+shown nova-local "$(authority_of nova issuing | sed 's/CN=/CN = /')" || fail "daemons show $(shown_at "nova-local-api.$names:8080" nova-local)"
+echo "another authority after $(seconds_since "$began")"
+[ "$(pods_of nova-local)" = "$pods" ] || fail "pods were restarted"
+load_end nova-local
+kill $follower 2>/dev/null || true
+own_certificates nova-local
+! operator_logs | grep -i 'PRIVATE KEY' || fail "a key was printed"
+
 step "another version, under load"
 images_as 0.1.1
 watch_begin nova-local
@@ -123,8 +146,50 @@ kubectl_in delete pod $member >/dev/null
 is_replaced() { [ "$(address_of pvc/data-$member .metadata.uid 2>/dev/null)" != "$old" ] && is_ready nova; }
 within "$ready_seconds" is_replaced || fail "$member is not replaced"
 kubectl uncordon "$node" >/dev/null
+# The claim stays, and what was on the volume is gone.
+member=nova-local-consensus-1
+old=$(member_id nova-local $member) claim=$(address_of pvc/data-$member .metadata.uid)
+wipe $member
+is_another() { id=$(member_id nova-local $member) && [ -n "$id" ] && [ "$id" != "$old" ] && is_ready nova; }
+within "$ready_seconds" is_another || fail "$member is not replaced: $(kubectl_in get pod $member -o 'jsonpath={.status.containerStatuses[0]}')"
+[ "$(address_of pvc/data-$member .metadata.uid)" = "$claim" ] || fail "the claim is another"
 [ "$(store_of nova-local member list | grep -cw started)" = 3 ] || fail "members: $(store_of nova-local member list)"
 load_end nova-local
+
+step "backups on a schedule, and another cluster of one"
+. "$here/s3.sh"
+tools=$("$repository/scripts/deploy-tools.sh") || tools=/nonexistent
+if [ -x "$tools/bin/weed" ]; then
+    s3_begin "$work/weed"
+    kubectl_in create secret generic novacron-backup "${s3_login[@]}" >/dev/null
+    store_of nova-local put kept before >/dev/null
+    backup="{\"bucket\": {\"url\": \"$bucket\", \"secretName\": \"novacron-backup\"}}"
+    kubectl_in patch ncc nova --type merge -p "{\"spec\": {\"storage\": {\"backup\": $backup}}}" >/dev/null
+    has_cron_jobs() { [ "$(kubectl_in get cronjob -l app.kubernetes.io/instance=nova-local --no-headers 2>/dev/null | wc -l)" = 2 ]; }
+    within "$ready_seconds" has_cron_jobs || fail "no CronJobs"
+    ran_now nova-local-backup
+    ran_now nova-local-backup-verification
+    store_of nova-local put kept after >/dev/null
+    certificates again-local
+    began=$(now)
+    sed "s|BUCKET|$bucket|" "$here/operator/again.yaml" | kubectl apply -f - >/dev/null
+    within "$ready_seconds" is_ready again || fail "again is not ready: $(kubectl_in get ncr again-local -o 'jsonpath={.status}') $(kubectl_in logs -l app.kubernetes.io/component=backup --tail 20)"
+    echo "another cluster of three members with what the backup has in $(seconds_since "$began")"
+    kubectl_in get ncr again-local -o 'jsonpath={.status.conditions[?(@.type=="Restored")]}{"\n"}'
+    [ "$(kubectl_in get ncr again-local -o 'jsonpath={.status.restore.verified}')" = true ] || fail "it was not compared"
+    [ "$(store_of again-local get kept --print-value-only)" = before ] || fail "it has something else than the backup"
+    [ "$(store_of again-local member list | grep -cw started)" = 3 ] || fail "members: $(store_of again-local member list)"
+    # One that comes later joins, and begins with nothing of the backup.
+    voters again 5
+    within "$ready_seconds" is_at again 5 || fail "a restored cluster does not get 5 members"
+    kubectl_in delete ncc again --timeout "${ready_seconds}s" >/dev/null || fail "again stays"
+    kubectl_in patch ncc nova --type json -p '[{"op": "remove", "path": "/spec/storage/backup"}]' >/dev/null
+    has_no_cron_jobs() { ! has_cron_jobs && is_ready nova; }
+    within "$ready_seconds" has_no_cron_jobs || fail "CronJobs stay"
+    s3_end
+else
+    without "backups of the operator: no weed (scripts/deploy-tools.sh)"
+fi
 
 step "what a cluster has goes with it, but for the volumes that are to be kept"
 store_of nova-local put kept value >/dev/null
@@ -135,6 +200,7 @@ within "$ready_seconds" is_gone || fail "left of the clusters: $(owned nova-loca
 [ "$(claims_of solo-plain)" = 0 ] || fail "claims that are to go: $(claims_of solo-plain)"
 kubectl apply -f "$here/operator/nova.yaml" >/dev/null
 within "$ready_seconds" is_ready nova || fail "nova is not ready on the volumes of before"
+own_certificates nova-local
 [ "$(store_of nova-local get kept --print-value-only)" = value ] || fail "the volumes of before are empty"
 stop
 nodes=2

@@ -30,6 +30,7 @@ use crate::{
     schedules,
     settings::Settings,
     store::{OpenError, Store, is_absent, put},
+    store_certificates,
     vm::{DesiredState, Vm},
 };
 
@@ -142,6 +143,7 @@ impl Replica {
         let (mut serving, mut working, mut beside) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         beside.spawn(probe(app.clone()));
         beside.spawn(app.agents.clone().keep_fresh());
+        beside.spawn(store_certificates::keep_fresh(app.clone()));
         beside.spawn(changes::watch(app.clone()));
         beside.spawn(audit::keep_small(app.clone()));
         beside.spawn(audit::remove_written(app.clone()));

@@ -25,6 +25,7 @@ mod schedules;
 mod settings;
 mod sources;
 mod store;
+mod store_certificates;
 mod vm;
 
 pub use agents::AgentsError;

@@ -2,7 +2,7 @@
 //!
 //! Which member answers, and what became of a request, is `novacron-store`'s.
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use consensus_proto::{
     etcdserverpb::{
@@ -15,12 +15,9 @@ use consensus_proto::{
     mvccpb::KeyValue,
 };
 use novacron_store::{Client, EndpointError, Options, StoreError};
-use tonic::{
-    Status,
-    transport::{Certificate, ClientTlsConfig, Identity},
-};
+use tonic::Status;
 
-use crate::settings::StoreSettings;
+use crate::{settings::StoreSettings, store_certificates::tls};
 
 /// Everything of NovaCron's is below this.
 const ROOT: &str = "/novacron/";
@@ -64,18 +61,7 @@ impl Outcome {
 impl Store {
     /// Connects when it is first asked.
     pub(crate) fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
-        let read =
-            |path: &PathBuf| fs::read(path).map_err(|source| OpenError::File { path: path.clone(), source });
-        let mut tls = None;
-        if !settings.ca.as_os_str().is_empty() {
-            let mut config =
-                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&settings.ca)?));
-            if !settings.cert.as_os_str().is_empty() {
-                config = config.identity(Identity::from_pem(read(&settings.cert)?, read(&settings.key)?));
-            }
-            tls = Some(config);
-        }
-        let options = Options { tls, user: None, timeout: settings.timeout };
+        let options = Options { tls: tls(settings)?, user: None, timeout: settings.timeout };
         Ok(Self { client: Client::new(settings.endpoints.iter().map(String::as_str), options)? })
     }
 

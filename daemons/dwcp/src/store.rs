@@ -1,12 +1,13 @@
 //! The store as a register of agents: each keeps an entry there with a lease, and reads those of the others.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use consensus_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest, kv_client::KvClient,
     lease_client::LeaseClient,
 };
 use novacron_control::Target;
+use novacron_process::Watched;
 use serde::{Deserialize, Serialize};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -32,6 +33,9 @@ struct Entry {
 /// The entry of one agent, and how to reach the store.
 pub(crate) struct Register {
     channel: Channel,
+    discovery: Discovery,
+    /// The certificates' files.
+    watched: Watched,
     key: String,
     entry: String,
     /// Seconds.
@@ -61,6 +65,38 @@ pub enum RegisterError {
     },
 }
 
+/// The files with certificates for the store.
+fn files(discovery: &Discovery) -> Vec<PathBuf> {
+    let all = [&discovery.store_ca, &discovery.store_cert, &discovery.store_key];
+    all.into_iter().filter(|path| !path.as_os_str().is_empty()).cloned().collect()
+}
+
+/// Connections to the store's members, which are made when they are first used.
+fn channel(discovery: &Discovery) -> Result<Channel, RegisterError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| RegisterError::File { path: path.display().to_string(), source })
+    };
+    let mut tls = ClientTlsConfig::new();
+    if !discovery.store_ca.as_os_str().is_empty() {
+        tls = tls.ca_certificate(Certificate::from_pem(read(&discovery.store_ca)?));
+    }
+    if !discovery.store_cert.as_os_str().is_empty() {
+        let (cert, key) = (read(&discovery.store_cert)?, read(&discovery.store_key)?);
+        tls = tls.identity(Identity::from_pem(cert, key));
+    }
+    let endpoint = |url: &String| {
+        let failed = |source| RegisterError::Url { url: url.clone(), source };
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(failed)?;
+        let endpoint = endpoint.timeout(TIMEOUT).connect_timeout(TIMEOUT);
+        match url.starts_with("https:") {
+            true => endpoint.tls_config(tls.clone()).map_err(failed),
+            false => Ok(endpoint),
+        }
+    };
+    let endpoints: Result<Vec<_>, _> = discovery.store.iter().map(endpoint).collect();
+    Ok(Channel::balance_list(endpoints?.into_iter()))
+}
+
 impl Register {
     /// Connects when it is first used. `None`: the settings name no store.
     pub(crate) fn new(
@@ -72,35 +108,12 @@ impl Register {
         if discovery.store.is_empty() {
             return Ok(None);
         }
-        let read = |path: &std::path::PathBuf| {
-            std::fs::read(path)
-                .map_err(|source| RegisterError::File { path: path.display().to_string(), source })
-        };
-        let mut tls = ClientTlsConfig::new();
-        if !discovery.store_ca.as_os_str().is_empty() {
-            tls = tls.ca_certificate(Certificate::from_pem(read(&discovery.store_ca)?));
-        }
-        if !discovery.store_cert.as_os_str().is_empty() {
-            let (cert, key) = (read(&discovery.store_cert)?, read(&discovery.store_key)?);
-            tls = tls.identity(Identity::from_pem(cert, key));
-        }
-        let endpoints: Result<Vec<_>, _> = discovery
-            .store
-            .iter()
-            .map(|url| {
-                let failed = |source| RegisterError::Url { url: url.clone(), source };
-                let endpoint = Endpoint::from_shared(url.clone()).map_err(failed)?;
-                let endpoint = endpoint.timeout(TIMEOUT).connect_timeout(TIMEOUT);
-                match url.starts_with("https:") {
-                    true => endpoint.tls_config(tls.clone()).map_err(failed),
-                    false => Ok(endpoint),
-                }
-            })
-            .collect();
         let entry = Entry { address: address.to_string(), region };
         let lasts = (discovery.interval * LEASE_INTERVALS).max(LEASE_MIN);
         Ok(Some(Self {
-            channel: Channel::balance_list(endpoints?.into_iter()),
+            channel: channel(discovery)?,
+            watched: Watched::new(files(discovery)),
+            discovery: discovery.clone(),
             key: format!("{PREFIX}{node_id}"),
             entry: serde_json::to_string(&entry).expect("texts are JSON"),
             ttl: lasts.as_secs() as i64,
@@ -111,10 +124,26 @@ impl Register {
     /// Keeps the own entry, and reads the others.
     pub(crate) async fn exchange(&mut self) -> Result<BTreeSet<Target>, String> {
         let words = |status: tonic::Status| format!("{}: {}", status.code(), status.message());
+        self.follow_files();
         if !self.is_kept().await.map_err(words)? {
             self.enter().await.map_err(words)?;
         }
         self.others().await.map_err(words)
+    }
+
+    /// Connects anew if the certificates are others than before. Of files that are no good is told, and what was before stays in force.
+    fn follow_files(&mut self) {
+        if self.watched.have_changed() {
+            match channel(&self.discovery) {
+                Ok(channel) => {
+                    self.channel = channel;
+                    tracing::info!("certificates for the store read again");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "new certificates for the store are no good, the old ones stay in force");
+                }
+            }
+        }
     }
 
     /// Prolongs the lease; whether there still is one.

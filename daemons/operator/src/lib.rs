@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`api`] | the custom resources and their schemas |
 //! | [`plan`] | from a spec to the objects that are to be there; pure |
+//! | [`certificates`] | who issues certificates, who is trusted, and when there are new ones; pure |
 //! | [`membership`] | from who the members are to the next step; pure |
 //! | [`apply`] | objects to the API server, by server-side apply; what goes |
 //! | [`store`] | asking a region's store, and changing its members |
@@ -14,6 +15,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod certificates;
 pub mod lease;
 pub mod membership;
 mod operator;

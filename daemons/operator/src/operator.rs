@@ -183,5 +183,9 @@ pub fn describe_metrics() {
         "Reconciliations that did not come to their end, by stage."
     );
     metrics::describe_gauge!("reconcile_queue_depth", "Reconciliations under way, by controller.");
+    metrics::describe_counter!(
+        "certificates_issued_total",
+        "Certificates that were made, by who holds them."
+    );
     metrics::describe_counter!("member_changes_total", "Steps of members and pods, by operation and result.");
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use kube::{ResourceExt as _, api::DynamicObject};
 use novacron_operator::{
-    api::{NovaCronCluster, NovaCronRegion},
+    api::{NovaCronCluster, NovaCronRegion, RestoreStatus},
     plan::{Seen, plan, sample},
     yaml,
 };
@@ -61,8 +61,32 @@ fn dev_is_as_it_was() {
 
 #[test]
 fn production_is_as_it_was() {
-    let seen = Seen { pods: Some(7), bootstrapped: Some(5), service_monitors: true };
+    let seen = Seen { pods: Some(7), bootstrapped: Some(5), service_monitors: true, restore: None };
     golden("production", &planned(&sample::production(), &seen));
+}
+
+#[test]
+fn a_restored_region_is_as_it_was() {
+    let sample = sample::restored();
+    golden("restore-first", &planned(&sample, &Seen::default()));
+    let restore = RestoreStatus {
+        backup: "novacron.nova-here/20260101T000000Z".to_owned(),
+        revision: 1234,
+        digest: "5".repeat(64),
+        verified: false,
+    };
+    golden("restore-begins", &planned(&sample, &Seen { restore: Some(restore.clone()), ..Seen::default() }));
+    let template = |seen: &Seen| {
+        let objects = planned(&sample, seen);
+        find(&objects, "StatefulSet", "again-here-consensus").data["spec"]["template"].clone()
+    };
+    let begins = Seen { restore: Some(restore.clone()), ..Seen::default() };
+    let compared = Seen { bootstrapped: Some(3), ..begins.clone() };
+    let names = |seen| planned(&sample, seen).iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>();
+    assert!(names(&compared).contains(&"again-here-restored".to_owned()));
+    let done = Seen { restore: Some(RestoreStatus { verified: true, ..restore }), ..compared.clone() };
+    assert!(!names(&done).contains(&"again-here-restored".to_owned()));
+    assert_eq!(template(&begins), template(&done), "nobody is restarted for it");
 }
 
 fn find<'a>(objects: &'a [DynamicObject], kind: &str, name: &str) -> &'a DynamicObject {
@@ -79,7 +103,10 @@ fn who_the_first_members_were_restarts_nobody() {
         find(&objects, "StatefulSet", "nova-eu-west-consensus").data["spec"]["template"].clone()
     };
     let began = template(&Seen::default());
-    assert_eq!(began, template(&Seen { pods: Some(9), bootstrapped: Some(7), service_monitors: true }));
+    assert_eq!(
+        began,
+        template(&Seen { pods: Some(9), bootstrapped: Some(7), service_monitors: true, restore: None })
+    );
     let mut other = sample.clone();
     other.1.spec.dwcp.acp.snapshot_entries = 5;
     let objects = planned(&other, &Seen::default());
@@ -136,7 +163,7 @@ fn spec() -> impl Strategy<Value = (Value, Seen)> {
     let streams = (1_u16..=1024, 0_u16..=1024, 0_u16..=1024);
     let acp = (any::<bool>(), 1_u32..=2_592_000, 10_u32..=100_000_000);
     let hde = (0_usize..3, proptest::option::of(1_u8..=19));
-    let tls = any::<bool>();
+    let tls = 0_usize..3;
     let rate = proptest::option::of(1024_u64..=1_000_000_000_000);
     let seen = (proptest::option::of(1_u16..12), proptest::option::of(1_u16..12));
     (voters, streams, acp, hde, tls, rate, seen).prop_map(|(voters, streams, acp, hde, tls, rate, seen)| {
@@ -158,9 +185,9 @@ fn spec() -> impl Strategy<Value = (Value, Seen)> {
                 },
             },
             "agent": { "xdpInterfaces": if acp.0 { vec!["eth0", "eth1"] } else { Vec::new() } },
-            "security": { "tls": { "mode": if tls { "Secret" } else { "Plaintext" } } },
+            "security": { "tls": { "mode": (["Managed", "Secret", "Plaintext"][tls]) } },
         });
-        (spec, Seen { pods: seen.0, bootstrapped: seen.1, service_monitors: false })
+        (spec, Seen { pods: seen.0, bootstrapped: seen.1, service_monitors: false, restore: None })
     })
 }
 

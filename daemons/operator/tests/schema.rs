@@ -81,7 +81,7 @@ fn changed(mut object: Value, pointer: &str, value: Value) -> Value {
 
 #[test]
 fn samples_are_as_the_schema_wants_them() {
-    for (region, cluster) in [sample::dev(), sample::production()] {
+    for (region, cluster) in [sample::dev(), sample::production(), sample::restored()] {
         assert_eq!(wrong::<NovaCronCluster>(&serde_json::to_value(&cluster).unwrap()), Vec::<String>::new());
         assert_eq!(wrong::<NovaCronRegion>(&serde_json::to_value(&region).unwrap()), Vec::<String>::new());
     }
@@ -111,6 +111,10 @@ fn what_the_schema_refuses() {
         ("/spec/regions/0/resources/api/requests/memory", json!("5Gi")),
         ("/spec/regions/0/resources/api/limits/memory", json!("lots")),
         ("/spec/version", json!("1")),
+        ("/spec/security/tls/secretName", json!("other")),
+        ("/spec/security/tls/managed/renewBeforeHours", json!(2160)),
+        ("/spec/security/tls/managed/authorityValidityHours", json!(6000)),
+        ("/spec/security/tls/managed/settleSeconds", json!(59)),
     ] {
         let object = changed(cluster.clone(), pointer, value.clone());
         assert_ne!(wrong::<NovaCronCluster>(&object), Vec::<String>::new(), "{pointer}: {value}");
@@ -140,6 +144,8 @@ fn what_cannot_be_changed() {
         |c: &mut NovaCronCluster| c.spec.storage.size = "1Gi".to_owned(),
         |c: &mut NovaCronCluster| c.spec.networking.cluster_domain = "other".to_owned(),
         |c: &mut NovaCronCluster| c.spec.security.tls.mode = api::TlsMode::Plaintext,
+        |c: &mut NovaCronCluster| c.spec.security.tls.managed.authority = 0,
+        |c: &mut NovaCronCluster| c.spec.storage.restore = sample::restored().1.spec.storage.restore,
     ] {
         let mut new = cluster.clone();
         change(&mut new);
@@ -148,6 +154,8 @@ fn what_cannot_be_changed() {
     let mut allowed = cluster.clone();
     allowed.spec.regions[0].voters = 9;
     allowed.spec.version = "1.3.0".to_owned();
+    allowed.spec.security.tls.managed.authority = 2;
+    allowed.spec.storage.backup = None;
     assert!(validate_cel_update(&allowed, &cluster).is_ok());
     for change in [
         |r: &mut NovaCronRegion| r.spec.region = "other".to_owned(),

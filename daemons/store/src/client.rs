@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep};
-use tonic::{Response, Status};
+use tonic::{Response, Status, transport::ClientTlsConfig};
 
 use crate::{Effect, Endpoint, EndpointError, Link, Options, StoreError};
 
@@ -24,7 +24,8 @@ pub struct Client {
     endpoints: Vec<Endpoint>,
     /// The one that answered last.
     current: AtomicUsize,
-    options: Arc<Options>,
+    options: RwLock<Arc<Options>>,
+    timeout: Duration,
 }
 
 impl Client {
@@ -42,7 +43,8 @@ impl Client {
         if endpoints.is_empty() || endpoints.len() > ENDPOINTS_MAX {
             return Err(EndpointError::Count { count: endpoints.len() });
         }
-        Ok(Self { endpoints, current: AtomicUsize::new(0), options })
+        let timeout = options.timeout;
+        Ok(Self { endpoints, current: AtomicUsize::new(0), options: RwLock::new(options), timeout })
     }
 
     /// The members that were named.
@@ -55,12 +57,26 @@ impl Client {
     /// # Errors
     /// As of [`Endpoint::new`].
     pub fn at(&self, url: &str) -> Result<Endpoint, EndpointError> {
-        Endpoint::new(url, &self.options)
+        let options = Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner));
+        Endpoint::new(url, &options)
+    }
+
+    /// Requests that begin from now on are on connections with these certificates; what has begun ends on those that there are.
+    ///
+    /// # Errors
+    /// They are not what they should be; what was before stays in force where it was not replaced yet.
+    pub fn replace_tls(&self, tls: &ClientTlsConfig) -> Result<(), EndpointError> {
+        for endpoint in &self.endpoints {
+            endpoint.replace_tls(tls)?;
+        }
+        let mut options = self.options.write().unwrap_or_else(PoisonError::into_inner);
+        *options = Arc::new(Options { tls: Some(tls.clone()), ..(**options).clone() });
+        Ok(())
     }
 
     /// As of its [`Options`].
     pub fn timeout(&self) -> Duration {
-        self.options.timeout
+        self.timeout
     }
 
     /// The member that answered last.

@@ -1,6 +1,13 @@
 //! One member: the connection to it, TLS, login.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use consensus_proto::{
     etcdserverpb::{
@@ -168,7 +175,10 @@ pub struct Endpoint(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     name: String,
-    transport: tonic::transport::Endpoint,
+    /// What the next connection is made with.
+    transport: RwLock<tonic::transport::Endpoint>,
+    /// Requests that begin from now on are to have a new one.
+    is_replaced: AtomicBool,
     options: Arc<Options>,
     link: Mutex<Kept>,
 }
@@ -203,8 +213,21 @@ impl Endpoint {
             (Some("https"), None) => return Err(EndpointError::NoAuthority { name: name.to_owned() }),
             _ => return Err(place()),
         }
-        let options = Arc::clone(options);
-        Ok(Self(Arc::new(Inner { name: name.to_owned(), transport, options, link: Mutex::default() })))
+        let (options, transport) = (Arc::clone(options), RwLock::new(transport));
+        let (name, is_replaced, link) = (name.to_owned(), AtomicBool::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { name, transport, is_replaced, options, link })))
+    }
+
+    /// Requests that begin from now on are on a connection with these certificates; what has begun ends on the one that there is.
+    pub(crate) fn replace_tls(&self, tls: &ClientTlsConfig) -> Result<(), EndpointError> {
+        let mut transport = self.0.transport.write().unwrap_or_else(PoisonError::into_inner);
+        if transport.uri().scheme_str() == Some("https") {
+            let name = self.name().to_owned();
+            let failed = |error| EndpointError::Tls { name, reason: root_cause(&error) };
+            *transport = transport.clone().tls_config(tls.clone()).map_err(failed)?;
+            self.0.is_replaced.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     /// As it was named.
@@ -216,7 +239,8 @@ impl Endpoint {
     async fn connect(&self) -> Result<Link, Failure> {
         let (inner, options) = (&self.0, &self.0.options);
         let limit = CONNECT_TIMEOUT.min(options.timeout);
-        let channel = match timeout(limit, inner.transport.connect()).await {
+        let transport = inner.transport.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let channel = match timeout(limit, transport.connect()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(Failure::unreachable(&inner.name, root_cause(&error))),
             Err(_) => {
@@ -286,6 +310,9 @@ impl Endpoint {
     /// The connection, its number, and whether it was there before. Who comes while one is made waits for that.
     async fn link(&self) -> Result<(Link, u64, bool), Failure> {
         let mut kept = self.0.link.lock().await;
+        if self.0.is_replaced.swap(false, Relaxed) {
+            kept.link = None;
+        }
         if let Some(link) = &kept.link {
             return Ok((link.clone(), kept.number, true));
         }

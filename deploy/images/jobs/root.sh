@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 for program in novacron novacron-consensus; do
     ./root.sh "$programs/$program" "$root"
 done
-for program in bash curl awk cat cmp cut date dirname grep mkdir mktemp rm sed seq sha256sum sleep sort tail; do
+for program in bash curl awk cat cmp cut date dirname grep mkdir mktemp mv rm sed seq sha256sum sleep sort tail tee; do
     ./root.sh "$(command -v "$program")" "$root"
 done
 ln -sf bash "$root/usr/bin/sh"

@@ -8,7 +8,7 @@ declare -A watch_pids
 images_as() {
     local number name
     for ((number = 1; number <= nodes; number++)); do
-        for name in api consensus dwcp operator; do
+        for name in api consensus dwcp jobs operator; do
             nsenter --target "$(first_process "node$number")" --net --pid --mount \
                 ctr -n k8s.io images tag "docker.io/novacron/$name:dev" "docker.io/novacron/$name:$1" >/dev/null
         done
@@ -20,6 +20,65 @@ certificates() {
     kubectl_in create secret generic "$1-tls" --from-file="$work/$1/ca.crt" --from-file="$work/$1/tls.crt" \
         --from-file="$work/$1/tls.key" >/dev/null
 }
+# What clients of a region show and trust, of the Secret that the operator has made for them; as it is now.
+own_certificates() {
+    local part
+    mkdir -p "$work/$1"
+    for part in ca.crt tls.crt tls.key; do
+        kubectl_in get secret "$1-client-tls" -o "jsonpath={.data.${part/./\\.}}" | base64 -d >"$work/$1/$part.new" || return 1
+        [ -s "$work/$1/$part.new" ] || return 1
+        mv "$work/$1/$part.new" "$work/$1/$part"
+    done
+}
+# follow_certificates REGION: the same again and again, as a volume of a pod would have it.
+follow_certificates() {
+    (
+        trap exit TERM
+        while [ -d "$work/$1" ]; do
+            own_certificates "$1" 2>/dev/null || true
+            sleep 2
+        done
+    ) &
+}
+# Who has issued what is shown at HOST:PORT, and when it ends.
+shown_at() {
+    in_cluster openssl s_client -connect "$1" -cert "$work/$2/tls.crt" -key "$work/$2/tls.key" </dev/null 2>/dev/null |
+        openssl x509 -noout -issuer -enddate 2>/dev/null
+}
+# shown REGION WHAT: all members and the API show certificates that have this in who issued them, or in when they end.
+shown() {
+    local number
+    for ((number = 0; number < 3; number++)); do
+        [[ $(shown_at "$1-consensus-$number.$1-consensus.$names:2379" "$1") == *"$2"* ]] || return 1
+    done
+    [[ $(shown_at "$1-api.$names:8080" "$1") == *"$2"* ]]
+}
+authority_of() { kubectl_in get ncc "$1" -o "jsonpath={.status.authority.$2}"; }
+# Pods of a region, and how often each was restarted.
+pods_of() {
+    kubectl_in get pods -l "app.kubernetes.io/instance=$1" --sort-by=.metadata.name \
+        -o 'jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount}{"\n"}{end}'
+}
+
+# What a member has on its volume is gone; its claim and its pod stay.
+wipe() {
+    local volume node folder
+    volume=$(address_of "pvc/data-$1" .spec.volumeName)
+    folder=$(kubectl get pv "$volume" -o 'jsonpath={.spec.local.path}')
+    node=$(address_of "pod/$1" .spec.nodeName)
+    [ -n "$folder" ] || fail "the volume of $1"
+    nsenter --target "$(first_process "$node")" --mount rm -rf "$folder/consensus"
+    kubectl_in delete pod "$1" --force --grace-period 0 >/dev/null 2>&1
+}
+member_id() { kubectl_in get ncr "$1" -o "jsonpath={.status.members[?(@.pod==\"$2\")].id}"; }
+# A Job of a CronJob, now.
+ran_now() {
+    kubectl_in create job "now-$1" --from "cronjob/$1" >/dev/null
+    kubectl_in wait "job/now-$1" --for=condition=Complete --timeout "${ready_seconds}s" >/dev/null ||
+        fail "$1: $(kubectl_in logs "job/now-$1" --tail 20)"
+    kubectl_in logs "job/now-$1" --tail 1
+}
+
 # What its API is asked with.
 token() {
     local folder=$work/$1
@@ -118,7 +177,7 @@ one_at_a_time() {
 }
 # All that there is of a region, but for claims.
 owned() {
-    kubectl_in get sa,cm,svc,netpol,pdb,sts,deploy,rs,ds,hpa,pods,ncr -l "app.kubernetes.io/instance=$1" --no-headers -o name 2>/dev/null
+    kubectl_in get sa,cm,secret,svc,netpol,pdb,sts,deploy,rs,ds,hpa,cronjob,job,pods,ncr -l "app.kubernetes.io/instance=$1" --no-headers -o name 2>/dev/null
     kubectl_in get ncr "$1" -o name --ignore-not-found
 }
 claims_of() { kubectl_in get pvc -l "app.kubernetes.io/instance=$1" --no-headers 2>/dev/null | wc -l; }

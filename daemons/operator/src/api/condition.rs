@@ -17,10 +17,14 @@ pub enum ConditionType {
     Progressing,
     /// Something is wrong that does not pass by itself, or that costs what there should be to spare.
     Degraded,
+    /// The region has what the backup has that it was restored from; only of one that is restored.
+    Restored,
+    /// The last backup was made when it should have been; only where there are backups.
+    BackedUp,
 }
 
 impl ConditionType {
-    /// All of them, in the order in which they are shown.
+    /// Those of every object, in the order in which they are shown.
     pub const ALL: [Self; 3] = [Self::Ready, Self::Progressing, Self::Degraded];
 
     /// As it is written.
@@ -29,6 +33,8 @@ impl ConditionType {
             Self::Ready => "Ready",
             Self::Progressing => "Progressing",
             Self::Degraded => "Degraded",
+            Self::Restored => "Restored",
+            Self::BackedUp => "BackedUp",
         }
     }
 }
@@ -101,6 +107,14 @@ reasons! {
     Baking,
     /// Regions do not have the version yet.
     RollingOut,
+    /// There are new certificates, or another authority takes the place of the one that issued them.
+    RenewingCertificates,
+    /// A new region gets what a backup has, and is compared with it.
+    Restoring,
+    /// The backup cannot be used, or the region does not have what it has.
+    RestoreFailed,
+    /// The backup that should be there by now is not.
+    BackupMissing,
     /// Fewer members answer than a quorum has: nothing is changed until they do.
     QuorumLost,
     /// No member can be asked.

@@ -5,6 +5,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "columns of a table are of the same type")]
 
+mod backup;
 mod cluster;
 mod condition;
 mod dwcp;
@@ -17,15 +18,18 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt as _;
 
-pub use cluster::{ClusterSpec, ClusterStatus, NovaCronCluster, RegionSummary, RegionTemplate};
+pub use backup::{Backup, Bucket, Restore, RestoreStatus};
+pub use cluster::{
+    AuthorityStatus, ClusterSpec, ClusterStatus, NovaCronCluster, RegionSummary, RegionTemplate,
+};
 pub use condition::{Condition, ConditionType, Reason, Status, set_condition};
 pub use dwcp::{Acp, Amst, Compression, Dwcp, Hde, Profile};
 pub use federation::{
     DWCPFederation, FederatedCluster, FederationSpec, FederationStatus, Route, RoutingStrategy, Topology,
 };
 pub use parts::{
-    Agent, ApiReplicas, ClaimPolicy, Images, Membership, Monitoring, Networking, PartResources, PullPolicy,
-    Quantities, Resources, Security, ServiceKind, Storage, Tls, TlsMode, Upgrades,
+    Agent, ApiReplicas, ClaimPolicy, Images, ManagedTls, Membership, Monitoring, Networking, PartResources,
+    PullPolicy, Quantities, Resources, Security, ServiceKind, Storage, Tls, TlsMode, Upgrades,
 };
 pub use region::{ClusterRef, MemberStatus, NovaCronRegion, RegionSpec, RegionStatus};
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Backup, Restore};
+
 /// Where images come from. Each is `REGISTRY/COMPONENT:VERSION`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
@@ -194,6 +196,9 @@ pub enum ClaimPolicy {
 /// Volumes of consensus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "has(self.restore) == has(oldSelf.restore) && (!has(self.restore) || self.restore == oldSelf.restore)", "message": "restore cannot be changed: only a new cluster begins with a backup" }
+]))]
 pub struct Storage {
     /// The storage class; empty: the default one. It cannot be changed.
     #[schemars(length(max = 253))]
@@ -210,11 +215,23 @@ pub struct Storage {
     pub size: String,
     /// Claims of members that were removed, and of a region that is deleted.
     pub claims: ClaimPolicy,
+    /// Backups on a schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    /// What the regions begin with. It cannot be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { class_name: "fast-ssd".to_owned(), size: "100Gi".to_owned(), claims: ClaimPolicy::Keep }
+        Self {
+            class_name: "fast-ssd".to_owned(),
+            size: "100Gi".to_owned(),
+            claims: ClaimPolicy::Keep,
+            backup: None,
+            restore: None,
+        }
     }
 }
 
@@ -270,8 +287,10 @@ impl Default for Networking {
 /// Where certificates come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
-    /// A Secret with `tls.crt`, `tls.key` and `ca.crt`, by cert-manager or by hand. Daemons follow its changes.
+    /// The operator's own: an authority of the cluster, certificates of each component, new ones in time.
     #[default]
+    Managed,
+    /// A Secret with `tls.crt`, `tls.key` and `ca.crt`, by cert-manager or by hand. Daemons follow its changes.
     Secret,
     /// There are none: whoever reaches a port can read and write everything. For networks where nobody else is.
     Plaintext,
@@ -281,7 +300,8 @@ pub enum TlsMode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    { "rule": "self.mode == oldSelf.mode", "message": "mode cannot be changed: members that speak TLS and members that do not cannot talk to each other" }
+    { "rule": "self.mode == oldSelf.mode", "message": "mode cannot be changed: members that do not trust each other cannot talk to each other" },
+    { "rule": "!has(self.secretName) || self.mode == 'Secret'", "message": "secretName is for the mode Secret" }
 ]))]
 pub struct Tls {
     /// Where they come from.
@@ -290,6 +310,49 @@ pub struct Tls {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: Option<String>,
+    /// Of the operator's own.
+    pub managed: ManagedTls,
+}
+
+/// How long the operator's certificates are good, and when there are new ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "self.renewBeforeHours < self.validityHours", "message": "renewBeforeHours is less than validityHours" },
+    { "rule": "self.authorityValidityHours >= 3 * self.validityHours", "message": "an authority is good for three times as long as a certificate, or longer" }
+]))]
+pub struct ManagedTls {
+    /// A certificate.
+    #[schemars(range(min = 2, max = 87_600))]
+    pub validity_hours: u32,
+    /// So long before its end there is a new one.
+    #[schemars(range(min = 1, max = 87_600))]
+    pub renew_before_hours: u32,
+    /// The authority. Another one takes its place two certificates' time before its end.
+    #[schemars(range(min = 6, max = 876_000))]
+    pub authority_validity_hours: u32,
+    /// How long it takes until every daemon trusts a new authority, in seconds: the kubelet has to see the change of a Secret, and the
+    /// daemon that of the file. Nothing is issued by a new authority, and no former one goes, before that.
+    #[schemars(range(min = 60, max = 86_400))]
+    pub settle_seconds: u32,
+    /// A higher number than before has another authority made now.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(extend("x-kubernetes-validations" = [
+        { "rule": "self >= oldSelf", "message": "authority only gets higher" }
+    ]))]
+    pub authority: u32,
+}
+
+impl Default for ManagedTls {
+    fn default() -> Self {
+        Self {
+            validity_hours: 2160,
+            renew_before_hours: 720,
+            authority_validity_hours: 87_600,
+            settle_seconds: 600,
+            authority: 1,
+        }
+    }
 }
 
 /// Who may do what.

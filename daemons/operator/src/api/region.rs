@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiReplicas, Condition, Resources};
+use super::{ApiReplicas, Condition, Resources, RestoreStatus};
 
 /// One region of a cluster, with everything that runs in it. Made by its NovaCronCluster, or by hand beside one.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -98,6 +99,12 @@ pub struct RegionStatus {
     /// Members of consensus.
     #[serde(default)]
     pub members: Vec<MemberStatus>,
+    /// What it was restored from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreStatus>,
+    /// Until when all of its certificates are good, where the operator makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_not_after: Option<Time>,
     /// What is true of it.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

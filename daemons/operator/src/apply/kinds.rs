@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     autoscaling::v2::HorizontalPodAutoscaler,
+    batch::v1::{CronJob, Job},
     core::v1::{ConfigMap, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
@@ -30,7 +31,7 @@ fn service_monitor() -> Kind {
 }
 
 /// All of them. Regions are a cluster's; everything else is a region's.
-pub const KINDS: [fn() -> Kind; 11] = [
+pub const KINDS: [fn() -> Kind; 13] = [
     own::<ServiceAccount>,
     own::<ConfigMap>,
     own::<Service>,
@@ -40,6 +41,8 @@ pub const KINDS: [fn() -> Kind; 11] = [
     own::<Deployment>,
     own::<DaemonSet>,
     own::<HorizontalPodAutoscaler>,
+    own::<CronJob>,
+    own::<Job>,
     service_monitor,
     own::<NovaCronRegion>,
 ];

@@ -61,7 +61,7 @@ pub(super) fn config(region: &Region<'_>, component: Component, seen: &Seen) -> 
         }
         Component::Api => api(region),
         Component::Dwcp => dwcp(region),
-        Component::Operator => Config::default(),
+        Component::Operator | Component::Backup => Config::default(),
     }
 }
 
@@ -116,6 +116,10 @@ fn consensus(region: &Region<'_>) -> Config {
     if region.has_tls() {
         set_tls(&mut config, ["client_tls.cert", "client_tls.key", "client_tls.ca"]);
         set_tls(&mut config, ["peer_tls.cert", "peer_tls.key", "peer_tls.ca"]);
+        if region.has_own_authority() {
+            // The authority's other certificates are no members'.
+            config.set("peer_tls.allow", json!([region.headless_host()]));
+        }
     } else {
         config.set("allow_plaintext", true);
     }

@@ -5,12 +5,14 @@
 
 mod account;
 mod autoscaler;
+mod certificates;
 mod config;
 mod config_map;
 mod daemon_set;
 mod deployment;
 mod disruption;
 mod invalid;
+mod jobs;
 mod network_policy;
 mod pod;
 pub mod ports;
@@ -27,7 +29,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use kube::{Resource as _, ResourceExt as _, api::DynamicObject, core::TypeMeta};
 use serde::Serialize;
 
-use crate::api::{ClusterSpec, NovaCronCluster, NovaCronRegion, TlsMode};
+use crate::api::{ClusterSpec, NovaCronCluster, NovaCronRegion, RestoreStatus};
+pub use certificates::Holder;
 pub use config::{Config, restart_digest};
 pub use invalid::PlanError;
 pub use ports::Component;
@@ -52,6 +55,8 @@ pub struct Seen {
     pub bootstrapped: Option<u16>,
     /// The API server knows ServiceMonitors.
     pub service_monitors: bool,
+    /// What the region is restored from, once that is known.
+    pub restore: Option<RestoreStatus>,
 }
 
 /// A region with the parts of its cluster that are about it.
@@ -115,17 +120,6 @@ impl<'a> Region<'a> {
         if self.has_tls() { "https" } else { "http" }
     }
 
-    /// There are certificates.
-    pub fn has_tls(&self) -> bool {
-        self.cluster.security.tls.mode == TlsMode::Secret
-    }
-
-    /// The Secret with certificates.
-    pub fn tls_secret(&self) -> Option<String> {
-        let tls = &self.cluster.security.tls;
-        self.has_tls().then(|| tls.secret_name.clone().unwrap_or_else(|| format!("{}-tls", self.name)))
-    }
-
     fn image(&self, component: Component) -> String {
         format!("{}/{}:{}", self.cluster.images.registry, component.as_str(), self.version)
     }
@@ -182,6 +176,16 @@ pub fn plan(
     let region = Region::new(object, cluster)?;
     let mut objects = Objects::default();
     let components = || Component::OF_REGION.into_iter().filter(|component| region.runs(*component));
+    let storage = &region.cluster.storage;
+    if storage.backup.is_some() || storage.restore.is_some() {
+        objects.push(&account::account(&region, Component::Backup))?;
+    }
+    for job in jobs::restore_jobs(&region, seen) {
+        objects.push(&job)?;
+    }
+    if region.waits_for_backup(seen) {
+        return Ok(objects.all);
+    }
     for component in components() {
         objects.push(&account::account(&region, component))?;
     }
@@ -204,6 +208,9 @@ pub fn plan(
     }
     if let Some(autoscaler) = autoscaler::autoscaler(&region) {
         objects.push(&autoscaler)?;
+    }
+    for job in jobs::cron_jobs(&region) {
+        objects.push(&job)?;
     }
     if seen.service_monitors && region.cluster.monitoring.service_monitors {
         objects.all.extend(components().map(|component| service_monitor::monitor(&region, component)));

@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    Component, Region,
+    Component, Holder, Region,
     config::{CONFIG_DIR, CONFIG_FILE, GRACE, TLS_DIR},
     ports::{self, Port},
 };
@@ -88,7 +88,7 @@ pub(super) fn container(region: &Region<'_>, component: Component, resources: &P
     }
 }
 
-fn restricted() -> SecurityContext {
+pub(super) fn restricted() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -131,7 +131,7 @@ fn container_port(port: Port) -> ContainerPort {
     }
 }
 
-fn requirements(resources: &PartResources) -> ResourceRequirements {
+pub(super) fn requirements(resources: &PartResources) -> ResourceRequirements {
     let quantities = |of: &crate::api::Quantities| {
         let all = [("cpu", &of.cpu), ("memory", &of.memory)];
         Some(all.map(|(name, value)| (name.to_owned(), Quantity(value.clone()))).into_iter().collect())
@@ -149,7 +149,13 @@ fn volumes(region: &Region<'_>, component: Component) -> Vec<Volume> {
         config_map: Some(ConfigMapVolumeSource { name: region.name_of(component), ..Default::default() }),
         ..Volume::default()
     };
-    let tls = region.tls_secret().map(|secret| Volume {
+    let tls = region.tls_secret(Holder::Component(component)).map(tls_volume);
+    [config].into_iter().chain(tls).collect()
+}
+
+/// A Secret with a certificate.
+pub(super) fn tls_volume(secret: String) -> Volume {
+    Volume {
         name: "tls".to_owned(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret),
@@ -157,17 +163,20 @@ fn volumes(region: &Region<'_>, component: Component) -> Vec<Volume> {
             ..Default::default()
         }),
         ..Volume::default()
-    });
-    [config].into_iter().chain(tls).collect()
+    }
 }
 
-fn mounts(region: &Region<'_>) -> Vec<VolumeMount> {
-    let mount = |name: &str, path: &str| VolumeMount {
+/// A volume that is only read.
+pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),
         read_only: Some(true),
         ..VolumeMount::default()
-    };
+    }
+}
+
+fn mounts(region: &Region<'_>) -> Vec<VolumeMount> {
     let tls = region.has_tls().then(|| mount("tls", TLS_DIR));
     [mount("config", CONFIG_DIR)].into_iter().chain(tls).collect()
 }

@@ -11,6 +11,8 @@ pub enum Component {
     Dwcp,
     /// The operator.
     Operator,
+    /// Jobs that back up and restore; nothing of them listens.
+    Backup,
 }
 
 impl Component {
@@ -24,6 +26,7 @@ impl Component {
             Self::Api => "api",
             Self::Dwcp => "dwcp",
             Self::Operator => "operator",
+            Self::Backup => "backup",
         }
     }
 }

@@ -18,9 +18,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // Of an upgrade, and of a pod whose member was replaced.
     ("", &["pods"], &["delete", "get", "list", "watch"]),
     ("", &["pods/status"], &["patch"]),
-    ("", &["secrets"], &["get"]),
+    // Certificates; those of others are read by their names alone.
+    ("", &["secrets"], &["create", "get", "update"]),
     ("apps", &["daemonsets", "deployments", "statefulsets"], &APPLIED),
     ("autoscaling", &["horizontalpodautoscalers"], &APPLIED),
+    ("batch", &["cronjobs", "jobs"], &APPLIED),
     ("coordination.k8s.io", &["leases"], &["create", "get", "update"]),
     ("events.k8s.io", &["events"], &["create", "patch"]),
     ("monitoring.coreos.com", &["servicemonitors"], &APPLIED),

@@ -34,7 +34,28 @@ pub fn production() -> (NovaCronRegion, NovaCronCluster) {
             "images": { "registry": "registry.example/novacron", "pullSecrets": ["registry"] },
             "dwcp": { "amst": { "pacingBytesPerSecond": 1_000_000_000 }, "hde": { "level": 3 } },
             "agent": { "setMtu": true, "xdpInterfaces": ["eth0"] },
+            "storage": { "backup": { "bucket": {
+                "url": "https://s3.eu-central-1.amazonaws.com/novacron-backup", "region": "eu-central-1",
+                "secretName": "novacron-backup",
+            } } },
             "monitoring": { "labels": { "release": "prometheus" } },
+        }),
+    )
+}
+
+/// Three members that begin with a backup of another cluster.
+pub fn restored() -> (NovaCronRegion, NovaCronCluster) {
+    of(
+        "again",
+        json!({
+            "version": "0.1.0",
+            "regions": [{ "name": "here", "voters": 3 }],
+            "agent": { "enabled": false },
+            "networking": { "networkPolicies": false },
+            "storage": { "restore": {
+                "bucket": { "url": "https://s3.example/novacron", "secretName": "novacron-backup" },
+                "from": "novacron.nova",
+            } },
         }),
     )
 }

@@ -19,7 +19,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 
-use super::{Component, PlanError, Region, Seen, config, pod, ports};
+use super::{Component, PlanError, Region, Seen, config, jobs, pod, ports};
 use crate::api::ClaimPolicy;
 
 /// Condition of a member's pod, set by the operator: the member has a vote and what the others have.
@@ -66,16 +66,23 @@ fn template(region: &Region<'_>) -> Result<PodTemplateSpec, PlanError> {
     let mut container = pod::container(region, component, &region.object.spec.resources.consensus);
     let host = format!("$(POD_NAME).{}", region.headless_host());
     let url = format!("{}://{host}:{}", region.scheme(), ports::CLIENT.number);
+    // What a member says that must not take part is how the operator knows of it.
+    container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
     container.env = Some(vec![
         pod::field_variable("POD_NAME", "metadata.name"),
         pod::variable("NOVACRON_ADVERTISE_CLIENT_URLS", url),
     ]);
-    container.volume_mounts.get_or_insert_default().push(VolumeMount {
+    let data = VolumeMount {
         name: VOLUME.to_owned(),
         mount_path: config::DATA_DIR.to_owned(),
         ..VolumeMount::default()
-    });
+    };
+    container.volume_mounts.get_or_insert_default().push(data.clone());
     let mut spec = pod::pod(region, component, container);
+    if let Some(restoring) = jobs::restoring(region, data) {
+        spec.init_containers = Some(vec![restoring]);
+        spec.volumes.get_or_insert_default().push(jobs::scratch());
+    }
     spec.readiness_gates = Some(vec![PodReadinessGate { condition_type: CAUGHT_UP.to_owned() }]);
     let strict = !region.cluster.membership.share_nodes;
     let (affinity, spread) = pod::spread(region, component, strict);

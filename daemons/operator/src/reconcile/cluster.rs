@@ -10,12 +10,14 @@ use kube::{
 };
 
 use super::{
-    Context, LOOK_AGAIN, RESYNC, ReconcileError, cleanup, is_paused, region_of,
+    Context, LOOK_AGAIN, RESYNC, ReconcileError, certificates, cleanup, is_paused, region_of,
     rollout::{Place, rollout},
     tell::Told,
 };
 use crate::{
-    api::{ClusterStatus, FINALIZER, NovaCronCluster, NovaCronRegion, Reason, RegionSummary},
+    api::{
+        AuthorityStatus, ClusterStatus, FINALIZER, NovaCronCluster, NovaCronRegion, Reason, RegionSummary,
+    },
     apply::{ApplyError, Owner, failed},
 };
 
@@ -28,9 +30,11 @@ pub async fn reconcile_cluster(
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    let done = match &object.0 {
-        Ok(cluster) => reconcile(cluster, &context).await,
-        Err(invalid) => context.refuse::<NovaCronCluster>(invalid).await,
+    let done = match context.as_it_is(&*object).await {
+        Ok(Some(DeserializeGuard(Ok(cluster)))) => reconcile(&cluster, &context).await,
+        Ok(Some(DeserializeGuard(Err(invalid)))) => context.refuse::<NovaCronCluster>(&invalid).await,
+        Ok(None) => Ok(Action::await_change()),
+        Err(error) => Err(error),
     };
     metrics::histogram!("reconcile_duration_seconds", "controller" => "cluster").record(began.elapsed());
     done
@@ -52,6 +56,13 @@ async fn reconcile(object: &NovaCronCluster, context: &Context) -> Result<Action
     }
     if cleanup::add_finalizer(context, &api, object, FINALIZER).await? {
         return Ok(Action::await_change());
+    }
+    match certificates::authorities(context, object).await? {
+        Ok(authority) => status.authority = authority,
+        Err(why) => {
+            let told = Told::new(Reason::SecretMissing, why);
+            return context.tell_cluster(&api, object, status, &told).await;
+        }
     }
     let regions = Api::<NovaCronRegion>::namespaced(context.client(), &namespace);
     let resource = ApiResource::erase::<NovaCronRegion>(&());
@@ -179,6 +190,9 @@ impl Context {
         if changed {
             self.event(object, told, "Reconcile").await;
         }
-        Ok(Action::requeue(if told.reason == Reason::AsSpecified { RESYNC } else { LOOK_AGAIN }))
+        // What other authorities wait for is in Secrets, which are not watched.
+        let changes = |authority: &AuthorityStatus| authority.next.is_some() || authority.former.is_some();
+        let waits = told.reason != Reason::AsSpecified || status.authority.as_ref().is_some_and(changes);
+        Ok(Action::requeue(if waits { LOOK_AGAIN } else { RESYNC }))
     }
 }

@@ -4,33 +4,40 @@
 //! it does not matter which ones before it came to their end. Deliberately not here: what is decided
 //! ([`membership`](crate::membership), [`rollout`]) and built ([`plan`](crate::plan)).
 
+mod certificates;
 mod cleanup;
 mod cluster;
 mod federation;
 mod observe;
 mod region;
+mod restore;
 pub mod rollout;
 mod run;
 mod tell;
 mod watches;
 
+use serde::de::DeserializeOwned;
 use std::{
+    fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::ObjectMeta,
+    core::ApiResource,
     runtime::{controller::Action, events::Recorder},
 };
 
 use crate::{
     api::{ClusterRef, NovaCronCluster, NovaCronRegion, PAUSED, RegionSpec, RegionTemplate},
-    apply::{Applier, ApplyError},
+    apply::{Applier, ApplyError, failed},
     plan::{FIELD_MANAGER, INSTANCE, MANAGED_BY},
     store::Stores,
 };
+pub use certificates::authority_secret;
 pub use cluster::reconcile_cluster;
 pub use federation::reconcile_federation;
 pub use region::reconcile_region;
@@ -89,6 +96,18 @@ impl Context {
 
     fn client(&self) -> Client {
         self.applier.client().clone()
+    }
+
+    /// An object as the API server has it, whatever a watch has said of it, which may be old: its status is what the next step rests on.
+    /// `None`: it is gone, or another has its name.
+    async fn as_it_is<K>(&self, watched: &K) -> Result<Option<K>, ReconcileError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let namespace = watched.meta().namespace.clone().ok_or(ReconcileError::Unnamed)?;
+        let (api, name) = (Api::<K>::namespaced(self.client(), &namespace), watched.name_any());
+        let found = api.get_opt(&name).await.map_err(failed("get", &ApiResource::erase::<K>(&()), &name))?;
+        Ok(found.filter(|found| found.meta().uid == watched.meta().uid))
     }
 
     /// Whether the API server knows ServiceMonitors. If it does not say, as before.

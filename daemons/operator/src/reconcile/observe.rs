@@ -19,12 +19,15 @@ use crate::{
     api::{MemberStatus, Reason, RegionStatus},
     apply::failed,
     membership::{Member, Pod, View},
-    plan::{CAUGHT_UP, Component, Region, ports},
+    plan::{CAUGHT_UP, Component, Holder, Region, ports},
     store::{MEMBERS_MAX, Pems, Place, Seen},
 };
 
 /// Pods, or claims, of a region's consensus at most.
 const LIST_MAX: u32 = 100;
+
+/// Of what a member says whose data it must not start from (`daemons/consensus/src/begin.rs`).
+const MUST_NOT_TAKE_PART: &str = "this member must not take part";
 
 /// What is there.
 #[derive(Debug, Default)]
@@ -58,7 +61,7 @@ pub(super) async fn observe(
     let claims = list::<PersistentVolumeClaim>(context, region).await?;
     let claims = numbered(claims.into_iter().filter(is_bound).collect(), &name);
     observed.claims = claims.into_iter().filter_map(|(n, claim)| Some((n, claim.uid()?))).collect();
-    let tls = match region.tls_secret() {
+    let tls = match region.tls_secret(Holder::Client) {
         None => None,
         Some(secret) => match pems(get(context, region, &secret).await?, &secret) {
             Ok(pems) => Some(pems),
@@ -121,7 +124,8 @@ fn view(observed: &Observed, status: &RegionStatus, members: Vec<Seen>) -> View 
             learner: seen.learner,
             leader: seen.leader,
             health: seen.health,
-            volume_lost: claim.is_some_and(|claim| observed.claims.get(&ordinal) != Some(claim)),
+            volume_lost: claim.is_some_and(|claim| observed.claims.get(&ordinal) != Some(claim))
+                || (seen.started && observed.pods.get(&ordinal).is_some_and(refuses)),
         })
     };
     View {
@@ -154,6 +158,20 @@ fn pod(found: &KubePod, revision: Option<&str>) -> Pod {
         ready: ready.is_some() && stays,
         ready_for,
     }
+}
+
+/// Its member does not start from its data, which is damaged or gone, and has said so when it ended last: it comes back only as a new
+/// member. One that runs again has got over it.
+fn refuses(found: &KubePod) -> bool {
+    let containers = found.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    containers.filter(|container| container.state.as_ref().is_none_or(|state| state.running.is_none())).any(
+        |container| {
+            let ends = [container.state.as_ref(), container.last_state.as_ref()];
+            let last = ends.into_iter().find_map(|state| state?.terminated.as_ref());
+            let message = last.and_then(|ended| ended.message.as_deref());
+            message.is_some_and(|message| message.contains(MUST_NOT_TAKE_PART))
+        },
+    )
 }
 
 /// Whether the pod has the readiness gate's condition, and how it is.
@@ -297,6 +315,32 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_that_refuses_to_start_is_known_by_its_words() {
+        // The member's own source has them.
+        let begin = include_str!("../../../consensus/src/begin.rs");
+        assert!(begin.contains(MUST_NOT_TAKE_PART));
+        let said = format!("novacron-consensus: x\nwith its data in /d, {MUST_NOT_TAKE_PART}; y\n");
+        let pod = |state: serde_json::Value, last: serde_json::Value| -> KubePod {
+            let container = serde_json::json!({
+                "name": "consensus", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+                "state": state, "lastState": last,
+            });
+            serde_json::from_value(serde_json::json!({ "status": { "containerStatuses": [container] } }))
+                .unwrap()
+        };
+        let ended =
+            |message: &str| serde_json::json!({ "terminated": { "exitCode": 1, "message": message } });
+        let waits = serde_json::json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        let runs = serde_json::json!({ "running": {} });
+        assert!(refuses(&pod(waits.clone(), ended(&said))));
+        assert!(refuses(&pod(ended(&said), serde_json::json!({}))));
+        assert!(!refuses(&pod(ended("something else"), ended(&said))), "it has got over it");
+        assert!(!refuses(&pod(runs, ended(&said))));
+        assert!(!refuses(&pod(waits, ended("killed"))));
+        assert!(!refuses(&KubePod::default()));
+    }
 
     #[test]
     fn pods_and_claims_are_known_by_their_numbers() {

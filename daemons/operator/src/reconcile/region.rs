@@ -12,8 +12,9 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    Context, LOOK_AGAIN, RESYNC, ReconcileError, STEP_ON, cleanup, is_paused,
+    Context, LOOK_AGAIN, RESYNC, ReconcileError, STEP_ON, certificates, cleanup, is_paused,
     observe::{self, Observed},
+    restore,
     tell::Told,
 };
 use crate::{
@@ -32,9 +33,11 @@ pub async fn reconcile_region(
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    let done = match &object.0 {
-        Ok(region) => reconcile(region, &context).await,
-        Err(invalid) => context.refuse::<NovaCronRegion>(invalid).await,
+    let done = match context.as_it_is(&*object).await {
+        Ok(Some(DeserializeGuard(Ok(region)))) => reconcile(&region, &context).await,
+        Ok(Some(DeserializeGuard(Err(invalid)))) => context.refuse::<NovaCronRegion>(&invalid).await,
+        Ok(None) => Ok(Action::await_change()),
+        Err(error) => Err(error),
     };
     metrics::histogram!("reconcile_duration_seconds", "controller" => "region").record(began.elapsed());
     done
@@ -86,11 +89,14 @@ async fn work(
             return context.tell_region(api, object, Some(status), &told, RESYNC).await;
         }
     };
+    let restoring = restore::look(context, &region, &mut status).await?;
+    let certified = certificates::leaves(context, &region, &mut status).await?;
     let observed = observe::observe(context, &region, &status).await?;
     let mut seen = Seen {
         pods: observed.set.is_some().then_some(observed.view.pods_wanted),
         bootstrapped: status.bootstrapped,
         service_monitors: context.has_service_monitors().await,
+        restore: status.restore.clone(),
     };
     let decision = decision(&observed, &region);
     let mut told = Told::new(decision.reason, decision.message.clone());
@@ -117,6 +123,14 @@ async fn work(
     if let (true, Some(unready)) = (told.reason == Reason::AsSpecified, observed.unready()) {
         told = Told::new(Reason::PodsNotReady, unready);
     }
+    if let Some(restoring) = restoring
+        && matches!(told.reason, Reason::AsSpecified | Reason::Bootstrapping | Reason::PodsNotReady)
+    {
+        told = restoring;
+    }
+    if let (Reason::AsSpecified, Err(why)) = (told.reason, certified) {
+        told = Told::new(Reason::SecretMissing, why);
+    }
     status.bootstrapped = seen.bootstrapped;
     status.voters = observed.view.members.iter().filter(|member| !member.learner).count() as u16;
     status.members = observed.members(&region, &status);
@@ -128,6 +142,7 @@ async fn work(
             told = Told::new(Reason::VersionSkew, why);
         }
     }
+    restore::tell(context, &region, &mut status, object.metadata.generation).await?;
     let next = match (decision.step, told.reason) {
         (Some(_), _) => STEP_ON,
         (None, Reason::AsSpecified | Reason::VersionSkew) => RESYNC,

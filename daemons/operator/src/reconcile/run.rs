@@ -22,6 +22,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, StatefulSet},
         autoscaling::v2::HorizontalPodAutoscaler,
+        batch::v1::{CronJob, Job},
         core::v1::{ConfigMap, Pod, Service},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
@@ -117,6 +118,8 @@ async fn regions(context: &Arc<Context>, scope: &Scope, stop: Stop) {
         .owns(scope.api::<Deployment>(client.clone()), owned())
         .owns(scope.api::<DaemonSet>(client.clone()), owned())
         .owns(scope.api::<HorizontalPodAutoscaler>(client.clone()), owned())
+        .owns(scope.api::<CronJob>(client.clone()), owned())
+        .owns(scope.api::<Job>(client.clone()), owned())
         .owns(scope.api::<ConfigMap>(client.clone()), owned())
         .owns(scope.api::<Service>(client.clone()), owned())
         .owns(scope.api::<NetworkPolicy>(client.clone()), owned())

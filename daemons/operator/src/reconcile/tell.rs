@@ -52,6 +52,8 @@ impl Told {
                 | R::Upgrading
                 | R::Baking
                 | R::RollingOut
+                | R::RenewingCertificates
+                | R::Restoring
                 | R::Deleting
         );
         let is_ready = self.reason == R::AsSpecified;
@@ -117,7 +119,11 @@ impl Context {
     {
         let resource = ApiResource::erase::<K>(&());
         let name = object.name_any();
-        let patch = json!({ "apiVersion": resource.api_version, "kind": resource.kind, "status": status });
+        // As it was read: what somebody else has said of it meanwhile is not lost.
+        let patch = json!({
+            "apiVersion": resource.api_version, "kind": resource.kind, "status": status,
+            "metadata": { "resourceVersion": object.resource_version() },
+        });
         self.applier.fence().check().map_err(crate::apply::ApplyError::from)?;
         let params = PatchParams::apply(FIELD_MANAGER).force();
         api.patch_status(&name, &params, &Patch::Apply(patch))

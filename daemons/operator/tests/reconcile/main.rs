@@ -1,6 +1,8 @@
 //! Reconciliations against an API server and a store in the process.
 
+mod certificates;
 mod server;
+mod stale;
 mod world;
 
 use kube::Api;
@@ -144,6 +146,40 @@ async fn a_member_whose_volume_is_gone_is_replaced() {
     };
     assert_eq!(removed, old);
     assert_ne!(new, old);
+}
+
+#[tokio::test]
+async fn a_member_whose_data_is_gone_while_its_claim_stays_is_replaced() {
+    let world = ready(3).await;
+    let old = world.store.0.lock().unwrap().all[1].id;
+    let claim = "api/v1/namespaces/novacron/persistentvolumeclaims/data-c-r-consensus-1";
+    let uid = world.server.get(claim).unwrap()["metadata"]["uid"].clone();
+    world.store.0.lock().unwrap().steps.clear();
+    world.wipe(1);
+    world.rounds(ROUNDS).await;
+    assert!(world.is_ready(), "{:?}", world.condition(REGION, "Ready"));
+    let steps = world.store.0.lock().unwrap().steps.clone();
+    let [Step::Remove(removed), Step::AddLearner(1), Step::Promote(new)] = steps[..] else {
+        panic!("{steps:?}")
+    };
+    assert!(removed == old && new != old);
+    assert_eq!(
+        world.server.get(claim).unwrap()["metadata"]["uid"],
+        uid,
+        "nobody deletes what may still be wanted"
+    );
+}
+
+#[tokio::test]
+async fn nobody_is_replaced_without_a_quorum() {
+    let world = ready(3).await;
+    world.store.0.lock().unwrap().steps.clear();
+    world.wipe(1);
+    world.wipe(2);
+    world.rounds(ROUNDS).await;
+    assert_eq!(world.condition(REGION, "Degraded"), ("True".to_owned(), "QuorumLost".to_owned()));
+    assert_eq!(world.store.0.lock().unwrap().steps, []);
+    assert_eq!(world.voters(), [0, 1, 2]);
 }
 
 #[tokio::test]

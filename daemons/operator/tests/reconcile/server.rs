@@ -18,7 +18,11 @@ pub(crate) struct Objects {
     all: BTreeMap<String, Value>,
     /// What each manager has applied to an object.
     applied: BTreeMap<(String, String), Value>,
+    /// Everything that our own objects were, the newest last.
+    history: BTreeMap<String, Vec<Value>>,
     version: u64,
+    /// Our own objects are answered as they were so many changes ago, as a reader of a watch might have them.
+    pub(crate) behind: usize,
     /// Requests that changed something, in their order.
     pub(crate) writes: Vec<String>,
     /// Group, resource and verb of every request.
@@ -115,6 +119,13 @@ impl Server {
         self.0.lock().unwrap().all.get(path).cloned()
     }
 
+    /// An object as it was so many changes ago.
+    pub(crate) fn get_old(&self, path: &str, changes: usize) -> Option<Value> {
+        let objects = self.0.lock().unwrap();
+        let history = objects.history.get(path)?;
+        history.get(history.len().saturating_sub(1 + changes)).cloned()
+    }
+
     /// Changes an object as somebody else does.
     pub(crate) fn change(&self, path: &str, change: impl FnOnce(&mut Value)) {
         let mut objects = self.0.lock().unwrap();
@@ -184,6 +195,11 @@ impl Objects {
     }
 
     fn found(&self, path: &Path) -> Answer {
+        let old = self.history.get(&path.object).filter(|_| self.behind > 0);
+        if let (Some(old), true) = (old, self.all.contains_key(&path.object)) {
+            let at = old.len().saturating_sub(1 + self.behind);
+            return Ok((200, old[at].clone()));
+        }
         self.all.get(&path.object).map(|object| (200, object.clone())).ok_or(404)
     }
 
@@ -214,7 +230,7 @@ impl Objects {
     }
 
     fn update(&mut self, path: &Path, body: Value) -> Answer {
-        let (_, old) = self.found(path)?;
+        let old = self.all.get(&path.object).ok_or(404_u16)?;
         if old["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
             return Err(409);
         }
@@ -241,6 +257,7 @@ impl Objects {
 
     fn forget(&mut self, path: &str) {
         self.all.remove(path);
+        self.history.remove(path);
         self.applied.retain(|(at, _), _| at != path && !at.starts_with(&format!("{path}#")));
     }
 
@@ -251,6 +268,10 @@ impl Objects {
             "application/apply-patch+yaml" => {
                 if old.is_none() && path.subresource.is_some() {
                     return Err(404);
+                }
+                let version = &body["metadata"]["resourceVersion"];
+                if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+                    return Err(409);
                 }
                 let at = path
                     .subresource
@@ -313,6 +334,9 @@ impl Objects {
             object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         }
         self.all.insert(at.to_owned(), object.clone());
+        if at.contains("novacron.io") {
+            self.history.entry(at.to_owned()).or_default().push(object.clone());
+        }
         object
     }
 

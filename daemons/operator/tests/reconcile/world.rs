@@ -44,10 +44,20 @@ pub(crate) struct Members {
     pub(crate) steps: Vec<Step>,
     /// Nobody answers.
     pub(crate) is_silent: bool,
+    /// The most members without a vote that there were at a time.
+    pub(crate) learners_max: usize,
+    /// The store was without a quorum, which nobody but the operator can have brought about.
+    pub(crate) was_without_quorum: bool,
 }
 
 impl Members {
     fn leads(&mut self) {
+        let voters = self.all.iter().filter(|member| !member.learner);
+        let well = voters
+            .clone()
+            .filter(|voter| voter.started && self.running.contains(&voter.ordinal.unwrap_or(99)));
+        self.was_without_quorum |= well.count() <= voters.count() / 2 && !self.steps.is_empty();
+        self.learners_max = self.learners_max.max(self.all.iter().filter(|member| member.learner).count());
         let running = self.running.clone();
         for member in &mut self.all {
             let runs = running.contains(&member.ordinal.unwrap_or(99)) && member.started;
@@ -111,6 +121,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(voters: u16) -> Self {
+        Self::with_tls(voters, json!({ "mode": "Plaintext" }))
+    }
+
+    pub(crate) fn with_tls(voters: u16, tls: Value) -> Self {
         let world = Self::with(Server::default(), Store::default(), Fence::open());
         world.server.put(
             CLUSTER,
@@ -120,7 +134,7 @@ impl World {
                 "spec": {
                     "version": "0.1.0",
                     "regions": [{ "name": "r", "voters": voters, "api": { "min": 2, "max": 5, "autoscaling": false } }],
-                    "security": { "tls": { "mode": "Plaintext" } },
+                    "security": { "tls": tls },
                     "upgrades": { "bakeSeconds": 0 },
                     "agent": { "enabled": false },
                 }
@@ -159,6 +173,18 @@ impl World {
         let Some(object) = self.server.get(REGION) else { return Ok(Action::await_change()) };
         let object: DeserializeGuard<NovaCronRegion> = serde_json::from_value(object).unwrap();
         reconcile_region(Arc::new(object), Arc::clone(&self.context)).await
+    }
+
+    /// A reconciliation of what a watch has said, which was so some changes ago; also of what is gone.
+    pub(crate) async fn behind(&self, changes: usize) {
+        if let Some(object) = self.server.get_old(CLUSTER, changes) {
+            let object: DeserializeGuard<NovaCronCluster> = serde_json::from_value(object).unwrap();
+            let _ = reconcile_cluster(Arc::new(object), Arc::clone(&self.context)).await;
+        }
+        if let Some(object) = self.server.get_old(REGION, changes) {
+            let object: DeserializeGuard<NovaCronRegion> = serde_json::from_value(object).unwrap();
+            let _ = reconcile_region(Arc::new(object), Arc::clone(&self.context)).await;
+        }
     }
 
     /// One round of everybody; failures are tried again in the next.
@@ -242,9 +268,23 @@ impl World {
 
     /// Pods that run are members, if they may be.
     fn members(&self) {
-        let running: Vec<u16> = (0..16)
-            .filter(|ordinal| self.server.get(&format!("{PODS}/c-r-consensus-{ordinal}")).is_some())
-            .collect();
+        let mut running: Vec<u16> = (0..16).filter(|ordinal| self.pod(*ordinal).is_some()).collect();
+        // One that has lost what it was comes back as a new member alone.
+        for ordinal in 0..16 {
+            let pod = self.pod(ordinal).unwrap_or_default();
+            if pod["status"]["containerStatuses"].is_null() {
+                continue;
+            }
+            let is_new =
+                self.store.0.lock().unwrap().all.iter().any(|m| m.ordinal == Some(ordinal) && !m.started);
+            if is_new {
+                self.server.change(&format!("{PODS}/c-r-consensus-{ordinal}"), |pod| {
+                    pod["status"].as_object_mut().unwrap().remove("containerStatuses");
+                });
+            } else {
+                running.retain(|other| *other != ordinal);
+            }
+        }
         let bootstrapped =
             self.server.get(REGION).is_some_and(|region| !region["status"]["bootstrapped"].is_null());
         let mut members = self.store.0.lock().unwrap();
@@ -289,6 +329,35 @@ impl World {
     pub(crate) fn lose_volume(&self, ordinal: u16) {
         self.server.remove(&format!("{CLAIMS}/data-c-r-consensus-{ordinal}"));
         self.server.remove(&format!("{PODS}/c-r-consensus-{ordinal}"));
+    }
+
+    /// The same, if all members do well: nobody could do anything about two.
+    pub(crate) fn lose_volume_if_spare(&self, ordinal: u16) {
+        let all_well = {
+            let members = self.store.0.lock().unwrap();
+            members.all.iter().all(|member| member.health == Health::Well && !member.learner)
+        };
+        // A volume counts as lost by the claim that it had, which has to be known.
+        let region = self.server.get(REGION).unwrap_or_default();
+        let members = region["status"]["members"].as_array().cloned().unwrap_or_default();
+        if all_well && members.iter().all(|member| member["claimUid"].is_string()) {
+            self.lose_volume(ordinal);
+        }
+    }
+
+    /// What a pod has on its volume is gone, and its claim stays: its member does not start any more, and says so.
+    pub(crate) fn wipe(&self, ordinal: u16) {
+        let message = "novacron-consensus: /var/lib/novacron/consensus/log: the log of member 2 is not there any more\n\
+                       with its data in /var/lib/novacron/consensus, this member must not take part; ...";
+        let path = format!("{PODS}/c-r-consensus-{ordinal}");
+        self.server.change(&path, |pod| {
+            pod["status"]["containerStatuses"] = json!([{
+                "name": "consensus", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+                "state": { "waiting": { "reason": "CrashLoopBackOff" } },
+                "lastState": { "terminated": { "exitCode": 1, "message": message } },
+            }]);
+        });
+        self.kubernetes();
     }
 
     pub(crate) fn pod(&self, ordinal: u16) -> Option<Value> {
