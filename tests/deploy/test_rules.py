@@ -8,7 +8,7 @@ import unittest
 
 import yaml
 
-from objects import DEPLOY, documents, need, run, tool
+from objects import DEPLOY, documents, need, objects, run, tool
 
 MONITORING = DEPLOY / "monitoring"
 RUNBOOKS = DEPLOY / "runbooks"
@@ -79,6 +79,14 @@ class Rules(unittest.TestCase):
                     path.write_text(yaml.safe_dump(test))
                     run(promtool, "test", "rules", path)
 
+    def test_every_cronjob_of_backups_is_watched(self):
+        """Those that fail, and those that are too old: an age for each, which leaves the next Job its time."""
+        names = {thing["metadata"]["name"] for _, thing in objects()
+                 if thing["kind"] == "CronJob" and thing["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "backup"}
+        failed, stale = (alerts()[f"NovaCronBackupJob{kind}"]["expr"] for kind in ("Failed", "Stale"))
+        self.assertEqual(set().union(*map(named, re.findall(r'cronjob=~?"([^"]+)"', failed))), names)
+        self.assertEqual(set().union(*map(named, re.findall(r'last_successful_time{[^}]*cronjob=~?"([^"]+)"', stale))), names)
+
     def test_every_alert_has_a_runbook_with_commands(self):
         self.assertEqual({path.stem for path in RUNBOOKS.glob("NovaCron*.md")}, set(alerts()))
         for path in RUNBOOKS.glob("NovaCron*.md"):
@@ -95,6 +103,12 @@ class Rules(unittest.TestCase):
             for command in commands(path.read_text()):
                 with self.subTest(path.stem, command=" ".join(command)):
                     run(novacron, *command, "--help")
+
+
+def named(pattern):
+    """The names that a pattern such as `a-(b|c)` stands for."""
+    head, _, rest = pattern.partition("(")
+    return {head + each for each in rest.rstrip(")").split("|")}
 
 
 def commands(text):

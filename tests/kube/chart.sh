@@ -2,24 +2,7 @@
 # is emptied, are under load through the Service, of which no request may fail.
 # shellcheck shell=bash disable=SC2154
 
-tools=$("$repository/scripts/deploy-tools.sh") || tools=/nonexistent
-chart=$repository/deploy/charts/novacron
-# Seconds for helm to wait.
-helm_seconds=300
-helm() { "$tools/bin/helm" --kubeconfig "$kubeconfig" --namespace novacron "$@"; }
-in_namespace() { kubectl -n novacron "$@"; }
-# The load is one client, which has a limit else; replicas that are two, and members that are three, can be changed one by one.
-one=(--values "$chart/values-dev.yaml" --set image.tag=dev --set-string api.settings.limits.rate=off)
-three=("${one[@]}" --set api.replicas=2 --set consensus.members=3)
-install() {
-    local began
-    began=$(now)
-    helm install novacron "$chart" --create-namespace "$@" --wait --timeout "${helm_seconds}s" >/dev/null || fail "helm install"
-    echo "installed and ready in $(seconds_since "$began")"
-    url=http://$(in_namespace get service novacron-api -o 'jsonpath={.spec.clusterIP}'):8080
-    # As the chart's notes say.
-    token=$(in_namespace exec deployment/novacron-api -- novacron-api --config /etc/novacron/config/config.yaml --create-token first) || fail "the first token"
-}
+. "$here/release.sh"
 image_of() { in_namespace get "$1" -o 'jsonpath={.spec.template.spec.containers[0].image}'; }
 
 # under_load WHAT COMMAND...: runs it, and says how many requests there were meanwhile.
@@ -40,12 +23,7 @@ under_load() {
     [[ $said == *", 0 failed,"* && $said != "0 "* ]] || fail "$what: $(grep FAILED "$images/load.log" | head -5)"
 }
 
-for program in helm k6 weed; do
-    if [ ! -x "$tools/bin/$program" ]; then
-        without "the chart on a cluster: no $program (scripts/deploy-tools.sh)"
-        return 0
-    fi
-done
+! no_tools "the chart on a cluster" helm k6 weed || return 0
 
 step "helm install of the dev values on an empty cluster, helm test, and the smoke test through the Service"
 mkdir "$images/jobs"

@@ -20,6 +20,8 @@ missing openssl openssl
 missing curl curl
 missing unshare util-linux
 missing etcdctl etcd-client
+missing strace strace
+missing stress-ng stress-ng
 [ -n "$packages" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "not installed:$packages" >&2

@@ -1,7 +1,6 @@
 #!/bin/bash
-# Tests in a cluster of their own: a region in plain objects on our images, the API server on our store, and what the
-# operator makes of its resources (KUBE_PARTS: which of region, datastore and operator); each cluster is then removed, and
-# nothing of it may be left. Needs the programs of this repository, built (PROGRAMS).
+# Tests in a cluster of their own: the files beside this one that docs/kubernetes-tests.md lists (KUBE_PARTS: which); each cluster is then removed,
+# and nothing of it may be left. Needs the programs of this repository, built (PROGRAMS).
 #
 # Where Kubernetes is not in the cache and KUBE_BUILD is not set, or something is missing, it says why, also in
 # test-skips.txt, and ends with 0.
@@ -99,7 +98,7 @@ step() {
 
 step "images"
 "$repository/deploy/images/build.sh" "$images" api consensus dwcp
-for part in ${KUBE_PARTS:-region datastore operator admitted chart}; do
+for part in ${KUBE_PARTS:-region datastore operator admitted chart chaos}; do
     # shellcheck source=/dev/null
     . "$here/$part.sh"
 done

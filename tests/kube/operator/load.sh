@@ -1,4 +1,4 @@
-# Sourced by operator.sh: clients of a region's store and of its HTTP API, and what became of what they were told.
+# Sourced by operator.sh and chaos.sh: clients of a region's store and of its HTTP API, and what became of what they were told.
 # shellcheck shell=bash disable=SC2154
 
 names=novacron.svc.$domain
@@ -13,16 +13,17 @@ in_cluster() {
     # shellcheck disable=SC2016 # For the shell that it starts.
     unshare --mount sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$work/resolv.conf" "$@"
 }
-# Flags of etcdctl, and of curl, for a region.
+# Flags of etcdctl, and of curl, for a region. One without certificates is in plain text.
+encrypted() { [ -e "$work/$1/ca.crt" ]; }
+scheme() { encrypted "$1" && echo https || echo http; }
 store_flags() {
-    local scheme=http
-    [ ! -d "$work/$1" ] || {
-        scheme=https
-        echo "--cacert $work/$1/ca.crt --cert $work/$1/tls.crt --key $work/$1/tls.key"
-    }
-    echo "--endpoints $scheme://$1-consensus-client.$names:2379"
+    ! encrypted "$1" || echo "--cacert $work/$1/ca.crt --cert $work/$1/tls.crt --key $work/$1/tls.key"
+    echo "--endpoints $(scheme "$1")://$1-consensus-client.$names:2379"
 }
-api_flags() { echo "--cacert $work/$1/ca.crt -H @$work/$1/authorization"; }
+api_flags() {
+    ! encrypted "$1" || echo "--cacert $work/$1/ca.crt"
+    echo "-H @$work/$1/authorization"
+}
 # shellcheck disable=SC2046 # Flags are words.
 store_of() { in_cluster env ETCDCTL_API=3 etcdctl $(store_flags "$1") "${@:2}"; }
 
@@ -40,7 +41,7 @@ load_begin() {
     done
     [ -e "$work/$region/authorization" ] || return 0
     # shellcheck disable=SC2046
-    in_cluster "$here/operator/requests.sh" "$folder" "load-$loads" "https://$region-api.$names:8080" $(api_flags "$region") &
+    in_cluster "$here/operator/requests.sh" "$folder" "load-$loads" "$(scheme "$region")://$region-api.$names:8080" $(api_flags "$region") &
     load_pids[$region]+=" $!"
 }
 
