@@ -28,7 +28,7 @@ own_certificates() {
     for part in ca.crt tls.crt tls.key; do
         kubectl_in get secret "$1-client-tls" -o "jsonpath={.data.${part/./\\.}}" | base64 -d >"$new/$part" || return 1
         [ -s "$new/$part" ] || return 1
-        ln -sf "current/$part" "$work/$1/$part"
+        [ -L "$work/$1/$part" ] || ln -s "current/$part" "$work/$1/$part"
     done
     # All at once, as the kubelet does it.
     ln -s "${new##*/}" "$new.link"
