@@ -20,7 +20,9 @@ const BACKDATED: SignedDuration = SignedDuration::from_hours(1);
 /// What rcgen says.
 pub fn authority(cluster: &str, policy: &Policy, now: Timestamp) -> Result<Authority, CertificateError> {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, format!("{cluster} authority {}", now.as_microsecond()));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("{cluster} authority {}", now.as_microsecond()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = time(now - BACKDATED)?;
