@@ -84,6 +84,7 @@ watch_end nova-local
 step "certificates are renewed, and another authority takes the first one's place, under load"
 pods=$(pods_of nova-local)
 first=$(authority_of nova issuing)
+cp -r "$work/nova-local/current/" "$work/first"
 load_begin nova-local
 follow_certificates nova-local
 follower=$!
@@ -102,6 +103,16 @@ echo "another authority after $(seconds_since "$began")"
 load_end nova-local
 kill $follower 2>/dev/null || true
 own_certificates nova-local
+for component in api dwcp; do
+    kubectl_in logs --tail -1 -l "app.kubernetes.io/instance=nova-local,app.kubernetes.io/component=$component" |
+        grep -c 'certificates for the store read again' >/dev/null || fail "$component goes on with the certificates of before"
+done
+agents_told nova-local || fail "agents that the API knows: $(api_of nova-local nodes)"
+first_is_refused() {
+    ! in_cluster env ETCDCTL_API=3 etcdctl --endpoints "https://nova-local-consensus-client.$names:2379" --cacert "$work/nova-local/ca.crt" \
+        --cert "$work/first/tls.crt" --key "$work/first/tls.key" get kept >/dev/null 2>&1
+}
+within "$ready_seconds" first_is_refused || fail "the first authority is still trusted"
 ! operator_logs | grep -i 'PRIVATE KEY' || fail "a key was printed"
 
 step "another version, under load"

@@ -22,15 +22,19 @@ certificates() {
 }
 # What clients of a region show and trust, of the Secret that the operator has made for them; as it is now.
 own_certificates() {
-    local part
+    local part new
     mkdir -p "$work/$1"
+    new=$(mktemp -d "$work/$1/XXXXXX")
     for part in ca.crt tls.crt tls.key; do
-        kubectl_in get secret "$1-client-tls" -o "jsonpath={.data.${part/./\\.}}" | base64 -d >"$work/$1/$part.new" || return 1
-        [ -s "$work/$1/$part.new" ] || return 1
-        mv "$work/$1/$part.new" "$work/$1/$part"
+        kubectl_in get secret "$1-client-tls" -o "jsonpath={.data.${part/./\\.}}" | base64 -d >"$new/$part" || return 1
+        [ -s "$new/$part" ] || return 1
+        [ -L "$work/$1/$part" ] || ln -s "current/$part" "$work/$1/$part"
     done
+    # All at once, as the kubelet does it.
+    ln -s "${new##*/}" "$new.link"
+    mv -T "$new.link" "$work/$1/current"
 }
-# follow_certificates REGION: the same again and again, as a volume of a pod would have it.
+# follow_certificates REGION: the same again and again.
 follow_certificates() {
     (
         trap exit TERM

@@ -20,7 +20,9 @@ const BACKDATED: SignedDuration = SignedDuration::from_hours(1);
 /// What rcgen says.
 pub fn authority(cluster: &str, policy: &Policy, now: Timestamp) -> Result<Authority, CertificateError> {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, format!("{cluster} authority {}", now.as_second()));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("{cluster} authority {}", now.as_microsecond()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = time(now - BACKDATED)?;
@@ -80,7 +82,7 @@ mod tests {
         let policy = Policy::from(&crate::api::ManagedTls::default());
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let first = authority("nova", &policy, now).unwrap();
-        assert_eq!(first.facts.subject, "CN=nova authority 1800000000");
+        assert_eq!(first.facts.subject, "CN=nova authority 1800000000000000");
         assert_eq!(first.facts.not_after, now + SignedDuration::from_hours(87_600));
         let names = BTreeSet::from(["*.a.svc".to_owned(), "a.svc".to_owned()]);
         let (cert, key) = leaf(&first, "a", &names, &policy, now).unwrap();

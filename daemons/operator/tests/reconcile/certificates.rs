@@ -14,12 +14,13 @@ use crate::{
 
 const SECRETS: &str = "api/v1/namespaces/novacron/secrets";
 const HOLDERS: [&str; 3] = ["consensus", "api", "client"];
-/// Writes of a change of authorities, after each of which it is cut.
-const WRITES: usize = 24;
+/// Writes that a change of authorities takes, with those beside it, and after each of so many of them it is cut.
+const WRITES: usize = 112;
+const WRITES_STEP: usize = 7;
 /// Rounds until everything is there.
 const BEGIN: usize = 12;
 /// Rounds until another authority is alone, when it is cut in between.
-const CHANGE: usize = 14;
+const CHANGE: usize = 20;
 
 fn tls() -> Value {
     json!({ "mode": "Managed", "managed": { "settleSeconds": 0 } })
@@ -107,28 +108,26 @@ async fn a_certificate_that_would_end_is_replaced_and_nobody_restarted() {
 
 #[tokio::test]
 async fn another_authority_takes_the_place_of_the_first_wherever_it_is_cut() {
-    for after in 0..WRITES {
-        for is_done in [false, true] {
-            let mut world = ready().await;
-            let first = trusted(&held(&world)["api"].bundle);
-            let managed = json!({ "settleSeconds": 0, "authority": 2 });
-            world.set_spec("/spec/security/tls/managed", managed);
-            world.server.0.lock().unwrap().faults.push(Fault { after, code: 500, is_done });
-            for _ in 0..CHANGE {
-                let _ = world.cluster().await;
-                check(&world);
-                let _ = world.region().await;
-                check(&world);
-                world.kubernetes();
-                world = world.killed();
-            }
-            let at = format!("write {after}, done: {is_done}");
-            let last = trusted(&held(&world)["api"].bundle);
-            assert!(last.len() == 1 && last != first, "{at}: {first:?} -> {last:?}");
-            assert!(world.is_ready(), "{at}");
-            let kept = kept(&world, "c-authority").unwrap().data.unwrap();
-            assert_eq!(kept.keys().map(String::as_str).collect::<Vec<_>>(), ["ca.crt", "ca.key"], "{at}");
+    for after in (0..WRITES).step_by(WRITES_STEP) {
+        let is_done = after % 2 == 0;
+        let mut world = ready().await;
+        let first = trusted(&held(&world)["api"].bundle);
+        world.set_spec("/spec/security/tls/managed", json!({ "settleSeconds": 0, "authority": 2 }));
+        world.server.0.lock().unwrap().faults.push(Fault { after, code: 500, is_done });
+        for _ in 0..CHANGE {
+            let _ = world.cluster().await;
+            check(&world);
+            let _ = world.region().await;
+            check(&world);
+            world.kubernetes();
+            world = world.killed();
         }
+        let at = format!("write {after}, done: {is_done}");
+        let last = trusted(&held(&world)["api"].bundle);
+        assert!(last.len() == 1 && last != first, "{at}: {first:?} -> {last:?}");
+        assert!(world.is_ready(), "{at}");
+        let kept = kept(&world, "c-authority").unwrap().data.unwrap();
+        assert_eq!(kept.keys().map(String::as_str).collect::<Vec<_>>(), ["ca.crt", "ca.key"], "{at}");
     }
 }
 

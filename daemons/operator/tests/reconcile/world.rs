@@ -331,16 +331,22 @@ impl World {
         self.server.remove(&format!("{PODS}/c-r-consensus-{ordinal}"));
     }
 
-    /// The same, if all members do well: nobody could do anything about two.
+    /// The same, if three or more members have all of their volumes: nobody could do anything about the loss of too many.
     pub(crate) fn lose_volume_if_spare(&self, ordinal: u16) {
-        let all_well = {
-            let members = self.store.0.lock().unwrap();
-            members.all.iter().all(|member| member.health == Health::Well && !member.learner)
-        };
-        // A volume counts as lost by the claim that it had, which has to be known.
+        let members = self.store.0.lock().unwrap().all.clone();
         let region = self.server.get(REGION).unwrap_or_default();
-        let members = region["status"]["members"].as_array().cloned().unwrap_or_default();
-        if all_well && members.iter().all(|member| member["claimUid"].is_string()) {
+        let known = region["status"]["members"].as_array().cloned().unwrap_or_default();
+        let has_its_volume = |member: &Seen| {
+            let pod = format!("c-r-consensus-{}", member.ordinal.unwrap_or(99));
+            let claim = self.server.get(&format!("{CLAIMS}/data-{pod}")).unwrap_or_default();
+            let known = known.iter().find(|known| known["id"] == format!("{:x}", member.id)).cloned();
+            let uid = &claim["metadata"]["uid"];
+            !member.learner
+                && member.health == Health::Well
+                && uid.is_string()
+                && known.unwrap_or_default()["claimUid"] == *uid
+        };
+        if members.len() >= 3 && members.iter().all(has_its_volume) {
             self.lose_volume(ordinal);
         }
     }
