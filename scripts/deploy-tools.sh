@@ -92,6 +92,7 @@ while read -r package program; do
     fi
 done <<'PACKAGES'
 prometheus promtool
+prometheus prometheus
 prometheus-alertmanager amtool
 PACKAGES
 

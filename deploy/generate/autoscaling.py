@@ -1,5 +1,7 @@
 """How the API is scaled, by Kubernetes' own autoscaler with prometheus-adapter, or by KEDA."""
 
+import yaml
+
 from output import NAMESPACE, source, text, thing
 
 TARGET = "novacron-api"
@@ -93,12 +95,24 @@ def recommendation(component, kind):
     })
 
 
+def calm(signals):
+    """For kustomize: a window before steps up."""
+    value = signals["calm"]["stabilizationWindowSeconds"]
+    patch = [{"op": "replace", "path": "/spec/behavior/scaleUp/stabilizationWindowSeconds", "value": value}]
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",
+        "patches": [{"target": {"kind": "HorizontalPodAutoscaler", "name": TARGET}, "patch": yaml.safe_dump(patch, sort_keys=False)}],
+    }
+
+
 def files():
     signals = source("autoscaling/signals.yaml")
     origin = "autoscaling/signals.yaml"
     kinds = {"api": "Deployment", "consensus": "StatefulSet", "dwcp": "DaemonSet"}
     return {
         "autoscaling/hpa.yaml": text(origin, autoscaler(signals)),
+        "autoscaling/calm/kustomization.yaml": text(origin, calm(signals)),
         "autoscaling/keda.yaml": text(origin, scaled_object(signals)),
         "autoscaling/prometheus-adapter-values.yaml": text(origin, adapter(signals)),
         "autoscaling/vpa.yaml": text("generate/autoscaling.py", *(recommendation(*each) for each in kinds.items())),

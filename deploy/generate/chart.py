@@ -32,6 +32,8 @@ LIMITS = {
     **{f"image.digests.{name}": DIGEST for name in ("api", "consensus", "dwcp", "jobs")},
     **{f"{name}.resources": RESOURCES for name in ("api", "consensus", "agent")},
     "api.replicas": {"type": "integer", "minimum": 1, "maximum": 100},
+    # What Kubernetes takes.
+    "api.scaleUpWindowSeconds": {"type": "integer", "minimum": 0, "maximum": 3600},
     "api.autoscaling": {"enum": ["hpa", "keda", "off"]},
     # An even number of members bears no more than the odd one below it.
     "consensus.members": {"enum": [1, 3, 5, 7, 9, 11]},

@@ -5,6 +5,8 @@ from output import DEPLOY, source, text, thing
 
 RUNBOOKS = "https://github.com/novacron/dwcp/blob/main/deploy/runbooks"
 API = "monitoring.coreos.com/v1"
+# The API is scaled by its metrics, which is to take less than 30 s.
+INTERVALS = {"api": "5s", "consensus": "15s", "dwcp": "15s", "operator": "15s"}
 # How many samples a scrape may have: an agent has 256 peers with labels of their own at most, each with some 40 series.
 SAMPLES_MAX = {"api": 20000, "consensus": 5000, "dwcp": 20000, "operator": 5000}
 
@@ -28,8 +30,8 @@ def monitor(component):
         "sampleLimit": SAMPLES_MAX[component],
         "endpoints": [{
             "port": "metrics",
-            "interval": "15s",
-            "scrapeTimeout": "10s",
+            "interval": INTERVALS[component],
+            "scrapeTimeout": min(INTERVALS[component], "10s", key=lambda time: int(time.rstrip("s"))),
             "relabelings": [
                 {"action": "replace", "sourceLabels": [f"__meta_kubernetes_{label}"], "targetLabel": target}
                 for target, label in labels.items()

@@ -105,9 +105,11 @@ def kustomized():
 
 @functools.cache
 def charted(values):
-    """(`charts/novacron VALUES`, object) of what helm makes of the chart with a values file beside it, and nothing but defaults for ""."""
+    """(`charts/novacron VALUES`, object) of what helm makes of the chart with a values file beside it, after which there may be further flags, and
+    nothing but defaults for ""."""
     chart = DEPLOY / "charts" / "novacron"
-    flags = ["--values", str(chart / values)] if values else []
+    file, *more = values.split() or [""]
+    flags = ["--values", str(chart / file), *more] if file else []
     text = run(tool("helm"), "template", "novacron", str(chart), "--namespace", "novacron", *flags)
     name = f"charts/novacron {values}".strip()
     return [(name, item) for item in documents(text)]

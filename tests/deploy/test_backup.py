@@ -50,5 +50,5 @@ class Backup(unittest.TestCase):
 
     def test_shellcheck_finds_nothing(self):
         shellcheck = need(self, "shellcheck")
-        scripts = [path for path in DEPLOY.rglob("*.sh")] + [ROOT / name for name in SCRIPTS]
+        scripts = [path for folder in (DEPLOY, ROOT / "tests" / "kube") for path in folder.rglob("*.sh")] + [ROOT / name for name in SCRIPTS]
         run(shellcheck, "--external-sources", "--severity=style", "--source-path=SCRIPTDIR", *scripts)

@@ -1,6 +1,6 @@
 """numbers.tsv: every number of the requirement, found in what deploy/ makes.
 
-A line is: row of the requirement, file or folder (rendered by kustomize, or `charts/novacron VALUES` by helm), Kind/name or `-` for a file
+A line is: row of the requirement, file or folder (rendered by kustomize, or `charts/novacron VALUES [FLAG...]` by helm), Kind/name or `-` for a file
 that is no object, path, value. A path is keys with dots between; `[key=value]` chooses of a list, `[*]` takes all of one."""
 
 import csv

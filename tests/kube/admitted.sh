@@ -22,21 +22,23 @@ if ! tools=$("$repository/scripts/deploy-tools.sh"); then
 fi
 step "the API server takes every object of deploy/"
 objects_of_deploy=$(mktemp -d -p "$images")
-KUBE_DATASTORE=etcd KUBE_NODES=1 start
-began=$(now)
 DEPLOY_TOOLS=$tools PYTHONPATH=$repository/tests/deploy PYTHONDONTWRITEBYTECODE=1 \
-    "$tools/python/bin/python3" "$here/deployed.py" "$objects_of_deploy" || fail "deploy/ cannot be rendered"
+    "$tools/python/bin/python3" "$here/deployed.py" "$objects_of_deploy" &
+rendering=$!
+KUBE_DATASTORE=etcd KUBE_NODES=1 start
+wait $rendering || fail "deploy/ cannot be rendered"
+began=$(now)
 # Ours have the same names.
 quietly delete storageclasses --all
 quietly apply --server-side -f "$repository/deploy/crds" || fail "our definitions"
-[ ! -s "$objects_of_deploy/crds.yaml" ] || quietly apply --server-side -f "$objects_of_deploy/crds.yaml" || fail "definitions of others"
+[ ! -s "$objects_of_deploy/crds.json" ] || quietly create -f "$objects_of_deploy/crds.json" || fail "definitions of others"
 quietly wait --for=condition=Established crds --all --timeout "${ready_seconds}s" || fail "definitions"
-quietly apply --server-side -f "$objects_of_deploy/first.yaml" || fail "namespaces and accounts"
+quietly apply --server-side -f "$objects_of_deploy/first.json" || fail "namespaces and accounts"
 quietly apply --server-side --force-conflicts -k "$repository/deploy/policies" || fail "policies"
-dry_run apply --server-side --force-conflicts -f "$objects_of_deploy/objects.yaml" || fail "objects"
+dry_run apply --server-side --force-conflicts -f "$objects_of_deploy/objects.json" || fail "objects"
 
 step "it lets in all pods of deploy/, and refuses what policies are against"
-dry_run create -f "$objects_of_deploy/pods.yaml" || fail "pods"
+dry_run create -f "$objects_of_deploy/pods.json" || fail "pods"
 metadata='namespace: novacron, labels: {app.kubernetes.io/component: consensus}'
 # A policy is in force a moment after it is made.
 in_force() { (refused "only the agent uses its host's network" \
@@ -50,6 +52,6 @@ refused "does not start on a snapshot" "{apiVersion: v1, kind: PersistentVolumeC
 refused "exceeded quota" "{apiVersion: v1, kind: Pod, metadata: {name: large, $metadata}, spec: {securityContext: {runAsNonRoot: true}, containers: [{
     name: a, image: a, resources: {requests: {cpu: 101}, limits: {cpu: 101}}, securityContext: {allowPrivilegeEscalation: false,
     readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}}]}}"
-[ -s "$objects_of_deploy/crds.yaml" ] || without "objects of others: there are no definitions (variable CRDS)"
+[ -s "$objects_of_deploy/crds.json" ] || without "objects of others: there are no definitions (variable CRDS)"
 echo "asked in $(seconds_since "$began")"
 stop

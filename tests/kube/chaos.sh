@@ -1,7 +1,7 @@
 # Sourced by test.sh: every experiment of deploy/chaos, made by hand on the pods of a release with the limits of production, while clients write to the
 # store and use the API. Nothing that was acknowledged may be lost, and no request may fail for good. Where an experiment takes any pod, this takes the
 # worst: the member that leads.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2329
 
 . "$here/release.sh"
 work=$images/chaos
@@ -27,7 +27,8 @@ replica() { in_namespace get pods -l app.kubernetes.io/component=api --field-sel
 process() {
     local uid group
     uid=$(in_namespace get pod "$2" -o 'jsonpath={.metadata.uid}')
-    for group in $(grep -l "pod$uid" /proc/[0-9]*/cgroup 2>/dev/null); do
+    # Processes that end meanwhile are none.
+    { grep -l "pod$uid" /proc/[0-9]*/cgroup 2>/dev/null || true; } | while read -r group; do
         [[ $(readlink "$(dirname "$group")/exe") != */"$1" ]] || basename "$(dirname "$group")"
     done | head -1
 }
@@ -136,7 +137,8 @@ install "${three[@]}" --set agent.enabled=false --set region=local \
     --set api.resources.requests.cpu=500m --set api.resources.limits.cpu=2 --set api.resources.limits.memory=4Gi \
     --set consensus.resources.requests.cpu=500m --set consensus.resources.limits.cpu=4 --set consensus.resources.limits.memory=8Gi
 echo "Authorization: Bearer $token" >"$work/novacron/authorization"
-for experiment in $(sed -n 's/^  name: //p' "$experiments"); do
+mapfile -t names_of_experiments < <(sed -n 's/^  name: //p' "$experiments")
+for experiment in "${names_of_experiments[@]}"; do
     [ "$(type -t "$experiment")" = function ] || fail "nobody here makes the experiment $experiment"
     step "chaos: $experiment"
     within "$ready_seconds" leads || fail "no member leads"

@@ -1,11 +1,9 @@
-"""Writes the objects of deploy/ for an API server into a folder, each once: first.yaml, the namespaces and accounts that others need; crds.yaml, definitions of the kinds
-of others, where there are any (variable CRDS); objects.yaml; pods.yaml, that workloads would make. Run with tests/deploy in PYTHONPATH."""
+"""Writes the objects of deploy/ for an API server into a folder, each once: first.json, the namespaces and accounts that others need; crds.json, definitions of the kinds
+of others, where there are any (variable CRDS); objects.json; pods.json, that workloads would make. Run with tests/deploy in PYTHONPATH."""
 
 import json
 import pathlib
 import sys
-
-import yaml
 
 from crd_schema import CRDS
 from objects import all_objects, documents
@@ -23,10 +21,16 @@ def distinct():
 
 
 def definitions():
-    """The definitions of others' resources, and the kind of each."""
-    for path in sorted(CRDS.rglob("*.yaml")):
-        for crd in documents(path.read_text()):
-            yield crd, (crd["spec"]["group"], crd["spec"]["names"]["kind"])
+    """{kind: definition} of others' resources."""
+    crds = [crd for path in sorted(CRDS.rglob("*.yaml")) for crd in documents(path.read_text())]
+    return {(crd["spec"]["group"], crd["spec"]["names"]["kind"]): crd for crd in crds}
+
+
+def undescribed(schema):
+    """Without texts for people, which are most of a definition and cost the API server most of its time. A property may have that name."""
+    if isinstance(schema, dict):
+        return {key: undescribed(value) for key, value in schema.items() if key != "description" or not isinstance(value, str)}
+    return [undescribed(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def kind(thing):
@@ -47,23 +51,23 @@ def pod(thing):
 
 
 def write(path, things):
-    path.write_text(yaml.dump_all(things, Dumper=yaml.CSafeDumper))
+    path.write_text("".join(json.dumps(thing) + "\n" for thing in things))
 
 
 def main():
     folder = pathlib.Path(sys.argv[1])
     things = distinct()
     wanted = {kind(thing) for thing in things}
-    crds = [crd for crd, kind in definitions() if kind in wanted]
-    known = {kind for _, kind in definitions()}
+    known = definitions()
+    crds = [undescribed(crd) for kind, crd in known.items() if kind in wanted]
     names = sorted({thing["metadata"].get("namespace", "default") for thing in things} - {"default"})
-    write(folder / "crds.yaml", crds)
+    write(folder / "crds.json", crds)
     accounts = {json.dumps(thing["metadata"]): thing for thing in things if thing["kind"] == "ServiceAccount"}
-    write(folder / "first.yaml", [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names] + list(accounts.values()))
+    write(folder / "first.json", [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names] + list(accounts.values()))
     things = [thing for thing in things if ours(thing) or kind(thing) in known]
     made = [pod(thing) for thing in things if thing["kind"] in POD_KINDS]
-    write(folder / "objects.yaml", things)
-    write(folder / "pods.yaml", made)
+    write(folder / "objects.json", things)
+    write(folder / "pods.json", made)
     print(f"{len(things)} objects, {len(made)} pods, {len(crds)} definitions of others")
 
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # images.sh load ARCHIVE...: gives images (docker archives, as deploy/images/build.sh makes) to all nodes of a test cluster
-# that runs. images.sh tag OLD NEW: their images novacron/NAME:OLD are novacron/NAME:NEW as well. images.sh pause: puts
-# the image of pods' first container where nodes find it when they start.
+# that runs. images.sh tag OLD NEW: their images novacron/NAME:OLD are novacron/NAME:NEW as well. images.sh pack
+# FOLDER IMAGE PROGRAM ARCHIVE: makes one of a folder. images.sh pause: puts the image of pods' first container where nodes find it when they start.
 set -euo pipefail
 . "$(dirname "$0")/cluster.sh"
 
@@ -26,21 +26,27 @@ tag() {
     done
 }
 
-# An image is a layer, what to run of it, and a list of both: no tool is needed for one file.
-pause() {
+# pack FOLDER IMAGE PROGRAM ARCHIVE: an image is a layer, what to run of it, and a list of both. No tool is needed.
+pack() {
     local work id
     work=$(mktemp -d)
-    mkdir "$work/root"
-    cp "$("$here/build.sh" --cached)/pause" "$work/root/"
-    tar -C "$work/root" --owner 0 --group 0 --mtime @0 -cf "$work/layer.tar" pause
+    tar -C "$1" --owner 0 --group 0 --mtime @0 -cf "$work/layer.tar" .
     id=$(sha256sum <"$work/layer.tar" | cut -d' ' -f1)
     cat >"$work/config.json" <<JSON
-{"architecture": "amd64", "os": "linux", "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
+{"architecture": "amd64", "os": "linux", "config": {"Entrypoint": ["$3"], "User": "65535:65535"},
     "rootfs": {"type": "layers", "diff_ids": ["sha256:$id"]}}
 JSON
-    echo '[{"Config": "config.json", "RepoTags": ["localhost/pause:1"], "Layers": ["layer.tar"]}]' >"$work/manifest.json"
-    tar -C "$work" -cf "$dir/images/pause.tar" manifest.json config.json layer.tar
+    echo "[{\"Config\": \"config.json\", \"RepoTags\": [\"$2\"], \"Layers\": [\"layer.tar\"]}]" >"$work/manifest.json"
+    tar -C "$work" -cf "$4" manifest.json config.json layer.tar
     rm -rf "$work"
+}
+pause() {
+    local root
+    root=$(mktemp -d)
+    chmod 755 "$root"
+    cp "$("$here/build.sh" --cached)/pause" "$root/"
+    pack "$root" localhost/pause:1 /pause "$dir/images/pause.tar"
+    rm -rf "$root"
 }
 
 what=$1
@@ -48,6 +54,7 @@ shift
 case $what in
     load) load "$@" ;;
     tag) tag "$@" ;;
+    pack) pack "$@" ;;
     pause) pause ;;
     *) exit 2 ;;
 esac

@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/cluster.sh"
 
 ip netns list | grep -E "^$prefix-" | sed 's/^/network namespace: /' || true
-ip -o link | grep -E " $prefix[@:]" | sed 's/^/interface: /' || true
+ip -o link | grep -E " ${prefix}[@:]" | sed 's/^/interface: /' || true
 ip route | grep -F "$net." | sed 's/^/route: /' || true
 find /sys/fs/cgroup -maxdepth 2 -name "$prefix" | sed 's/^/control group: /'
 [ ! -e "$dir" ] || echo "folder: $dir"

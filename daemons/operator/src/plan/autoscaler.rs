@@ -18,8 +18,9 @@ const MEMORY_PERCENT: i32 = 80;
 const OWN: [(&str, &str); 2] = [("http_requests_per_second", "1000"), ("active_connections", "500")];
 /// For each replica, of what all tell alike: the length of the one queue.
 const SHARED: (&str, &str) = ("queue_depth", "100");
-/// How long the highest, or the lowest, recommendation counts.
-const UP_WINDOW_SECONDS: i32 = 60;
+/// How long the lowest, or the highest, recommendation counts. A window before steps up would have the first new pod come no
+/// sooner than it ends (`deploy/autoscaling/signals.yaml`).
+const UP_WINDOW_SECONDS: i32 = 0;
 const DOWN_WINDOW_SECONDS: i32 = 300;
 /// Of the replicas that there are, in per cent, and in what time.
 const UP_PERCENT: i32 = 50;
