@@ -216,8 +216,10 @@ fn unknown_flows_reach_the_udp_socket_and_what_is_not_its_own_is_counted() {
         let of = |bytes, ip| [Outgoing { to: at(ip), bytes }];
         ends.far.send(&of(&unknown, ADDRESS)).expect("sent");
         assert_eq!(receive(&ends.udp, 1)[0].1, unknown);
-        // Of another address of the interface: the program does not know which is the socket's.
+        // Of another address of the interface, which the program is told of: it does not know which is the socket's.
         place.near.ip(&[&format!("addr add 192.0.2.3/24 dev {NEAR}")]).expect("another address");
+        let both = [ADDRESS, "192.0.2.3"].map(|address| at(address).ip());
+        ends.guard.set_addresses(&both).expect("set");
         ends.far.send(&of(&known, "192.0.2.3")).expect("sent");
         ends.far.send(&of(&known, ADDRESS)).expect("sent");
         assert_eq!(receive(&ends.near, 1).len(), 1);
@@ -232,7 +234,8 @@ fn vlan_tags_are_taken_off_and_put_on_again() {
         with_place(|place| {
             let ends = Exchange::new(place, Mode::Native, near, far);
             let (far_guard, far_xdp) = place.far.enter(|| {
-                let guard = Guard::attach("far", &place.config()).expect("a guard of the far side");
+                let config = Config { addresses: vec![at(far).ip()], ..place.config() };
+                let guard = Guard::attach("far", &config).expect("a guard of the far side");
                 let socket = XdpDatagrams::open("far", 0, at(far)).expect("an AF_XDP socket");
                 guard.set_socket(0, socket.readiness()).expect("steered to");
                 guard.add_flow(FLOW).expect("a flow");
