@@ -88,12 +88,12 @@ async fn outcome(context: &Context, region: &Region<'_>, name: &str) -> Result<O
     let params = ListParams::default().labels(&format!("{JOB_NAME}={name}")).limit(LIST_MAX);
     let pods = Api::<Pod>::namespaced(context.client(), &region.namespace);
     let pods = pods.list(&params).await.map_err(failed("list", &ApiResource::erase::<Pod>(&()), name))?;
-    let said = pods.items.iter().filter_map(|pod| {
+    // Of its pods the last one.
+    let said = pods.items.iter().rev().find_map(|pod| {
         let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
         let ended = container.state.as_ref()?.terminated.as_ref()?;
         (has_succeeded == (ended.exit_code == 0)).then(|| ended.message.clone())?
     });
-    let said = said.last();
     Ok(match (has_succeeded, said) {
         (true, said) => Outcome::Done(said.unwrap_or_default()),
         (false, Some(said)) => Outcome::Failed(format!("Job {name} has failed: {}", said.trim())),
