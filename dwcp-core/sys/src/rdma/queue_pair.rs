@@ -335,7 +335,7 @@ mod tests {
         let down = abi::AsyncEvent::of_port(abi::EVENT_PORT_ERR, 2);
         assert!(ending(&down, 2).is_some());
         assert_eq!(ending(&down, 1), None);
-        let removed = abi::AsyncEvent { event_type: abi::EVENT_DEVICE_FATAL, ..Default::default() };
+        let removed = abi::AsyncEvent::of_port(abi::EVENT_DEVICE_FATAL, 0);
         assert!(ending(&removed, 1).is_some(), "that ends all of them");
     }
 }
