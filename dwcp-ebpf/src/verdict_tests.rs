@@ -310,7 +310,20 @@ fn find_udp(frame: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Whether a frame is to be dropped: UDP to the port, and no datagram in it.
+/// Whether a frame that has an IP header is for an address of the guard.
+fn is_here(frame: &[u8]) -> bool {
+    let tags = [12, 16].into_iter().take_while(|&at| {
+        let ty = u16::from_be_bytes([frame[at], frame[at + 1]]);
+        [VLAN, VLAN_OUTER].contains(&ty)
+    });
+    let ip = 14 + 4 * tags.count();
+    match frame[ip] >> 4 {
+        4 => frame[ip + 16..ip + 20] == DESTINATION.octets(),
+        _ => frame[ip + 24..ip + 40] == DESTINATION6.octets(),
+    }
+}
+
+/// Whether a frame is to be dropped: UDP to address and port, and no datagram in it.
 fn is_malformed(frame: &[u8]) -> bool {
     let Some((at, room)) = find_udp(frame) else { return false };
     let Some(header) = frame.get(at..at + 8) else { return false };
@@ -318,7 +331,7 @@ fn is_malformed(frame: &[u8]) -> bool {
         (u16::from_be_bytes([header[2], header[3]]), u16::from_be_bytes([header[4], header[5]]));
     let length = usize::from(length);
     let payload = frame.get(at + 8..at + length.max(8)).filter(|_| (8..=room).contains(&length));
-    port == PORT && payload.is_none_or(|payload| DatagramHeader::decode(payload).is_err())
+    port == PORT && is_here(frame) && payload.is_none_or(|payload| DatagramHeader::decode(payload).is_err())
 }
 
 // DATAGRAM-1.2 and DATAGRAM-3.1
