@@ -32,7 +32,8 @@ began=$(now)
 quietly delete storageclasses --all
 quietly apply --server-side -f "$repository/deploy/crds" || fail "our definitions"
 [ ! -s "$objects_of_deploy/crds.json" ] || quietly create -f "$objects_of_deploy/crds.json" || fail "definitions of others"
-quietly wait --for=condition=Established crds --all --timeout "${ready_seconds}s" || fail "definitions"
+# One that has just been made may have no conditions at all, which kubectl takes for a mistake.
+within 30 quietly wait --for=condition=Established crds --all --timeout "${ready_seconds}s" || fail "definitions"
 quietly apply --server-side -f "$objects_of_deploy/first.json" || fail "namespaces and accounts"
 quietly apply --server-side --force-conflicts -k "$repository/deploy/policies" || fail "policies"
 dry_run apply --server-side --force-conflicts -f "$objects_of_deploy/objects.json" || fail "objects"

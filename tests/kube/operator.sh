@@ -82,6 +82,7 @@ load_end nova-local
 watch_end nova-local
 
 step "certificates are renewed, and another authority takes the first one's place, under load"
+kubectl_in wait --for=delete pod/nova-local-consensus-3 pod/nova-local-consensus-4 --timeout "${ready_seconds}s" >/dev/null
 pods=$(pods_of nova-local)
 first=$(authority_of nova issuing)
 cp -r "$work/nova-local/current/" "$work/first"

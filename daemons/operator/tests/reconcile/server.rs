@@ -21,7 +21,8 @@ pub(crate) struct Objects {
     /// Everything that our own objects were, the newest last.
     history: BTreeMap<String, Vec<Value>>,
     version: u64,
-    /// Our own objects are answered as they were so many changes ago, as a reader of a watch might have them.
+    /// Our own objects are answered as they were so many changes ago, as a reader of a watch might have them who does not say
+    /// with a change what it is of.
     pub(crate) behind: usize,
     /// Requests that changed something, in their order.
     pub(crate) writes: Vec<String>,
@@ -270,7 +271,8 @@ impl Objects {
                     return Err(404);
                 }
                 let version = &body["metadata"]["resourceVersion"];
-                if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+                if self.behind == 0 && !version.is_null() && *version != object["metadata"]["resourceVersion"]
+                {
                     return Err(409);
                 }
                 let at = path
@@ -300,7 +302,8 @@ impl Objects {
             _ => {
                 old.as_ref().ok_or(404_u16)?;
                 let version = &body["metadata"]["resourceVersion"];
-                if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+                if self.behind == 0 && !version.is_null() && *version != object["metadata"]["resourceVersion"]
+                {
                     return Err(409);
                 }
                 merge(&mut object, &body);
