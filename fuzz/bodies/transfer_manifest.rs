@@ -71,10 +71,15 @@ fn record(bytes: &[u8]) {
     extents(bytes);
 }
 
-/// Inside the piece, ascending, apart, summing up to the data.
+/// Inside the piece, ascending, apart, summing up to the data; none where a delta says what is where.
 fn extents(bytes: &[u8]) {
     let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
     let (piece_len, data_len) = (u64::from(u32_at(16)), u64::from(u32_at(20)));
+    let is_delta = bytes[26] == 1;
+    if is_delta {
+        assert!(bytes.len() == RECORD_HEADER_BYTES && (1..=piece_len).contains(&data_len));
+        return;
+    }
     let (mut end, mut sum) = (None, 0);
     for at in (RECORD_HEADER_BYTES..bytes.len()).step_by(EXTENT_BYTES) {
         let (start, len) = (u64::from(u32_at(at)), u64::from(u32_at(at + 4)));
