@@ -29,6 +29,9 @@ const LIST_MAX: u32 = 100;
 /// Of what a member says whose data it must not start from (`daemons/consensus/src/begin.rs`).
 const MUST_NOT_TAKE_PART: &str = "this member must not take part";
 
+/// What follows is the member whose log it was (`consensus-core/etcd/src/bootstrap.rs`).
+const LOG_OF_MEMBER: &str = "the log of member ";
+
 /// What is there.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
@@ -125,7 +128,7 @@ fn view(observed: &Observed, status: &RegionStatus, members: Vec<Seen>) -> View 
             leader: seen.leader,
             health: seen.health,
             volume_lost: claim.is_some_and(|claim| observed.claims.get(&ordinal) != Some(claim))
-                || (seen.started && observed.pods.get(&ordinal).is_some_and(refuses)),
+                || (seen.started && observed.pods.get(&ordinal).is_some_and(|pod| refuses(pod, seen.id))),
         })
     };
     View {
@@ -161,15 +164,21 @@ fn pod(found: &KubePod, revision: Option<&str>) -> Pod {
 }
 
 /// Its member does not start from its data, which is damaged or gone, and has said so when it ended last: it comes back only as a new
-/// member. One that runs again has got over it.
-fn refuses(found: &KubePod) -> bool {
+/// member. One that runs again has got over it; and what a pod says of another member, which was there before, says nothing of the one
+/// that has taken its place, though it may be known to run before its pod is.
+fn refuses(found: &KubePod, id: u64) -> bool {
     let containers = found.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     containers.filter(|container| container.state.as_ref().is_none_or(|state| state.running.is_none())).any(
         |container| {
             let ends = [container.state.as_ref(), container.last_state.as_ref()];
             let last = ends.into_iter().find_map(|state| state?.terminated.as_ref());
             let message = last.and_then(|ended| ended.message.as_deref());
-            message.is_some_and(|message| message.contains(MUST_NOT_TAKE_PART))
+            let names_another = |message: &str| {
+                let named =
+                    message.split_once(LOG_OF_MEMBER).and_then(|(_, rest)| rest.split_whitespace().next());
+                named.is_some_and(|named| named != hexadecimal(id))
+            };
+            message.is_some_and(|message| message.contains(MUST_NOT_TAKE_PART) && !names_another(message))
         },
     )
 }
@@ -321,6 +330,8 @@ mod tests {
         // The member's own source has them.
         let begin = include_str!("../../../consensus/src/begin.rs");
         assert!(begin.contains(MUST_NOT_TAKE_PART));
+        let bootstrap = include_str!("../../../../consensus-core/etcd/src/bootstrap.rs");
+        assert!(bootstrap.contains(LOG_OF_MEMBER));
         let said = format!("novacron-consensus: x\nwith its data in /d, {MUST_NOT_TAKE_PART}; y\n");
         let pod = |state: serde_json::Value, last: serde_json::Value| -> KubePod {
             let container = serde_json::json!({
@@ -334,12 +345,16 @@ mod tests {
             |message: &str| serde_json::json!({ "terminated": { "exitCode": 1, "message": message } });
         let waits = serde_json::json!({ "waiting": { "reason": "CrashLoopBackOff" } });
         let runs = serde_json::json!({ "running": {} });
-        assert!(refuses(&pod(waits.clone(), ended(&said))));
-        assert!(refuses(&pod(ended(&said), serde_json::json!({}))));
-        assert!(!refuses(&pod(ended("something else"), ended(&said))), "it has got over it");
-        assert!(!refuses(&pod(runs, ended(&said))));
-        assert!(!refuses(&pod(waits, ended("killed"))));
-        assert!(!refuses(&KubePod::default()));
+        let refuses_it = |pod: KubePod| refuses(&pod, 0xab);
+        assert!(refuses_it(pod(waits.clone(), ended(&said))));
+        assert!(refuses_it(pod(ended(&said), serde_json::json!({}))));
+        assert!(!refuses_it(pod(ended("something else"), ended(&said))), "it has got over it");
+        assert!(!refuses_it(pod(runs, ended(&said))));
+        assert!(!refuses_it(pod(waits.clone(), ended("killed"))));
+        assert!(!refuses_it(KubePod::default()));
+        let of = |id: &str| format!("x: {LOG_OF_MEMBER}{id} is not there any more\n{MUST_NOT_TAKE_PART}");
+        assert!(refuses_it(pod(waits.clone(), ended(&of("ab")))));
+        assert!(!refuses_it(pod(waits, ended(&of("cd")))), "that was the member before it");
     }
 
     #[test]

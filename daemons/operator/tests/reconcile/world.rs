@@ -353,8 +353,12 @@ impl World {
 
     /// What a pod has on its volume is gone, and its claim stays: its member does not start any more, and says so.
     pub(crate) fn wipe(&self, ordinal: u16) {
-        let message = "novacron-consensus: /var/lib/novacron/consensus/log: the log of member 2 is not there any more\n\
-                       with its data in /var/lib/novacron/consensus, this member must not take part; ...";
+        let all = self.store.0.lock().unwrap().all.clone();
+        let id = all.iter().find(|member| member.ordinal == Some(ordinal)).expect("it is a member").id;
+        let message = format!(
+            "novacron-consensus: /var/lib/novacron/consensus/log: the log of member {id:x} is not there any more\n\
+             with its data in /var/lib/novacron/consensus, this member must not take part; ..."
+        );
         let path = format!("{PODS}/c-r-consensus-{ordinal}");
         self.server.change(&path, |pod| {
             pod["status"]["containerStatuses"] = json!([{
