@@ -17,8 +17,10 @@ use super::{
     record::Record,
 };
 
-/// Records of one statement. SQLite takes 32,766 values in one, PostgreSQL 65,535.
+/// Records that are written in one transaction.
 pub(super) const BATCH_MAX: usize = 512;
+/// Those of one statement: that of so many is prepared once, and to read a longer one takes as long as to do it.
+const STATEMENT_MAX: usize = 64;
 /// How long records that nobody waits for wait for more.
 const BATCH_TIME: Duration = Duration::from_millis(100);
 /// Records that wait to be taken into a batch. Who comes then waits as well, or leaves its record in the store.
@@ -183,15 +185,23 @@ impl Target {
         Ok(written)
     }
 
-    /// With one statement.
+    /// In one transaction.
     async fn write(&self, records: &[&Record]) -> Result<(), AuditError> {
         if records.is_empty() {
             return Ok(());
         }
-        // There is one for each number of records, which would push others out of the cache of prepared ones.
-        let query = sqlx::query(AssertSqlSafe(statement(records.len(), self.is_postgres))).persistent(false);
-        let query = records.iter().fold(query, |query, record| bind(query, record));
-        within(async { Ok(query.execute(&self.pool).await.map(drop)?) }).await
+        within(async {
+            let mut transaction = self.pool.begin().await?;
+            for records in records.chunks(STATEMENT_MAX) {
+                let sql = AssertSqlSafe(statement(records.len(), self.is_postgres));
+                // There is one for each number of records, which would push others out of the cache of prepared ones.
+                let query = sqlx::query(sql).persistent(records.len() == STATEMENT_MAX);
+                let query = records.iter().fold(query, |query, record| bind(query, record));
+                query.execute(&mut *transaction).await?;
+            }
+            Ok(transaction.commit().await?)
+        })
+        .await
     }
 }
 
