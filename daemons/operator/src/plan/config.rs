@@ -24,6 +24,8 @@ pub(super) const AGENT_RUN_DIR: &str = "/run/dwcp";
 const DRAIN_TIMEOUT: &str = "30s";
 /// Readiness ends by the endpoint's removal before the signal comes, so the API need not wait itself.
 const DRAIN_DELAY: &str = "1s";
+/// How long members keep what was changed and removed, which lists are read past: as `novacron up` has it.
+const COMPACTION_RETENTION: &str = "5m";
 
 /// A settings file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -128,6 +130,7 @@ fn consensus(region: &Region<'_>) -> Config {
     config.set("consensus.election_timeout", format!("{election_timeout_ms}ms"));
     config.set("consensus.snapshot_interval", format!("{}s", acp.snapshot_interval_seconds));
     config.set("consensus.snapshot_entries", acp.snapshot_entries);
+    config.set("auto_compaction.retention", COMPACTION_RETENTION);
     config.set("drain_timeout", DRAIN_TIMEOUT);
     config.set("log.format", "json");
     config
