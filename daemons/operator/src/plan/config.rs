@@ -5,11 +5,13 @@
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
-use super::{Component, PlanError, Region, Seen, ports, ports::Port};
+use super::{Component, PlanError, Region, Seen, ports, ports::Port, regions};
 use crate::yaml;
 
 /// Where certificates are mounted.
 pub(super) const TLS_DIR: &str = "/etc/novacron/tls";
+/// Where the certificate is mounted that is shown to other regions.
+pub(super) const REGIONS_TLS_DIR: &str = "/etc/novacron/regions-tls";
 /// Where settings are mounted.
 pub(super) const CONFIG_DIR: &str = "/etc/novacron/config";
 /// The settings file in that folder, and its key in the ConfigMap.
@@ -33,7 +35,7 @@ pub struct Config(Map<String, Value>);
 
 impl Config {
     /// Sets a key, whose sections are separated by dots.
-    fn set(&mut self, key: &str, value: impl Into<Value>) {
+    pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
         let mut sections = key.split('.').collect::<Vec<_>>();
         let last = sections.pop().unwrap_or(key);
         let mut place = &mut self.0;
@@ -76,17 +78,16 @@ pub fn restart_digest(region: &Region<'_>, component: Component) -> Result<Strin
         Component::Consensus => consensus(region),
         other => config(region, other, &Seen::default()),
     };
-    Ok(format!("{:016x}", fnv(config.text()?.as_bytes())))
+    Ok(digest(&config.text()?))
 }
 
 /// FNV-1a: it has to be the same in each version of the operator, and need not resist anybody.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+pub fn digest(text: &str) -> String {
+    let fold = |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, fold))
 }
 
-fn listen(port: Port) -> String {
+pub(super) fn listen(port: Port) -> String {
     format!("0.0.0.0:{}", port.number)
 }
 
@@ -96,8 +97,12 @@ fn tls_file(name: &str) -> String {
 
 /// Sets `SECTION.cert` and its like.
 fn set_tls(config: &mut Config, names: [&str; 3]) {
+    set_tls_in(config, TLS_DIR, names);
+}
+
+pub(super) fn set_tls_in(config: &mut Config, dir: &str, names: [&str; 3]) {
     for (name, file) in names.into_iter().zip(["tls.crt", "tls.key", "ca.crt"]) {
-        config.set(name, tls_file(file));
+        config.set(name, format!("{dir}/{file}"));
     }
 }
 
@@ -125,6 +130,7 @@ fn consensus(region: &Region<'_>) -> Config {
     } else {
         config.set("allow_plaintext", true);
     }
+    regions::set(&mut config, region);
     set_metrics(&mut config, ports::CONSENSUS_METRICS);
     config.set("consensus.heartbeat", format!("{heartbeat_ms}ms"));
     config.set("consensus.election_timeout", format!("{election_timeout_ms}ms"));
