@@ -83,8 +83,8 @@ pub fn restart_digest(region: &Region<'_>, component: Component) -> Result<Strin
 
 /// FNV-1a: it has to be the same in each version of the operator, and need not resist anybody.
 pub fn digest(text: &str) -> String {
-    let fold = |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, fold))
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
 }
 
 pub(super) fn listen(port: Port) -> String {

@@ -124,8 +124,9 @@ impl World {
         let is_open = |path: &String| path.ends_with("-regions") || *path == api;
         for path in server.paths().into_iter().filter(is_open) {
             let ip = format!("192.0.2.{}", number + 1);
-            server
-                .change(&path, |service| service["status"]["loadBalancer"]["ingress"] = json!([{ "ip": ip }]));
+            server.change(&path, |service| {
+                service["status"]["loadBalancer"]["ingress"] = json!([{ "ip": ip }])
+            });
         }
     }
 

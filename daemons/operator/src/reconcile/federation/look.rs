@@ -54,7 +54,9 @@ pub(super) type Look = Result<Sight, Trouble>;
 impl From<ApplyError> for Trouble {
     fn from(error: ApplyError) -> Self {
         let answers = match &error {
-            ApplyError::Api { source: kube::Error::Api(status), .. } => status.code < 500 && status.code != 429,
+            ApplyError::Api { source: kube::Error::Api(status), .. } => {
+                status.code < 500 && status.code != 429
+            }
             // It is something else than what was asked for.
             ApplyError::Api { source: kube::Error::SerdeError(_), .. } => true,
             _ => false,
