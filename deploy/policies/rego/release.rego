@@ -69,7 +69,7 @@ deny contains message if {
 	some workload in servers
 	some container in pod(workload).containers
 	some probe in ["livenessProbe", "readinessProbe"]
-	not container[probe]
+	object.get(container, probe, null) == null
 	message := sprintf("%s: container %s has no %s", [label(workload), container.name, probe])
 }
 
