@@ -94,16 +94,16 @@ class Scripts(unittest.TestCase):
             self.assertEqual(bad.returncode, 1)
             self.assertIn("helm rollback novacron 7 ", calls.read_text())
 
-    def test_coverage_is_of_all_crates_and_has_a_minimum(self):
+    def test_coverage_is_of_all_crates_and_may_have_a_minimum(self):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("cargo", "rustup"):
                 (pathlib.Path(folder) / name).write_text(CARGO)
                 (pathlib.Path(folder) / name).chmod(0o755)
             calls = pathlib.Path(folder) / "calls"
-            done = script("coverage.sh", PATH=f"{folder}:{os.environ['PATH']}", CALLS=str(calls), CARGO_TARGET_DIR=folder)
+            done = script("coverage.sh", PATH=f"{folder}:{os.environ['PATH']}", CALLS=str(calls), CARGO_TARGET_DIR=folder, COVERAGE_MIN="81")
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("--lcov --output-path " + folder + "/lcov.info --workspace", calls.read_text())
-            self.assertIn("cargo llvm-cov report --release --fail-under-lines 70", calls.read_text())
+            self.assertIn("cargo llvm-cov report --release --fail-under-lines 81", calls.read_text())
 
     def test_a_message_without_an_address_is_printed(self):
         self.assertEqual(script("notify.sh", 'it "works"').stdout, 'it "works"\n')

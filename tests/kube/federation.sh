@@ -1,6 +1,8 @@
 # Sourced by test.sh: two clusters on this machine, wired together (KUBE_OTHER is the number of the second one), and a DWCPFederation in
 # the first one. Each gets a region; what one has under /global/ the other has too; the second one is lost twice and comes back.
 # shellcheck shell=bash disable=SC2154
+# What `there` sets is for the second cluster alone, and for what it sources.
+# shellcheck disable=SC2030,SC2031,SC2034
 
 work=$images/federation
 other=${KUBE_OTHER:-$(((cluster + clusters_max / 2) % clusters_max))}

@@ -1,7 +1,6 @@
 # What a release has to be as a whole: of all its objects at once, for what is asked here is mostly whether one fits another. Schemas do not know
-# that, admission.yaml sees one object at a time, and Pod Security is there. For values and overlays of your own, too:
-#
-#   helm template ... | conftest test --combine --namespace novacron --policy deploy/policies/rego -
+# that, admission.yaml sees one object at a time, and Pod Security is there. The input is a list of {path, contents}, one of each object, which is
+# that of `conftest test --combine`. tests/deploy/test_policies.py evaluates it.
 package novacron
 
 import rego.v1
@@ -69,7 +68,7 @@ deny contains message if {
 	some workload in servers
 	some container in pod(workload).containers
 	some probe in ["livenessProbe", "readinessProbe"]
-	not container[probe]
+	object.get(container, probe, null) == null
 	message := sprintf("%s: container %s has no %s", [label(workload), container.name, probe])
 }
 
