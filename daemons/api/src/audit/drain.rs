@@ -115,7 +115,8 @@ async fn take(app: &App, entries: Vec<(Waiting, &KeyValue)>) -> Result<(), Audit
     let completed = entries.into_iter().map(|(waiting, kv)| waiting.completed(&app.store, kv.mod_revision));
     let records: Vec<Record> = try_join_all(completed).await?;
     let written = app.audit.write_all(&records).await?;
-    let removals = removals.into_iter().zip(written).filter_map(|(removal, written)| written.then_some(removal));
+    let removals =
+        removals.into_iter().zip(written).filter_map(|(removal, written)| written.then_some(removal));
     let removals: Vec<_> = removals.collect();
     tracing::info!(records = removals.len(), "records that waited are in the database");
     app.audit.outbox.add(-(removals.len() as i64));
