@@ -302,6 +302,10 @@ pub fn records(federation: &DWCPFederation, known: &[FederatedStatus]) -> Option
             };
             by_type.entry(kind).or_default().insert(host);
         }
+        // A name that is another's has no addresses of its own.
+        if by_type.len() > 1 {
+            by_type.remove("CNAME");
+        }
         endpoints.extend(by_type.into_iter().map(|(kind, hosts)| {
             json!({
                 "dnsName": dns.name,

@@ -222,7 +222,9 @@ fn told(
         let message = format!("cluster {} gets no traffic: {}", out.name, look::why(out));
         return with(Reason::FailedOver, message);
     }
-    if let Some((reason, status)) = known.iter().find_map(|status| Some((look::trouble(status)?, status))) {
+    let troubles = known.iter().filter_map(|status| Some((look::trouble(status)?, status)));
+    // What passes by itself is said last.
+    if let Some((reason, status)) = troubles.min_by_key(|(reason, _)| *reason == Reason::PodsNotReady) {
         return with(reason, format!("cluster {}: {}", status.name, look::why(status)));
     }
     if let Some(waits) = waits {
