@@ -251,8 +251,9 @@ fn say(report: &Report, json: bool) -> std::io::Result<()> {
     if json {
         return print(serde_json::to_string(report).expect("a report is plain numbers"));
     }
-    let Report { total_ms, disks_ms, downtime_ms, passes, disk_bytes, memory_bytes, wire_bytes, ratio, .. } =
-        report;
+    let Report {
+        total_ms, disks_ms, downtime_ms, passes, disk_bytes, memory_bytes, wire_bytes, ratio, ..
+    } = report;
     let (disk, memory, wire) = (size::show(*disk_bytes), size::show(*memory_bytes), size::show(*wire_bytes));
     print(format!(
         "moved in {total_ms} ms, {disks_ms} ms of it disks; the guest stood for {downtime_ms} ms\n\

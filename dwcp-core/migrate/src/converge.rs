@@ -40,8 +40,7 @@ pub(crate) struct Converge {
 
 impl Converge {
     pub(crate) fn new(downtime_max_ms: u64) -> Self {
-        let downtime_limit_ms =
-            (downtime_max_ms / LIMIT_DIVISOR).max(LIMIT_MS_MIN).min(downtime_max_ms);
+        let downtime_limit_ms = (downtime_max_ms / LIMIT_DIVISOR).max(LIMIT_MS_MIN).min(downtime_max_ms);
         let knobs = Knobs { downtime_limit_ms, throttle_trigger_percent: TRIGGER_OFF };
         Self { downtime_max_ms, knobs, pass: 0, remaining: u64::MAX }
     }

@@ -43,9 +43,10 @@ pub(crate) async fn attached(qmp: &Qmp) -> Result<Vec<Attached>, MigrateError> {
         .collect::<Result<_, _>>()?;
     disks.sort_unstable_by(|a, b| a.disk.name.cmp(&b.disk.name));
     match disks.get(DISKS_MAX) {
-        Some(Attached { disk, .. }) => {
-            Err(MigrateError::Disk { name: disk.name.clone(), what: format!("there are more than {DISKS_MAX}") })
-        }
+        Some(Attached { disk, .. }) => Err(MigrateError::Disk {
+            name: disk.name.clone(),
+            what: format!("there are more than {DISKS_MAX}"),
+        }),
         None => Ok(disks),
     }
 }

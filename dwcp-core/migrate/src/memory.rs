@@ -101,11 +101,7 @@ async fn read_some(qemu: &mut UnixStream, buffer: &mut Vec<u8>) -> Result<usize,
 }
 
 /// A batch of as much as there is, and how much that was.
-fn encode(
-    encoder: &SharedEncoder,
-    bytes: &[u8],
-    ended: bool,
-) -> std::io::Result<(usize, Option<Vec<u8>>)> {
+fn encode(encoder: &SharedEncoder, bytes: &[u8], ended: bool) -> std::io::Result<(usize, Option<Vec<u8>>)> {
     let mut encoder = encoder.lock().expect("nobody panics");
     let mut at = 0;
     while let Some(len) = encoder.take(&bytes[at..], ended) {

@@ -80,8 +80,7 @@ impl Qmp {
         let opened = opened.unwrap_or_else(|_| {
             Err(io::Error::new(io::ErrorKind::TimedOut, "it does not greet: somebody else is connected"))
         });
-        let (lines, write) =
-            opened.map_err(|source| MigrateError::Qmp { path: path.to_owned(), source })?;
+        let (lines, write) = opened.map_err(|source| MigrateError::Qmp { path: path.to_owned(), source })?;
         let waiting = Arc::<Waiting>::default();
         let (told, events) = watch::channel(Events::default());
         let reader = tokio::spawn(read(lines, waiting.clone(), told)).abort_handle();
@@ -123,7 +122,10 @@ impl Qmp {
     /// What the guest does: `running`, `paused`, `inmigrate`, ...
     pub async fn status(&self) -> Result<String, MigrateError> {
         let answer = self.query("query-status").await?;
-        answer["status"].as_str().map(str::to_owned).ok_or(MigrateError::NotUnderstood { command: "query-status" })
+        answer["status"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or(MigrateError::NotUnderstood { command: "query-status" })
     }
 
     pub(crate) fn events(&self) -> watch::Receiver<Events> {

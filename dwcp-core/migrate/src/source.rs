@@ -152,11 +152,7 @@ async fn attempt(
     })
 }
 
-async fn copy_disks(
-    connection: &Connection,
-    qmp: &Qmp,
-    disks: &[Attached],
-) -> Result<Mirrors, MigrateError> {
+async fn copy_disks(connection: &Connection, qmp: &Qmp, disks: &[Attached]) -> Result<Mirrors, MigrateError> {
     let mirrors = Mirrors::start(qmp, connection, disks).await?;
     mirrors.caught_up(qmp).await?;
     Ok(mirrors)
@@ -239,8 +235,7 @@ impl Memory {
 async fn accept(listener: &UnixListener) -> Result<UnixStream, MigrateError> {
     let (what, timeout) = ("QEMU's migration socket", ANSWER_TIMEOUT);
     let accepted = tokio::time::timeout(timeout, listener.accept()).await;
-    let (qemu, _) =
-        accepted.map_err(|_| MigrateError::Timeout { what, timeout })?.map_err(socket(what))?;
+    let (qemu, _) = accepted.map_err(|_| MigrateError::Timeout { what, timeout })?.map_err(socket(what))?;
     Ok(qemu)
 }
 
@@ -265,7 +260,8 @@ impl Watched<'_> {
             match migration["status"].as_str().unwrap_or_default() {
                 "completed" => return Ok(()),
                 status @ ("failed" | "cancelled" | "cancelling") => {
-                    let message = migration["error-desc"].as_str().unwrap_or("it does not say why").to_owned();
+                    let message =
+                        migration["error-desc"].as_str().unwrap_or("it does not say why").to_owned();
                     return Err(MigrateError::Migration { status: status.to_owned(), message });
                 }
                 "pre-switchover" => {

@@ -106,7 +106,8 @@ pub async fn migrate(sides: &Sides, mode: Mode) -> Result<Moved> {
     source.execute("migrate", json!({ "uri": uri })).await?;
     if mode == Mode::Postcopy {
         // After the first pass, as is usual.
-        wait_until(TIMEOUT, async || Ok(status(source).await?["ram"]["dirty-sync-count"].as_u64() > Some(1))).await?;
+        wait_until(TIMEOUT, async || Ok(status(source).await?["ram"]["dirty-sync-count"].as_u64() > Some(1)))
+            .await?;
         source.query("migrate-start-postcopy").await?;
     }
     status_is(source, "pre-switchover").await?;

@@ -58,13 +58,16 @@ impl Machine {
         let (monitor, ours, serial, log) = (at("qmp"), at("watch"), at("serial"), at("serial.log"));
         let mut command = lab.command(side, "qemu-system-x86_64");
         command.args(["-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "1", "-m", "128"]);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel"]).arg(kernel);
+        command
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel"])
+            .arg(kernel);
         command.arg("-initrd").arg(initramfs);
         command.args(["-append", "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check"]);
         for path in [&monitor, &ours] {
             command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", path.display()));
         }
-        let chardev = format!("socket,id=line,path={},server=on,wait=off,logfile={}", serial.display(), log.display());
+        let chardev =
+            format!("socket,id=line,path={},server=on,wait=off,logfile={}", serial.display(), log.display());
         command.args(["-chardev", &chardev, "-serial", "chardev:line"]);
         command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.display())]);
         command.args(["-device", "virtio-blk-pci,drive=disk"]);
@@ -106,7 +109,9 @@ impl Machine {
     /// Waits until its guest runs.
     pub async fn runs(&self) -> Result<()> {
         let qmp = self.qmp().await?;
-        wait_until(START_TIMEOUT, async || Ok(qmp.status().await? == "running")).await.context("the guest's start")
+        wait_until(START_TIMEOUT, async || Ok(qmp.status().await? == "running"))
+            .await
+            .context("the guest's start")
     }
 
     /// Waits for a line of the guest that begins so.
@@ -119,7 +124,8 @@ impl Machine {
             }
             bail!("QEMU has ended")
         };
-        let line = tokio::time::timeout(timeout, hear).await.with_context(|| format!("the guest's {begin}"))??;
+        let line =
+            tokio::time::timeout(timeout, hear).await.with_context(|| format!("the guest's {begin}"))??;
         ensure!(line.starts_with(begin), "the guest says: {line}");
         Ok(line)
     }

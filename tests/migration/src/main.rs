@@ -52,7 +52,8 @@ async fn main() -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let Host { processor, processors, kernel, congestion_control, commit, date, command } = Host::current("migration");
+    let Host { processor, processors, kernel, congestion_control, commit, date, command } =
+        Host::current("migration");
     let mut text = format!(
         "{date}, commit {commit}, `{command}`; {processors} processors ({processor}), Linux {kernel}, {congestion_control}; emulated guests."
     );
@@ -86,7 +87,12 @@ impl Way {
     }
 }
 
-async fn compare(cli: &Cli, guest: &Guest, novacron: &std::path::Path, scenario: &Scenario) -> Result<String> {
+async fn compare(
+    cli: &Cli,
+    guest: &Guest,
+    novacron: &std::path::Path,
+    scenario: &Scenario,
+) -> Result<String> {
     let modes = [None].into_iter().chain(Mode::ALL.map(Some));
     let mut ways: Vec<_> = modes.map(|mode| Way { mode, runs: Vec::new() }).collect();
     for run in 0..cli.runs {

@@ -50,7 +50,8 @@ impl Sides {
     /// Starts both, with disks of their own in a folder.
     pub async fn start(guest: &Guest, folder: &Path, scenario: &Scenario) -> Result<Self> {
         let lab = Lab::new(scenario)?;
-        let source = Machine::start(&lab, Side::A, folder, guest, &copy(guest, folder, "a")?, Start::Saved).await?;
+        let source =
+            Machine::start(&lab, Side::A, folder, guest, &copy(guest, folder, "a")?, Start::Saved).await?;
         let target = Self::new_target(&lab, guest, folder).await?;
         let (at_source, at_target) = (source.qmp().await?, target.qmp().await?);
         Ok(Self { source, at_source, target, at_target, lab })
@@ -77,7 +78,9 @@ impl Sides {
 
     /// Waits for the target's guest, and sums up what began at `begin` with these counters.
     pub async fn moved(&self, begin: Instant, before: &LinkSummary) -> Result<Moved> {
-        wait_until(TIMEOUT, async || Ok(self.at_target.status().await? == "running")).await.context("the guest's arrival")?;
+        wait_until(TIMEOUT, async || Ok(self.at_target.status().await? == "running"))
+            .await
+            .context("the guest's arrival")?;
         let total = begin.elapsed();
         let link = self.link();
         let sum = |link: &LinkSummary| link.a_to_b.delivered_bytes + link.b_to_a.delivered_bytes;

@@ -22,9 +22,9 @@ pub type Block = [u64; WORDS];
 
 /// The sum of a block's contents: other bytes, or the same at other places, have another one.
 fn sum(block: &Block) -> u64 {
-    block[HEAD_WORDS..]
-        .iter()
-        .fold(block[0] ^ block[1].rotate_left(32), |sum, word| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
+    block[HEAD_WORDS..].iter().fold(block[0] ^ block[1].rotate_left(32), |sum, word| {
+        (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    })
 }
 
 /// Makes it the block of this place, in this version.

@@ -73,7 +73,9 @@ async fn a_guest_moves_or_goes_on_where_it_is() -> Result<()> {
     let mut sides = Sides::start(&guest, folder.path(), &scenario).await?;
     for (fault, moment) in FAULTS {
         let begin = Instant::now();
-        struck(&mut sides, &novacron, fault, moment).await.with_context(|| format!("{fault:?}, {moment:?}"))?;
+        struck(&mut sides, &novacron, fault, moment)
+            .await
+            .with_context(|| format!("{fault:?}, {moment:?}"))?;
         println!("{fault:?} at {moment:?}: the guest goes on, after {:?}", begin.elapsed());
         sides.replace_target(&guest, folder.path()).await?;
     }
@@ -94,7 +96,9 @@ async fn struck(sides: &mut Sides, novacron: &std::path::Path, fault: Fault, mom
     strike(sides, &mut migration, fault)?;
     let ended = migration.sender.wait()?;
     assert!(!ended.success(), "it failed");
-    wait_until(PATIENCE, async || Ok(sides.at_source.status().await? == "running")).await.context("until the guest goes on")?;
+    wait_until(PATIENCE, async || Ok(sides.at_source.status().await? == "running"))
+        .await
+        .context("until the guest goes on")?;
     if let Fault::LinkCut = fault {
         sides.lab.set_link_up(true);
     }

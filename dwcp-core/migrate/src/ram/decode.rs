@@ -125,8 +125,7 @@ impl Decoder {
             return Err(DecodeError::Invalid("compression"));
         }
         let (head_end, hash) = (head.head, head.hash);
-        self.batch =
-            Some(Batch { head: 0, head_end, data: head_end, hash, needed: None, repaired: false });
+        self.batch = Some(Batch { head: 0, head_end, data: head_end, hash, needed: None, repaired: false });
         Ok(())
     }
 

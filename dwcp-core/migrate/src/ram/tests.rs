@@ -59,8 +59,13 @@ impl Stream {
 /// Two passes: pages with names and without, zeros, and in the second pass a byte that has changed.
 fn stream() -> Vec<u8> {
     let mut stream = Stream::new();
-    let pages =
-        [(Some("pc.ram"), 0, Some(1)), (None, 1, Some(2)), (None, 7, None), (Some("vga"), 3, Some(3)), (Some("pc.ram"), 2, Some(9))];
+    let pages = [
+        (Some("pc.ram"), 0, Some(1)),
+        (None, 1, Some(2)),
+        (None, 7, None),
+        (Some("vga"), 3, Some(3)),
+        (Some("pc.ram"), 2, Some(9)),
+    ];
     stream.part(2, &pages, None);
     stream.part(2, &pages, Some(100));
     stream.part(3, &pages, Some(200));

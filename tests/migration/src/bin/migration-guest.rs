@@ -105,8 +105,11 @@ impl Guest {
         (0..FILES_BYTES / CHUNK_BYTES)
             .map(|chunk| {
                 self.disk.read_exact_at(&mut self.chunk.0, (chunk * CHUNK_BYTES) as u64)?;
-                let words = self.chunk.0.chunks(8).map(|word| u64::from_le_bytes(*word.first_chunk().unwrap()));
-                Ok(words.fold(chunk as u64, |sum, word| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)))
+                let words =
+                    self.chunk.0.chunks(8).map(|word| u64::from_le_bytes(*word.first_chunk().unwrap()));
+                Ok(words.fold(chunk as u64, |sum, word| {
+                    (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+                }))
             })
             .collect()
     }
