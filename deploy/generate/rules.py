@@ -9,6 +9,8 @@ API = "monitoring.coreos.com/v1"
 INTERVALS = {"api": "5s", "consensus": "15s", "dwcp": "15s", "operator": "15s"}
 # How many samples a scrape may have: an agent has 256 peers with labels of their own at most, each with some 40 series.
 SAMPLES_MAX = {"api": 20000, "consensus": 5000, "dwcp": 20000, "operator": 5000}
+# Who has a namespace of its own.
+ELSEWHERE = {"operator": "novacron-system"}
 
 
 def rule():
@@ -26,6 +28,7 @@ def monitor(component):
     labels = {"release": "service_label_app_kubernetes_io_instance", "node": "pod_node_name"}
     return thing(API, "ServiceMonitor", f"novacron-{component}", component, spec={
         "jobLabel": "app.kubernetes.io/component",
+        **({"namespaceSelector": {"matchNames": [ELSEWHERE[component]]}} if component in ELSEWHERE else {}),
         "selector": {"matchLabels": {"app.kubernetes.io/part-of": "novacron", "app.kubernetes.io/component": component}},
         "sampleLimit": SAMPLES_MAX[component],
         "endpoints": [{

@@ -179,7 +179,7 @@ impl Sender {
             if encoding == Encoding::Identity {
                 return self.hand_over(Codec::Identity, raw.len(), raw);
             }
-            if let Ok(done) = self.pool.try_submit(encoding, raw.clone()) {
+            if let Ok(done) = self.pool.try_submit(encoding, raw.clone(), None) {
                 return self.pending.push(Pending { probe, encoding, raw, done });
             }
             // A connection waits for events here: room in the pool, a finished job, an idle wire.
@@ -247,7 +247,7 @@ fn read(mut socket: TcpStream, received: &AtomicU64) -> io::Result<()> {
         socket.read_exact(&mut wire[..wire_len])?;
         let codec = [Codec::Identity, Codec::Zstd, Codec::Lz4][usize::from(header[0])];
         if codec != Codec::Identity {
-            let raw = decode(codec, &wire[..wire_len], raw_len).map_err(io::Error::other)?;
+            let raw = decode(codec, &wire[..wire_len], raw_len, None).map_err(io::Error::other)?;
             std::hint::black_box(raw);
         }
         received.fetch_add(raw_len as u64, Ordering::Relaxed);
@@ -272,10 +272,12 @@ fn costs() {
             for &encoding in [Encoding::Lz4].iter().chain(&encodings).filter(|_| !frames.is_empty()) {
                 let mut wire = Vec::new();
                 let encoding_time =
-                    time(|| wire = frames.iter().map(|frame| encode(encoding, frame)).collect());
+                    time(|| wire = frames.iter().map(|frame| encode(encoding, frame, None)).collect());
                 let decoding_time = time(|| {
                     for wire in wire.iter().flatten() {
-                        std::hint::black_box(decode(encoding.codec(), wire, FRAME).expect("just encoded"));
+                        std::hint::black_box(
+                            decode(encoding.codec(), wire, FRAME, None).expect("just encoded"),
+                        );
                     }
                 });
                 let wire_bytes: usize = wire.iter().map(|wire| wire.as_ref().map_or(FRAME, Bytes::len)).sum();

@@ -115,7 +115,9 @@ pub(crate) async fn send(handle: &Arc<Handle>, stream: u32, reservation: Reserva
         return submit(shared, stream, reservation, Codec::Identity, raw);
     }
     let mut unsent = Unsent(Some((shared, stream, reservation, raw.clone())));
-    let Ok(encoded) = compressor.pool.submit(encoding, raw.clone()).await else { return };
+    let Ok(encoded) = compressor.pool.submit(encoding, raw.clone(), shared.common.clone()).await else {
+        return;
+    };
     unsent.0 = None;
     Job { handle: Arc::clone(handle), stream, reservation, raw, probe, encoding }.run(encoded);
 }
@@ -126,7 +128,7 @@ pub(crate) fn send_now(handle: &Arc<Handle>, stream: u32, reservation: Reservati
     if let Some(compressor) = &shared.compressor {
         let (probe, encoding) = compressor.choose(shared, &raw);
         if encoding != Encoding::Identity
-            && let Ok(encoded) = compressor.pool.try_submit(encoding, raw.clone())
+            && let Ok(encoded) = compressor.pool.try_submit(encoding, raw.clone(), shared.common.clone())
         {
             let handle = Arc::clone(handle);
             return Job { handle, stream, reservation, raw, probe, encoding }.run(encoded);
@@ -199,7 +201,7 @@ mod tests {
             let mut waiting = Vec::new();
             loop {
                 while let Ok(job) =
-                    busy.compressor.as_ref().unwrap().pool.try_submit(Encoding::Zstd(19), slow.clone())
+                    busy.compressor.as_ref().unwrap().pool.try_submit(Encoding::Zstd(19), slow.clone(), None)
                 {
                     waiting.push(job);
                 }

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use crate::TrustZone;
+use dwcp_proto::hello::DICTIONARIES_MAX;
+
+use crate::{TrustZone, dictionary::Dictionary};
 
 /// Everything an [`Endpoint`](crate::Endpoint) needs to know.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct EndpointConfig {
     pub transport: TransportConfig,
     /// Frame compression.
     pub compression: CompressionConfig,
+    /// For small payloads: of these, the one that gains most is used with a peer that has it too. At most 16.
+    pub dictionaries: Vec<Arc<Dictionary>>,
     /// TLS, or `None` for plaintext (loopback only unless `allow_plaintext`).
     pub tls: Option<Arc<crate::TlsConfig>>,
     /// Allows plaintext on addresses other than loopback.
@@ -156,6 +160,7 @@ impl EndpointConfig {
             region: None,
             transport: TransportConfig::default(),
             compression: CompressionConfig::default(),
+            dictionaries: Vec::new(),
             tls: None,
             allow_plaintext: false,
             datagrams: DatagramConfig::default(),
@@ -207,6 +212,13 @@ impl EndpointConfig {
             format!("{interval:?}"),
             "10 ms..=60 s",
         )?;
+        let count = self.dictionaries.len();
+        check(count <= DICTIONARIES_MAX, "compression.dictionaries", count, "at most 16")?;
+        for (at, one) in self.dictionaries.iter().enumerate() {
+            // Frames say no more than the id.
+            let is_only = self.dictionaries[..at].iter().all(|other| other.id() != one.id());
+            check(is_only, "compression.dictionaries", one.id(), "an id that no other has")?;
+        }
         if let CompressionLevel::Fixed(level) = self.compression.level {
             check((1..=19).contains(&level), "compression.level", level, "auto or 1..=19")?;
         }

@@ -34,7 +34,7 @@ use crate::{
     accept::{Acceptor, CONNECTIONS_WAITING_MAX},
     adapt::{self, CongestionControl},
     buffers::BufferPool,
-    compress::CompressPool,
+    compress::{Common, CompressPool},
     compressor::Compressor,
     datagram::{ConnectionKeys, Service},
     dialer::Dialer,
@@ -319,7 +319,7 @@ impl EndpointCore {
             codecs: [Codec::Identity, Codec::Zstd, Codec::Lz4]
                 .into_iter()
                 .fold(0, |bits, codec| bits | Capabilities::codec_bit(codec)),
-            dictionaries: Vec::new(),
+            dictionaries: self.config.dictionaries.iter().map(|one| *one.hash()).collect(),
             links_max: t.streams.max,
             frame_bytes_max: t.frame_bytes_max,
             connection_window: t.connection_window_bytes,
@@ -361,11 +361,11 @@ impl EndpointCore {
             // Of what goes over RDMA, only frames' own checksums tell that it is what was sent.
             links_authenticated: self.tls().is_some() && !rdma,
         };
-        let compressor = self.compressor(&config.peer);
+        let coding = (self.compressor(&config.peer), Common::new(&self.config.dictionaries, &config.peer));
         let core = Core::new(config, Duration::ZERO);
         let span = connection_span(role, id, &peer);
         let shared =
-            Shared::new(core, Instant::now(), peer, t.clone(), compressor, span.clone(), Course::new(rdma));
+            Shared::new(core, Instant::now(), peer, t.clone(), coding, span.clone(), Course::new(rdma));
         task::spawn(&shared, "timer", span.clone(), Arc::clone(&shared).run_timer());
         task::spawn(&shared, "closer", span, Arc::clone(&shared).run_closer());
         shared

@@ -25,6 +25,7 @@ mod connection;
 mod copies;
 mod datagram;
 mod dialer;
+pub mod dictionary;
 mod endpoint;
 mod error;
 mod handshake;

@@ -30,6 +30,10 @@ pub fn describe() {
     describe_counter!("dwcp_link_decisions_total", "Changes that the link controller made.");
     describe_counter!("dwcp_compression_errors_total", "Frames received that did not decode.");
     describe_counter!(
+        "dwcp_dictionary_frames_total",
+        "Frames sent that were compressed with a dictionary of both sides'."
+    );
+    describe_counter!(
         "dwcp_integrity_failures_total",
         "Frames, TLS records and transferred contents that are not what was sent."
     );
@@ -64,7 +68,9 @@ pub fn describe() {
     for name in ["dwcp_active_connections", "dwcp_expected_connections"] {
         gauge!(name).increment(0.0);
     }
-    for name in ["dwcp_compression_errors_total", "dwcp_integrity_failures_total"] {
+    for name in
+        ["dwcp_compression_errors_total", "dwcp_dictionary_frames_total", "dwcp_integrity_failures_total"]
+    {
         counter!(name).increment(0);
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     CloseReason, ConnectionError, PeerInfo, Reach, TransportConfig,
     adapt::CongestionControl,
     busy_poll::BusyPoll,
+    compress::Common,
     compressor::Compressor,
     datagram::Channel,
     link::{self, Link},
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) payload_crc: bool,
     /// `None`: nothing is compressed.
     pub(crate) compressor: Option<Compressor>,
+    /// The dictionaries of both sides, if there are some.
+    pub(crate) common: Option<Arc<Common>>,
     pub(crate) peer: PeerInfo,
     pub(crate) config: TransportConfig,
     pub(crate) incoming: Notify,
@@ -127,7 +130,7 @@ impl Shared {
         epoch: Instant,
         peer: PeerInfo,
         config: TransportConfig,
-        compressor: Option<Compressor>,
+        (compressor, common): (Option<Compressor>, Option<Arc<Common>>),
         span: Span,
         rdma: Course,
     ) -> Arc<Self> {
@@ -160,6 +163,7 @@ impl Shared {
             panic_in: Mutex::default(),
             epoch,
             compressor,
+            common,
             peer,
             config,
             incoming: Notify::new(),

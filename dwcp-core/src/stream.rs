@@ -16,7 +16,9 @@ use dwcp_proto::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    ReadError, WriteError, compress, compressor,
+    ReadError, WriteError,
+    compress::{self, Common},
+    compressor,
     connection::Handle,
     shared::{Shared, State, StreamWaiters},
     task::CallGuard,
@@ -207,7 +209,8 @@ impl RecvStream {
         Poll::Ready(match read {
             Read::Chunk(chunk) => {
                 let raw_len = u64::from(chunk.raw_len);
-                let decoded = decode(chunk).inspect_err(|error| self.fail(error.clone()))?;
+                let decoded =
+                    decode(chunk, shared.common.as_deref()).inspect_err(|error| self.fail(error.clone()))?;
                 self.shared().bytes_received.fetch_add(raw_len, Ordering::Relaxed);
                 Ok(Some(decoded))
             }
@@ -242,11 +245,11 @@ impl Drop for RecvStream {
     }
 }
 
-fn decode(chunk: Chunk) -> Result<Bytes, ReadError> {
+fn decode(chunk: Chunk, common: Option<&Common>) -> Result<Bytes, ReadError> {
     if chunk.codec == Codec::Identity {
         return Ok(chunk.payload);
     }
-    compress::decode(chunk.codec, &chunk.payload, chunk.raw_len as usize).map_err(|error| {
+    compress::decode(chunk.codec, &chunk.payload, chunk.raw_len as usize, common).map_err(|error| {
         metrics::counter!("dwcp_compression_errors_total").increment(1);
         ReadError::Corrupt { offset: chunk.offset, reason: error.to_string() }
     })

@@ -45,6 +45,7 @@ export -f kubectl refused
 export programs kubeconfig
 wrong=$(for_each_line "$here/operator/refused.txt" refused
     renamed ncc/nova a-name-of-more-than-20-characters "the name has at most 20 characters"
+    renamed dwcpfed/all a-name-of-more-than-20-characters "the name has at most 20 characters"
     renamed ncr/nova-local a-name-of-quite-a-few-more-than-41-characters "the name has at most 41 characters")
 [ -z "$wrong" ] || fail "refused: $wrong"
 wrong=$(allowed "$here/operator/denied.txt")
@@ -53,7 +54,7 @@ wrong=$(allowed "$here/operator/denied.txt")
 ! with_token get secrets 2>"$work/denied" || fail "secrets are listed"
 grep -c Forbidden "$work/denied" >/dev/null || fail "it is not denied but: $(cat "$work/denied")"
 ! operator_logs | grep -i forbidden || fail "the operator asks for what its role does not have"
-federation_told() { [ "$(kubectl get dwcpfed all -o "jsonpath=$ready_reason")" = NotSupported ]; }
+federation_told() { [ "$(kubectl get dwcpfed all -o "jsonpath=$ready_reason")" = TooFewReachable ]; }
 within "$ready_seconds" federation_told || fail "the federation is told nothing"
 kubectl delete dwcpfed all --timeout "${ready_seconds}s" >/dev/null || fail "the federation stays"
 

@@ -64,7 +64,7 @@ if ! programs=$("$here/build.sh" --cached); then
 fi
 
 # All of it is in two clusters side by side: most of the time pods are waited for. Each lane's parts go one after the other.
-lanes=("region datastore operator chaos guides" "admitted chart autoscaling")
+lanes=("region datastore operator chaos guides" "admitted chart autoscaling federation")
 side_by_side() {
     local lane broken=0
     # Not local: what ends the script reads them.

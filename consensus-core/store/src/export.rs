@@ -213,7 +213,7 @@ impl<'a> Import<'a> {
             let (key, revision) = keys::split_version_key(disk_key)?;
             if newest != key {
                 newest = key.to_vec();
-                let lease = Version::decode(stored, revision, false)?.lease;
+                let lease = Version::decode(stored, revision)?.lease;
                 // A key of a lease that ended while the snapshot was taken is one without.
                 if lease != 0 && disk.get(LEASES, &keys::lease_key(lease))?.is_some() {
                     let attachment = keys::attachment_key(lease, &keys::unescape(key));

@@ -38,7 +38,7 @@ impl Kept {
         self.met = true;
         self.key.clear();
         self.key.extend_from_slice(key);
-        Ok((revision, !Version::decode(stored, revision, false)?.is_deletion()))
+        Ok((revision, !Version::decode(stored, revision)?.is_deletion()))
     }
 }
 

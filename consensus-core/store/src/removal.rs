@@ -74,7 +74,7 @@ fn add_replaced(disk: &dyn Disk, key: &[u8], revision: i64, batch: &mut Batch) -
     let mut failed = None;
     disk.scan(VERSIONS, &from, Some(&to), Order::Ascending, &mut |disk_key, stored| {
         let found = keys::split_version_key(disk_key)
-            .and_then(|(_, found)| Ok((found, Version::decode(stored, found, false)?.is_deletion())));
+            .and_then(|(_, found)| Ok((found, Version::decode(stored, found)?.is_deletion())));
         match found {
             Ok((found, is_deletion)) => {
                 let replaced = found < revision;

@@ -39,7 +39,8 @@ impl Version {
         out
     }
 
-    pub(crate) fn decode(stored: &[u8], mod_revision: i64, with_value: bool) -> Result<Self, StoreError> {
+    /// Without its value: most of those who look at a version have no use for a copy of that.
+    pub(crate) fn decode(stored: &[u8], mod_revision: i64) -> Result<Self, StoreError> {
         let damaged = StoreError::Damaged { what: "version of a key" };
         if stored.len() < HEAD {
             return Err(damaged);
@@ -50,7 +51,7 @@ impl Version {
             mod_revision,
             version: head.get_i64_le(),
             lease: head.get_i64_le(),
-            value: if with_value { Self::value_of(stored) } else { Bytes::new() },
+            value: Bytes::new(),
         };
         if (0..=VERSION_MAX).contains(&decoded.version) { Ok(decoded) } else { Err(damaged) }
     }

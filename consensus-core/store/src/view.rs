@@ -56,28 +56,43 @@ pub(crate) struct View<'a> {
 impl View<'_> {
     /// A key's version in force; `None`: it never was, or is deleted.
     pub(crate) fn get(&self, key: &[u8], with_value: bool) -> Result<Option<Version>, StoreError> {
-        let found = match self.overlaid(key).cloned().or_else(|| self.recent?.get(key, self.revision)) {
-            Some(version) if with_value => Some(version),
-            Some(version) => Some(Version { value: Bytes::new(), ..version }),
-            None => self.on_disk(key, with_value)?,
+        let mut found = None;
+        self.visit_one(key, &mut |entry| {
+            found = Some(if with_value { entry.version() } else { entry.head() });
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Visits this key, if it is there.
+    fn visit_one(
+        &self,
+        key: &[u8],
+        visit: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut visit = |entry: Entry<'_>| match entry.is_deletion() {
+            true => ControlFlow::Continue(()),
+            false => visit(entry),
         };
-        Ok(found.filter(|version| !version.is_deletion()))
+        if let Some(version) = self.overlaid(key).cloned().or_else(|| self.recent?.get(key, self.revision)) {
+            let _ = visit(Entry::Known { key, version: &version });
+            return Ok(());
+        }
+        let (from, to) = keys::versions_of(key, self.revision);
+        let mut read = Ok(());
+        self.disk.scan(VERSIONS, &from, Some(&to), Order::Ascending, &mut |disk_key, stored| {
+            read = keys::split_version_key(disk_key).and_then(|(escaped, revision)| {
+                let head = Version::decode(stored, revision)?;
+                let _ = visit(Entry::Stored { escaped, stored, head });
+                Ok(())
+            });
+            ControlFlow::Break(())
+        })?;
+        read
     }
 
     fn overlaid(&self, key: &[u8]) -> Option<&Version> {
         newest(self.overlay?.get(key)?, self.revision)
-    }
-
-    fn on_disk(&self, key: &[u8], with_value: bool) -> Result<Option<Version>, StoreError> {
-        let (from, to) = keys::versions_of(key, self.revision);
-        let mut found = Ok(None);
-        self.disk.scan(VERSIONS, &from, Some(&to), Order::Ascending, &mut |disk_key, stored| {
-            found = keys::split_version_key(disk_key)
-                .and_then(|(_, revision)| Version::decode(stored, revision, with_value))
-                .map(Some);
-            ControlFlow::Break(())
-        })?;
-        found
     }
 
     /// Visits the keys of a range that are there, in order.
@@ -87,12 +102,7 @@ impl View<'_> {
         visit: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let (start, end) = match range {
-            KeyRange::One(key) => {
-                if let Some(version) = self.get(key, true)? {
-                    let _ = visit(Entry::Known { key: &Bytes::copy_from_slice(key), version: &version });
-                }
-                return Ok(());
-            }
+            KeyRange::One(key) => return self.visit_one(key, visit),
             KeyRange::Span(_, Some([])) => return Ok(()),
             KeyRange::Span(start, end) => (start, end),
         };
@@ -138,8 +148,7 @@ impl View<'_> {
                         return Ok(visit(Entry::Known { key: overlaid_key, version }));
                     }
                 }
-                let head = Version::decode(stored, revision, false)?;
-                Ok(visit(Entry::Stored { escaped, stored, head }))
+                Ok(visit(Entry::Stored { escaped, stored, head: Version::decode(stored, revision)? }))
             };
             match one() {
                 Ok(flow) => {
@@ -165,7 +174,7 @@ impl View<'_> {
 /// A key of a range. Of what is on the disk, key and value are copied only when they are asked for: most requests count more
 /// keys than they return.
 pub(crate) enum Entry<'a> {
-    Known { key: &'a Bytes, version: &'a Version },
+    Known { key: &'a [u8], version: &'a Version },
     Stored { escaped: &'a [u8], stored: &'a [u8], head: Version },
 }
 
@@ -179,7 +188,7 @@ impl Entry<'_> {
 
     pub(crate) fn key(&self) -> Bytes {
         match self {
-            Self::Known { key, .. } => (*key).clone(),
+            Self::Known { key, .. } => Bytes::copy_from_slice(key),
             Self::Stored { escaped, .. } => keys::unescape(escaped).into(),
         }
     }

@@ -146,7 +146,7 @@ impl Replica {
         beside.spawn(store_certificates::keep_fresh(app.clone()));
         beside.spawn(changes::watch(app.clone()));
         beside.spawn(audit::keep_small(app.clone()));
-        beside.spawn(audit::remove_written(app.clone()));
+        beside.spawn(audit::remove_old(app.clone()));
         beside.spawn(audit::keep_drained(app.clone()));
         if let Some(jwt) = app.login.jwt.clone() {
             beside.spawn(jwks::keep_fresh(jwt));

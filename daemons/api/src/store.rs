@@ -44,7 +44,7 @@ pub(crate) struct Store {
     client: Client,
 }
 
-/// What a transaction found: whether the comparisons held, the revision, and what it read.
+/// What a transaction found: whether the comparisons held, the revision, and what it read or was [told](with_before) of.
 pub(crate) struct Outcome {
     pub(crate) held: bool,
     pub(crate) revision: i64,
@@ -52,7 +52,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The first entry of the range that was read as the `n`th.
+    /// The `n`th entry that was asked for.
     pub(crate) fn read(&mut self, n: usize) -> Option<KeyValue> {
         self.reads.get_mut(n).and_then(Option::take)
     }
@@ -153,6 +153,8 @@ impl Store {
         let TxnResponse { header, succeeded, responses } = txn.await?;
         let reads = responses.into_iter().filter_map(|response| match response.response {
             Some(Response::ResponseRange(range)) => Some(range.kvs.into_iter().next()),
+            Some(Response::ResponsePut(put)) => put.prev_kv.map(Some),
+            Some(Response::ResponseDeleteRange(deleted)) => deleted.prev_kvs.into_iter().next().map(Some),
             _ => None,
         });
         let revision = header.map_or(0, |header| header.revision);
@@ -243,6 +245,22 @@ pub(crate) fn put(key: &str, value: impl Into<Vec<u8>>, lease: i64) -> RequestOp
 pub(crate) fn delete(key: &str) -> RequestOp {
     let delete = DeleteRangeRequest { key: key.to_owned().into(), ..DeleteRangeRequest::default() };
     RequestOp { request: Some(Request::RequestDeleteRange(delete)) }
+}
+
+/// Tells what the entry was that is written or removed.
+pub(crate) fn with_before(mut op: RequestOp) -> RequestOp {
+    match &mut op.request {
+        Some(Request::RequestPut(put)) => put.prev_kv = true,
+        Some(Request::RequestDeleteRange(delete)) => delete.prev_kv = true,
+        _ => {}
+    }
+    op
+}
+
+/// Does `then` if all comparisons hold.
+pub(crate) fn when(compare: Vec<Compare>, then: Vec<RequestOp>) -> RequestOp {
+    let txn = TxnRequest { compare, success: then, failure: Vec::new() };
+    RequestOp { request: Some(Request::RequestTxn(txn)) }
 }
 
 /// Reads an entry.

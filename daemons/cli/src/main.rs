@@ -5,6 +5,7 @@ mod bench;
 mod certs;
 mod crd;
 mod delta;
+mod dict;
 mod exit;
 mod forward;
 mod generate;
@@ -52,6 +53,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Status(status::StatusArgs),
     Store(delta::StoreArgs),
+    Dict(dict::DictArgs),
     Certs(certs::CertsArgs),
     Up(up::UpArgs),
     Kv(store::KvArgs),
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
             on_worker(&runtime, up::run(args, is_traced))
         }
         Command::Store(args) => on_worker(&runtime, delta::run(args)),
+        Command::Dict(args) => dict::run(&args),
         Command::Kv(args) => on_worker(&runtime, store::kv(args)),
         Command::Lease(args) => on_worker(&runtime, store::lease(args)),
         Command::Member(args) => on_worker(&runtime, store::member(args)),

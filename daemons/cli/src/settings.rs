@@ -8,7 +8,7 @@ use std::{io::Write as _, path::PathBuf};
 use anyhow::Result;
 use clap::Args;
 use dwcp_core::Endpoint;
-use novacron_process::{Certificates, environment, host_name, settings_text};
+use novacron_process::{Certificates, environment, host_name, load_dictionaries, settings_text};
 use novacron_settings::{Layers, Settings};
 
 use crate::{observe::MetricsArgs, tls::TlsArgs, transport::TransportArgs};
@@ -68,6 +68,8 @@ impl SettingsArgs {
         }
         let origin = settings.origin("tls.cert").to_string();
         let certificates = Certificates::load(&mut settings, &origin)?;
+        let origin = settings.origin("compression.dictionaries").to_string();
+        load_dictionaries(&mut settings, &origin)?;
         Ok((!self.check_config).then_some(Node { settings, certificates }))
     }
 }

@@ -36,10 +36,13 @@ pub(crate) struct TransportArgs {
     /// Level of zstd: auto, or 1 to 19.
     #[arg(long, value_name = "LEVEL")]
     level: Option<String>,
+    /// Compresses small payloads with dictionaries of this folder that the peer has, too (`novacron dict`).
+    #[arg(long, value_name = "DIR")]
+    dictionaries: Option<String>,
 }
 
 impl TransportArgs {
-    pub(crate) fn flags(&self) -> [Flag; 9] {
+    pub(crate) fn flags(&self) -> [Flag; 10] {
         [
             ("--node-id", "node_id", self.node_id.clone()),
             ("--streams-min", "transport.streams.min", self.streams_min.clone()),
@@ -50,6 +53,7 @@ impl TransportArgs {
             ("--pacing", "transport.pacing_bytes_per_second", self.pacing.clone()),
             ("--compression", "compression.algorithm", self.compression.clone()),
             ("--level", "compression.level", self.level.clone()),
+            ("--dictionaries", "compression.dictionaries", self.dictionaries.clone()),
         ]
     }
 }

@@ -5,7 +5,9 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 use novacron_admin::{Listener, Metrics};
 use novacron_dwcp::{Agent, Settings, command, describe_metrics, load};
-use novacron_process::{Certificates, Signals, Traces, environment, log_and_trace, raise_open_files};
+use novacron_process::{
+    Certificates, Signals, Traces, environment, load_dictionaries, log_and_trace, raise_open_files,
+};
 use novacron_settings::LogFormat;
 
 /// Many threads allocate here what others free, which glibc's allocator answers with locks, and with memory that it keeps.
@@ -64,6 +66,8 @@ fn planned() -> Result<Option<Plan>> {
     }
     let origin = loaded.sources.origin("tls.cert").to_string();
     let certificates = Certificates::load(&mut loaded.sources.values.transport, &origin)?;
+    let origin = loaded.sources.origin("compression.dictionaries").to_string();
+    load_dictionaries(&mut loaded.sources.values.transport, &origin)?;
     let settings = loaded.sources.values;
     Ok((!matches.get_flag("check-config")).then_some(Plan { settings, certificates, traces }))
 }

@@ -5,7 +5,9 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 use futures::FutureExt as _;
 use novacron_admin::{Listener, Metrics};
-use novacron_operator::{CRD, Operator, ROLE, Settings, api, command, describe_metrics, load, plan, yaml};
+use novacron_operator::{
+    CRD, FEDERATED_ROLE, Operator, ROLE, Settings, api, command, describe_metrics, load, plan, yaml,
+};
 use novacron_process::{Signals, environment, log_to_stderr};
 use novacron_settings::LogFormat;
 use tokio::sync::oneshot;
@@ -51,6 +53,7 @@ fn planned() -> Result<Option<Settings>> {
     let printed = match matches.subcommand_name() {
         Some(CRD) => Some(api::crds_yaml().context("writing YAML")?),
         Some(ROLE) => Some(yaml::text(&plan::role::role()).context("writing YAML")?),
+        Some(FEDERATED_ROLE) => Some(yaml::text(&plan::role::federated_role()).context("writing YAML")?),
         _ => None,
     };
     if let Some(text) = printed {

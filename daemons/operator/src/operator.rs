@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::{
     apply::Applier,
+    federation::clusters::Kubeconfigs,
     lease::{Election, Fence},
     plan::FIELD_MANAGER,
     reconcile::{Context, Scope, Stop, WATCH_SECONDS, run},
@@ -105,7 +106,8 @@ impl Operator {
             instance: Some(self.settings.lease.identity.clone()),
         };
         let recorder = Recorder::new(self.client.clone(), reporter);
-        let context = Arc::new(Context::new(applier, Arc::new(Network), recorder));
+        let context =
+            Arc::new(Context::new(applier, Arc::new(Network), Arc::new(Kubeconfigs::default()), recorder));
         let scope = Scope {
             namespace: Some(self.settings.namespace.clone()).filter(|name| !name.is_empty()),
             concurrency: self.settings.concurrency,
@@ -186,6 +188,14 @@ pub fn describe_metrics() {
     metrics::describe_counter!(
         "certificates_issued_total",
         "Certificates that were made, by who holds them."
+    );
+    metrics::describe_gauge!(
+        "federation_cluster_serving",
+        "Whether a cluster of a federation gets traffic, by federation and cluster."
+    );
+    metrics::describe_counter!(
+        "federation_failovers_total",
+        "Clusters that were taken out of a federation's traffic, or put back, by federation, cluster and change."
     );
     metrics::describe_counter!("member_changes_total", "Steps of members and pods, by operation and result.");
 }

@@ -25,6 +25,9 @@ pub const CRD: &str = "crd";
 /// The subcommand that prints the operator's role.
 pub const ROLE: &str = "role";
 
+/// The subcommand that prints the role of a federation's account.
+pub const FEDERATED_ROLE: &str = "federated-role";
+
 /// The command line: a flag for each setting, its name with dashes.
 pub fn command() -> Command {
     novacron_process::command(PROGRAM, &keys())
@@ -35,6 +38,9 @@ pub fn command() -> Command {
             Command::new(ROLE)
                 .about("Prints the ClusterRole with all that the operator has to be allowed, and ends"),
         )
+        .subcommand(Command::new(FEDERATED_ROLE).about(
+            "Prints the ClusterRole that the account of a federation's kubeconfig has to have, and ends",
+        ))
 }
 
 /// Puts all sources together.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use kube::{ResourceExt as _, api::DynamicObject};
 use novacron_operator::{
     api::{NovaCronCluster, NovaCronRegion, RestoreStatus},
+    federation,
     plan::{Seen, plan, sample},
     yaml,
 };
@@ -87,6 +88,40 @@ fn a_restored_region_is_as_it_was() {
     let done = Seen { restore: Some(RestoreStatus { verified: true, ..restore }), ..compared.clone() };
     assert!(!names(&done).contains(&"again-here-restored".to_owned()));
     assert_eq!(template(&begins), template(&done), "nobody is restarted for it");
+}
+
+#[test]
+fn a_region_that_replicates_is_as_it_was() {
+    golden("replicated", &planned(&sample::replicated(), &Seen::default()));
+}
+
+#[test]
+fn a_federation_is_as_it_was() {
+    let (federation, known) = sample::federation();
+    for (at, cluster) in federation.spec.clusters.iter().enumerate() {
+        let mut objects = federation::plan::ways_in(&federation, at).unwrap();
+        objects.extend(federation::plan::plan(&federation, &known, at).unwrap());
+        objects.extend(federation::plan::records(&federation, &known).filter(|_| at == 0));
+        golden(&format!("federation-{}", cluster.name), &objects);
+    }
+}
+
+/// What a federation makes of a template, the API server takes, and the cluster's own operator makes a region of it.
+#[test]
+fn a_federation_makes_clusters_that_there_can_be() {
+    let (federation, known) = sample::federation();
+    for at in 0..known.len() {
+        let objects = federation::plan::plan(&federation, &known, at).unwrap();
+        let cluster: NovaCronCluster = find(&objects, "NovaCronCluster", "all").clone().try_parse().unwrap();
+        let region = novacron_operator::reconcile::region_of(&cluster, &cluster.spec.regions[0], None);
+        let made = plan(&region, &cluster, &Seen::default()).unwrap();
+        let map = find(&made, "ConfigMap", &format!("all-{}-consensus", known[at].name));
+        let text = map.data["data"]["config.yaml"].as_str().unwrap();
+        assert_eq!(check(text), Ok(()), "{text}");
+        for other in known.iter().filter(|other| other.name != known[at].name) {
+            assert!(text.contains(&format!("{}=https://{}", other.name, other.regions[0])), "{text}");
+        }
+    }
 }
 
 fn find<'a>(objects: &'a [DynamicObject], kind: &str, name: &str) -> &'a DynamicObject {

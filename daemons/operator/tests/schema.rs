@@ -30,6 +30,7 @@ fn compare(path: &str, text: &str) {
 fn shipped_definitions_are_those_of_the_types() {
     compare("crds/novacron.yaml", &api::crds_yaml().unwrap());
     compare("operator/role.yaml", &yaml::text(&role::role()).unwrap());
+    compare("operator/federated-role.yaml", &yaml::text(&role::federated_role()).unwrap());
 }
 
 /// What is wrong with an object, by the rules of its schema and by its plain bounds.
@@ -81,7 +82,7 @@ fn changed(mut object: Value, pointer: &str, value: Value) -> Value {
 
 #[test]
 fn samples_are_as_the_schema_wants_them() {
-    for (region, cluster) in [sample::dev(), sample::production(), sample::restored()] {
+    for (region, cluster) in [sample::dev(), sample::production(), sample::restored(), sample::replicated()] {
         assert_eq!(wrong::<NovaCronCluster>(&serde_json::to_value(&cluster).unwrap()), Vec::<String>::new());
         assert_eq!(wrong::<NovaCronRegion>(&serde_json::to_value(&region).unwrap()), Vec::<String>::new());
     }
@@ -122,18 +123,47 @@ fn what_the_schema_refuses() {
     let region = serde_json::to_value(&region).unwrap();
     let even = changed(region, "/spec/voters", json!(2));
     assert_ne!(wrong::<NovaCronRegion>(&even), Vec::<String>::new());
-    let federation = |topology: &str, hub: &str| {
-        json!({
-            "apiVersion": "novacron.io/v1alpha1", "kind": "DWCPFederation", "metadata": { "name": "f" },
-            "spec": {
-                "clusters": [{ "name": "a", "kubeconfigSecret": "s", "namespace": "n", "weight": 3 }],
-                "topology": topology, "hub": hub, "routing": { "strategy": "cost" },
-            }
-        })
-    };
-    assert_eq!(wrong::<DWCPFederation>(&federation("mesh", "")), Vec::<String>::new());
-    assert_eq!(wrong::<DWCPFederation>(&federation("hub-spoke", "a")), Vec::<String>::new());
-    assert_ne!(wrong::<DWCPFederation>(&federation("hub-spoke", "b")), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_schema_refuses_of_federations() {
+    let federation = serde_json::to_value(sample::federation().0).unwrap();
+    assert_eq!(wrong::<DWCPFederation>(&federation), Vec::<String>::new());
+    let with_hub = changed(federation.clone(), "/spec/hub", json!("us"));
+    assert_eq!(
+        wrong::<DWCPFederation>(&changed(with_hub.clone(), "/spec/topology", json!("hub-spoke"))),
+        Vec::<String>::new()
+    );
+    let mut tree = changed(with_hub, "/spec/topology", json!("hierarchical"));
+    assert_ne!(wrong::<DWCPFederation>(&tree), Vec::<String>::new(), "without parents");
+    for (at, parent) in [(1, "us"), (2, "eu")] {
+        tree = changed(tree, &format!("/spec/clusters/{at}/parent"), json!(parent));
+    }
+    assert_eq!(wrong::<DWCPFederation>(&tree), Vec::<String>::new());
+    for (pointer, value) in [
+        ("/metadata/name", json!("a-name-of-more-than-20-characters")),
+        ("/spec/topology", json!("hub-spoke")),
+        ("/spec/routing/strategy", json!("luck")),
+        ("/spec/clusters", json!([])),
+        ("/spec/clusters/0/number", json!(2)),
+        ("/spec/clusters/0/number", json!(0)),
+        ("/spec/clusters/0/weight", json!(101)),
+        ("/spec/clusters/0/replicas", json!(101)),
+        ("/spec/clusters/0/voters", json!(2)),
+        ("/spec/clusters/0/expose", json!({ "kind": "ClusterIP", "hosts": [] })),
+        ("/spec/clusters/0/expose", json!({ "kind": "NodePort", "hosts": [] })),
+        ("/spec/replicas", json!(1601)),
+        ("/spec/failover/afterSeconds", json!(4)),
+        ("/spec/dns/ttlSeconds", json!(0)),
+        ("/spec/template/voters", json!(2)),
+        ("/spec/onDelete", json!("Forget")),
+    ] {
+        let object = changed(federation.clone(), pointer, value.clone());
+        assert_ne!(wrong::<DWCPFederation>(&object), Vec::<String>::new(), "{pointer}: {value}");
+    }
+    let replicated = serde_json::to_value(sample::replicated().1).unwrap();
+    let no_hub = changed(replicated, "/spec/replication/hub", json!("mars"));
+    assert_ne!(wrong::<NovaCronCluster>(&no_hub), Vec::<String>::new());
 }
 
 #[test]
@@ -165,6 +195,23 @@ fn what_cannot_be_changed() {
         change(&mut new);
         assert!(validate_cel_update(&new, &region).is_err(), "{:?}", new.spec);
     }
+}
+
+#[test]
+fn what_cannot_be_changed_of_federations() {
+    let (federation, _) = sample::federation();
+    for change in [
+        |f: &mut DWCPFederation| f.spec.clusters[0].number = 9,
+        |f: &mut DWCPFederation| f.spec.clusters[0].namespace = "other".to_owned(),
+        |f: &mut DWCPFederation| f.spec.template.storage.size = "1Gi".to_owned(),
+    ] {
+        let mut new = federation.clone();
+        change(&mut new);
+        assert!(validate_cel_update(&new, &federation).is_err(), "{:?}", new.spec);
+    }
+    let mut fewer = federation.clone();
+    fewer.spec.clusters.remove(0);
+    assert!(validate_cel_update(&fewer, &federation).is_ok());
 }
 
 #[test]

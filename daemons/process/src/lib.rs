@@ -6,6 +6,7 @@
 
 mod certificates;
 mod command;
+mod dictionaries;
 mod log;
 mod server_tls;
 mod signals;
@@ -13,6 +14,7 @@ mod sources;
 
 pub use certificates::{Certificates, CertificatesError};
 pub use command::{LoadError, Loaded, Program, command, load};
+pub use dictionaries::{DictionariesError, load_dictionaries};
 pub use log::{Traces, log_and_trace, log_to_stderr};
 pub use server_tls::{CurrentTls, ServerFiles, ServerTlsError, Watched, pem_certificates, server_builder};
 pub use signals::{Draining, Signals};

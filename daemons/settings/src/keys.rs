@@ -184,6 +184,12 @@ pub fn endpoint_keys<S: AsRef<Settings> + AsMut<Settings>>() -> Vec<Key<S>> {
                 CompressionLevel::Fixed(level) => printed(level),
             }
         ),
+        key!(
+            "compression.dictionaries",
+            "a path, or empty",
+            set!(dictionaries, |t| unless(t, "", parsed)),
+            |s| print_unless(s.dictionaries.as_deref(), "", shown)
+        ),
         key!("delta.store", "a path, or empty", set!(delta.store, |t| unless(t, "", parsed)), |s| {
             print_unless(s.delta.store.as_deref(), "", shown)
         }),

@@ -48,7 +48,7 @@ pub use value::{DURATION, SIZE, duration, size};
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The transport. Its `tls` is `None`: reading certificates is the caller's.
+    /// The transport. It has neither `tls` nor dictionaries: reading files is the caller's.
     pub endpoint: EndpointConfig,
     /// Where to listen.
     pub listen: SocketAddr,
@@ -58,6 +58,8 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// Folder of compression dictionaries; `None`: none are used. Reading them is the caller's.
+    pub dictionaries: Option<PathBuf>,
     /// Sending of differences.
     pub delta: DeltaSettings,
     /// Where each setting that is not a default comes from.
@@ -134,6 +136,7 @@ impl Settings {
             tls: None,
             metrics: MetricsSettings::default(),
             drain_timeout: Duration::from_secs(30),
+            dictionaries: None,
             delta: DeltaSettings::default(),
             origins: BTreeMap::new(),
         }

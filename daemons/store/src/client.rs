@@ -25,7 +25,6 @@ pub struct Client {
     /// The one that answered last.
     current: AtomicUsize,
     options: RwLock<Arc<Options>>,
-    timeout: Duration,
 }
 
 impl Client {
@@ -43,8 +42,7 @@ impl Client {
         if endpoints.is_empty() || endpoints.len() > ENDPOINTS_MAX {
             return Err(EndpointError::Count { count: endpoints.len() });
         }
-        let timeout = options.timeout;
-        Ok(Self { endpoints, current: AtomicUsize::new(0), options: RwLock::new(options), timeout })
+        Ok(Self { endpoints, current: AtomicUsize::new(0), options: RwLock::new(options) })
     }
 
     /// The members that were named.
@@ -57,8 +55,11 @@ impl Client {
     /// # Errors
     /// As of [`Endpoint::new`].
     pub fn at(&self, url: &str) -> Result<Endpoint, EndpointError> {
-        let options = Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner));
-        Endpoint::new(url, &options)
+        Endpoint::new(url, &self.options())
+    }
+
+    fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Requests that begin from now on are on connections with these certificates; what has begun ends on those that there are.
@@ -76,7 +77,7 @@ impl Client {
 
     /// As of its [`Options`].
     pub fn timeout(&self) -> Duration {
-        self.timeout
+        self.options().timeout
     }
 
     /// The member that answered last.

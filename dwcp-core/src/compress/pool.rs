@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::codec::{Encoding, encode};
+use super::{
+    codec::{Encoding, encode},
+    common::Common,
+};
 
 /// Jobs that may wait for each worker. Two keep it busy while the result of one is taken away.
 const WAITING_PER_WORKER: usize = 2;
@@ -58,6 +61,7 @@ struct Queue {
 struct Job {
     encoding: Encoding,
     raw: Bytes,
+    common: Option<Arc<Common>>,
     done: oneshot::Sender<Encoded>,
 }
 
@@ -81,11 +85,11 @@ impl Shared {
     }
 
     fn work(&self) {
-        while let Some(Job { encoding, raw, done }) = self.next_job() {
+        while let Some(Job { encoding, raw, common, done }) = self.next_job() {
             // Nobody waits any more: a cancelled sender costs nothing.
             if !done.is_closed() {
                 let started = Instant::now();
-                let wire = encode(encoding, &raw);
+                let wire = encode(encoding, &raw, common.as_deref());
                 // An error means that nobody waits any more.
                 let _ = done.send(Encoded { wire, took: started.elapsed() });
             }
@@ -127,29 +131,40 @@ impl CompressPool {
         self.shared.room.available_permits() > 0
     }
 
-    /// Waits for room, then queues a job. The receiver resolves when it is done, and fails if the pool is dropped.
+    /// Waits for room, then queues a job, for a connection with these dictionaries. The receiver resolves when it is done, and fails if the pool is dropped.
     /// Cancellation-safe: a job is queued or it is not.
     pub async fn submit(
         &self,
         encoding: Encoding,
         raw: Bytes,
+        common: Option<Arc<Common>>,
     ) -> Result<oneshot::Receiver<Encoded>, PoolClosed> {
         self.shared.room.acquire().await.map_err(|_| PoolClosed)?.forget();
-        Ok(self.push(encoding, raw))
+        Ok(self.push(encoding, raw, common))
     }
 
     /// Like [`submit`](Self::submit), but gives the payload back if there is no room.
-    pub fn try_submit(&self, encoding: Encoding, raw: Bytes) -> Result<oneshot::Receiver<Encoded>, Bytes> {
+    pub fn try_submit(
+        &self,
+        encoding: Encoding,
+        raw: Bytes,
+        common: Option<Arc<Common>>,
+    ) -> Result<oneshot::Receiver<Encoded>, Bytes> {
         match self.shared.room.try_acquire() {
             Ok(permit) => permit.forget(),
             Err(_) => return Err(raw),
         }
-        Ok(self.push(encoding, raw))
+        Ok(self.push(encoding, raw, common))
     }
 
-    fn push(&self, encoding: Encoding, raw: Bytes) -> oneshot::Receiver<Encoded> {
+    fn push(
+        &self,
+        encoding: Encoding,
+        raw: Bytes,
+        common: Option<Arc<Common>>,
+    ) -> oneshot::Receiver<Encoded> {
         let (done, receiver) = oneshot::channel();
-        self.shared.queue().jobs.push_back(Job { encoding, raw, done });
+        self.shared.queue().jobs.push_back(Job { encoding, raw, common, done });
         self.shared.arrived.notify_one();
         receiver
     }
@@ -180,11 +195,11 @@ mod tests {
             (0..64).map(|seed| Bytes::from(SampleData::Text.generate(seed, 30_000))).collect();
         let mut receivers = Vec::new();
         for frame in &frames {
-            receivers.push(pool.submit(Encoding::Zstd(1), frame.clone()).await.unwrap());
+            receivers.push(pool.submit(Encoding::Zstd(1), frame.clone(), None).await.unwrap());
         }
         for (frame, receiver) in frames.iter().zip(receivers) {
             let encoded = receiver.await.unwrap();
-            assert_eq!(decode(Codec::Zstd, &encoded.wire.unwrap(), frame.len()).unwrap(), frame);
+            assert_eq!(decode(Codec::Zstd, &encoded.wire.unwrap(), frame.len(), None).unwrap(), frame);
         }
         assert!(pool.has_room());
     }
@@ -195,7 +210,7 @@ mod tests {
         let slow = Bytes::from(SampleData::Vm.generate(1, 4 << 20));
         let mut receivers = Vec::new();
         let refused = loop {
-            match pool.try_submit(Encoding::Zstd(19), slow.clone()) {
+            match pool.try_submit(Encoding::Zstd(19), slow.clone(), None) {
                 Ok(receiver) => receivers.push(receiver),
                 Err(raw) => break raw,
             }
@@ -205,7 +220,7 @@ mod tests {
         assert_eq!(refused.len(), slow.len());
         // Nobody waits for these: the worker skips them, and there is room again.
         drop(receivers);
-        let receiver = pool.submit(Encoding::Lz4, slow.slice(..1000)).await.unwrap();
+        let receiver = pool.submit(Encoding::Lz4, slow.slice(..1000), None).await.unwrap();
         receiver.await.unwrap();
     }
 
@@ -214,7 +229,7 @@ mod tests {
         let pool = CompressPool::with_workers(2).unwrap();
         let slow = Bytes::from(SampleData::Vm.generate(1, 1 << 20));
         let receivers: Vec<_> =
-            (0..6).map(|_| pool.try_submit(Encoding::Zstd(19), slow.clone()).unwrap()).collect();
+            (0..6).map(|_| pool.try_submit(Encoding::Zstd(19), slow.clone(), None).unwrap()).collect();
         let shared = Arc::downgrade(&pool.shared);
         drop(pool);
         for receiver in receivers {

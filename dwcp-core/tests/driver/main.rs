@@ -3,6 +3,7 @@
 mod async_io;
 mod cancel;
 mod datagrams;
+mod dictionaries;
 mod hostile;
 mod latency;
 mod lifecycle;

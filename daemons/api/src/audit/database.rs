@@ -12,15 +12,15 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 use tokio::{
-    sync::{Mutex, OnceCell, mpsc},
+    sync::{Mutex, OnceCell},
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     drain::Place,
-    outbox::{OUTBOX_MAX, Outbox},
+    outbox::{Entry, OUTBOX_MAX, Outbox, Room},
     record::{Filter, Outcome, Record, time_of},
-    writer::{Target, WAITING_MAX, Writer},
+    writer::{Target, Writer},
 };
 use crate::{
     app::{App, now_ms},
@@ -78,12 +78,9 @@ pub(crate) struct Audit {
     /// Once the tables are there.
     writer: OnceCell<Writer>,
     /// Those that are still in the store.
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: Arc<Outbox>,
     /// How far is known that none are.
     pub(super) place: Mutex<Place>,
-    /// Those that need not be there any more.
-    pub(super) written: Mutex<mpsc::Receiver<String>>,
-    tell_written: mpsc::Sender<String>,
 }
 
 impl Audit {
@@ -99,15 +96,12 @@ impl Audit {
             let pool = pool(&settings.url, settings.connections_max)?;
             (pool.clone(), pool)
         };
-        let (tell_written, written) = mpsc::channel(WAITING_MAX);
         Ok(Self {
             target: Target { pool, is_postgres },
             reads,
             writer: OnceCell::new(),
-            outbox: Outbox::default(),
+            outbox: Arc::default(),
             place: Mutex::default(),
-            written: Mutex::new(written),
-            tell_written,
         })
     }
 
@@ -118,7 +112,7 @@ impl Audit {
                 Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
             });
             Migrator::with_migrations(migrations.collect()).run(&self.target.pool).await?;
-            Ok(Writer::start(self.target.clone(), self.tell_written.clone()))
+            Ok(Writer::start(self.target.clone(), self.outbox.clone()))
         };
         self.writer.get_or_try_init(migrate).await
     }
@@ -138,11 +132,11 @@ impl Audit {
         within(async { self.ready().await?.write_soon(record).await }).await
     }
 
-    /// Writes a record that waits in the store, soon: who lists records here afterwards finds it. While the database is away, it
+    /// Writes a record that waits in this entry, soon: who lists records here afterwards finds it. While the database is away, it
     /// stays in the store.
-    pub(super) fn take(&self, record: Record) {
-        if let Some(writer) = self.writer.get() {
-            writer.take(record);
+    pub(super) fn take(&self, record: Record, entry: Entry, room: Option<Room>) {
+        if let (Some(writer), Some(room)) = (self.writer.get(), room) {
+            writer.take(record, entry, room);
         }
     }
 
@@ -201,6 +195,8 @@ fn pool(url: &str, connections_max: u32) -> Result<AnyPool, AuditError> {
                 // A record is on the disk before it goes from the store.
                 connection.execute("PRAGMA journal_mode = WAL").await?;
                 connection.execute("PRAGMA synchronous = FULL").await?;
+                // A batch changes hundreds of pages of the indexes: with the usual 1000, each second one would wait for a checkpoint.
+                connection.execute("PRAGMA wal_autocheckpoint = 4000").await?;
             }
             Ok(())
         })

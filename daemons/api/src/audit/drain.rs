@@ -1,25 +1,26 @@
 //! Takes records out of the store into the database.
 //!
-//! Who has served a change takes its record from memory, soon. What this leaves, because the replica was lost, its database
-//! was away or there was too much, any replica finds in the store. An entry goes when the database has its record on the disk, so
-//! it may be taken twice; it has one id.
+//! Who has served a change takes its record from memory, soon, and writes the entry again. What this leaves, because the replica
+//! was lost, its database was away or there was too much, any replica finds in the store. An entry goes when the database has its
+//! record on the disk, so it may be taken twice; it has one id.
 
 use std::{sync::Arc, time::Duration};
 
-use consensus_proto::mvccpb::KeyValue;
+use consensus_proto::{etcdserverpb::RequestOp, mvccpb::KeyValue};
 use futures_util::future::try_join_all;
 use novacron_store::StoreError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     database::AuditError,
-    outbox::{OUTBOX, Waiting, key},
+    outbox::OUTBOX,
     record::{Record, time_of},
+    waiting::Waiting,
     writer::BATCH_MAX,
 };
 use crate::{
     app::{App, now_ms},
-    store::{delete, name_of},
+    store::{delete, is_at, name_of, when},
 };
 
 /// Between looks for records that nobody takes.
@@ -31,8 +32,10 @@ const OLD_MS: u64 = 10_000;
 const LATE_MS: u64 = 60_000;
 /// After this time nothing is left out, for clocks that differ by more.
 const WHOLE_INTERVAL: Duration = Duration::from_secs(3600);
-/// Entries that a transaction removes: what etcd allows, if nobody says otherwise.
-const REMOVED_MAX: usize = 128;
+/// Between removals of entries that are not written any more.
+const REMOVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Entries that a transaction removes: what etcd allows, if nobody says otherwise, less what each asks for by itself.
+const REMOVED_MAX: usize = 127;
 
 /// Which records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +57,10 @@ pub(crate) struct Place {
 }
 
 impl Which {
-    fn takes(self, app: &App, name: &str, old: &str, waiting: &Waiting) -> bool {
+    fn takes(self, app: &App, old: &str, waiting: &Waiting) -> bool {
         match self {
             Self::Own => waiting.replica() == app.settings.replica,
-            Self::Old => name < old,
+            Self::Old => waiting.id() < old,
             Self::All => true,
         }
     }
@@ -81,7 +84,7 @@ pub(crate) async fn drain(app: &App, which: Which) -> Result<(), AuditError> {
         for kv in &page.kvs {
             let Some(name) = name_of(OUTBOX, &kv.key) else { continue };
             name.clone_into(&mut after);
-            match Waiting::parsed(kv).filter(|waiting| which.takes(app, name, &old, waiting)) {
+            match Waiting::parsed(kv).filter(|waiting| which.takes(app, &old, waiting)) {
                 Some(waiting) => taken.push((waiting, kv)),
                 None => left = left.or_else(|| name.get(..old.len()).map(str::to_owned)),
             }
@@ -103,34 +106,42 @@ async fn take(app: &App, entries: Vec<(Waiting, &KeyValue)>) -> Result<(), Audit
     if entries.is_empty() {
         return Ok(());
     }
+    // Whoever has made an entry may write it meanwhile.
+    let removals = entries.iter().map(|(_, kv)| {
+        let key = String::from_utf8_lossy(&kv.key);
+        when(vec![is_at(&key, kv.mod_revision)], vec![delete(&key)])
+    });
+    let removals: Vec<_> = removals.collect();
     let completed = entries.into_iter().map(|(waiting, kv)| waiting.completed(&app.store, kv.mod_revision));
     let records: Vec<Record> = try_join_all(completed).await?;
     let written = app.audit.write_all(&records).await?;
-    let ids = records.into_iter().zip(written).filter_map(|(record, written)| written.then_some(record.id));
-    let ids: Vec<_> = ids.collect();
-    tracing::info!(records = ids.len(), "records that waited are in the database");
-    Ok(remove(app, &ids).await?)
+    let removals = removals.into_iter().zip(written).filter_map(|(removal, written)| written.then_some(removal));
+    let removals: Vec<_> = removals.collect();
+    tracing::info!(records = removals.len(), "records that waited are in the database");
+    app.audit.outbox.add(-(removals.len() as i64));
+    Ok(remove(app, removals).await?)
 }
 
 /// Removes entries whose records the database has.
-async fn remove(app: &App, ids: &[String]) -> Result<(), StoreError> {
-    for ids in ids.chunks(REMOVED_MAX) {
-        let then = ids.iter().map(|id| delete(&key(id))).collect();
-        app.store.txn("remove records", Vec::new(), then, Vec::new()).await?;
-        app.audit.outbox.add(-(ids.len() as i64));
+async fn remove(app: &App, mut removals: Vec<RequestOp>) -> Result<(), StoreError> {
+    while !removals.is_empty() {
+        let rest = removals.split_off(removals.len().min(REMOVED_MAX));
+        app.store.txn("remove records", Vec::new(), removals, Vec::new()).await?;
+        removals = rest;
     }
     Ok(())
 }
 
-/// Removes entries as the database has written their records, for as long as the replica runs.
-pub(crate) async fn remove_written(app: Arc<App>) {
-    let mut written = app.audit.written.lock().await;
-    let mut ids = Vec::new();
-    while written.recv_many(&mut ids, REMOVED_MAX).await > 0 {
-        if let Err(error) = remove(&app, &ids).await {
+/// Removes entries of this replica that are not written any more, for as long as it runs.
+pub(crate) async fn remove_old(app: Arc<App>) {
+    let mut ticks = interval(REMOVE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let removals = app.audit.outbox.old().iter().map(|entry| delete(&entry.key)).collect();
+        if let Err(error) = remove(&app, removals).await {
             tracing::debug!(%error, "records are left to be taken again");
         }
-        ids.clear();
     }
 }
 

@@ -14,11 +14,13 @@ mod drain;
 mod outbox;
 mod record;
 mod recording;
+mod waiting;
 mod writer;
 
 pub use database::AuditError;
 pub(crate) use database::{Audit, keep_small};
-pub(crate) use drain::{Which, drain, keep_drained, remove_written};
-pub(crate) use outbox::{Outbox, Was};
+pub(crate) use drain::{Which, drain, keep_drained, remove_old};
+pub(crate) use outbox::Outbox;
 pub(crate) use record::{Before, Filter, ID_DIGITS, Outcome, Record, TIME_DIGITS};
 pub(crate) use recording::Recording;
+pub(crate) use waiting::Was;

@@ -9,15 +9,17 @@ use consensus_proto::etcdserverpb::RequestOp;
 
 use super::{
     database::{Audit, AuditError},
-    outbox::{Outbox, Waiting, Was},
+    outbox::{Entry, Outbox, Room},
     record::{Outcome, Record},
+    waiting::{Waiting, Was},
 };
+use crate::store::{Store, put};
 
 /// Where the record is before the change is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Place {
     /// In the transaction that changes the store.
-    Outbox,
+    Outbox(Entry),
     /// In the database, as begun.
     Database,
 }
@@ -48,11 +50,14 @@ impl Recording {
             location.clone_into(&mut record.resource);
         }
         if self.place.get().is_none() {
-            outbox.check()?;
-            outbox.add(1);
+            // There is nothing yet, since one task makes the change.
+            let _ = self.place.set(Place::Outbox(outbox.entry(&record.id)?));
         }
-        self.place.get_or_init(|| Place::Outbox);
-        Ok(Waiting::new(record, was, status != StatusCode::NO_CONTENT).put())
+        let Some(Place::Outbox(entry)) = self.place.get() else {
+            unreachable!("what changes the store does not begin its record in the database");
+        };
+        let waiting = Waiting::new(record, was, status != StatusCode::NO_CONTENT);
+        Ok(put(&entry.key, waiting.value(), 0))
     }
 
     /// Writes the record of what does not change the store, before it is done.
@@ -62,17 +67,17 @@ impl Recording {
         Ok(())
     }
 
-    /// Completes the record with what was answered.
-    pub(crate) async fn end(&self, audit: &Audit, ended: Record) {
+    /// Completes the record with what was answered. `room`: what the change has waited for.
+    pub(crate) async fn end(&self, audit: &Audit, store: &Store, ended: Record, room: Option<Room>) {
         let written = match (self.place.get(), ended.outcome) {
-            (Some(Place::Outbox), Outcome::Done) => return audit.take(ended),
-            // If it was done, its entry says so.
-            (Some(Place::Outbox), Outcome::Unknown) | (Some(Place::Database), _) => {
+            (Some(Place::Outbox(entry)), Outcome::Done) => return audit.take(ended, entry.clone(), room),
+            // If it was done, its entry says so. It is not written again: that may still come.
+            (Some(Place::Outbox(_)), Outcome::Unknown) | (Some(Place::Database), _) => {
                 audit.complete(ended).await
             }
             (place, _) => {
-                if place.is_some() {
-                    audit.outbox.add(-1);
+                if let Some(Place::Outbox(entry)) = place {
+                    give_back(audit, store, entry, &ended.id).await;
                 }
                 // Nothing was changed, and nothing depends on this record.
                 audit.write(ended).await
@@ -86,5 +91,15 @@ impl Recording {
     /// The record with what was answered.
     pub(crate) fn ended(&self, response: &Response) -> Record {
         self.record.clone().ended(response)
+    }
+}
+
+/// Has the entry of a change that was not made written again. That it was not is only what was answered, and a record must not
+/// depend on that.
+async fn give_back(audit: &Audit, store: &Store, entry: &Entry, id: &str) {
+    match store.get(&entry.key).await {
+        Ok(Some(kv)) if Waiting::parsed(&kv).is_none_or(|waiting| waiting.id() == id) => {}
+        Ok(_) => audit.outbox.free_again(entry.clone()),
+        Err(error) => tracing::debug!(%error, "an entry is left as it is"),
     }
 }

@@ -3,7 +3,7 @@
 //! With one sync for each record, a disk that syncs a thousand times a second would make five hundred changes a second of all
 //! that replicas and store can do.
 
-use std::{slice, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use sqlx::{Any, AnyPool, AssertSqlSafe, query::Query};
 use tokio::{
@@ -13,15 +13,18 @@ use tokio::{
 
 use super::{
     database::{AuditError, within},
+    outbox::{Entry, Outbox, Room},
     record::Record,
 };
 
-/// Records of one statement. SQLite takes 32,766 values in one, PostgreSQL 65,535.
+/// Records that are written in one transaction.
 pub(super) const BATCH_MAX: usize = 512;
+/// Those of one statement: that of so many is prepared once, and to read a longer one takes as long as to do it.
+const STATEMENT_MAX: usize = 64;
 /// How long records that nobody waits for wait for more.
 const BATCH_TIME: Duration = Duration::from_millis(100);
 /// Records that wait to be taken into a batch. Who comes then waits as well, or leaves its record in the store.
-pub(super) const WAITING_MAX: usize = 4096;
+const WAITING_MAX: usize = 4096;
 
 const COLUMNS: [&str; 14] = [
     "id",
@@ -45,8 +48,8 @@ const COMPLETED: [&str; 5] = ["resource", "outcome", "status", "etag_before", "e
 struct Job {
     /// `None`: nothing but what was before it.
     record: Option<Record>,
-    /// The record waits in the store as well, and goes from there when it is written here.
-    waits: bool,
+    /// Where the record waits in the store; that may be written again when it is written here.
+    entry: Option<(Entry, Room)>,
     /// `None`: nobody waits.
     done: Option<oneshot::Sender<Result<(), String>>>,
 }
@@ -71,11 +74,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A task of this runtime that writes to where the tables have been made, and tells the ids of records that need not wait in the
-    /// store any more.
-    pub(super) fn start(target: Target, written: mpsc::Sender<String>) -> Self {
+    /// A task of this runtime that writes to where the tables have been made.
+    pub(super) fn start(target: Target, outbox: Arc<Outbox>) -> Self {
         let (jobs, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(write_jobs(target, waiting, written));
+        tokio::spawn(write_jobs(target, waiting, outbox));
         Self { jobs }
     }
 
@@ -86,12 +88,12 @@ impl Writer {
 
     /// Writes a record, or completes the one with its id, soon.
     pub(super) async fn write_soon(&self, record: Record) -> Result<(), AuditError> {
-        self.send(Job { record: Some(record), waits: false, done: None }).await
+        self.send(Job { record: Some(record), entry: None, done: None }).await
     }
 
     /// Writes a record that waits in the store, soon; or leaves it there, if there is much to do.
-    pub(super) fn take(&self, record: Record) {
-        let _ = self.jobs.try_send(Job { record: Some(record), waits: true, done: None });
+    pub(super) fn take(&self, record: Record, entry: Entry, room: Room) {
+        let _ = self.jobs.try_send(Job { record: Some(record), entry: Some((entry, room)), done: None });
     }
 
     /// Waits until what was to be written before is on the disk.
@@ -101,7 +103,7 @@ impl Writer {
 
     async fn wait(&self, record: Option<Record>) -> Result<(), AuditError> {
         let (done, answer) = oneshot::channel();
-        self.send(Job { record, waits: false, done: Some(done) }).await?;
+        self.send(Job { record, entry: None, done: Some(done) }).await?;
         answer.await.map_err(|_| gone())?.map_err(AuditError::Batch)
     }
 
@@ -114,7 +116,7 @@ fn gone() -> AuditError {
     AuditError::Batch("the runtime ends".to_owned())
 }
 
-async fn write_jobs(target: Target, mut waiting: mpsc::Receiver<Job>, written: mpsc::Sender<String>) {
+async fn write_jobs(target: Target, mut waiting: mpsc::Receiver<Job>, outbox: Arc<Outbox>) {
     let mut jobs = Vec::new();
     while next_batch(&mut waiting, &mut jobs).await {
         jobs.retain(Job::is_wanted);
@@ -124,8 +126,8 @@ async fn write_jobs(target: Target, mut waiting: mpsc::Receiver<Job>, written: m
             tracing::warn!(%error, records = records.len(), "records of changes are not in the database");
         }
         let mut outcomes = outcomes.map(Vec::into_iter);
-        for Job { record, waits, done } in jobs.drain(..) {
-            let outcome = match (&mut outcomes, &record) {
+        for Job { record, entry, done } in jobs.drain(..) {
+            let outcome = match (&mut outcomes, record) {
                 (Err(error), _) => Err(error.clone()),
                 (Ok(_), None) => Ok(()),
                 (Ok(taken), Some(_)) => match taken.next() {
@@ -133,9 +135,8 @@ async fn write_jobs(target: Target, mut waiting: mpsc::Receiver<Job>, written: m
                     _ => Err("the database does not take it".to_owned()),
                 },
             };
-            if let (true, true, Some(record)) = (waits, outcome.is_ok(), record) {
-                // Where there is no room, it is taken again, and found to be there.
-                let _ = written.try_send(record.id);
+            if let (Some((entry, _room)), Ok(())) = (entry, &outcome) {
+                outbox.free_again(entry);
             }
             if let Some(done) = done {
                 let _ = done.send(outcome);
@@ -184,15 +185,23 @@ impl Target {
         Ok(written)
     }
 
-    /// With one statement.
+    /// In one transaction.
     async fn write(&self, records: &[&Record]) -> Result<(), AuditError> {
         if records.is_empty() {
             return Ok(());
         }
-        // There is one for each number of records, which would push others out of the cache of prepared ones.
-        let query = sqlx::query(AssertSqlSafe(statement(records.len(), self.is_postgres))).persistent(false);
-        let query = records.iter().fold(query, |query, record| bind(query, record));
-        within(async { Ok(query.execute(&self.pool).await.map(drop)?) }).await
+        within(async {
+            let mut transaction = self.pool.begin().await?;
+            for records in records.chunks(STATEMENT_MAX) {
+                let sql = AssertSqlSafe(statement(records.len(), self.is_postgres));
+                // There is one for each number of records, which would push others out of the cache of prepared ones.
+                let query = sqlx::query(sql).persistent(records.len() == STATEMENT_MAX);
+                let query = records.iter().fold(query, |query, record| bind(query, record));
+                query.execute(&mut *transaction).await?;
+            }
+            Ok(transaction.commit().await?)
+        })
+        .await
     }
 }
 

@@ -132,13 +132,17 @@ async fn admitted(
                 .into_response(),
         };
     }
+    let room = match recording {
+        Some(_) => app.audit.outbox.room().await,
+        None => None,
+    };
     // A task of its own: what has begun comes to its end though the client goes, and a panic ends nothing else.
     let app = app.clone();
     let work = async move {
         let response = next.run(request).await;
         if let Some(recording) = recording {
             let ended = recording.ended(&response);
-            recording.end(&app.audit, ended).await;
+            recording.end(&app.audit, &app.store, ended, room).await;
         }
         drop(permit);
         response

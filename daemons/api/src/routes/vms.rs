@@ -25,7 +25,7 @@ use crate::{
         page::{Page, Place},
         problem::{FieldError, Kind, Problem},
     },
-    store::{delete, is_absent, is_at, is_there, put, read},
+    store::{delete, is_absent, is_at, is_there, put, read, with_before},
     vm::Vm,
 };
 
@@ -265,7 +265,7 @@ async fn changed_wherever(app: &App, change: Change<'_>) -> Result<(i64, i64), P
         compare.push(is_at(&key, revision));
     }
     let record = change.record(app, Was::Read(&key))?;
-    let then = vec![read(&key), change.then, record];
+    let then = vec![with_before(change.then), record];
     let mut outcome = app.store.txn("change", compare, then, vec![read(&key)]).await?;
     match (outcome.held, outcome.read(0)) {
         (true, before) => Ok((before.map_or(0, |kv| kv.mod_revision), outcome.revision)),

@@ -169,6 +169,7 @@ impl Entry {
         };
         let job = Job::scheduled(work, now, origin);
         runs.add(started(&job.id));
+        let room = app.audit.outbox.room().await;
         let recording = Recording::new(self.record(app));
         let location = format!("/api/v1/jobs/{}", job.id);
         let record = match recording.entry(&app.audit.outbox, StatusCode::ACCEPTED, &location, Was::Absent) {
@@ -179,7 +180,7 @@ impl Entry {
         change.then.push(record);
         let handed_out = self.written(app, leads, runs, change).await;
         let ended = recording.ended(&answer(&location, self.runs_revision, &handed_out));
-        recording.end(&app.audit, ended).await;
+        recording.end(&app.audit, &app.store, ended, room).await;
         app.jobs_wake.notify_one();
         handed_out
     }

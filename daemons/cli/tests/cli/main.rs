@@ -4,6 +4,7 @@ mod bench;
 mod config;
 mod delta;
 mod devices;
+mod dict;
 mod generate;
 mod kills;
 mod node;

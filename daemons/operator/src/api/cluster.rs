@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, ApiReplicas, Condition, Dwcp, Images, Membership, Monitoring, Networking, Resources, Security,
-    Storage, Upgrades,
+    Agent, ApiReplicas, Condition, Dwcp, Images, Membership, Monitoring, Networking, Replication, Resources,
+    Security, Storage, Upgrades,
 };
 
 /// A cluster of NovaCron: its version, its regions, and what they have in common.
@@ -72,6 +72,9 @@ pub struct ClusterSpec {
     /// How members of consensus come and go.
     #[serde(default)]
     pub membership: Membership,
+    /// Regions, here and elsewhere, that have keys in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Replication>,
 }
 
 /// One region of a cluster.
@@ -148,6 +151,9 @@ pub struct AuthorityStatus {
     /// Is trusted, and issues no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former: Option<String>,
+    /// The certificates of all that are trusted, as PEM: what others have to know to trust this cluster.
+    #[serde(default)]
+    pub bundle: String,
 }
 
 /// A region in the status of its cluster.

@@ -21,6 +21,10 @@ pub enum ConditionType {
     Restored,
     /// The last backup was made when it should have been; only where there are backups.
     BackedUp,
+    /// A federation's cluster answers, its store has a quorum, and its API is there.
+    Well,
+    /// A federation's cluster gets traffic.
+    Serving,
 }
 
 impl ConditionType {
@@ -35,6 +39,8 @@ impl ConditionType {
             Self::Degraded => "Degraded",
             Self::Restored => "Restored",
             Self::BackedUp => "BackedUp",
+            Self::Well => "Well",
+            Self::Serving => "Serving",
         }
     }
 }
@@ -137,8 +143,14 @@ reasons! {
     Paused,
     /// The object is on its way out.
     Deleting,
-    /// The operator does not do this yet.
-    NotSupported,
+    /// The API server of a federation's cluster does not answer.
+    ClusterUnreachable,
+    /// A kubeconfig has in it what the operator does not do.
+    KubeconfigRefused,
+    /// A cluster gets no traffic, and others have its share.
+    FailedOver,
+    /// More than half of the clusters cannot be reached: it may be this operator that is cut off, so nothing is moved.
+    TooFewReachable,
 }
 
 impl fmt::Display for Reason {

@@ -12,6 +12,7 @@ mod dwcp;
 mod federation;
 mod parts;
 mod region;
+mod replication;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -25,13 +26,15 @@ pub use cluster::{
 pub use condition::{Condition, ConditionType, Reason, Status, set_condition};
 pub use dwcp::{Acp, Amst, Compression, Dwcp, Hde, Profile};
 pub use federation::{
-    DWCPFederation, FederatedCluster, FederationSpec, FederationStatus, Route, RoutingStrategy, Topology,
+    ClusterTemplate, DWCPFederation, Dns, Expose, Failover, FederatedCluster, FederatedStatus,
+    FederationSpec, FederationStatus, Route, RoutingStrategy, Topology,
 };
 pub use parts::{
     Agent, ApiReplicas, ClaimPolicy, Images, ManagedTls, Membership, Monitoring, Networking, PartResources,
     PullPolicy, Quantities, Resources, Security, ServiceKind, Storage, Tls, TlsMode, Upgrades,
 };
 pub use region::{ClusterRef, MemberStatus, NovaCronRegion, RegionSpec, RegionStatus};
+pub use replication::{ReplicatedRegion, Replication};
 
 /// The group of all kinds.
 pub const GROUP: &str = "novacron.io";

@@ -15,7 +15,7 @@ use crate::{
     lease::{Fence, NotHeld},
     plan::{FIELD_MANAGER, INSTANCE, MANAGED_BY},
 };
-pub use kinds::{KINDS, Kind, kind_of};
+pub use kinds::{FEDERATED, KINDS, Kind, RECORDS, kind_of};
 
 /// Who owns `replicas` of a Deployment between the operator, which does not set it any more, and the autoscaler, which does not
 /// yet: with nobody, there would be one replica.
@@ -118,22 +118,74 @@ impl Applier {
         planned: &[DynamicObject],
         is_known: impl Fn(&Kind) -> bool,
     ) -> Result<usize, ApplyError> {
+        let selector = format!("{MANAGED_BY}={FIELD_MANAGER},{INSTANCE}={}", owner.instance);
+        let is_owned = |object: &DynamicObject| {
+            object.owner_references().iter().any(|other| other.uid == owner.uid)
+                && object.metadata.deletion_timestamp.is_none()
+        };
         let mut gone = 0;
         for kind in KINDS.iter().map(|kind| kind()).filter(is_known) {
-            let api = self.api(&kind.resource, Some(owner.namespace));
-            let selector = format!("{MANAGED_BY}={FIELD_MANAGER},{INSTANCE}={}", owner.instance);
-            let params = ListParams::default().labels(&selector).limit(LIST_MAX);
-            let found = api.list(&params).await.map_err(failed("list", &kind.resource, owner.instance))?;
-            for object in found {
-                let is_planned = planned.iter().any(|other| {
-                    other.types.as_ref().is_some_and(|types| types.kind == kind.resource.kind)
-                        && other.name_any() == object.name_any()
-                });
-                let is_owned = object.owner_references().iter().any(|other| other.uid == owner.uid);
-                if !is_planned && is_owned && object.metadata.deletion_timestamp.is_none() {
-                    self.delete(&api, &kind.resource, &object.name_any(), object.uid()).await?;
-                    gone += 1;
+            let found = self.list(&kind, Some(owner.namespace), &selector).await?;
+            gone += self.take(&kind, found.into_iter().filter(is_owned).collect(), planned).await?;
+        }
+        Ok(gone)
+    }
+
+    /// Takes away what has these labels, of these kinds, in a namespace or in all, and is not planned. Gives how many there were,
+    /// those that are on their way out as well. A kind that the API server does not know has none.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub async fn sweep(
+        &self,
+        kinds: &[fn() -> Kind],
+        namespace: Option<&str>,
+        selector: &str,
+        planned: &[DynamicObject],
+    ) -> Result<usize, ApplyError> {
+        let mut gone = 0;
+        for kind in kinds.iter().map(|kind| kind()) {
+            let found = match self.list(&kind, namespace, selector).await {
+                Err(ApplyError::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => {
+                    continue;
                 }
+                found => found?,
+            };
+            gone += self.take(&kind, found, planned).await?;
+        }
+        Ok(gone)
+    }
+
+    async fn list(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Vec<DynamicObject>, ApplyError> {
+        let params = ListParams::default().labels(selector).limit(LIST_MAX);
+        let listed = self.api(&kind.resource, namespace).list(&params).await;
+        Ok(listed.map_err(failed("list", &kind.resource, selector))?.items)
+    }
+
+    /// Deletes those that are not planned. Gives how many they are.
+    async fn take(
+        &self,
+        kind: &Kind,
+        found: Vec<DynamicObject>,
+        planned: &[DynamicObject],
+    ) -> Result<usize, ApplyError> {
+        let is_planned = |object: &DynamicObject| {
+            planned.iter().any(|other| {
+                other.types.as_ref().is_some_and(|types| types.kind == kind.resource.kind)
+                    && other.name_any() == object.name_any()
+            })
+        };
+        let mut gone = 0;
+        for object in found.into_iter().filter(|object| !is_planned(object)) {
+            gone += 1;
+            if object.metadata.deletion_timestamp.is_none() {
+                let api = self.api(&kind.resource, object.namespace().as_deref());
+                self.delete(&api, &kind.resource, &object.name_any(), object.uid()).await?;
             }
         }
         Ok(gone)

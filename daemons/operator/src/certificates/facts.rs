@@ -1,6 +1,6 @@
 //! What a certificate says.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
 use x509_parser::{extensions::GeneralName, pem::parse_x509_pem};
@@ -18,7 +18,7 @@ pub struct Facts {
     pub not_before: Timestamp,
     /// Until when.
     pub not_after: Timestamp,
-    /// DNS names.
+    /// DNS names and addresses.
     pub names: BTreeSet<String>,
     /// The public key, as its bits.
     pub public_key: Vec<u8>,
@@ -37,6 +37,7 @@ impl Facts {
         let names = found.subject_alternative_name().map_err(|error| no(error.to_string()))?;
         let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => address(bytes),
             _ => None,
         });
         Ok(Self {
@@ -48,6 +49,12 @@ impl Facts {
             public_key: found.public_key().subject_public_key.data.to_vec(),
         })
     }
+}
+
+fn address(bytes: &[u8]) -> Option<String> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let address = four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+    address.ok().map(|address| address.to_string())
 }
 
 #[cfg(test)]

@@ -48,7 +48,12 @@ pub fn leaf(
     let by = Issuer::from_ca_cert_pem(&issuer.cert, key)?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    let san = |name: &String| Ok(SanType::DnsName(name.as_str().try_into()?));
+    let san = |name: &String| {
+        Ok(match name.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.as_str().try_into()?),
+        })
+    };
     params.subject_alt_names = names.iter().map(san).collect::<Result<_, rcgen::Error>>()?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -84,7 +89,8 @@ mod tests {
         let first = authority("nova", &policy, now).unwrap();
         assert_eq!(first.facts.subject, "CN=nova authority 1800000000000000");
         assert_eq!(first.facts.not_after, now + SignedDuration::from_hours(87_600));
-        let names = BTreeSet::from(["*.a.svc".to_owned(), "a.svc".to_owned()]);
+        let names = ["*.a.svc", "192.0.2.1", "2001:db8::1", "a.svc"];
+        let names = names.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
         let (cert, key) = leaf(&first, "a", &names, &policy, now).unwrap();
         let made = held(cert.clone(), key.clone(), first.cert.clone());
         let facts = made.facts.unwrap();

@@ -14,15 +14,18 @@ pub enum Holder {
     Component(Component),
     /// Who uses the store beside these: the operator, backups, people.
     Client,
+    /// Members, to other regions'.
+    Regions,
 }
 
 impl Holder {
     /// All of a region.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Component(Component::Consensus),
         Self::Component(Component::Api),
         Self::Component(Component::Dwcp),
         Self::Client,
+        Self::Regions,
     ];
 
     /// As its Secret's name has it.
@@ -30,6 +33,7 @@ impl Holder {
         match self {
             Self::Component(component) => component.as_str(),
             Self::Client => "client",
+            Self::Regions => "regions",
         }
     }
 }
@@ -60,11 +64,15 @@ impl Region<'_> {
         Holder::ALL.into_iter().filter(|holder| match holder {
             Holder::Component(component) => self.runs(*component),
             Holder::Client => true,
+            Holder::Regions => self.replication().is_some(),
         })
     }
 
     /// The names of a certificate; members are let in by the first one of theirs.
     pub fn certificate_names(&self, holder: Holder) -> BTreeSet<String> {
+        if holder == Holder::Regions {
+            return self.names_between_regions();
+        }
         let own = self.service_host(&format!("{}-{}", self.name, holder.as_str()));
         let more = match holder {
             Holder::Component(Component::Consensus) => {
@@ -87,6 +95,7 @@ impl Region<'_> {
         let component = match holder {
             Holder::Component(component) => component,
             Holder::Client => Component::Operator,
+            Holder::Regions => Component::Consensus,
         };
         self.meta(component, format!("{}-{}-tls", self.name, holder.as_str()))
     }

@@ -5,11 +5,13 @@
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
-use super::{Component, PlanError, Region, Seen, ports, ports::Port};
+use super::{Component, PlanError, Region, Seen, ports, ports::Port, regions};
 use crate::yaml;
 
 /// Where certificates are mounted.
 pub(super) const TLS_DIR: &str = "/etc/novacron/tls";
+/// Where the certificate is mounted that is shown to other regions.
+pub(super) const REGIONS_TLS_DIR: &str = "/etc/novacron/regions-tls";
 /// Where settings are mounted.
 pub(super) const CONFIG_DIR: &str = "/etc/novacron/config";
 /// The settings file in that folder, and its key in the ConfigMap.
@@ -24,6 +26,8 @@ pub(super) const AGENT_RUN_DIR: &str = "/run/dwcp";
 const DRAIN_TIMEOUT: &str = "30s";
 /// Readiness ends by the endpoint's removal before the signal comes, so the API need not wait itself.
 const DRAIN_DELAY: &str = "1s";
+/// How long members keep what was changed and removed, which lists are read past: as `novacron up` has it.
+const COMPACTION_RETENTION: &str = "5m";
 
 /// A settings file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,7 +35,7 @@ pub struct Config(Map<String, Value>);
 
 impl Config {
     /// Sets a key, whose sections are separated by dots.
-    fn set(&mut self, key: &str, value: impl Into<Value>) {
+    pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
         let mut sections = key.split('.').collect::<Vec<_>>();
         let last = sections.pop().unwrap_or(key);
         let mut place = &mut self.0;
@@ -74,17 +78,16 @@ pub fn restart_digest(region: &Region<'_>, component: Component) -> Result<Strin
         Component::Consensus => consensus(region),
         other => config(region, other, &Seen::default()),
     };
-    Ok(format!("{:016x}", fnv(config.text()?.as_bytes())))
+    Ok(digest(&config.text()?))
 }
 
 /// FNV-1a: it has to be the same in each version of the operator, and need not resist anybody.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+pub fn digest(text: &str) -> String {
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
 }
 
-fn listen(port: Port) -> String {
+pub(super) fn listen(port: Port) -> String {
     format!("0.0.0.0:{}", port.number)
 }
 
@@ -94,8 +97,12 @@ fn tls_file(name: &str) -> String {
 
 /// Sets `SECTION.cert` and its like.
 fn set_tls(config: &mut Config, names: [&str; 3]) {
+    set_tls_in(config, TLS_DIR, names);
+}
+
+pub(super) fn set_tls_in(config: &mut Config, dir: &str, names: [&str; 3]) {
     for (name, file) in names.into_iter().zip(["tls.crt", "tls.key", "ca.crt"]) {
-        config.set(name, tls_file(file));
+        config.set(name, format!("{dir}/{file}"));
     }
 }
 
@@ -123,11 +130,13 @@ fn consensus(region: &Region<'_>) -> Config {
     } else {
         config.set("allow_plaintext", true);
     }
+    regions::set(&mut config, region);
     set_metrics(&mut config, ports::CONSENSUS_METRICS);
     config.set("consensus.heartbeat", format!("{heartbeat_ms}ms"));
     config.set("consensus.election_timeout", format!("{election_timeout_ms}ms"));
     config.set("consensus.snapshot_interval", format!("{}s", acp.snapshot_interval_seconds));
     config.set("consensus.snapshot_entries", acp.snapshot_entries);
+    config.set("auto_compaction.retention", COMPACTION_RETENTION);
     config.set("drain_timeout", DRAIN_TIMEOUT);
     config.set("log.format", "json");
     config

@@ -46,6 +46,11 @@ pub(super) fn check(region: &RegionSpec, cluster: &ClusterSpec) -> Result<(), Pl
     if api.min < 1 || api.min > api.max {
         return invalid("api.min", api.min.to_string(), "1 to api.max");
     }
+    if let Some(replication) = &cluster.replication
+        && !replication.regions.iter().any(|other| other.name == region.region)
+    {
+        return invalid("replication.regions", region.region.clone(), "all regions of the cluster, by name");
+    }
     let amst = &cluster.dwcp.amst;
     if amst.min_streams < 1 || amst.min_streams > amst.max_streams {
         return invalid("dwcp.amst.minStreams", amst.min_streams.to_string(), "1 to maxStreams");

@@ -158,8 +158,8 @@ fn job_spec(region: &Region<'_>, run: Run<'_>) -> JobSpec {
     let mut container = container(region, run);
     let mut volumes = vec![scratch()];
     if let Some(secret) = tls {
-        volumes.push(pod::tls_volume(secret));
-        container.volume_mounts.get_or_insert_default().push(pod::mount("tls", TLS_DIR));
+        volumes.push(pod::tls_volume(pod::TLS, secret));
+        container.volume_mounts.get_or_insert_default().push(pod::mount(pod::TLS, TLS_DIR));
     }
     JobSpec {
         active_deadline_seconds: Some(DEADLINE_SECONDS),

@@ -16,6 +16,7 @@ mod jobs;
 mod network_policy;
 mod pod;
 pub mod ports;
+mod regions;
 pub mod role;
 #[doc(hidden)]
 pub mod sample;
@@ -31,7 +32,7 @@ use serde::Serialize;
 
 use crate::api::{ClusterSpec, NovaCronCluster, NovaCronRegion, RestoreStatus};
 pub use certificates::Holder;
-pub use config::{Config, restart_digest};
+pub use config::{Config, digest, restart_digest};
 pub use invalid::PlanError;
 pub use ports::Component;
 pub(crate) use service_monitor::kind as service_monitor_kind;
@@ -224,13 +225,17 @@ impl Region<'_> {
     }
 }
 
+/// Objects, as they are applied.
 #[derive(Default)]
-struct Objects {
-    all: Vec<DynamicObject>,
+pub(crate) struct Objects {
+    pub(crate) all: Vec<DynamicObject>,
 }
 
 impl Objects {
-    fn push<K: kube::Resource<DynamicType = ()> + Serialize>(&mut self, object: &K) -> Result<(), PlanError> {
+    pub(crate) fn push<K: kube::Resource<DynamicType = ()> + Serialize>(
+        &mut self,
+        object: &K,
+    ) -> Result<(), PlanError> {
         let mut value = serde_json::to_value(object).map_err(|source| PlanError::NoJson { source })?;
         if let Some(fields) = value.as_object_mut() {
             // The server's to write.

@@ -12,7 +12,7 @@ use k8s_openapi::{
 
 use super::{
     Component, Region,
-    ports::{self, From, Port},
+    ports::{From, Port},
 };
 
 pub(super) fn policies(region: &Region<'_>) -> Vec<NetworkPolicy> {
@@ -28,7 +28,7 @@ fn policy(region: &Region<'_>, component: Component) -> NetworkPolicy {
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(region.label_selector(component)),
             policy_types: Some(vec!["Ingress".to_owned()]),
-            ingress: Some(ports::of(component).map(|port| rule(region, port)).collect()),
+            ingress: Some(region.ports(component).map(|port| rule(region, port)).collect()),
             ..NetworkPolicySpec::default()
         }),
     }
@@ -64,7 +64,11 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
     use super::*;
-    use crate::plan::{COMPONENT, ports::PORTS, sample};
+    use crate::plan::{
+        COMPONENT,
+        ports::{self, PORTS},
+        sample,
+    };
 
     /// Whether a policy lets pods with these labels, in its namespace, reach a port; for tables of who reaches whom.
     fn allows(policy: &NetworkPolicy, from: &BTreeMap<String, String>, port: u16) -> bool {
@@ -88,7 +92,7 @@ mod tests {
 
     #[test]
     fn who_reaches_whom_is_what_the_registry_says() {
-        let (object, cluster) = sample::production();
+        let (object, cluster) = sample::replicated();
         let region = Region::new(&object, &cluster).unwrap();
         let policies = policies(&region);
         let of = |component: Component| {
@@ -117,7 +121,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(reached, 13, "2379, 8081, 8080 and 8081 for three each, 9090 for members alone");
+        assert_eq!(reached, 16, "2379, 9091, 8081, 8080 and 8081 for three each, 9090 for members alone");
         let stranger = BTreeMap::from([("app".to_owned(), "x".to_owned())]);
         assert!(!allows(of(Component::Consensus).unwrap(), &stranger, ports::PEER.number));
     }

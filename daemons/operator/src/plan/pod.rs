@@ -15,7 +15,7 @@ use k8s_openapi::{
 
 use super::{
     Component, Holder, Region,
-    config::{CONFIG_DIR, CONFIG_FILE, GRACE, TLS_DIR},
+    config::{CONFIG_DIR, CONFIG_FILE, GRACE, REGIONS_TLS_DIR, TLS_DIR},
     ports::{self, Port},
 };
 use crate::api::PartResources;
@@ -35,6 +35,9 @@ const STARTUP_PERIOD_SECONDS: i32 = 5;
 const STARTUP_FAILURES: i32 = 30;
 const PROBE_TIMEOUT_SECONDS: i32 = 5;
 const FAILURES: i32 = 3;
+/// Volumes of certificates: a component's own, and the one that is shown to other regions.
+pub(super) const TLS: &str = "tls";
+const REGIONS_TLS: &str = "regions-tls";
 /// Labels of nodes.
 const ZONE: &str = "topology.kubernetes.io/zone";
 const HOST: &str = "kubernetes.io/hostname";
@@ -77,13 +80,13 @@ pub(super) fn container(region: &Region<'_>, component: Component, resources: &P
         image: Some(region.image(component)),
         image_pull_policy: Some(region.cluster.images.pull_policy.as_str().to_owned()),
         args: Some(vec!["--config".to_owned(), format!("{CONFIG_DIR}/{CONFIG_FILE}")]),
-        ports: Some(ports::of(component).map(container_port).collect()),
+        ports: Some(region.ports(component).map(container_port).collect()),
         resources: Some(requirements(resources)),
         startup_probe: probe("/startup", STARTUP_PERIOD_SECONDS, STARTUP_FAILURES),
         readiness_probe: probe("/ready", READINESS_PERIOD_SECONDS, FAILURES),
         liveness_probe: probe("/healthz", LIVENESS_PERIOD_SECONDS, FAILURES),
         security_context: Some(restricted()),
-        volume_mounts: Some(mounts(region)),
+        volume_mounts: Some(mounts(region, component)),
         ..Container::default()
     }
 }
@@ -149,14 +152,16 @@ fn volumes(region: &Region<'_>, component: Component) -> Vec<Volume> {
         config_map: Some(ConfigMapVolumeSource { name: region.name_of(component), ..Default::default() }),
         ..Volume::default()
     };
-    let tls = region.tls_secret(Holder::Component(component)).map(tls_volume);
-    [config].into_iter().chain(tls).collect()
+    let tls = region.tls_secret(Holder::Component(component)).map(|secret| tls_volume(TLS, secret));
+    let between = region.shows_regions(component).then(|| region.tls_secret(Holder::Regions)).flatten();
+    let between = between.map(|secret| tls_volume(REGIONS_TLS, secret));
+    [config].into_iter().chain(tls).chain(between).collect()
 }
 
 /// A Secret with a certificate.
-pub(super) fn tls_volume(secret: String) -> Volume {
+pub(super) fn tls_volume(name: &str, secret: String) -> Volume {
     Volume {
-        name: "tls".to_owned(),
+        name: name.to_owned(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret),
             default_mode: Some(0o440),
@@ -176,9 +181,10 @@ pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
     }
 }
 
-fn mounts(region: &Region<'_>) -> Vec<VolumeMount> {
-    let tls = region.has_tls().then(|| mount("tls", TLS_DIR));
-    [mount("config", CONFIG_DIR)].into_iter().chain(tls).collect()
+fn mounts(region: &Region<'_>, component: Component) -> Vec<VolumeMount> {
+    let tls = region.has_tls().then(|| mount(TLS, TLS_DIR));
+    let between = region.shows_regions(component).then(|| mount(REGIONS_TLS, REGIONS_TLS_DIR));
+    [mount("config", CONFIG_DIR)].into_iter().chain(tls).chain(between).collect()
 }
 
 /// An empty folder that goes with the pod.

@@ -90,6 +90,9 @@ pub const API_METRICS: Port = tcp(Component::Api, "metrics", 8081, From::Anywher
 pub const CLIENT: Port = tcp(Component::Consensus, "client", 2379, From::Anywhere);
 /// Raft.
 pub const PEER: Port = tcp(Component::Consensus, "peer", 9090, From::Components(&[Component::Consensus]));
+/// Other regions' members, where regions replicate. They are in other clusters, which no policy can name: certificates keep others
+/// out.
+pub const REGIONS: Port = tcp(Component::Consensus, "regions", 9091, From::Anywhere);
 /// Its metrics and health.
 pub const CONSENSUS_METRICS: Port = tcp(Component::Consensus, "metrics", 8081, From::Anywhere);
 /// Streams between agents.
@@ -102,8 +105,18 @@ pub const DWCP_METRICS: Port = tcp(Component::Dwcp, "metrics", 9101, From::Anywh
 pub const OPERATOR_METRICS: Port = tcp(Component::Operator, "metrics", 8081, From::Anywhere);
 
 /// All of them.
-pub const PORTS: [Port; 9] =
-    [API, API_METRICS, CLIENT, PEER, CONSENSUS_METRICS, DWCP, DATAGRAMS, DWCP_METRICS, OPERATOR_METRICS];
+pub const PORTS: [Port; 10] = [
+    API,
+    API_METRICS,
+    CLIENT,
+    PEER,
+    REGIONS,
+    CONSENSUS_METRICS,
+    DWCP,
+    DATAGRAMS,
+    DWCP_METRICS,
+    OPERATOR_METRICS,
+];
 
 /// Those of a component.
 pub fn of(component: Component) -> impl Iterator<Item = Port> {

@@ -25,6 +25,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("batch", &["cronjobs", "jobs"], &APPLIED),
     ("coordination.k8s.io", &["leases"], &["create", "get", "update"]),
     ("events.k8s.io", &["events"], &["create", "patch"]),
+    ("externaldns.k8s.io", &["dnsendpoints"], &["create", "delete", "list", "patch"]),
     ("monitoring.coreos.com", &["servicemonitors"], &APPLIED),
     ("networking.k8s.io", &["networkpolicies"], &APPLIED),
     ("policy", &["poddisruptionbudgets"], &APPLIED),
@@ -39,8 +40,25 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
+/// What a federation does in each of its clusters, by the kubeconfig that it has for it.
+const FEDERATED: &[(&str, &[&str], &[&str])] = &[
+    ("", &["services"], &["create", "delete", "get", "list", "patch"]),
+    ("apps", &["deployments"], &["get"]),
+    ("discovery.k8s.io", &["endpointslices"], &["create", "delete", "list", "patch"]),
+    (GROUP, &["novacronclusters"], &["create", "delete", "get", "list", "patch"]),
+];
+
 /// The operator's role.
 pub fn role() -> ClusterRole {
+    of(FIELD_MANAGER, RULES)
+}
+
+/// The role of a federation's account in each of its clusters.
+pub fn federated_role() -> ClusterRole {
+    of("novacron-federation", FEDERATED)
+}
+
+fn of(name: &str, rules: &[(&str, &[&str], &[&str])]) -> ClusterRole {
     let owned = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect::<Vec<_>>();
     let rule = |(group, resources, verbs): &(&str, &[&str], &[&str])| PolicyRule {
         api_groups: Some(vec![(*group).to_owned()]),
@@ -49,15 +67,24 @@ pub fn role() -> ClusterRole {
         ..PolicyRule::default()
     };
     ClusterRole {
-        metadata: ObjectMeta { name: Some(FIELD_MANAGER.to_owned()), ..ObjectMeta::default() },
-        rules: Some(RULES.iter().map(rule).collect()),
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        rules: Some(rules.iter().map(rule).collect()),
         ..ClusterRole::default()
     }
 }
 
 /// Whether the role has it; for tests of what the operator does.
 pub fn may(verb: &str, group: &str, resource: &str) -> bool {
-    RULES
+    has(RULES, verb, group, resource)
+}
+
+/// Whether a federation's role has it.
+pub fn may_federated(verb: &str, group: &str, resource: &str) -> bool {
+    has(FEDERATED, verb, group, resource)
+}
+
+fn has(rules: &[(&str, &[&str], &[&str])], verb: &str, group: &str, resource: &str) -> bool {
+    rules
         .iter()
         .any(|(of, resources, verbs)| *of == group && resources.contains(&resource) && verbs.contains(&verb))
 }

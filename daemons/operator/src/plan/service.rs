@@ -38,7 +38,7 @@ fn headless(mut service: Service) -> Service {
 
 fn members(region: &Region<'_>) -> Service {
     let name = region.name_of(Component::Consensus);
-    headless(service(region, Component::Consensus, name, ports::of(Component::Consensus).collect()))
+    headless(service(region, Component::Consensus, name, region.ports(Component::Consensus).collect()))
 }
 
 fn clients(region: &Region<'_>) -> Service {
@@ -56,7 +56,7 @@ fn api(region: &Region<'_>) -> Service {
 
 fn agents(region: &Region<'_>) -> Service {
     let name = region.name_of(Component::Dwcp);
-    headless(service(region, Component::Dwcp, name, ports::of(Component::Dwcp).collect()))
+    headless(service(region, Component::Dwcp, name, region.ports(Component::Dwcp).collect()))
 }
 
 fn service_port(port: Port) -> ServicePort {

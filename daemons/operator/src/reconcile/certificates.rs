@@ -20,7 +20,7 @@ use crate::{
         Authorities, Authority, CertificateError, Change, Move, Policy, Spread, Wanted, authority, issue,
         leaf, secret,
     },
-    plan::{FIELD_MANAGER, Holder, INSTANCE, MANAGED_BY, Region},
+    plan::{FIELD_MANAGER, Holder, INSTANCE, MANAGED_BY, Region, digest},
 };
 
 /// The Secret with a cluster's authorities.
@@ -118,16 +118,20 @@ fn status(has: &Authorities) -> AuthorityStatus {
         not_after: Time(has.issuing.facts.not_after),
         next: has.next.as_ref().map(named),
         former: has.former.as_ref().map(named),
+        bundle: has.bundle(),
     }
 }
 
-/// How far the last step has got in the Secrets of all regions.
+/// How far the last step has got in the Secrets of all regions, and in what other clusters are told to trust.
 async fn spread(
     context: &Context,
     cluster: &NovaCronCluster,
     has: &Authorities,
 ) -> Result<Spread, ReconcileError> {
-    let mut spread = Spread { trusted: true, issued: true };
+    let bundle = has.bundle();
+    let replication = cluster.spec.replication.as_ref();
+    let is_told = replication.is_none_or(|replication| replication.acknowledged == digest(&bundle));
+    let mut spread = Spread { trusted: is_told, issued: true };
     for template in &cluster.spec.regions {
         let object = region_of(cluster, template, None);
         let Ok(region) = Region::new(&object, cluster) else { continue };
@@ -135,7 +139,8 @@ async fn spread(
             let Some(name) = region.tls_secret(holder) else { continue };
             let held = get(context, &region.namespace, &name).await?.as_ref().and_then(secret::leaf);
             let issuer = held.as_ref().and_then(|held| Some(&held.facts.as_ref()?.issuer));
-            spread.trusted &= held.as_ref().is_some_and(|held| held.bundle == has.bundle());
+            let trusts = region.trusted(holder, &bundle);
+            spread.trusted &= held.as_ref().is_some_and(|held| held.bundle == trusts);
             spread.issued &= issuer == Some(&has.issuing.facts.subject);
         }
     }
@@ -191,7 +196,7 @@ async fn leaf_of(
     let wanted = Wanted {
         names: region.certificate_names(holder),
         issuer: has.issuing.facts.subject.clone(),
-        bundle: has.bundle(),
+        bundle: region.trusted(holder, &has.bundle()),
     };
     let now = Timestamp::now();
     let made = match (leaf::decide(held.as_ref(), &wanted, &policy, now), held) {

@@ -45,7 +45,11 @@ where
     Ok(true)
 }
 
-async fn remove_finalizer<K>(context: &Context, api: &Api<K>, object: &K) -> Result<Action, ReconcileError>
+pub(super) async fn remove_finalizer<K>(
+    context: &Context,
+    api: &Api<K>,
+    object: &K,
+) -> Result<Action, ReconcileError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {

@@ -34,6 +34,7 @@ use kube::{
 use crate::{
     api::{ClusterRef, NovaCronCluster, NovaCronRegion, PAUSED, RegionSpec, RegionTemplate},
     apply::{Applier, ApplyError, failed},
+    federation::clusters::Clusters,
     plan::{FIELD_MANAGER, INSTANCE, MANAGED_BY},
     store::Stores,
 };
@@ -84,14 +85,20 @@ pub struct Context {
     applier: Applier,
     stores: Arc<dyn Stores>,
     recorder: Recorder,
+    clusters: Arc<dyn Clusters>,
     /// Whether there are ServiceMonitors, and since when that is known.
     service_monitors: Mutex<Option<(bool, Instant)>>,
 }
 
 impl Context {
-    /// Asks stores by `stores`, and everything else by the applier's client.
-    pub fn new(applier: Applier, stores: Arc<dyn Stores>, recorder: Recorder) -> Self {
-        Self { applier, stores, recorder, service_monitors: Mutex::default() }
+    /// Asks stores by `stores`, other clusters by `clusters`, and everything else by the applier's client.
+    pub fn new(
+        applier: Applier,
+        stores: Arc<dyn Stores>,
+        clusters: Arc<dyn Clusters>,
+        recorder: Recorder,
+    ) -> Self {
+        Self { applier, stores, recorder, clusters, service_monitors: Mutex::default() }
     }
 
     fn client(&self) -> Client {

@@ -1,6 +1,7 @@
 //! Reconciliations against an API server and a store in the process.
 
 mod certificates;
+mod federation;
 mod server;
 mod stale;
 mod world;

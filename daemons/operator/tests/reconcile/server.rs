@@ -24,6 +24,8 @@ pub(crate) struct Objects {
     /// Our own objects are answered as they were so many changes ago, as a reader of a watch might have them who does not say
     /// with a change what it is of.
     pub(crate) behind: usize,
+    /// Nobody is answered.
+    pub(crate) is_down: bool,
     /// Requests that changed something, in their order.
     pub(crate) writes: Vec<String>,
     /// Group, resource and verb of every request.
@@ -152,6 +154,9 @@ type Answer = Result<(u16, Value), u16>;
 
 impl Objects {
     fn answer(&mut self, method: &Method, uri: &http::Uri, kind: &str, body: Value) -> Answer {
+        if self.is_down {
+            return Err(503);
+        }
         let query: BTreeMap<String, String> = uri
             .query()
             .unwrap_or_default()

@@ -14,6 +14,7 @@ use kube::{
 use novacron_operator::{
     api::{NovaCronCluster, NovaCronRegion},
     apply::Applier,
+    federation::clusters::Kubeconfigs,
     lease::Fence,
     membership::{Health, Step},
     reconcile::{Context, ReconcileError, reconcile_cluster, reconcile_region},
@@ -149,7 +150,12 @@ impl World {
             Reporter { controller: "novacron-operator".to_owned(), instance: Some("test".to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
         let applier = Applier::new(client, fence);
-        let context = Arc::new(Context::new(applier, Arc::new(store.clone()), recorder));
+        let context = Arc::new(Context::new(
+            applier,
+            Arc::new(store.clone()),
+            Arc::new(Kubeconfigs::default()),
+            recorder,
+        ));
         Self { server, store, context }
     }
 
