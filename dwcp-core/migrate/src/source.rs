@@ -121,7 +121,7 @@ async fn attempt(
     let work = async {
         tokio::try_join!(
             memory::send(memory.qemu, &encoder, &mut memory.stream, memory.acks, &progress),
-            watched.to_the_end(told),
+            watched.see_through(told),
         )
     };
     target.unless_failed(work).await?;
@@ -251,7 +251,7 @@ struct Watched<'a> {
 
 impl Watched<'_> {
     /// Sees QEMU's migration through until all is written.
-    async fn to_the_end(&mut self, told: &mut impl FnMut(Stage)) -> Result<(), MigrateError> {
+    async fn see_through(&mut self, told: &mut impl FnMut(Stage)) -> Result<(), MigrateError> {
         let begin = Instant::now();
         self.turn(self.converge.knobs()).await?;
         let mut events = self.qmp.events();

@@ -65,7 +65,7 @@ pub enum Step {
 
 /// Takes batches, in their order.
 pub struct Decoder {
-    pages: Pages,
+    pub(super) pages: Pages,
     names: Vec<Vec<u8>>,
     last: Place,
     zstd: Zstd<'static>,
