@@ -16,6 +16,7 @@ mod take;
 
 pub use address::{Address, AddressError};
 pub use opening::Refusal;
+pub use pump::{Broken, carry_unix};
 pub use serve::{Allowed, serve};
 pub use take::{Dial, Dialing, take};
 

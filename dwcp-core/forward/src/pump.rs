@@ -4,7 +4,10 @@ use std::io;
 
 use bytes::BytesMut;
 use dwcp_core::{ReadError, RecvStream, SendStream, WriteError};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::UnixStream,
+};
 
 use crate::socket::Socket;
 
@@ -17,11 +20,14 @@ pub(crate) const RESET: u32 = 1;
 
 /// Why both ways end at once.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
+pub enum Broken {
+    /// The socket.
     #[error("socket: {0}")]
     Socket(#[from] io::Error),
+    /// The stream, where it is read.
     #[error("stream: {0}")]
     Read(#[from] ReadError),
+    /// The stream, where it is written.
     #[error("stream: {0}")]
     Write(#[from] WriteError),
 }
@@ -48,6 +54,11 @@ pub(crate) async fn carry(
         socket.reset();
     }
     carried
+}
+
+/// Carries between a Unix socket that somebody else has connected and a stream that somebody else has opened.
+pub async fn carry_unix(socket: UnixStream, send: SendStream, recv: RecvStream) -> Result<(), Broken> {
+    carry(Socket::Unix(socket), send, recv).await
 }
 
 async fn both(
