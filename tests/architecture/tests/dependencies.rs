@@ -100,7 +100,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "consensus-proto",
             "dwcp-core",
             "dwcp-forward",
-            "dwcp-migrate",
             "dwcp-transfer",
             "novacron-admin",
             "novacron-api",
