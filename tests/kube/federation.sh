@@ -1,6 +1,6 @@
 # Sourced by test.sh: two clusters on this machine, wired together (KUBE_OTHER is the number of the second one), and a DWCPFederation in
 # the first one. Each gets a region; what one has under /global/ the other has too; the second one is lost twice and comes back.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2030,SC2031,SC2034,SC2154
 
 work=$images/federation
 other=${KUBE_OTHER:-$(((cluster + clusters_max / 2) % clusters_max))}
