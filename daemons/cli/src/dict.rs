@@ -8,9 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use dwcp_core::dictionary::{
-    DICTIONARY_BYTES, DICTIONARY_BYTES_MAX, Folder, SAMPLE_BYTES_MAX, TRAINING_BYTES_MAX, train,
-};
+use dwcp_core::dictionary::{DICTIONARY_BYTES_MAX, Folder, SAMPLE_BYTES_MAX, TRAINING_BYTES_MAX, train};
 
 use crate::{
     exit::{self, Usage},
@@ -49,7 +47,7 @@ struct TrainArgs {
     #[arg(long, value_name = "NAME")]
     class: String,
     /// Length of the dictionary, 1KiB to 1MiB.
-    #[arg(long, value_name = "SIZE", default_value_t = size::show(DICTIONARY_BYTES as u64))]
+    #[arg(long, value_name = "SIZE", default_value = "128KiB")]
     bytes: String,
     /// Each line is a sample of its own.
     #[arg(long)]

@@ -77,7 +77,7 @@ fn what_cannot_be_learnt_from_is_refused() {
     fs::write(&few, "one\ntwo\n").unwrap();
     let args = ["train", "--lines", "--class", "log", "--dictionaries"].map(OsStr::new);
     let (code, _, error) = dict(&[&args[..], &[kept.as_os_str(), few.as_os_str()]].concat());
-    assert_ne!(code, Some(0));
+    assert_eq!(code, Some(1), "{error}");
     assert!(error.contains("2 samples are too few"), "{error}");
     assert!(!kept.exists(), "nothing is left");
     let bytes =

@@ -44,9 +44,9 @@ pub async fn reconcile_federation(
     let name = object.name_any();
     let found =
         api.get_opt(&name).await.map_err(failed("get", &ApiResource::erase::<DWCPFederation>(&()), &name))?;
-    let done = match found.map(|found| found.0) {
-        Some(Ok(federation)) => reconcile(&federation, &context).await,
-        Some(Err(invalid)) => context.refuse::<DWCPFederation>(&invalid).await,
+    let done = match found {
+        Some(DeserializeGuard(Ok(federation))) => reconcile(&federation, &context).await,
+        Some(DeserializeGuard(Err(invalid))) => context.refuse::<DWCPFederation>(&invalid).await,
         None => Ok(Action::await_change()),
     };
     metrics::histogram!("reconcile_duration_seconds", "controller" => "federation").record(began.elapsed());
