@@ -61,6 +61,12 @@ impl<D: Disk> Member<D> {
                     }
                 }
             }
+            // A candidate that has learnt meanwhile that it is removed must not be elected: raft-rs would look for its progress.
+            MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse
+                if raft.prs().get(raft.id).is_none() =>
+            {
+                return Ok(None);
+            }
             MessageType::MsgHeartbeat if message.commit > log.last_index() => {
                 return impossible("it commits what this member never had: has its data been lost?");
             }
