@@ -17,6 +17,8 @@ pub const DICTIONARY_RAW_MAX: usize = 16 << 10;
 const COMPARE_EVERY: u32 = 32;
 /// A comparison counts this many times less for each later one: about four are remembered.
 const KEPT: u64 = 4;
+/// One part in this many must be saved, or payloads go without a dictionary.
+const MARGIN: u64 = 32;
 
 /// The dictionaries of a connection.
 #[derive(Debug)]
@@ -72,8 +74,9 @@ impl Common {
             *left = *left - *left / KEPT + *length as u64;
         }
         let left = &measured.left;
-        // The first of equals: without a dictionary, if that is as good.
-        measured.best = (0..left.len()).min_by_key(|way| left[*way]).unwrap_or(0);
+        let best = (0..left.len()).min_by_key(|way| left[*way]).unwrap_or(0);
+        let is_worth_it = left[best] + left[0] / MARGIN < left[0];
+        measured.best = if is_worth_it { best } else { 0 };
     }
 }
 
