@@ -13,13 +13,13 @@ use tokio::time::sleep;
 
 use super::{
     queue::Change,
-    record::{Migration, Progress},
+    record::{Job, Migration, Progress},
     work::{Step, StepError},
 };
 use crate::{
     agents::AskError,
     app::App,
-    routes::vms,
+    routes::{nodes, vms},
     store::{is_at, put},
     vm::Vm,
 };
@@ -37,12 +37,15 @@ pub(crate) struct Migrate {
     arrived: Option<Progress>,
     /// And the inventory says so.
     entered: bool,
+    /// An attempt before this one has had a transfer.
+    was_begun: bool,
 }
 
 impl Migrate {
-    pub(super) fn new(id: &str, migration: &Migration) -> Self {
-        let (id, migration) = (id.to_owned(), migration.clone());
-        Self { id, migration, vm: None, transfer: None, arrived: None, entered: false }
+    pub(super) fn new(job: &Job, migration: &Migration) -> Self {
+        let (id, migration) = (job.id.clone(), migration.clone());
+        let was_begun = job.progress.total.is_some();
+        Self { id, migration, vm: None, transfer: None, arrived: None, entered: false, was_begun }
     }
 
     pub(super) async fn step(&mut self, app: &App) -> Result<Option<Step>, StepError> {
@@ -87,23 +90,38 @@ impl Migrate {
         (self.vm, self.entered) = (None, false);
     }
 
-    /// Ends the transfer, if there is one and the agent can be reached.
-    pub(super) async fn cancel(&mut self, app: &App) {
+    /// Ends the transfer, if there is one that runs. Whether none does: the agent says so, or runs no more itself.
+    pub(super) async fn stop(&self, app: &App) -> bool {
+        if self.arrived.is_some() {
+            return true;
+        }
         let from = &self.migration.from;
-        let cancelled = async {
-            let all = app.agents.ask(&app.store, from, Method::GET, "/v1/transfers", None).await?;
-            let all: Vec<Transfer> = serde_json::from_value(all).unwrap_or_default();
-            let ours = |transfer: &&Transfer| {
-                transfer.key.as_ref() == Some(&self.id) && transfer.state == TransferState::Running
-            };
-            if let Some(transfer) = all.iter().find(ours) {
-                let path = format!("/v1/transfers/{}", transfer.id);
-                app.agents.ask(&app.store, from, Method::DELETE, &path, None).await?;
-            }
-            Ok::<_, AskError>(())
+        let error = match self.told_to_stop(app).await {
+            Ok(has_stopped) => return has_stopped,
+            Err(error) => error,
         };
-        if let Err(error) = cancelled.await {
-            tracing::warn!(job = self.id, node = from, %error, "cancelled, and the agent does not know");
+        // Who may not ask has not begun one either.
+        let was_never = error.is_for_good() && !self.was_begun && self.transfer.is_none();
+        if was_never || matches!(nodes::found(&app.store, from).await, Ok(None)) {
+            return true;
+        }
+        tracing::warn!(job = self.id, node = from, %error, "the transfer is to end, and the agent does not know");
+        false
+    }
+
+    /// Whether the agent has no such transfer that runs. If it has, it is told.
+    async fn told_to_stop(&self, app: &App) -> Result<bool, AskError> {
+        let from = &self.migration.from;
+        let all: Vec<Transfer> = app.agents.look(&app.store, from, "/v1/transfers").await?;
+        let ours = |transfer: &&Transfer| {
+            transfer.key.as_ref() == Some(&self.id) && transfer.state == TransferState::Running
+        };
+        let Some(transfer) = all.iter().find(ours) else { return Ok(true) };
+        let path = format!("/v1/transfers/{}", transfer.id);
+        match app.agents.ask(&app.store, from, Method::DELETE, &path, None).await {
+            // It has ended by itself, or ends now.
+            Ok(_) | Err(AskError::Control(ControlError::Refused { .. })) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -115,8 +133,25 @@ impl Migrate {
         let found = app.store.get(&vms::key(name)).await?;
         let found = found.and_then(|kv| vms::parsed(&kv).map(|vm| (kv, vm)));
         let found = found.ok_or_else(|| failed(format!("there is no VM {name:?} any more"), true))?;
+        self.check(&found)?;
         self.vm = Some(found.clone());
         Ok(found)
+    }
+
+    /// Refuses a VM that is not what it was when the job was made: what its maker may do was looked at then.
+    fn check(&self, (kv, vm): &(KeyValue, Vm)) -> Result<(), StepError> {
+        let Migration { vm: name, to, moves, region, to_region, .. } = &self.migration;
+        let Some(moves) = moves else { return Ok(()) };
+        let why = if kv.create_revision != moves.made_at {
+            "was removed, and another one was made under its name"
+        } else if vm.node != moves.node && vm.node.as_ref() != Some(to) {
+            "was given another node"
+        } else if vm.region != *region && Some(&vm.region) != to_region.as_ref() {
+            "was given another region"
+        } else {
+            return Ok(());
+        };
+        Err(failed(format!("the VM {name:?} {why} meanwhile"), true))
     }
 
     /// How the transfer goes, which is begun if there is none.

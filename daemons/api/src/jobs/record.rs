@@ -44,6 +44,9 @@ pub(crate) struct Migration {
     pub(crate) from: String,
     /// The one that gets it.
     pub(crate) to: String,
+    /// The VM as it was when the job was made: only that one is moved. None in jobs that older versions have made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moves: Option<Moves>,
     /// The VM's region when the job was made.
     pub(crate) region: String,
     /// The region of the node that has the data; none if the node has none.
@@ -51,6 +54,15 @@ pub(crate) struct Migration {
     pub(crate) from_region: Option<String>,
     /// The region of the node that gets it, which will be the VM's; none if the node has none.
     pub(crate) to_region: Option<String>,
+}
+
+/// Which VM of the name, and where it says that it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Moves {
+    /// The store's revision at which it was made. One that is made later under its name is another one.
+    pub(crate) made_at: i64,
+    /// Its node.
+    pub(crate) node: Option<String>,
 }
 
 impl Work {
@@ -185,20 +197,32 @@ impl Job {
     }
 
     /// A replica takes it, which no other has. It may have ended then: it was lost with its replica too often, or somebody
-    /// wanted its end.
+    /// wanted its end. If something goes on elsewhere, it is taken for that to be stopped first.
     pub(crate) fn claim(&mut self, replica: &str, now_ms: u64) {
         assert!(!self.has_ended(), "only what has not ended is claimed");
-        if self.cancel_asked && !self.work.goes_on_elsewhere() {
-            return self.end(State::Cancelled, now_ms);
-        }
-        if self.attempts >= ATTEMPTS_MAX {
-            let lost = format!("lost with its replica at attempt {} of {ATTEMPTS_MAX}", self.attempts);
-            self.error.get_or_insert(lost);
-            return self.end(State::Failed, now_ms);
+        let is_over = self.cancel_asked || self.attempts >= ATTEMPTS_MAX;
+        if is_over && !self.work.goes_on_elsewhere() {
+            return self.give_up(now_ms);
         }
         self.state = State::Running;
         self.attempts += 1;
         self.replica = Some(replica.to_owned());
+    }
+
+    /// Nothing more is to be done for it, as somebody wants its end or no attempt is left.
+    pub(crate) fn is_to_end(&self) -> bool {
+        self.cancel_asked || self.attempts > ATTEMPTS_MAX
+    }
+
+    /// It ends, as nothing more is to be done for it.
+    pub(crate) fn give_up(&mut self, now_ms: u64) {
+        self.attempts = self.attempts.min(ATTEMPTS_MAX);
+        if self.cancel_asked {
+            return self.end(State::Cancelled, now_ms);
+        }
+        let lost = format!("lost with its replica at the last of {ATTEMPTS_MAX} attempts");
+        self.error.get_or_insert(lost);
+        self.end(State::Failed, now_ms);
     }
 
     /// It has done what it is for.
@@ -211,10 +235,10 @@ impl Job {
         assert_eq!(self.state, State::Running, "only what runs fails");
         let end = error.floor_char_boundary(ERROR_BYTES_MAX);
         self.error = Some(error[..end].to_owned());
-        if for_good || self.attempts >= ATTEMPTS_MAX {
-            self.end(State::Failed, now_ms);
-        } else if self.cancel_asked {
+        if self.cancel_asked {
             self.end(State::Cancelled, now_ms);
+        } else if for_good || self.attempts >= ATTEMPTS_MAX {
+            self.end(State::Failed, now_ms);
         } else {
             self.state = State::Queued;
             self.not_before_ms = now_ms + backoff_ms(self.attempts);
@@ -244,11 +268,6 @@ impl Job {
         true
     }
 
-    /// The replica that runs it has seen that somebody wants its end.
-    pub(crate) fn cancelled(&mut self, now_ms: u64) {
-        self.end(State::Cancelled, now_ms);
-    }
-
     fn end(&mut self, state: State, now_ms: u64) {
         self.state = state;
         self.ended_ms = Some(now_ms);
@@ -263,6 +282,8 @@ fn backoff_ms(attempts: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -272,6 +293,7 @@ mod tests {
             vm: "v".to_owned(),
             from: "a".to_owned(),
             to: "b".to_owned(),
+            moves: None,
             region: "eu".to_owned(),
             from_region: region("us"),
             to_region: region("ap"),
@@ -291,10 +313,19 @@ mod tests {
         job
     }
 
+    /// A migration that is at its last attempt.
+    fn migrating() -> Job {
+        let work = json!({ "kind": "migrate", "vm": "v", "from": "a", "to": "b", "region": "eu", "to_region": null });
+        let mut job =
+            Job { attempts: ATTEMPTS_MAX - 1, ..Job::new(serde_json::from_value(work).unwrap(), 1000, 7) };
+        job.claim("r", 1000);
+        job
+    }
+
     #[test]
     fn transitions() {
         use State::*;
-        let table: [(&str, fn() -> Job, fn(&mut Job), State, u32); 12] = [
+        let table: [(&str, fn() -> Job, fn(&mut Job), State, u32); 17] = [
             ("claim", job, |j| j.claim("r", 1), Running, 1),
             ("claim of what was lost", running, |j| j.claim("s", 1), Running, 2),
             ("finish", running, |j| j.finish(1), Done, 1),
@@ -303,7 +334,7 @@ mod tests {
             ("release", running, |j| j.release(1), Queued, 0),
             ("cancel", job, |j| assert!(j.cancel(1)), Cancelled, 0),
             ("cancel what runs", running, |j| assert!(j.cancel(1)), Running, 1),
-            ("and it is seen", running, |j| (j.cancel(1), j.cancelled(1)).1, Cancelled, 1),
+            ("and it is seen", running, |j| (j.cancel(1), j.give_up(1)).1, Cancelled, 1),
             ("cancel, then the replica is lost", running, |j| (j.cancel(1), j.claim("s", 1)).1, Cancelled, 1),
             (
                 "cancel, then the attempt fails",
@@ -311,6 +342,30 @@ mod tests {
                 |j| (j.cancel(1), j.fail("e", false, 1)).1,
                 Cancelled,
                 1,
+            ),
+            (
+                "cancel, then the attempt fails for good",
+                running,
+                |j| (j.cancel(1), j.fail("e", true, 1)).1,
+                Cancelled,
+                1,
+            ),
+            // A transfer goes on without its replica: whoever takes the job stops it before the end.
+            ("the last attempt is lost", migrating, |j| j.claim("s", 1), Running, ATTEMPTS_MAX + 1),
+            ("and it is stopped", migrating, |j| (j.claim("s", 1), j.give_up(1)).1, Failed, ATTEMPTS_MAX),
+            (
+                "cancel, then the last attempt is lost",
+                migrating,
+                |j| (j.cancel(1), j.claim("s", 1)).1,
+                Running,
+                ATTEMPTS_MAX + 1,
+            ),
+            (
+                "and it is stopped",
+                migrating,
+                |j| (j.cancel(1), j.claim("s", 1), j.give_up(1)).2,
+                Cancelled,
+                ATTEMPTS_MAX,
             ),
             ("cancel, then it is done", running, |j| (j.cancel(1), j.finish(1)).1, Done, 1),
         ];

@@ -64,7 +64,7 @@ impl Run {
     pub(crate) fn new(job: &Job) -> Self {
         match &job.work {
             Work::MoveRegion { from, to } => Self::MoveRegion(MoveRegion::new(from, to)),
-            Work::Migrate(migration) => Self::Migrate(Box::new(Migrate::new(&job.id, migration))),
+            Work::Migrate(migration) => Self::Migrate(Box::new(Migrate::new(job, migration))),
         }
     }
 
@@ -102,10 +102,11 @@ impl Run {
         }
     }
 
-    /// The job is to end: so is what goes on elsewhere.
-    pub(crate) async fn cancel(&mut self, app: &App) {
-        if let Self::Migrate(work) = self {
-            work.cancel(app).await;
+    /// The job is about to end, and so is what goes on elsewhere. Whether nothing does any more.
+    pub(crate) async fn stop(&self, app: &App) -> bool {
+        match self {
+            Self::MoveRegion(_) => true,
+            Self::Migrate(work) => work.stop(app).await,
         }
     }
 }

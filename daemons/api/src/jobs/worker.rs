@@ -12,13 +12,15 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     queue::{self, Change, Claim, Written},
-    record::Progress,
+    record::{Job, Progress, State},
     work::{Run, StepError},
 };
 use crate::app::{App, now_ms, told};
 
 /// Between attempts to go on where the store did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Between attempts to stop what goes on elsewhere.
+const STOP_INTERVAL: Duration = Duration::from_secs(1);
 /// A lease is prolonged so often in its time.
 const RENEWALS: u32 = 3;
 
@@ -124,14 +126,13 @@ async fn course(app: &App, claim: &mut Claim, stop: &watch::Receiver<bool>) -> b
     let mut run = Run::new(&claim.job);
     let mut is_counted = false;
     loop {
-        let is_stopping = *stop.borrow();
-        let step = step(app, claim, &mut run, &mut is_counted, is_stopping).await;
+        let step = step(app, claim, &mut run, &mut is_counted, stop).await;
         let again = match step {
             Ok(Left::More) => continue,
-            Ok(Left::Nothing) => return claim.job.state != super::record::State::Running,
-            Err(StepError::Failed { why, for_good }) => fail(app, claim, &why, for_good).await,
+            Ok(Left::Nothing) => return claim.job.state != State::Running,
+            Err(StepError::Failed { why, for_good }) => fail(app, claim, &run, stop, &why, for_good).await,
             Err(StepError::Store(StoreError::Refused { failure, .. })) => {
-                fail(app, claim, &failure.to_string(), false).await
+                fail(app, claim, &run, stop, &failure.to_string(), false).await
             }
             Err(StepError::Store(error)) => Err(error),
         };
@@ -154,10 +155,32 @@ async fn course(app: &App, claim: &mut Claim, stop: &watch::Receiver<bool>) -> b
     }
 }
 
-async fn fail(app: &App, claim: &mut Claim, error: &str, for_good: bool) -> Result<(), StoreError> {
+async fn fail(
+    app: &App,
+    claim: &mut Claim,
+    run: &Run,
+    stop: &watch::Receiver<bool>,
+    error: &str,
+    for_good: bool,
+) -> Result<(), StoreError> {
     let mut job = claim.job.clone();
     job.fail(error, for_good, now_ms());
+    let job = stopped(app, run, stop, &claim.job, job).await;
     claim.write(&app.store, job, Change::default()).await.map(drop)
+}
+
+/// What is to be written of a job: that it has ended only when nothing goes on elsewhere, and if the replica drains before,
+/// that the job is given back.
+async fn stopped(app: &App, run: &Run, stop: &watch::Receiver<bool>, now: &Job, then: Job) -> Job {
+    while then.has_ended() && !run.stop(app).await {
+        if *stop.borrow() {
+            let mut job = now.clone();
+            job.release(now_ms());
+            return job;
+        }
+        sleep(STOP_INTERVAL).await;
+    }
+    then
 }
 
 /// One change, or the end.
@@ -166,16 +189,15 @@ async fn step(
     claim: &mut Claim,
     run: &mut Run,
     is_counted: &mut bool,
-    is_stopping: bool,
+    stop: &watch::Receiver<bool>,
 ) -> Result<Left, StepError> {
     let store = &app.store;
     let mut job = claim.job.clone();
     let mut change = Change::default();
     let mut is_step = false;
-    if job.cancel_asked {
-        run.cancel(app).await;
-        job.cancelled(now_ms());
-    } else if is_stopping {
+    if job.is_to_end() {
+        job.give_up(now_ms());
+    } else if *stop.borrow() {
         job.release(now_ms());
     } else if !*is_counted {
         job.progress.total = run.left(store).await?.map(|left| job.progress.done + left);
@@ -187,7 +209,8 @@ async fn step(
     } else {
         job.finish(now_ms());
     }
-    let still_runs = job.state == super::record::State::Running;
+    let job = stopped(app, run, stop, &claim.job, job).await;
+    let still_runs = job.state == State::Running;
     match claim.write(store, job, change).await? {
         Written::Yes if is_step => run.made(),
         Written::Yes => *is_counted = true,
@@ -195,6 +218,6 @@ async fn step(
         Written::Lost => return Ok(Left::Nothing),
     }
     // After a change by somebody else it is looked at anew.
-    let is_left = !still_runs && claim.job.state != super::record::State::Running;
+    let is_left = !still_runs && claim.job.state != State::Running;
     Ok(if is_left { Left::Nothing } else { Left::More })
 }

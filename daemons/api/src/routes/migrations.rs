@@ -19,7 +19,7 @@ use crate::{
     },
     jobs::{
         queue,
-        record::{Job, Migration, Work},
+        record::{Job, Migration, Moves, Work},
     },
     vm::{LABEL, NODE, is_label, is_node},
 };
@@ -65,8 +65,10 @@ impl NewMigration {
     pub(crate) async fn migration(self, app: &App) -> Result<Migration, Problem> {
         let Self { vm, from, to } = self;
         let kv = app.store.get(&vms::key(&vm)).await?;
-        let found = kv.as_ref().and_then(vms::parsed);
-        let found = found.ok_or_else(|| wrong("vm", format!("expected a VM: there is no {vm:?}")))?;
+        let found = kv.as_ref().and_then(|kv| Some((kv.create_revision, vms::parsed(kv)?)));
+        let (made_at, found) =
+            found.ok_or_else(|| wrong("vm", format!("expected a VM: there is no {vm:?}")))?;
+        let moves = Some(Moves { made_at, node: found.node.clone() });
         let from = from.or(found.node).ok_or_else(|| {
             wrong("from", "expected a node, since the VM does not say which one has its data")
         })?;
@@ -84,7 +86,7 @@ impl NewMigration {
         };
         let (source, target) = (running("from", &from).await?, running("to", &to).await?);
         let (from_region, to_region) = (source.region, target.region);
-        Ok(Migration { vm, from, to, region: found.region, from_region, to_region })
+        Ok(Migration { vm, from, to, moves, region: found.region, from_region, to_region })
     }
 }
 

@@ -391,6 +391,13 @@ fn a_hundred_migrations_survive_kills_of_everything() {
     }
     let retried = ended.values().filter(|job| job["attempts"].as_u64() > Some(1)).count();
     println!("{} done, {cancelled} cancelled; {retried} took more than one attempt", VMS - cancelled);
+    // What has ended goes on nowhere. The receivers of senders that were killed have to find that out.
+    wait_until("agents without a transfer that runs", || {
+        let all = certain("GET", "/api/v1/transfers", None, None).json();
+        let runs = |one: &Value| one["transfer"]["state"] == "running";
+        let told = all["unanswered"].as_array()?.is_empty();
+        (told && !all["items"].as_array()?.iter().any(runs)).then_some(())
+    });
     // Nobody is kept from moving them again.
     let again = certain("POST", MIGRATIONS, Some("again"), Some(&json!({"vm": name(1), "to": "node-1"})));
     assert_eq!(again.status, 202, "{again:?}");

@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use consensus_proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request};
+use consensus_proto::etcdserverpb::{
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,
+};
 use novacron_store::{Client, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -124,6 +126,19 @@ impl Store {
     /// Writes an entry.
     pub(crate) fn put(&self, key: &str, value: &Value) {
         self.put_all(vec![(key.to_owned(), value.to_string())]);
+    }
+
+    /// Removes an entry.
+    pub(crate) fn remove(&self, key: &str) {
+        let delete = DeleteRangeRequest { key: key.to_owned().into(), ..DeleteRangeRequest::default() };
+        let options = Options { tls: None, user: None, timeout: PATIENCE };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let client = Client::new(self.endpoints.iter().map(String::as_str), options).unwrap();
+            let deleted = client
+                .write("remove", delete, |link, delete| async move { link.kv().delete_range(delete).await });
+            deleted.await.unwrap();
+        });
     }
 
     /// Writes many.
