@@ -26,6 +26,8 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
 };
 
+use super::login::Effort;
+
 /// Longest set of keys in bytes, and how many of its keys are taken.
 const SET_BYTES_MAX: usize = 256 << 10;
 const KEYS_MAX: usize = 64;
@@ -122,9 +124,9 @@ impl Jwks {
     }
 
     /// The key that a token names, or the only one if it names none.
-    pub(crate) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
+    pub(crate) async fn find(&self, id: Option<&str>, algorithm: Algorithm, effort: Effort) -> Found {
         let found = self.look_up(id, algorithm);
-        if matches!(found, Found::Key(_)) {
+        if matches!(found, Found::Key(_)) || effort == Effort::Small {
             return found;
         }
         let mut unknown_at = self.unknown_at.lock().await;
@@ -314,6 +316,20 @@ mod tests {
             assert_eq!(parsed(set.as_bytes()).unwrap().len(), usize::from(taken), "{set}");
         }
         assert!(parsed(b"{}").is_err());
+    }
+
+    #[tokio::test]
+    async fn keys_are_looked_for_with_full_effort_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.json");
+        let key = json!({ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": "k" });
+        std::fs::write(&file, json!({ "keys": [key] }).to_string()).unwrap();
+        let jwks = Jwks::new(JwksSource::File(file), None);
+        let find = |effort| jwks.find(Some("k"), Algorithm::ES256, effort);
+        assert!(matches!(find(Effort::Small).await, Found::Unavailable));
+        assert!(matches!(find(Effort::Full).await, Found::Key(_)));
+        assert!(matches!(find(Effort::Small).await, Found::Key(_)));
+        assert!(matches!(jwks.find(Some("l"), Algorithm::ES256, Effort::Small).await, Found::Unknown));
     }
 
     #[test]

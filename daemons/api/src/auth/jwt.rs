@@ -10,7 +10,7 @@ use tokio_rustls::rustls::RootCertStore;
 
 use super::{
     jwks::{Found, Jwks, JwksSource},
-    login::LoginError,
+    login::{Effort, LoginError},
     principal::Principal,
     role::{GRANTS_MAX, Grant, Grants},
     signatures,
@@ -59,7 +59,7 @@ impl Jwt {
     }
 
     /// Who a token is of.
-    pub(crate) async fn principal(&self, token: &str) -> Result<Arc<Principal>, LoginError> {
+    pub(crate) async fn principal(&self, token: &str, effort: Effort) -> Result<Arc<Principal>, LoginError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(LoginError::Invalid("the token is too long"));
         }
@@ -68,8 +68,9 @@ impl Jwt {
         if !self.settings.algorithms.contains(&header.alg) {
             return Err(LoginError::Invalid("the token's algorithm is not allowed"));
         }
-        let key = match self.keys.find(header.kid.as_deref(), header.alg).await {
+        let key = match self.keys.find(header.kid.as_deref(), header.alg, effort).await {
             Found::Key(key) => key,
+            _ if effort == Effort::Small => return Err(LoginError::Unchecked),
             Found::Unknown => return Err(LoginError::Invalid("the token's key is not known")),
             Found::Unavailable => return Err(LoginError::Unavailable),
         };

@@ -37,8 +37,19 @@ pub(crate) enum LoginError {
     Invalid(&'static str),
     /// It cannot be checked now.
     Unavailable,
+    /// It was not, as that takes more than [`Effort::Small`].
+    Unchecked,
     /// Another problem.
     Problem(Problem),
+}
+
+/// What is done to find out who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// The store is asked for tokens that are not remembered, and keys that are not known are looked for.
+    Full,
+    /// What this replica knows by itself decides.
+    Small,
 }
 
 /// The ways to log in that are set up.
@@ -73,17 +84,18 @@ impl Login {
         changes: &Changes,
         headers: &HeaderMap,
         peer: &Peer,
+        effort: Effort,
     ) -> Result<Arc<Principal>, LoginError> {
         if self.is_open {
             return Ok(Arc::new(Principal::local()));
         }
         match bearer(headers)? {
             Some(text) if text.starts_with(token::PREFIX) => match &self.tokens {
-                Some(tokens) => tokens.principal(store, changes, text).await,
+                Some(tokens) => tokens.principal(store, changes, text, effort).await,
                 None => Err(LoginError::Invalid("API tokens are not taken here")),
             },
             Some(text) => match &self.jwt {
-                Some(jwt) => jwt.principal(text).await,
+                Some(jwt) => jwt.principal(text, effort).await,
                 None => Err(LoginError::Invalid("the token is not known")),
             },
             None => self.by_certificate(peer),

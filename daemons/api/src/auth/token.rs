@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    login::LoginError,
+    login::{Effort, LoginError},
     principal::Principal,
     role::{GRANTS_MAX, Grant, Grants},
 };
@@ -34,7 +34,7 @@ const SECRET_BYTES: usize = 32;
 const TOKEN_BYTES: usize = PREFIX.len() + ID_DIGITS + 1 + (SECRET_BYTES * 8).div_ceil(6);
 /// Tokens that last. Replicas that make some at the same time may go beyond it by one each.
 pub(crate) const TOKENS_MAX: usize = 1000;
-/// Tokens that a replica remembers, and for how long: a watch that is silent for no good reason tells of no revocation.
+/// Tokens that a replica remembers, and how long it believes that: a watch that is silent for no good reason tells of no revocation.
 const KNOWN_MAX: usize = 1000;
 const KNOWN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest name in bytes.
@@ -165,16 +165,27 @@ fn id_of(text: &str) -> Option<&str> {
     (is_id && is_secret).then_some(id)
 }
 
-/// Tokens that are shown, and those that were looked at lately.
+/// Tokens that are shown, and those that were looked at before.
 #[derive(Default)]
 pub(crate) struct Tokens(Mutex<Known>);
 
-/// What the store had while no token changed.
+/// What the store had.
 #[derive(Default)]
-struct Known {
-    /// Of [`Changes::count`].
-    at: u64,
-    records: HashMap<String, (Record, Instant)>,
+struct Known(HashMap<String, Remembered>);
+
+#[derive(Clone)]
+struct Remembered {
+    record: Record,
+    /// Of [`Changes::count`]; `None`: nobody would have told of a change.
+    at: Option<u64>,
+    since: Instant,
+}
+
+impl Remembered {
+    /// No token has changed since.
+    fn is_fresh(&self, now: Option<u64>) -> bool {
+        self.at.is_some() && self.at == now && self.since.elapsed() < KNOWN_TIME_MAX
+    }
 }
 
 impl Tokens {
@@ -184,51 +195,64 @@ impl Tokens {
         store: &Store,
         changes: &Changes,
         text: &str,
+        effort: Effort,
     ) -> Result<Arc<Principal>, LoginError> {
         // Of a token that is none, was revoked or has expired, the answer is the same.
         let invalid = || LoginError::Invalid("the token is not valid");
         let id = id_of(text).ok_or_else(invalid)?;
-        let record =
-            self.record(store, changes, id).await.map_err(|error| LoginError::Problem(error.into()))?;
+        let before = changes.count(TOKENS);
+        let known = self.known(id);
+        let record = match known {
+            Some(known) if known.is_fresh(before) => Some(known.record),
+            // Whoever has the secret of a token that was one may ask whether it still is.
+            known
+                if effort == Effort::Full || known.as_ref().is_some_and(|known| known.record.is_of(text)) =>
+            {
+                let read = self.read(store, changes, id, before).await;
+                read.map_err(|error| LoginError::Problem(error.into()))?
+            }
+            _ => return Err(LoginError::Unchecked),
+        };
         let record = record.filter(|record| record.is_of(text) && record.token.expires_ms > now_ms());
         let Token { id, name, grants, .. } = record.ok_or_else(invalid)?.token;
         Ok(Arc::new(Principal { id: format!("token:{id}"), name, grants: Grants(grants) }))
     }
 
-    /// As it is in the store, or was a moment ago and has not changed since.
-    async fn record(&self, store: &Store, changes: &Changes, id: &str) -> Result<Option<Record>, StoreError> {
-        let before = changes.count(TOKENS);
-        if let Some(record) = before.and_then(|at| self.known(at, id)) {
-            return Ok(Some(record));
-        }
+    /// As it is in the store.
+    async fn read(
+        &self,
+        store: &Store,
+        changes: &Changes,
+        id: &str,
+        before: Option<u64>,
+    ) -> Result<Option<Record>, StoreError> {
         let found = store.get(&key(id)).await?.and_then(|kv| Record::parsed(&kv));
-        if let (Some(at), Some(record)) = (before, &found)
-            && changes.count(TOKENS) == before
-        {
-            self.remember(at, record);
-        }
+        let at = before.filter(|_| changes.count(TOKENS) == before);
+        self.remember(id, at, found.as_ref());
         Ok(found)
     }
 
-    fn known(&self, at: u64, id: &str) -> Option<Record> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (record, since) = known.records.get(id).filter(|_| known.at == at)?;
-        (since.elapsed() < KNOWN_TIME_MAX).then(|| record.clone())
+    fn known(&self, id: &str) -> Option<Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(id).cloned()
     }
 
-    fn remember(&self, at: u64, record: &Record) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.at != at || known.records.len() >= KNOWN_MAX {
-            known.records.clear();
-            known.at = at;
+    fn remember(&self, id: &str, at: Option<u64>, record: Option<&Record>) {
+        let Known(known) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = record else {
+            known.remove(id);
+            return;
+        };
+        if known.len() >= KNOWN_MAX && !known.contains_key(id) {
+            known.clear();
         }
-        known.records.insert(record.token.id.clone(), (record.clone(), Instant::now()));
+        known.insert(id.to_owned(), Remembered { record: record.clone(), at, since: Instant::now() });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{Settings, StoreSettings};
 
     fn made() -> (Record, String) {
         let grants = vec!["viewer@eu".parse().unwrap()];
@@ -263,14 +287,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_forgotten_when_a_token_changes() {
+    fn what_is_known_is_believed_until_a_token_changes() {
         let (tokens, (record, _)) = (Tokens::default(), made());
-        tokens.remember(1, &record);
-        assert!(tokens.known(1, &record.token.id).is_some());
-        assert!(tokens.known(1, "another").is_none());
-        assert!(tokens.known(2, &record.token.id).is_none());
-        tokens.remember(2, &made().0);
-        assert!(tokens.known(2, &record.token.id).is_none());
+        let id = &record.token.id;
+        tokens.remember(id, Some(1), Some(&record));
+        let is_fresh = |now| tokens.known(id).unwrap().is_fresh(now);
+        assert!(is_fresh(Some(1)) && !is_fresh(Some(2)) && !is_fresh(None));
+        assert!(tokens.known("another").is_none());
+        tokens.remember(id, None, Some(&record));
+        assert!(!is_fresh(None), "nobody tells of changes");
+        tokens.remember(id, Some(2), None);
+        assert!(tokens.known(id).is_none());
+    }
+
+    #[tokio::test]
+    async fn only_the_secret_of_a_known_token_is_worth_a_small_effort() {
+        let (tokens, changes, (record, text)) = (Tokens::default(), Changes::default(), made());
+        // Nobody is there: whoever asks learns that.
+        let store = Store::open(&StoreSettings {
+            endpoints: vec!["http://127.0.0.1:1".to_owned()],
+            timeout: Duration::from_millis(100),
+            ..Settings::new("a".to_owned()).store
+        });
+        let store = store.unwrap();
+        let asked = async |text: &str, effort| match tokens.principal(&store, &changes, text, effort).await {
+            Err(LoginError::Problem(_)) => true,
+            Err(LoginError::Unchecked) => false,
+            other => panic!("{other:?}"),
+        };
+        assert!(asked(&text, Effort::Full).await && !asked(&text, Effort::Small).await);
+        tokens.remember(&record.token.id, None, Some(&record));
+        let (_, other) = made();
+        let forged = format!("{}{}", &text[..PREFIX.len() + ID_DIGITS], &other[PREFIX.len() + ID_DIGITS..]);
+        assert!(asked(&text, Effort::Small).await && !asked(&forged, Effort::Small).await);
     }
 
     #[test]

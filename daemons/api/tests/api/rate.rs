@@ -1,8 +1,9 @@
 //! Limits of how often somebody may ask.
 
 use crate::{
+    auth::first_token,
     identity::Provider,
-    support::{Replica, ask, wait_until},
+    support::{Replica, Store, ask, wait_until},
 };
 
 const HEALTH: &str = "/api/v1/health";
@@ -35,8 +36,39 @@ fn each_principal_and_each_address_has_its_own_limit() {
         assert_eq!(ask(replica.port, "GET", "/healthz", &[], None).unwrap().status, 200);
     }
     wait_until("alice's next one", || (get(&alice).status == 200).then_some(()));
-    // Whoever fails to log in is stopped, before anything is checked.
+    // Whoever fails to log in is stopped.
     wait_until("a refusal", || (get("Bearer nonsense").status == 429).then_some(()));
+    // Behind the same address, whoever has what is right is not.
+    for n in 0..3 {
+        claims["sub"] = serde_json::json!(format!("carol-{n}"));
+        let carol = format!("Bearer {}", provider.token(&claims));
+        wait_until("a refusal", || (get("Bearer nonsense").status == 429).then_some(()));
+        assert_eq!(get(&carol).status, 200);
+    }
     // And may again after a while.
     wait_until("a check", || (get("Bearer nonsense").status == 401).then_some(()));
+}
+
+#[test]
+fn a_token_that_is_known_passes_where_others_fail() {
+    let Some(store) = Store::start() else { return };
+    let flags = ["--auth-tokens", "true", "--limits-rate", "1/50"];
+    let replica = Replica::ready("a", &store, &flags);
+    let token = || first_token(&store, replica.data.path());
+    let get = |token: &str| replica.ask("GET", HEALTH, &[("Authorization", token)], None);
+    let (known, other) = (token(), token());
+    assert_eq!(get(&known).status, 200);
+    let exhaust = || wait_until("a refusal", || (get("Bearer nct_nonsense").status == 429).then_some(()));
+    exhaust();
+    assert_eq!(get(&known).status, 200);
+    // A change of tokens has it looked at again, which it is worth.
+    token();
+    exhaust();
+    assert_eq!(get(&known).status, 200);
+    // What is not known waits until the address may fail again.
+    wait_until("a look at it", || {
+        let answer = get(&other);
+        assert!([200, 429].contains(&answer.status), "{answer:?}");
+        (answer.status == 200).then_some(())
+    });
 }
