@@ -42,6 +42,7 @@ pub use error::{Origin, SettingsError};
 pub use keys::endpoint_keys;
 pub use layers::{Layers, finish_endpoint};
 pub use log::{LogFormat, LogSettings, log_keys};
+pub use secret::without_password;
 pub use sources::{Key, Sources};
 pub use value::{DURATION, SIZE, duration, size};
 

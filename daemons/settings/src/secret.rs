@@ -2,11 +2,11 @@
 
 const HIDDEN: &str = "***";
 
-/// The URL with what is between a user's name and `@`, and what a query calls `password`, replaced.
+/// The URL with what is between a user's name and `@`, and what a query calls a password, replaced.
 ///
 /// What was meant for a URL and is none is hidden from its first `:` or, without one, to its last `@`: rather too much than
 /// too little.
-pub(crate) fn without_password(url: &str) -> String {
+pub fn without_password(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), url),
@@ -22,7 +22,7 @@ pub(crate) fn without_password(url: &str) -> String {
     };
     let Some((shown, query)) = shown.split_once('?') else { return shown };
     let parts = query.split('&').map(|part| match part.split_once('=') {
-        Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}={HIDDEN}"),
+        Some((name, _)) if name.to_ascii_lowercase().contains("pass") => format!("{name}={HIDDEN}"),
         _ => part.to_owned(),
     });
     format!("{shown}?{}", parts.collect::<Vec<_>>().join("&"))
@@ -54,6 +54,7 @@ mod tests {
             ("postgres://u:se@c/r:e?t@h/d", "postgres://u:***@h/d"),
             ("postgres://h/d?user=u&password=secret&x=1", "postgres://h/d?user=u&password=***&x=1"),
             ("postgres://h/d?sslpassword=secret", "postgres://h/d?sslpassword=***"),
+            ("postgres://h/d?passwd=secret", "postgres://h/d?passwd=***"),
             ("redis://:secret@h/0", "redis://:***@h/0"),
             ("rediss://h:6379", "rediss://h:6379"),
             ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),

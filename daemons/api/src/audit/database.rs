@@ -341,4 +341,23 @@ mod tests {
         fs::remove_dir(&file).unwrap();
         audit.write(record("a")).await.unwrap();
     }
+
+    #[tokio::test]
+    async fn no_error_has_a_password() {
+        for url in [
+            "postgres://u:f00d@h:port/d",
+            "postgres://u:f00d@[h/d",
+            "postgres://u:%fff00d@127.0.0.1:1/d",
+            "postgres://u:f00d@127.0.0.1:1/d",
+            "postgres://u@127.0.0.1:1/d?password=f00d",
+            "postgres://u:f00d@127.0.0.1:1/d?sslmode=x",
+        ] {
+            let settings = DatabaseSettings { url: url.to_owned(), ..DatabaseSettings::default() };
+            let error = match Audit::open(&settings) {
+                Ok(audit) => audit.prepare().await.unwrap_err(),
+                Err(error) => error,
+            };
+            assert!(!format!("{error} {error:?}").contains("f00d"), "{url}: {error}");
+        }
+    }
 }

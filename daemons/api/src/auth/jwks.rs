@@ -159,7 +159,7 @@ impl Jwks {
     pub(crate) async fn refresh(&self) -> Result<(), JwksError> {
         let place = match &self.source {
             JwksSource::File(path) => path.display().to_string(),
-            JwksSource::Url(url) => url.clone(),
+            JwksSource::Url(url) => novacron_settings::without_password(url),
         };
         let unreachable = |reason| JwksError::Unreachable { place: place.clone(), reason };
         let bytes = match timeout(FETCH_TIMEOUT, self.bytes()).await {
@@ -330,6 +330,17 @@ mod tests {
         assert!(matches!(find(Effort::Full).await, Found::Key(_)));
         assert!(matches!(find(Effort::Small).await, Found::Key(_)));
         assert!(matches!(jwks.find(Some("l"), Algorithm::ES256, Effort::Small).await, Found::Unknown));
+    }
+
+    #[tokio::test]
+    async fn no_error_has_a_password() {
+        for url in
+            ["http://u:f00d@127.0.0.1:1/keys", "http://127.0.0.1:1/?password=f00d", "https://u:f00d@h:x/"]
+        {
+            let error = Jwks::new(JwksSource::Url(url.to_owned()), None).refresh().await.unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("f00d"), "{error}");
+            assert!(error.to_string().starts_with("http") && error.to_string().contains("***"), "{error}");
+        }
     }
 
     #[test]

@@ -167,3 +167,48 @@ async fn drawn(store: &Store) -> Result<Vec<u8>, StoreError> {
 fn name(question: &Question) -> String {
     format!("{PREFIX}{}", question.key)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_error_has_a_password() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let refusal = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+                let _ = stream.write_all(refusal.as_bytes()).await;
+                // The rest of what is asked is not read.
+                let _ = stream.shutdown().await;
+            }
+        });
+        for url in [
+            "redis://:f00d@h:port",
+            "redis://:f00d@",
+            "redis://:f00d@h/f00d",
+            "redis://:%fff00d@h",
+            "rediss://:f00d@h/0#f00d",
+            "redis://:f00d@127.0.0.1:1",
+            &format!("redis://u:f00d@{address}"),
+            &format!("rediss://:f00d@{address}"),
+        ] {
+            let settings = CacheSettings {
+                url: url.to_owned(),
+                timeout: Duration::from_secs(5),
+                ..CacheSettings::default()
+            };
+            let said = match Shared::open(&settings) {
+                Ok(shared) => {
+                    shared.connection().await.map(drop).map_err(|error| format!("{error} {error:?}"))
+                }
+                Err(error) => Err(format!("{error} {error:?}")),
+            };
+            let said = said.unwrap_err();
+            assert!(!said.contains("f00d"), "{url}: {said}");
+        }
+    }
+}

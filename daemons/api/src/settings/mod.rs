@@ -395,10 +395,39 @@ const OTHERS: &[Key<Settings>] = &[
     Key::one("drain_timeout", DURATION, set!(drain_timeout, duration), |s| print_duration(s.drain_timeout)),
 ];
 
-const DATABASE: &str = "a URL of postgres, or empty for SQLite in data_dir";
+const DATABASE: &str =
+    "a URL of postgres with no other parameters than sqlx knows, or empty for SQLite in data_dir";
+
+/// Of others, sqlx logs the values, and those may be secrets: libpq has `sslpassword`.
+const DATABASE_PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
 
 fn is_database(text: &str) -> bool {
-    text.is_empty() || text.starts_with("postgres://") || text.starts_with("postgresql://")
+    let is_known = |parameter: &str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        DATABASE_PARAMETERS.contains(&name) || name.starts_with("options[")
+    };
+    let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    text.is_empty()
+        || is_postgres && text.split_once('?').is_none_or(|(_, query)| query.split('&').all(is_known))
 }
 
 const CACHE: &str = "redis://HOST:PORT, rediss://HOST:PORT, or empty for none but in this process";
@@ -586,7 +615,11 @@ mod tests {
     fn no_error_and_nothing_printed_has_a_password() {
         let secret = "f00d";
         for (key, file, values) in [
-            ("database.url", "database", ["mysql://u:f00d@h/d", "u:f00d@h/d", "postgres:/u:f00d@h/d"]),
+            (
+                "database.url",
+                "database",
+                ["mysql://u:f00d@h/d", "u:f00d@h/d", "postgres://u@h/d?sslpassword=f00d"],
+            ),
             ("cache.url", "cache", ["http://:f00d@h", "f00d@h", "redis:/:f00d@h"]),
         ] {
             for value in values {
@@ -603,7 +636,7 @@ mod tests {
             }
         }
         let mut given = sources();
-        given.flag("--x", "database.url", "postgres://u:f00d@h/d?sslpassword=f00d").unwrap();
+        given.flag("--x", "database.url", "postgres://u:f00d@h/d?sslmode=require&password=f00d").unwrap();
         given.flag("--x", "cache.url", "redis://:f00d@h/0").unwrap();
         assert!(!given.to_yaml_with_origins().contains(secret));
         given.flag("--x", "cache.ca", "ca.pem").unwrap();
