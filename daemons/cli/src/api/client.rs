@@ -32,8 +32,9 @@ use crate::exit::{Ended, Usage};
 const TIMEOUT: Duration = Duration::from_secs(40);
 /// A stream of events that is silent for so long is begun anew: the API gives a sign of life each 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
-/// Between attempts to go on with a stream, and how many in a row may fail.
+/// Between attempts to go on with a stream, unless the API says how long, and how many in a row may fail.
 const RESUME_PAUSE: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const RESUMES_MAX: u32 = 30;
 /// Largest answer that is read, and longest event.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -133,51 +134,64 @@ impl Client {
     pub(super) async fn follow(&self, path: &str, mut each: impl FnMut(Value) -> Result<()>) -> Result<()> {
         let (mut last, mut failures) = (None::<String>, 0);
         loop {
-            let stream = timeout(
-                TIMEOUT,
-                self.send(Method::GET, path, None, last.as_deref().map(|last| (LAST_EVENT_ID, last))),
-            )
-            .await;
-            let mut body = match stream.map_err(|_| self.failed(&"no answer")).flatten() {
+            let condition = last.as_deref().map(|last| (LAST_EVENT_ID, last));
+            let stream = timeout(TIMEOUT, self.send(Method::GET, path, None, condition)).await;
+            let (why, pause) = match stream.map_err(|_| self.failed(&"no answer")).flatten() {
                 Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(()),
-                Ok(response) if response.status() == StatusCode::OK => response.into_body(),
-                Ok(response) => {
-                    let status = response.status();
-                    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-                    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-                    if !status.is_server_error() || failures >= RESUMES_MAX {
-                        return Err(refused(status, &body));
-                    }
-                    failures += 1;
-                    tokio::time::sleep(RESUME_PAUSE).await;
-                    continue;
-                }
-                Err(error) if failures >= RESUMES_MAX => return Err(error),
-                Err(_) => {
-                    failures += 1;
-                    tokio::time::sleep(RESUME_PAUSE).await;
-                    continue;
-                }
-            };
-            let mut read = Vec::new();
-            while let Ok(Some(Ok(frame))) = timeout(SILENCE_MAX, body.frame()).await {
-                failures = 0;
-                read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-                while let Some(event) = next_event(&mut read) {
-                    last = event.id.or(last);
-                    let is_end = event.name == "end";
-                    if is_end || event.name == "progress" {
-                        each(serde_json::from_str(&event.data).context("an event of the API")?)?;
-                    }
-                    if is_end {
+                Ok(response) if response.status() == StatusCode::OK => {
+                    if self.events(response.into_body(), &mut last, &mut failures, &mut each).await? {
                         return Ok(());
                     }
+                    // As a replica that drains ends it at once.
+                    (self.failed(&"streams of events end before anything is told"), RESUME_PAUSE)
                 }
-                if read.len() > EVENT_BYTES_MAX {
-                    return Err(self.failed(&format!("an event of more than {EVENT_BYTES_MAX} bytes")));
+                Ok(response) => {
+                    let (status, pause) = (response.status(), retry_after(response.headers()));
+                    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+                    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                    let why = refused(status, &body);
+                    if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
+                        return Err(why);
+                    }
+                    (why, pause)
+                }
+                Err(error) => (error, RESUME_PAUSE),
+            };
+            failures += 1;
+            if failures > RESUMES_MAX {
+                return Err(why);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Hands on what one stream tells; whether that was all.
+    async fn events(
+        &self,
+        mut body: Incoming,
+        last: &mut Option<String>,
+        failures: &mut u32,
+        each: &mut impl FnMut(Value) -> Result<()>,
+    ) -> Result<bool> {
+        let mut read = Vec::new();
+        while let Ok(Some(Ok(frame))) = timeout(SILENCE_MAX, body.frame()).await {
+            *failures = 0;
+            read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            while let Some(event) = next_event(&mut read) {
+                *last = event.id.or(last.take());
+                let is_end = event.name == "end";
+                if is_end || event.name == "progress" {
+                    each(serde_json::from_str(&event.data).context("an event of the API")?)?;
+                }
+                if is_end {
+                    return Ok(true);
                 }
             }
+            if read.len() > EVENT_BYTES_MAX {
+                return Err(self.failed(&format!("an event of more than {EVENT_BYTES_MAX} bytes")));
+            }
         }
+        Ok(false)
     }
 
     async fn send(
@@ -279,6 +293,12 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(read)
 }
 
+/// How long to wait before the next attempt.
+fn retry_after(headers: &header::HeaderMap) -> Duration {
+    let told = headers.get(header::RETRY_AFTER).and_then(|told| told.to_str().ok()?.parse().ok());
+    told.map_or(RESUME_PAUSE, Duration::from_secs).clamp(RESUME_PAUSE, RETRY_AFTER_MAX)
+}
+
 /// What the API says of a refusal, and the exit code for it.
 fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -319,7 +339,72 @@ fn next_event(read: &mut Vec<u8>) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    /// A client of an API that gives these answers, the last one again and again, and how many it has given.
+    async fn client_of(answers: &'static [&'static str]) -> (Client, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let given = Arc::new(AtomicUsize::new(0));
+        let api = format!("http://{}", listener.local_addr().unwrap());
+        let count = given.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut read = Vec::new();
+                while !read.ends_with(b"\r\n\r\n") {
+                    read.push(stream.read_u8().await.unwrap());
+                }
+                let n = count.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
+                let head = String::from_utf8(read).unwrap().to_lowercase();
+                let is_resumed = head.contains("last-event-id: 7");
+                let answer = if is_resumed { "204 .\r\n\r\n" } else { answers[n] };
+                stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await.unwrap();
+            }
+        });
+        let base: Uri = api.parse().unwrap();
+        let (host, port) = (base.host().unwrap().to_owned(), base.port_u16().unwrap());
+        (Client { base, host, port, tls: None, authorization: None }, given)
+    }
+
+    #[tokio::test]
+    async fn streams_that_end_at_once_are_not_asked_for_at_once() {
+        let (client, given) = client_of(&["200 .\r\nContent-Length: 0\r\n\r\n"]).await;
+        timeout(3 * RESUME_PAUSE, client.follow("/", |_| Ok(()))).await.unwrap_err();
+        assert!((1..=4).contains(&given.load(Ordering::SeqCst)), "{given:?}");
+    }
+
+    #[tokio::test]
+    async fn a_limit_is_waited_for_and_a_stream_goes_on() {
+        const EVENT: &str = "200 .\r\nConnection: close\r\n\r\nid: 7\nevent: progress\ndata: 1\n\n";
+        const LIMITED: &str = "429 .\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n";
+        let (client, given) = client_of(&[LIMITED, EVENT]).await;
+        let mut told = Vec::new();
+        let followed = client.follow("/", |event| {
+            told.push(event);
+            Ok(())
+        });
+        followed.await.unwrap();
+        assert_eq!((told, given.load(Ordering::SeqCst)), (vec![Value::from(1)], 3));
+    }
+
+    #[test]
+    fn how_long_to_wait_has_bounds() {
+        let after = |told: &'static str| {
+            let told = header::HeaderValue::from_static(told);
+            retry_after(&header::HeaderMap::from_iter([(header::RETRY_AFTER, told)]))
+        };
+        assert_eq!(after("5"), Duration::from_secs(5));
+        assert_eq!((after("0"), after("x"), after("9999")), (RESUME_PAUSE, RESUME_PAUSE, RETRY_AFTER_MAX));
+    }
 
     #[test]
     fn events_are_taken_one_by_one_when_they_are_whole() {
