@@ -32,6 +32,8 @@ pkg-config pkg-config
 packages=$(echo "$needed" | while read -r program package; do
     [ -z "$program" ] || command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || [ -x "/sbin/$program" ] || echo "$package"
 done | sort -u | tr '\n' ' ')
+# PostgreSQL's programs are in folders of their versions.
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
 # A compiler without the C library's headers builds nothing.
 [ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"
 # RocksDB's bindings are made by libclang, which also needs its own headers.

@@ -110,3 +110,34 @@ all tests: 2 passed, 1 failed, 3 ignored or skipped
     assert!(output.status.success());
     assert!(output.stdout.ends_with(b"all tests: 0 passed, 0 failed, 0 ignored or skipped\n"));
 }
+
+/// A package that a skipped test names is one that `scripts/install-deps.sh` installs.
+#[test]
+fn what_skipped_tests_lack_is_installed() {
+    let installs = fs::read_to_string(root().join("scripts/install-deps.sh")).expect("the script");
+    let installed: Vec<_> = installs.split(|c: char| c.is_whitespace() || c == '"').collect();
+    for (file, package) in [
+        ("benches/tests/store.rs", "etcd-server"),
+        ("daemons/consensus/tests/consensus/etcdctl.rs", "etcd-client"),
+        ("daemons/api/tests/api/postgres.rs", "postgresql"),
+    ] {
+        let test = fs::read_to_string(root().join(file)).expect("the test");
+        assert!(test.contains(&format!("(Debian's package {package})")), "{file}");
+        assert!(installed.contains(&package), "{package} of {file}");
+    }
+}
+
+#[test]
+fn scripts_that_cannot_run_say_so_in_the_sum() {
+    for name in ["test-openapi", "test-page"] {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        // Whatever an earlier run has left.
+        let _ = fs::remove_dir_all(&target);
+        let mut command = Command::new(root().join(format!("scripts/{name}.sh")));
+        let output = command.env("CARGO_TARGET_DIR", &target).output().expect("the script runs");
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stdout).expect("text");
+        assert!(said.starts_with("SKIP: there is no ") && said.ends_with(&format!("[{name}]\n")), "{said}");
+        assert_eq!(fs::read_to_string(target.join("test-skips.txt")).expect("the sum"), said);
+    }
+}
