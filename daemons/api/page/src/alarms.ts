@@ -7,6 +7,10 @@ import { Section, type View } from "./section";
 
 /** Entries of the log that a member may be behind the leader. */
 const LAG_MAX = 1000;
+/** How long another region may not have heard of a change, as the alert NovaCronConsensusReplicationLagging has it. */
+const REPLICATION_LAG_MS_MAX = 5 * 60 * 1000;
+/** Alarms of regions that repair themselves, or wait; of others data is lost. */
+const MILD = new Set(["busy", "clock_ahead", "differs"]);
 const LOSS_RATIO_MAX = 0.01;
 /** Agents tell each other of their paths more often. */
 const AGE_SECONDS_MAX = 30;
@@ -24,6 +28,7 @@ export function alarms(model: Model, nowMs: number): Alarm[] {
   const add = (level: Alarm["level"], key: string, text: string): void => void found.push({ key, level, text });
   replica(model, add);
   members(model, add);
+  regions(model, add);
   nodes(model, add);
   jobs(model, nowMs, add);
   return found.sort((a, b) => a.level.localeCompare(b.level));
@@ -58,6 +63,23 @@ function members(model: Model, add: Add): void {
       add("warn", `lag ${member.id}`, `Member ${name} is ${behind} entries behind the leader`);
     }
     member.status.errors.forEach((error) => add("bad", `member ${member.id} ${error}`, `Member ${name}: ${error}`));
+  }
+}
+
+function regions(model: Model, add: Add): void {
+  for (const { name, replication } of model.regions) {
+    if (!replication || replication.removed) {
+      continue;
+    }
+    if (!replication.is_this_one && !replication.connected) {
+      add("warn", `connection ${name}`, `The store has no connection to region ${name}`);
+    }
+    if (replication.lag_ms > REPLICATION_LAG_MS_MAX) {
+      add("bad", `lag of ${name}`, `Region ${name} has not heard of changes for ${seconds(replication.lag_ms / 1000)}`);
+    }
+    for (const { kind, count, text } of replication.alarms) {
+      add(MILD.has(kind) ? "warn" : "bad", `${kind} ${name}`, `Region ${name}: ${kind}, ${count === 1 ? "once" : `${count} times`}: ${text}`);
+    }
   }
 }
 

@@ -3,7 +3,7 @@
 import { Problem, get, list } from "./api";
 import type { Model, Source } from "./model";
 import { poll } from "./poll";
-import type { Health, Job, List, Member, Node, Row, Transfer, Vm } from "./schema";
+import type { Health, Job, List, Member, Node, Region, Row, Transfer, Vm } from "./schema";
 
 /** Agents that are asked for their transfers at a time; with more nodes they take turns. */
 const AGENTS_MAX = 8;
@@ -15,6 +15,9 @@ export function look(model: Model, changed: () => void): () => void {
       model.health = await get<Health>("/api/v1/health", signal);
     },
     nodes: async (signal) => model.setNodes(await list<Node>("/api/v1/nodes", signal)),
+    regions: async (signal) => {
+      model.regions = (await get<List<Region>>("/api/v1/regions", signal)).items;
+    },
     paths: async (signal) => {
       model.rows = (await get<List<Row>>("/api/v1/paths", signal)).items;
     },

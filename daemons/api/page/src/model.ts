@@ -2,9 +2,9 @@
 
 import type { Problem } from "./api";
 import { Rates } from "./rates";
-import { hasEnded, isMigration, type Health, type Job, type Member, type Migration, type Node, type Row, type Transfer, type Vm } from "./schema";
+import { hasEnded, isMigration, type Health, type Job, type Member, type Migration, type Node, type Region, type Row, type Transfer, type Vm } from "./schema";
 
-export type Source = "health" | "nodes" | "paths" | "members" | "vms" | "jobs" | "transfers";
+export type Source = "health" | "nodes" | "regions" | "paths" | "members" | "vms" | "jobs" | "transfers";
 
 /** A transfer, and the node that tells of it. */
 export interface Told extends Transfer {
@@ -14,6 +14,7 @@ export interface Told extends Transfer {
 export class Model {
   health: Health | null = null;
   nodes: Node[] = [];
+  regions: Region[] = [];
   rows: Row[] = [];
   members: Member[] = [];
   vms: Vm[] = [];

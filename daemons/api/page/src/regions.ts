@@ -1,10 +1,12 @@
 // The section of regions: a ring, and the matrix of latency and loss behind it.
 
 import { el, keyed, setAttribute, setText, svg } from "./dom";
-import { milliseconds, percent } from "./format";
+import { milliseconds, percent, seconds } from "./format";
 import type { Model } from "./model";
 import { byRegion, level, matrix, nodesOf, type Cell, type Matrix } from "./paths";
+import type { Region } from "./schema";
 import { Section, type View } from "./section";
+import { Table } from "./table";
 
 const WIDTH = 640;
 const HEIGHT = 360;
@@ -19,18 +21,31 @@ export class RegionsView implements View {
   private readonly head = el("tr");
   private readonly body = el("tbody");
   private readonly note = el("p", { class: "note" });
+  private readonly replication = new Table<Region>(
+    "Replication with other regions",
+    [
+      { head: "Region", text: (region) => region.name },
+      { head: "Connection", text: (region) => (region.replication?.connected ? "yes" : "no"), level: (region) => (region.replication?.connected ? "good" : "bad") },
+      { head: "Lag", text: (region) => seconds((region.replication?.lag_ms ?? 0) / 1000), isNumber: true },
+    ],
+    (region) => region.name,
+    "",
+  );
   readonly section: Section;
 
   constructor() {
     const table = el("table", { class: "matrix" }, this.caption, el("thead", {}, this.head), this.body);
     const label = "Latency and loss";
     const scroll = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, table);
-    this.section = new Section("regions", "Regions", ["nodes", "paths"], el("div", { class: "split" }, el("figure", {}, this.ring), el("div", {}, scroll, this.note)));
+    this.section = new Section("regions", "Regions", ["nodes", "paths", "regions"], el("div", { class: "split" }, el("figure", {}, this.ring), el("div", {}, scroll, this.note)), this.replication.element);
   }
 
   update(model: Model): void {
     this.drawRing(byRegion(model), nodesOf(model));
     this.writeMatrix(matrix(model));
+    const others = model.regions.filter(({ replication }) => replication && !replication.removed && !replication.is_this_one);
+    this.replication.update(others);
+    this.replication.element.hidden = others.length === 0;
   }
 
   private drawRing(regions: Matrix, nodes: Map<string, string[]>): void {

@@ -14,6 +14,20 @@ export interface Node {
   region: string | null;
 }
 
+/** What the store says of its replication with a region. */
+export interface Replication {
+  is_this_one: boolean;
+  removed: boolean;
+  connected: boolean;
+  lag_ms: number;
+  alarms: { kind: string; count: number; text: string }[];
+}
+
+export interface Region {
+  name: string;
+  replication: Replication | null;
+}
+
 export interface Path {
   to: string;
   rtt_ms: number;

@@ -67,6 +67,8 @@ test("everything is shown, and nothing is loaded from elsewhere", async ({ page 
   await expect(members.getByRole("rowheader")).toHaveText(["m1", "m2", "m3"]);
   await expect(members.getByText("leader", { exact: true })).toHaveCount(1);
   await expect(members.getByText("follower", { exact: true })).toHaveCount(2);
+  // They do not replicate.
+  await expect(page.getByRole("table", { name: "Replication with other regions" })).toBeHidden();
   await page.getByText("What agent-1 can do").first().click();
   await expect(page.getByRole("table", { name: "What agent-1 can do" }).locator("tbody tr").first()).toBeVisible();
   expect(wrong).toEqual([]);
@@ -219,6 +221,22 @@ test("an agent that is lost is an alarm", async ({ page }) => {
   process.kill(Number(env("AGENT_PID")), "SIGKILL");
   await expect(page.locator("#alarms")).toContainText("agent-3");
   await expect(page.locator("#announcements")).toContainText("agent-3");
+  expect(wrong).toEqual([]);
+});
+
+test("replication with other regions is shown, and what is wrong with it", async ({ page }) => {
+  const wrong = watched(page);
+  const replication = { is_this_one: false, removed: false, connected: true, lag_ms: 400_000, alarms: [{ kind: "differs", count: 1, text: "one item" }] };
+  const here = { ...replication, is_this_one: true, lag_ms: 0, alarms: [] };
+  const items = [{ name: "eu", replication: here }, { name: "us", replication }];
+  // The daemons here are of one region.
+  await page.route("**/api/v1/regions", (route) => route.fulfill({ json: { items } }));
+  await page.goto("/");
+  const table = page.getByRole("table", { name: "Replication with other regions" });
+  await expect(table.getByRole("rowheader")).toHaveText(["us"]);
+  await expect(table).toContainText("6 min 40 s");
+  await expect(page.locator("#alarms")).toContainText("Region us has not heard of changes for 6 min 40 s");
+  await expect(page.locator("#alarms")).toContainText("Region us: differs, once: one item");
   expect(wrong).toEqual([]);
 });
 

@@ -8,7 +8,7 @@ import { Model } from "../src/model";
 import { byRegion, matrix } from "../src/paths";
 import { delayMs } from "../src/poll";
 import { Rates, speeds } from "../src/rates";
-import type { Job } from "../src/schema";
+import type { Job, Region, Replication } from "../src/schema";
 
 function job(done: number, more: Partial<Job> = {}): Job {
   return {
@@ -134,4 +134,27 @@ test("alarms are made of what is wrong", () => {
   expect(keys()).toEqual(["leader", "member 1", "node n02", "vm v", "job 1"]);
   model.setNodes([]);
   expect(keys()).not.toContain("node n02");
+});
+
+test("alarms of regions are those of their replication", () => {
+  const model = new Model();
+  const keys = (): string[] => alarms(model, 0).map(({ level, key }) => `${level} ${key}`);
+  const region = (name: string, more: Partial<Replication>): Region => ({
+    name,
+    replication: { is_this_one: false, removed: false, connected: true, lag_ms: 300_000, alarms: [], ...more },
+  });
+  const alarm = (kind: string): Replication["alarms"][number] => ({ kind, count: 2, text: "why" });
+  model.regions = [{ name: "alone", replication: null }, region("us", {}), region("here", { is_this_one: true, connected: false })];
+  expect(keys()).toEqual([]);
+  model.regions = [
+    region("gone", { removed: true, connected: false, lag_ms: 1e9, alarms: [alarm("forgotten")] }),
+    region("us", { connected: false, lag_ms: 300_001, alarms: ["clock_ahead", "forgotten", "behind", "differs", "busy", "new"].map(alarm) }),
+  ];
+  expect(keys()).toEqual([
+    ...["lag of us", "forgotten us", "behind us", "new us"].map((key) => `bad ${key}`),
+    ...["connection us", "clock_ahead us", "differs us", "busy us"].map((key) => `warn ${key}`),
+  ]);
+  const texts = alarms(model, 0).map(({ text }) => text);
+  expect(texts).toContain("Region us: forgotten, 2 times: why");
+  expect(texts).toContain("Region us has not heard of changes for 5 min 0 s");
 });
