@@ -167,12 +167,9 @@ fn id_of(text: &str) -> Option<&str> {
 
 /// Tokens that are shown, and those that were looked at before.
 #[derive(Default)]
-pub(crate) struct Tokens(Mutex<Known>);
+pub(crate) struct Tokens(Mutex<HashMap<String, Remembered>>);
 
 /// What the store had.
-#[derive(Default)]
-struct Known(HashMap<String, Remembered>);
-
 #[derive(Clone)]
 struct Remembered {
     record: Record,
@@ -233,11 +230,11 @@ impl Tokens {
     }
 
     fn known(&self, id: &str) -> Option<Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(id).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     fn remember(&self, id: &str, at: Option<u64>, record: Option<&Record>) {
-        let Known(known) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = record else {
             known.remove(id);
             return;

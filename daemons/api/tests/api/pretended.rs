@@ -80,7 +80,7 @@ impl State {
         }
         let id = path.strip_prefix("/v1/transfers/").and_then(|id| id.parse::<usize>().ok());
         Some(match (method, id.filter(|id| *id < self.transfers.len())) {
-            ("POST", None) => {
+            ("POST", None) if path == "/v1/transfers" => {
                 let new: Value = serde_json::from_slice(body).unwrap();
                 let key = new["key"].as_str().unwrap();
                 let counts =
@@ -91,13 +91,15 @@ impl State {
                 });
                 (202, self.view(id))
             }
-            ("GET", None) => (200, (0..self.transfers.len()).map(|id| self.view(id)).collect()),
+            ("GET", None) if path == "/v1/transfers" => {
+                (200, (0..self.transfers.len()).map(|id| self.view(id)).collect())
+            }
             ("GET", Some(id)) => (200, self.view(id)),
             ("DELETE", Some(id)) if self.transfers[id].1 == "running" => {
                 self.transfers[id].1 = "cancelled";
                 (202, Value::Null)
             }
-            _ => (409, json!({ "error": "it has ended" })),
+            _ => (404, json!({ "error": "there is no such transfer that runs" })),
         })
     }
 
