@@ -194,7 +194,6 @@ mod tests {
             "rediss://:f00d@h/0#f00d",
             "redis://:f00d@127.0.0.1:1",
             &format!("redis://u:f00d@{address}"),
-            &format!("rediss://:f00d@{address}"),
         ] {
             let settings = CacheSettings {
                 url: url.to_owned(),
