@@ -114,7 +114,7 @@ bench-consensus: programs
 	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
 
 ## The second version of an image over the wire beside rsync and zstd --patch-from, and how fast deltas are made and decoded.
-bench-delta:
+bench-delta: deps
 	cargo build --release --locked -p dwcp-transfer --example versions
 	cargo run --release --locked -p dwcp-delta --example delta_bench
 	scripts/bench-delta.sh
@@ -163,3 +163,4 @@ programs: deps
 
 deps:
 	@scripts/install-deps.sh
+	@scripts/rocksdb.sh
