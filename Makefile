@@ -30,14 +30,16 @@ run: programs
 	scripts/demo.sh
 
 ## Everything that has to hold before a change goes in. Ends with the tests that could not run here.
-test: lint
+test: deps
+	cargo fmt --all --check
 	scripts/test.sh --workspace --release --locked --no-fail-fast
-	scripts/test-rdma.sh
-	scripts/test-deploy.sh
-	scripts/test-openapi.sh
-	scripts/test-page.sh
-	$(MAKE) doc
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-5} fuzz/smoke.sh
+	scripts/in-time.sh 12 $(MAKE) lint
+	scripts/in-time.sh 8 scripts/test-deploy.sh
+	scripts/in-time.sh 5 scripts/test-openapi.sh
+	scripts/in-time.sh 5 scripts/test-page.sh
+	scripts/in-time.sh 4 $(MAKE) doc
+	scripts/in-time.sh 30 scripts/test-rdma.sh
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-5} scripts/in-time.sh 20 fuzz/smoke.sh
 	@cat $(TARGET)/test-skips.txt
 
 ## What deploy/ has, checked with the tools of its worlds. Part of `make test`.
@@ -114,7 +116,7 @@ bench-consensus: programs
 	$(BIN)/consensus-embedded --folder $(TARGET) --doc docs/benchmarks.md
 
 ## The second version of an image over the wire beside rsync and zstd --patch-from, and how fast deltas are made and decoded.
-bench-delta:
+bench-delta: deps
 	cargo build --release --locked -p dwcp-transfer --example versions
 	cargo run --release --locked -p dwcp-delta --example delta_bench
 	scripts/bench-delta.sh
@@ -163,3 +165,4 @@ programs: deps
 
 deps:
 	@scripts/install-deps.sh
+	@scripts/rocksdb.sh

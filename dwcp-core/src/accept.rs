@@ -141,7 +141,10 @@ impl Acceptor {
         if getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut token)).is_err() || id == [0; 16] {
             return handshake::refuse(&socket, CloseCode::INTERNAL, "no randomness").await;
         }
-        let rdma = self.answer_rdma(&socket, &hello, addr).await;
+        let rdma = match self.endpoint.connection_count() < CONNECTIONS_MAX {
+            true => self.answer_rdma(&socket, &hello, addr).await,
+            false => None, // it is about to be refused
+        };
         let answer = Hello {
             minor: MINOR_VERSION,
             link: hello.link,
@@ -191,7 +194,7 @@ impl Acceptor {
         if shared.link_count() >= usize::from(limit) {
             return handshake::refuse(&socket, CloseCode::BUSY, "too many links").await;
         }
-        let rdma = match shared.rdma_agreed() {
+        let rdma = match shared.takes_rdma() {
             true => self.answer_rdma(&socket, &hello, addr).await,
             false => None,
         };

@@ -531,7 +531,11 @@ impl State {
 
     /// Whether a link goes over RDMA.
     pub(crate) fn has_rdma(&self) -> bool {
-        self.links.iter().any(|link| link.socket.rdma().is_some())
+        self.rdma_count() > 0
+    }
+
+    fn rdma_count(&self) -> usize {
+        self.links.iter().filter(|link| link.socket.rdma().is_some()).count()
     }
 
     /// A link over RDMA takes all there is: beside it the others would only hold frames back. The client retires them.
@@ -561,9 +565,10 @@ impl Shared {
         self.lock().core.closed().is_some()
     }
 
-    /// Whether both sides offered RDMA when the connection was made.
-    pub(crate) fn rdma_agreed(&self) -> bool {
-        self.lock().rdma.agreed
+    /// Whether a link that joins may be over RDMA: both sides offered it when the connection was made.
+    pub(crate) fn takes_rdma(&self) -> bool {
+        let state = self.lock();
+        state.rdma.agreed && state.rdma_count() < crate::rdma::LINKS_MAX
     }
 
     /// When a link over RDMA should be tried; `None`: there is one, or never.

@@ -249,6 +249,9 @@ pub struct Guarded {
     pub reason: Option<String>,
     /// Packets by what became of them.
     pub packets: std::collections::BTreeMap<String, u64>,
+    /// Datagrams that were sent through its AF_XDP sockets.
+    #[serde(default)]
+    pub sent: u64,
 }
 
 /// Tunnels of a node (`GET /v1/tunnels`).

@@ -28,7 +28,16 @@ fn settings_of_a_namespace_are_set_and_put_back() {
             "net.ipv4.tcp_wmem",
             "net.ipv4.ip_forward",
             "net.ipv4.tcp_congestion_control",
+            // What the kernel overwrites with forwarding.
+            "net.ipv4.conf.all.accept_redirects",
+            "net.ipv4.conf.default.forwarding",
+            "net.ipv4.conf.v0.forwarding",
+            "net.ipv4.conf.v1.forwarding",
         ];
+        // A host that was hardened, and one interface of it that forwards for somebody else.
+        for (name, value) in [("conf/all/accept_redirects", "0"), ("conf/v1/forwarding", "1")] {
+            fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect(name);
+        }
         let before = names.map(sysctl);
         let settings = Settings {
             interfaces: vec!["v0".into(), "none0".into()],
@@ -44,6 +53,7 @@ fn settings_of_a_namespace_are_set_and_put_back() {
             eprintln!("{report}");
         }
         assert_eq!(sysctl("net.ipv4.ip_forward"), "1");
+        assert_eq!(sysctl("net.ipv4.conf.v0.forwarding"), "1");
         assert_eq!(sysctl("net.ipv4.tcp_rmem"), "4096 131072 134217728");
         assert!(matches!(outcome(&reports, "net.ipv4.tcp_wmem"), Outcome::Set { .. }));
         let gone =

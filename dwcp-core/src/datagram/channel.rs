@@ -301,7 +301,10 @@ impl Channel {
         let result = match result {
             // Not every way leads to every peer; the first socket's does.
             Err(error) if via != 0 && error.kind() != io::ErrorKind::WouldBlock && !is_too_long(&error) => {
-                sending.via = 0;
+                // One that does not know the way yet, or no longer, learns it from what the peer sends.
+                if error.kind() != io::ErrorKind::HostUnreachable {
+                    sending.via = 0;
+                }
                 send_all(&*self.service.socket(0).0, to, &sending.sealed, &sending.ends)
             }
             result => result,

@@ -19,6 +19,10 @@ pub(crate) use offer::{Answer, Offer, answer, conclude};
 pub(crate) use socket::RdmaSocket;
 pub use zone::{TrustZone, TrustZoneError};
 
+/// Links over RDMA of one connection: the newest, and one whose loss was not noticed yet. Each has 6 MiB of memory that is
+/// not swapped.
+pub(crate) const LINKS_MAX: usize = 2;
+
 /// How long after the loss of an RDMA link a connection goes without.
 const REST: Duration = Duration::from_secs(5);
 

@@ -32,7 +32,7 @@ use crate::{
 
 /// Keeps the value of each metric, named `name{label="value",..}` with its labels in order.
 #[derive(Debug, Default)]
-struct Recorded {
+pub(crate) struct Recorded {
     counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     gauges: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     histograms: Mutex<BTreeMap<String, Arc<Samples>>>,
@@ -87,7 +87,7 @@ impl Recorded {
     }
 
     /// Of a counter or gauge; absent: none.
-    fn value(&self, name: &str) -> Option<f64> {
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
         self.all().get(name).copied()
     }
 

@@ -9,6 +9,7 @@ use dwcp_sys::rdma::Port;
 
 use crate::{
     links::{DEADLINE, Traffic},
+    metrics::Recorded,
     support::{assert_works, config, connect, listen},
 };
 
@@ -130,6 +131,23 @@ async fn a_broken_queue_pair_loses_nothing_and_rdma_comes_back() {
         assert!(a.stats().resumes > round, "the link was lost");
     }
     until(&a, "at the end", is_rdma_alone).await;
+}
+
+/// On one thread, whose recorder it is.
+#[tokio::test]
+async fn a_link_that_is_lost_is_counted() {
+    if !has_device() {
+        return;
+    }
+    let recorded = Recorded::default();
+    let _recorder = ::metrics::set_default_local_recorder(&recorded);
+    let (a, _b) = trusting_pair().await;
+    until(&a, "before", is_rdma_alone).await;
+    let lost = || recorded.value("dwcp_rdma_fallbacks_total{reason=\"lost\"}").unwrap_or_default();
+    assert_eq!(lost(), 0.0);
+    assert_eq!(a.break_rdma(), 1);
+    until(&a, "after", is_tcp).await;
+    assert!(lost() >= 1.0, "{}", lost());
 }
 
 /// Needs to be root, as it is in the virtual machine.

@@ -1,6 +1,9 @@
 //! Endpoints and data for the tests.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use dwcp_core::{
@@ -15,14 +18,21 @@ pub(crate) fn config(name: &str, links: u16) -> EndpointConfig {
     config
 }
 
-/// Of the environment: the suite is also run over RDMA (`make test-rdma`).
+/// Of the environment: the suite is also run over RDMA, between two devices (`make test-rdma`).
 #[allow(clippy::disallowed_methods)] // a test is its own program
-fn zones() -> Vec<TrustZone> {
-    std::env::var("DWCP_TEST_RDMA_ZONE").map_or(Vec::new(), |zone| vec![zone.parse().unwrap()])
+fn of_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
-pub(crate) async fn listen(config: EndpointConfig) -> (Endpoint, SocketAddr) {
-    let endpoint = Endpoint::listen("127.0.0.1:0".parse().unwrap(), config).await.unwrap();
+fn zones() -> Vec<TrustZone> {
+    of_environment("DWCP_TEST_RDMA_ZONE").iter().map(|zone| zone.parse().unwrap()).collect()
+}
+
+pub(crate) async fn listen(mut config: EndpointConfig) -> (Endpoint, SocketAddr) {
+    let address = of_environment("DWCP_TEST_ADDRESS");
+    config.allow_plaintext |= address.is_some();
+    let ip: IpAddr = address.as_deref().unwrap_or("127.0.0.1").parse().unwrap();
+    let endpoint = Endpoint::listen(SocketAddr::new(ip, 0), config).await.unwrap();
     let addr = endpoint.local_addr().unwrap();
     (endpoint, addr)
 }
@@ -31,11 +41,23 @@ pub(crate) async fn listen(config: EndpointConfig) -> (Endpoint, SocketAddr) {
 pub(crate) async fn connect(
     server: &Endpoint,
     addr: SocketAddr,
-    client: EndpointConfig,
+    mut client: EndpointConfig,
 ) -> (Connection, Connection) {
+    let over_rdma = of_environment("DWCP_TEST_ADDRESS").is_some_and(|ip| ip == addr.ip().to_string());
+    client.allow_plaintext |= over_rdma;
     let client = Endpoint::client(client).unwrap();
     let (connected, accepted) = tokio::join!(client.connect(addr, "localhost"), server.accept());
-    (connected.unwrap(), accepted.unwrap())
+    let (connected, accepted) = (connected.unwrap(), accepted.unwrap());
+    // Else something else would be tested.
+    while over_rdma && !is_over_rdma(&connected) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (connected, accepted)
+}
+
+fn is_over_rdma(connection: &Connection) -> bool {
+    let links = connection.stats().links;
+    !links.is_empty() && links.iter().all(|link| link.transport == "rdma")
 }
 
 pub(crate) async fn pair(links: u16) -> (Connection, Connection) {

@@ -27,5 +27,5 @@ fn stays(pins: &Path, interface: String) -> Option<Guarded> {
         Err(error) => format!("a guard of an earlier process stays: {error}"),
     };
     tracing::warn!(interface, reason, "XDP");
-    Some(Guarded { interface, mode: None, reason: Some(reason), packets: Default::default() })
+    Some(Guarded { interface, mode: None, reason: Some(reason), packets: Default::default(), sent: 0 })
 }

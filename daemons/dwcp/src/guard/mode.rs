@@ -4,7 +4,7 @@ use dwcp_ebpf::Mode;
 use dwcp_node::probe::{self, Interface};
 
 /// Drivers that take programs and are better off without. A veth leaves its fast path for as long as it has one: all TCP
-/// through it has half its throughput, and almost none is lost in generic mode (docs/benchmarks.md).
+/// through it has half its throughput, and loses about a tenth in generic mode (docs/benchmarks.md).
 const GENERIC_DRIVERS: [&str; 1] = ["veth"];
 
 /// Of this interface; `None`: native where the driver can, else generic.

@@ -165,6 +165,7 @@ impl One {
             mode: self.guard.as_ref().map(|guard| guard.mode().to_string()),
             reason: self.reason.clone(),
             packets,
+            sent: self.sockets.sent(),
         }
     }
 

@@ -18,7 +18,7 @@ pub(super) struct Sockets {
     endpoint: Endpoint,
     /// Where datagrams arrive; `None`: no sockets are wanted.
     local: Option<SocketAddr>,
-    open: Vec<Arc<dyn DatagramSocket>>,
+    open: Vec<Arc<XdpDatagrams>>,
 }
 
 impl Sockets {
@@ -52,17 +52,23 @@ impl Sockets {
         queue: u32,
         local: SocketAddr,
         guard: &Guard,
-    ) -> Result<Arc<dyn DatagramSocket>, String> {
+    ) -> Result<Arc<XdpDatagrams>, String> {
         let socket = XdpDatagrams::open(interface, queue, local).map_err(|error| error.to_string())?;
         guard.set_socket(queue, socket.readiness()).map_err(|error| error.to_string())?;
-        let socket: Arc<dyn DatagramSocket> = Arc::new(socket);
-        self.endpoint.add_datagram_socket(Arc::clone(&socket)).map_err(|error| error.to_string())?;
+        let socket = Arc::new(socket);
+        self.endpoint.add_datagram_socket(socket.clone()).map_err(|error| error.to_string())?;
         Ok(socket)
+    }
+
+    /// Datagrams that they have sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.open.iter().map(|socket| socket.sent()).sum()
     }
 
     /// Closes them: their interface or their guard is no more.
     pub(super) fn close(&mut self) {
         for socket in self.open.drain(..) {
+            let socket: Arc<dyn DatagramSocket> = socket;
             self.endpoint.remove_datagram_socket(&socket);
         }
     }

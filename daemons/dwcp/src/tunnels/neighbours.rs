@@ -24,18 +24,27 @@ pub(super) struct Made {
     pub(super) vxlan: Option<String>,
 }
 
-/// What is in the file.
+/// What is in the file. Whose address is older comes first.
 #[derive(Default, Serialize, Deserialize)]
 struct Content {
     made: Made,
     neighbours: Vec<Neighbour>,
 }
 
+/// A peer, when it was connected at last, and which one it was to say this address inside.
+struct Known {
+    neighbour: Neighbour,
+    seen: Instant,
+    turn: u64,
+}
+
 /// Peers that may have tunnels, connected or not, in a file, too.
 #[derive(Default)]
 pub(super) struct Neighbours {
     made: Made,
-    known: BTreeMap<String, (Neighbour, Instant)>,
+    known: BTreeMap<String, Known>,
+    /// Those that there were.
+    turns: u64,
     /// None: they are not kept.
     file: Option<std::path::PathBuf>,
 }
@@ -53,8 +62,11 @@ impl Neighbours {
             Content::default()
         });
         let now = Instant::now();
-        let known = neighbours.into_iter().map(|neighbour| (neighbour.node_id.clone(), (neighbour, now)));
-        Self { made, known: known.collect(), file: Some(file.to_owned()) }
+        let turns = neighbours.len() as u64;
+        let known = neighbours.into_iter().zip(0..);
+        let known =
+            known.map(|(neighbour, turn)| (neighbour.node_id.clone(), Known { neighbour, seen: now, turn }));
+        Self { made, known: known.collect(), turns, file: Some(file.to_owned()) }
     }
 
     pub(super) fn made(&self) -> &Made {
@@ -69,8 +81,11 @@ impl Neighbours {
         }
     }
 
+    /// In the order in which they came to the addresses inside that they say: who has one first keeps it.
     pub(super) fn list(&self) -> Vec<Neighbour> {
-        self.known.values().map(|(neighbour, _)| neighbour.clone()).collect()
+        let mut known: Vec<_> = self.known.values().collect();
+        known.sort_by_key(|known| known.turn);
+        known.into_iter().map(|known| known.neighbour.clone()).collect()
     }
 
     /// These are connected now.
@@ -81,12 +96,20 @@ impl Neighbours {
             if is_new && self.known.len() >= NEIGHBOURS_MAX {
                 continue;
             }
-            let name = neighbour.node_id.clone();
-            let before = self.known.insert(name, (neighbour.clone(), now));
-            changed |= before.is_none_or(|(before, _)| before != neighbour);
+            let inside = |of: &Neighbour| of.ends.wireguard.as_ref().map(|end| end.address);
+            let before = self.known.remove(&neighbour.node_id);
+            changed |= before.as_ref().is_none_or(|before| before.neighbour != neighbour);
+            let turn = match before {
+                Some(before) if inside(&before.neighbour) == inside(&neighbour) => before.turn,
+                _ => {
+                    self.turns += 1;
+                    self.turns
+                }
+            };
+            self.known.insert(neighbour.node_id.clone(), Known { neighbour, seen: now, turn });
         }
         let count = self.known.len();
-        self.known.retain(|_, (_, seen)| now.duration_since(*seen) < FORGET_AFTER);
+        self.known.retain(|_, known| now.duration_since(known.seen) < FORGET_AFTER);
         if changed || self.known.len() < count {
             self.write();
         }
@@ -135,6 +158,25 @@ mod tests {
         assert_eq!(Neighbours::read(&file).list(), [neighbour("b"), neighbour("c")]);
         neighbours.seen(vec![], begin + FORGET_AFTER);
         assert_eq!(Neighbours::read(&file).list(), [neighbour("c")]);
+        // Who comes later, or to another's address, is after who has it, whatever the names are; also over a restart.
+        let at = |name: &str, last: u8| {
+            let wireguard = schema::WireGuardEnd {
+                public_keys: Vec::new(),
+                address: IpAddr::from([10, 99, 0, last]),
+                port: 51820,
+                endpoint: None,
+            };
+            Neighbour {
+                ends: schema::TunnelEnds { wireguard: Some(wireguard), vxlan: None },
+                ..neighbour(name)
+            }
+        };
+        neighbours.seen(vec![at("b", 2), at("a", 1)], begin + FORGET_AFTER);
+        neighbours.seen(vec![at("a", 2)], begin + FORGET_AFTER);
+        let order =
+            |neighbours: &Neighbours| neighbours.list().into_iter().map(|of| of.node_id).collect::<Vec<_>>();
+        assert_eq!(order(&neighbours), ["c", "b", "a"]);
+        assert_eq!(order(&Neighbours::read(&file)), ["c", "b", "a"]);
         std::fs::write(&file, "nonsense").expect("written");
         assert_eq!(Neighbours::read(&file).list(), [], "it goes on without");
     }

@@ -1,7 +1,8 @@
 //! Which tunnels there should be, given what peers say of their ends. Decides; changes nothing.
 //!
-//! Names are trusted among those who may connect, addresses are not: nobody is sent what is meant for another, and no
-//! tunnel leads to a third party. Of two peers with one address or key, the one with the smaller name has it.
+//! Names are trusted among those who may connect, addresses are not: of two peers with one address inside, or one key, the
+//! first of the list has it, and nobody is sent what is meant for another who was there before. Where WireGuard is to send
+//! to, a peer may say (it may be behind a translator): whoever is there cannot read it. VXLAN goes to where the peer is.
 
 use std::{
     collections::BTreeSet,
@@ -50,7 +51,7 @@ pub(crate) struct Plan {
     pub(crate) refused: Vec<(String, String)>,
 }
 
-/// Decides. `neighbours` are in the order of their names.
+/// Decides. `neighbours` are in the order in which they came to their addresses.
 pub(crate) fn plan(own: &Own, neighbours: &[Neighbour]) -> Plan {
     let mut plan = Plan::default();
     let mut taken = Taken::new(&own.ends);

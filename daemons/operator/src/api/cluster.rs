@@ -154,6 +154,9 @@ pub struct AuthorityStatus {
     /// The certificates of all that are trusted, as PEM: what others have to know to trust this cluster.
     #[serde(default)]
     pub bundle: String,
+    /// Digest of the other clusters' authorities that every Secret here has, once it has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<String>,
 }
 
 /// A region in the status of its cluster.

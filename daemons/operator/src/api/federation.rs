@@ -344,7 +344,7 @@ pub struct FederatedStatus {
     /// Its authorities' certificates, as PEM.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trust: String,
-    /// Digest of the others' authorities that it was last told to trust.
+    /// Digest of the others' authorities that its Secrets have.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub told: String,
     /// `Well`, and `Serving`: it gets traffic.

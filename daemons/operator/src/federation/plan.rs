@@ -233,10 +233,12 @@ fn cluster_object(federation: &DWCPFederation, known: &[FederatedStatus], at: us
 
 fn replication(federation: &DWCPFederation, known: &[FederatedStatus], at: usize) -> Replication {
     let spec = &federation.spec;
-    let regions = spec.clusters.iter().enumerate().map(|(at, cluster)| ReplicatedRegion {
+    // One that was added is a region when it is known where its members are.
+    let known_ones = spec.clusters.iter().zip(known).filter(|(_, status)| !status.regions.is_empty());
+    let regions = known_ones.map(|(cluster, status)| ReplicatedRegion {
         name: cluster.name.clone(),
         number: cluster.number,
-        addresses: known.get(at).map(|status| status.regions.clone()).unwrap_or_default(),
+        addresses: status.regions.clone(),
         parent: cluster.parent.clone(),
         cost: cluster.cost,
         location: cluster.location.clone(),

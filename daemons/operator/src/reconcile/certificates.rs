@@ -47,10 +47,18 @@ pub(super) async fn authorities(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let policy = Policy::from(&cluster.spec.security.tls.managed);
-    let spread = match &has {
-        Some(has) if has.next.is_some() || has.former.is_some() => spread(context, cluster, has).await?,
+    let replication = cluster.spec.replication.as_ref();
+    let has_spread = match &has {
+        Some(has) if has.next.is_some() || has.former.is_some() || replication.is_some() => {
+            has_spread(context, cluster, has).await?
+        }
         _ => Spread::default(),
     };
+    let others = replication.filter(|_| has_spread.trusted).map(|replication| digest(&replication.trust));
+    let is_told = has.as_ref().is_some_and(|has| {
+        replication.is_none_or(|replication| replication.acknowledged == digest(&has.bundle()))
+    });
+    let spread = Spread { trusted: has_spread.trusted && is_told, ..has_spread };
     let now = Timestamp::now();
     let step = authority::decide(has.as_ref(), &policy, spread, now);
     let after = match moved(cluster, has, &policy, step, now) {
@@ -64,7 +72,7 @@ pub(super) async fn authorities(
             context.event(cluster, &Told::new(Reason::RenewingCertificates, message), "Authority").await;
         }
     }
-    Ok(Ok(Some(status(&after))))
+    Ok(Ok(Some(AuthorityStatus { others, ..status(&after) })))
 }
 
 /// The authorities after a step.
@@ -119,19 +127,18 @@ fn status(has: &Authorities) -> AuthorityStatus {
         next: has.next.as_ref().map(named),
         former: has.former.as_ref().map(named),
         bundle: has.bundle(),
+        others: None,
     }
 }
 
-/// How far the last step has got in the Secrets of all regions, and in what other clusters are told to trust.
-async fn spread(
+/// How far the last step, and what is to be trusted of other clusters, has got in the Secrets of all regions.
+async fn has_spread(
     context: &Context,
     cluster: &NovaCronCluster,
     has: &Authorities,
 ) -> Result<Spread, ReconcileError> {
     let bundle = has.bundle();
-    let replication = cluster.spec.replication.as_ref();
-    let is_told = replication.is_none_or(|replication| replication.acknowledged == digest(&bundle));
-    let mut spread = Spread { trusted: is_told, issued: true };
+    let mut spread = Spread { trusted: true, issued: true };
     for template in &cluster.spec.regions {
         let object = region_of(cluster, template, None);
         let Ok(region) = Region::new(&object, cluster) else { continue };

@@ -13,7 +13,7 @@ use novacron_operator::{
     apply::Applier,
     federation::clusters::{ClusterError, Clusters},
     lease::Fence,
-    plan::role,
+    plan::{digest, role},
     reconcile::{Context, reconcile_federation},
 };
 use proptest::prelude::*;
@@ -29,6 +29,9 @@ const RECORDS: &str = "apis/externaldns.k8s.io/v1alpha1/namespaces/novacron/dnse
 const CLUSTER: &str = "apis/novacron.io/v1alpha1/namespaces/novacron/novacronclusters/f";
 const SERVICES: &str = "api/v1/namespaces/novacron/services";
 const SLICES: &str = "apis/discovery.k8s.io/v1/namespaces/novacron/endpointslices";
+/// Are there while a cluster has an API server and nothing else that works, and once it has another authority.
+const AWAY: &str = "api/v1/namespaces/novacron/configmaps/away";
+const ANOTHER: &str = "api/v1/namespaces/novacron/configmaps/another";
 const NAMES: [&str; 3] = ["a", "b", "c"];
 /// Rounds until everything is as it should be.
 const SETTLE: usize = 8;
@@ -111,9 +114,12 @@ impl World {
         }
     }
 
-    /// What there is in a cluster beside the federation.
+    /// What there is in a cluster beside the federation, unless it is away.
     fn kubernetes(&self, name: &str) {
         let server = &self.members.0[name];
+        if server.get(AWAY).is_some() {
+            return;
+        }
         let api = format!("{SERVICES}/f-{name}-api");
         if let Some(cluster) = server.get(CLUSTER) {
             self.operator(name, &cluster["spec"]["regions"][0]["api"]["min"]);
@@ -137,6 +143,7 @@ impl World {
             &format!("apis/apps/v1/namespaces/novacron/deployments/f-{name}-api"),
             json!({ "metadata": { "name": format!("f-{name}-api") }, "status": { "readyReplicas": replicas } }),
         );
+        let bundle = self.bundle(name);
         server.change(CLUSTER, |cluster| {
             let condition = json!({
                 "type": "Ready", "status": "True", "reason": "AsSpecified", "message": "",
@@ -144,9 +151,22 @@ impl World {
             });
             cluster["status"] = json!({
                 "observedGeneration": cluster["metadata"]["generation"], "conditions": [condition],
-                "authority": { "issuing": name, "notAfter": "2036-01-01T00:00:00Z", "bundle": format!("{name}\n") },
+                "authority": {
+                    "issuing": name, "notAfter": "2036-01-01T00:00:00Z", "bundle": bundle,
+                    "others": cluster["spec"]["replication"]["trust"].as_str().map(digest),
+                },
             });
         });
+    }
+
+    /// Its authorities' certificates.
+    fn bundle(&self, name: &str) -> String {
+        let another = self.members.0[name].get(ANOTHER);
+        another.map_or(format!("{name}\n"), |_| format!("{name}\nanother of {name}\n"))
+    }
+
+    fn acknowledged(&self, name: &str) -> Value {
+        self.members.0[name].get(CLUSTER).unwrap()["spec"]["replication"]["acknowledged"].clone()
     }
 
     fn set_down(&self, name: &str, is: bool) {
@@ -186,6 +206,50 @@ impl World {
         let of = |one: &Value| one["setIdentifier"].as_str().unwrap_or_default().to_owned();
         endpoints.as_array().into_iter().flatten().map(of).collect()
     }
+}
+
+/// Written into the resource is not yet in the Secrets: that takes the operator there.
+#[tokio::test]
+async fn an_authority_is_not_acknowledged_while_an_operator_is_away() {
+    let world = World::ready().await;
+    world.members.0["c"].put(AWAY, json!({}));
+    world.members.0["a"].put(ANOTHER, json!({}));
+    world.rounds(SETTLE).await;
+    let trust =
+        |name: &str| world.members.0[name].get(CLUSTER).unwrap()["spec"]["replication"]["trust"].clone();
+    assert!(trust("c").as_str().unwrap().contains("another of a"), "it is told");
+    assert_ne!(world.acknowledged("a"), json!(digest(&world.bundle("a"))));
+    world.members.0["c"].remove(AWAY);
+    world.rounds(SETTLE).await;
+    assert_eq!(world.acknowledged("a"), json!(digest(&world.bundle("a"))));
+}
+
+/// Until it is known where its members are, the others go on with the list of regions that they have, and fail over.
+#[tokio::test]
+async fn a_cluster_that_is_added_holds_nothing_up() {
+    let world = World::new();
+    let all = world.home.get(FEDERATION).unwrap()["spec"]["clusters"].clone();
+    let two = |federation: &mut Value| federation["spec"]["clusters"].as_array_mut().unwrap().truncate(2);
+    world.home.change(FEDERATION, two);
+    world.rounds(SETTLE).await;
+    let regions = |name: &str| {
+        let cluster = world.members.0[name].get(CLUSTER).unwrap();
+        cluster["spec"]["replication"]["regions"].as_array().unwrap().len()
+    };
+    assert_eq!(["a", "b"].map(regions), [2, 2]);
+    world.members.0["c"].put(AWAY, json!({}));
+    world.home.change(FEDERATION, |federation| federation["spec"]["clusters"] = all);
+    world.set_down("b", true);
+    world.rounds(SETTLE).await;
+    assert_eq!(world.serving(), ["a"]);
+    assert!(world.replicas()[0].as_u64().unwrap() > 20, "{:?}", world.replicas());
+    assert_eq!(regions("a"), 2);
+    assert!(world.members.0["c"].get(CLUSTER).is_none());
+    world.members.0["c"].remove(AWAY);
+    world.set_down("b", false);
+    world.rounds(2 * SETTLE).await;
+    assert_eq!(NAMES.map(regions), [3; 3]);
+    assert_eq!(world.serving(), NAMES);
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ pub struct Report {
     pub wireguard_kernel: Finding,
     /// WireGuard by this process.
     pub wireguard_user_space: Finding,
-    /// Types of the kernel, without which XDP programs cannot be fitted to it.
+    /// Types of the kernel. The guard in XDP needs none; other BPF programs may.
     pub btf: Finding,
     /// A BPF file system, where the XDP program outlives a restart.
     pub bpf_file_system: Finding,
@@ -175,7 +175,7 @@ pub fn probe() -> Report {
         wireguard_user_space,
         btf: there(
             Path::new("/sys/kernel/btf/vmlinux"),
-            "this kernel has none (CONFIG_DEBUG_INFO_BTF), or /sys is not mounted",
+            "this kernel has none (CONFIG_DEBUG_INFO_BTF), or /sys is not mounted; the guard in XDP needs none",
         ),
         bpf_file_system: bpf_file_system(),
         memlock: memlock(&capabilities),

@@ -27,7 +27,7 @@ pub(super) fn wants(settings: &Settings) -> Vec<(Item, Want)> {
         ("net.core.default_qdisc", Want::Exactly("fq")),
     ];
     if settings.forwarding {
-        wants.push(("net.ipv4.ip_forward", Want::Exactly("1")));
+        wants.push((super::FORWARDING, Want::Exactly("1")));
     }
     let sysctls = wants.into_iter().map(|(name, want)| (Item::Sysctl(name.to_owned()), want));
     let qdiscs = settings.interfaces.iter().map(|name| (Item::RootQdisc(name.clone()), Want::Fq));

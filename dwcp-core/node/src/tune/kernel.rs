@@ -14,6 +14,8 @@ use crate::netlink::{Netlink, NetlinkError, link::Link};
 pub(super) const DEFAULT: &str = "default ";
 const NO_FQ: &str =
     "this kernel has no fq (CONFIG_NET_SCH_FQ, module sch_fq); BBR paces by itself without it";
+/// Where the switches of each interface are.
+pub(super) const CONF: &str = "net.ipv4.conf";
 /// What helps where `/proc/sys` cannot be written.
 const READ_ONLY: &str = "/proc/sys is read-only here: mount the host's writable, or set it on the host";
 
@@ -72,6 +74,36 @@ impl Kernel {
             }
             Item::Mtu(interface) => Ok(self.link(interface)?.mtu.to_string()),
         }
+    }
+
+    /// Whether there is no such item any more, and nothing to put back.
+    pub(super) fn is_gone(&mut self, item: &Item) -> bool {
+        match item {
+            Item::Sysctl(name) => matches!(path(&self.sysctls, name).try_exists(), Ok(false)),
+            Item::RootQdisc(interface) | Item::Mtu(interface) => {
+                matches!(self.netlink().map(|netlink| netlink.link(interface)), Ok(Ok(None)))
+            }
+        }
+    }
+
+    /// What the kernel overwrites when it begins or ends to forward IPv4 (`inet_forward_change` in net/ipv4/devinet.c), with
+    /// the values now: `accept_redirects` of all is 0 then and 1 after, whatever it was, and each interface that forwards
+    /// does so no longer after. It also turns off the receive offload of interfaces (LRO), which stays off.
+    pub(super) fn beside_forwarding(&mut self) -> Result<Vec<(Item, String)>, String> {
+        let redirects = Item::Sysctl(format!("{CONF}.all.accept_redirects"));
+        let mut items = vec![(redirects.clone(), self.read(&redirects)?)];
+        let interfaces =
+            fs::read_dir(path(&self.sysctls, CONF)).map_err(|error| sysctl_reason(CONF, &error))?;
+        for interface in interfaces.flatten() {
+            let interface = interface.file_name().to_string_lossy().replace('.', "/");
+            let item = Item::Sysctl(format!("{CONF}.{interface}.forwarding"));
+            // One that has just gone has nothing to put back.
+            match self.read(&item) {
+                Ok(value) if value != "0" && interface != "all" => items.push((item, value)),
+                _ => {}
+            }
+        }
+        Ok(items)
     }
 
     pub(crate) fn write(&mut self, item: &Item, value: &str) -> Result<(), String> {

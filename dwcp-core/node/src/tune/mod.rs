@@ -24,6 +24,8 @@ pub const STATE_PATH: &str = "/run/dwcp/tune.json";
 /// What a TCP socket's buffers may grow to by default: the bandwidth-delay product of 5 Gbit/s over 100 ms.
 pub const BUFFER_BYTES_MAX: u64 = 64 << 20;
 
+const FORWARDING: &str = "net.ipv4.ip_forward";
+
 /// What to set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -188,9 +190,16 @@ fn decide_all(kernel: &mut Kernel, wants: Vec<(Item, Want)>) -> Vec<(Item, Decis
 }
 
 fn apply_in(kernel: &mut Kernel, wants: Vec<(Item, Want)>, state: &Path) -> Result<Vec<Report>, StateError> {
-    let mut reports = restore_in(kernel, state, |item| !wants.iter().any(|(wanted, _)| wanted == item))?;
-    let decided = decide_all(kernel, wants);
-    record(&decided, state)?;
+    let is_wanted = |item: &Item| wants.iter().any(|(wanted, _)| wanted == item);
+    let mut reports = restore_in(kernel, state, |item| match item {
+        // Overwritten by it, and put back with it.
+        Item::Sysctl(name) if name.starts_with(kernel::CONF) => {
+            !is_wanted(&Item::Sysctl(FORWARDING.to_owned()))
+        }
+        item => !is_wanted(item),
+    })?;
+    let mut decided = decide_all(kernel, wants);
+    record(kernel, &mut decided, state)?;
     for (item, decision) in decided {
         let outcome = match decision {
             Decision::Change { from, to } => change(kernel, &item, from, to),
@@ -201,12 +210,22 @@ fn apply_in(kernel: &mut Kernel, wants: Vec<(Item, Want)>, state: &Path) -> Resu
     Ok(reports)
 }
 
-/// Writes down what is about to change, beside what an earlier start wrote down.
-fn record(decided: &[(Item, Decision)], state: &Path) -> Result<(), StateError> {
+/// Writes down what is about to change, beside what an earlier start wrote down. What could not be put back whole will not
+/// change.
+fn record(kernel: &mut Kernel, decided: &mut [(Item, Decision)], state: &Path) -> Result<(), StateError> {
     let mut record = Record::load(state)?;
     for (item, decision) in decided {
-        if let Decision::Change { from, to } = decision {
-            record.add(item, from, to);
+        let Decision::Change { from, to } = &decision else { continue };
+        let overwritten = match item {
+            Item::Sysctl(name) if name == FORWARDING => kernel.beside_forwarding(),
+            _ => Ok(Vec::new()),
+        };
+        match overwritten {
+            Ok(overwritten) => {
+                record.add(item, from, to);
+                overwritten.into_iter().for_each(|(item, was)| record.add_overwritten(item, was));
+            }
+            Err(reason) => *decision = Decision::Stay(Outcome::Cannot { reason }),
         }
     }
     record.store(state)
@@ -249,8 +268,7 @@ fn restore_in(
 /// What became of it, and whether nothing is left to do.
 pub(crate) fn put_back(kernel: &mut Kernel, change: &record::Change) -> (Outcome, bool) {
     match kernel.read(&change.item) {
-        // The interface is gone, and its settings with it.
-        Err(reason) => (Outcome::Cannot { reason }, true),
+        Err(reason) => (Outcome::Cannot { reason }, kernel.is_gone(&change.item)),
         Ok(value) if same(&value, &change.was) => (Outcome::Restored { value }, true),
         Ok(value) if change.ours.iter().any(|ours| same(ours, &value)) => {
             match kernel.write(&change.item, &change.was) {

@@ -57,4 +57,12 @@ impl Record {
         }
         self.changes.push(change);
     }
+
+    /// Adds a switch that the kernel is about to overwrite beside an item that was added before: it is put back after that,
+    /// and whatever is there then is the kernel's.
+    pub(super) fn add_overwritten(&mut self, item: Item, was: String) {
+        let earlier = self.changes.iter().position(|change| change.item == item);
+        let was = earlier.map_or(was, |at| self.changes.remove(at).was);
+        self.changes.push(Change { item, was, ours: vec!["0".to_owned(), "1".to_owned()] });
+    }
 }

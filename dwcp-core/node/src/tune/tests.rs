@@ -114,9 +114,9 @@ fn a_crash_between_any_two_steps_is_put_right_by_the_next_start() {
         for goes_on in [false, true] {
             let machine = Machine::new();
             let mut kernel = machine.kernel();
-            let decided = decide_all(&mut kernel, machine.wants(1 << 24));
+            let mut decided = decide_all(&mut kernel, machine.wants(1 << 24));
             if steps > 0 {
-                record(&decided, &machine.state()).expect("recorded");
+                record(&mut machine.kernel(), &mut decided, &machine.state()).expect("recorded");
             }
             for (item, decision) in decided.into_iter().take(steps.saturating_sub(1)) {
                 let Decision::Change { from, to } = decision else { panic!("{item} has to change") };
@@ -137,8 +137,8 @@ fn other_settings_after_a_crash_still_end_where_it_began() {
     let machine = Machine::new();
     machine.apply(1 << 24);
     // Killed after the record of the second change, before the change.
-    let decided = decide_all(&mut machine.kernel(), machine.wants(1 << 25));
-    record(&decided, &machine.state()).expect("recorded");
+    let mut decided = decide_all(&mut machine.kernel(), machine.wants(1 << 25));
+    record(&mut machine.kernel(), &mut decided, &machine.state()).expect("recorded");
     machine.restore();
     machine.is_as_before();
 

@@ -92,6 +92,7 @@ pub struct XdpDatagrams {
     send: Mutex<Outbound>,
     neighbors: Mutex<Neighbors>,
     foreign: AtomicU64,
+    sent: AtomicU64,
     send_dropped: AtomicU64,
 }
 
@@ -141,6 +142,7 @@ impl XdpDatagrams {
             send: Mutex::new(Outbound { to_send, sent, free }),
             neighbors: Mutex::new(Neighbors::new(Instant::now())),
             foreign: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             send_dropped: AtomicU64::new(0),
         })
     }
@@ -148,6 +150,11 @@ impl XdpDatagrams {
     /// Whether the device uses the socket's memory itself.
     pub fn mode(&self) -> XdpMode {
         self.mode
+    }
+
+    /// Datagrams that it took to be sent, also those that were dropped then.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// What was lost or refused.
@@ -313,6 +320,7 @@ impl DatagramSocket for XdpDatagrams {
             }
         }
         send.to_send.submit();
+        self.sent.fetch_add(taken as u64, Ordering::Relaxed);
         // They are in the ring: an error is that of the call that finds it full.
         let _ = self.wake(&mut send);
         Ok(taken)

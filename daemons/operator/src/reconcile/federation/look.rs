@@ -33,9 +33,13 @@ const SEEN_EACH: SignedDuration = SignedDuration::from_mins(1);
 pub(super) struct Sight {
     applier: Applier,
     trust: String,
+    /// What of the others' authorities its Secrets have. `None`: its certificates are somebody else's, and it is not asked.
+    others: Option<Option<String>>,
     regions: Vec<String>,
     endpoints: Vec<String>,
     ready_replicas: u16,
+    /// Nothing of the federation runs there yet.
+    pub(super) is_new: bool,
     /// Why its store is not well.
     sick: Option<Reason>,
 }
@@ -50,6 +54,13 @@ pub(super) struct Trouble {
 }
 
 pub(super) type Look = Result<Sight, Trouble>;
+
+impl Sight {
+    /// Whether it says itself what it trusts.
+    pub(super) fn says_whom_it_trusts(&self) -> bool {
+        self.others.is_some()
+    }
+}
 
 impl From<ApplyError> for Trouble {
     fn from(error: ApplyError) -> Self {
@@ -109,6 +120,8 @@ pub(super) async fn look(context: &Context, federation: &DWCPFederation, at: usi
         let authority = found.as_ref().and_then(|found| found.status.as_ref()?.authority.clone());
         Ok(Sight {
             applier,
+            is_new: found.is_none(),
+            others: authority.as_ref().map(|authority| authority.others.clone()),
             trust: authority.map(|authority| authority.bundle).unwrap_or_default(),
             regions: if is_known { regions.concat() } else { Vec::new() },
             endpoints: service.map(|service| plan::addresses(cluster, &service)).unwrap_or_default(),
@@ -198,6 +211,9 @@ pub(super) fn note(status: &mut FederatedStatus, look: &Look, generation: Option
             }
             if !sight.trust.is_empty() {
                 status.trust.clone_from(&sight.trust);
+            }
+            if let Some(Some(others)) = &sight.others {
+                status.told.clone_from(others);
             }
             match sight.sick {
                 Some(sick) => (Some(false), sick, "its store is not well".to_owned()),

@@ -159,24 +159,28 @@ async fn decide(
 async fn write(federation: &DWCPFederation, known: &mut [FederatedStatus], looks: &[Look]) -> Option<Told> {
     let divided = plan::divided(federation, known);
     known.iter_mut().zip(divided).for_each(|(status, replicas)| status.replicas = replicas);
-    // A list of regions that lacks one would have members elsewhere started again when it is known.
-    if let Some(unknown) = known.iter().find(|status| status.regions.is_empty()) {
-        let message = format!("where members of cluster {} are is not known yet", unknown.name);
-        return Some(Told::new(Reason::Bootstrapping, message));
-    }
-    let seen: &[FederatedStatus] = known;
+    // Members that begin with a list of regions which lacks one would be started again when it is known. Those that run go on
+    // with the list that they have.
+    let unknown = known.iter().find(|status| status.regions.is_empty()).map(|status| status.name.clone());
+    let mut waits = unknown.as_ref().map(|name| {
+        let message = format!("where members of cluster {name} are is not known yet");
+        Told::new(Reason::Bootstrapping, message)
+    });
+    let (seen, waits_for_all): (&[FederatedStatus], _) = (known, unknown.is_some());
     let writes = looks.iter().enumerate().map(|(at, look)| async move {
         match look {
+            Ok(sight) if sight.is_new && waits_for_all => None,
             Ok(sight) => Some(look::write(sight, federation, seen, at).await),
             Err(_) => None,
         }
     });
     let writes = join_all(writes).await;
-    let mut waits = None;
     for (at, written) in writes.into_iter().enumerate() {
         match written {
             Some(Ok(is_ready)) => {
-                known[at].told = crate::plan::digest(&plan::trust(known, at));
+                if looks[at].as_ref().is_ok_and(|sight| !sight.says_whom_it_trusts()) {
+                    known[at].told = crate::plan::digest(&plan::trust(known, at));
+                }
                 waits = waits.or(is_ready);
             }
             Some(Err(Trouble { reason, message, .. })) => waits = Some(Told::new(reason, message)),
