@@ -252,21 +252,20 @@ impl Item {
         self.merge_known(theirs, Known::default());
     }
 
-    pub(crate) fn merge_known(&mut self, mut theirs: Self, known: Known<'_>) {
-        for (id, mut own) in std::mem::take(&mut self.cells) {
-            let merged = match theirs.cells.remove(&id) {
-                Some(cell) => {
-                    own.merge(cell, known);
-                    Some(own)
-                }
-                None => own.unless_gone(known.there),
-            };
-            merged.into_iter().for_each(|cell| drop(self.cells.insert(id.clone(), cell)));
+    pub(crate) fn merge_known(&mut self, theirs: Self, known: Known<'_>) {
+        if known.there.is_some() {
+            let left = std::mem::take(&mut self.cells).into_iter().filter_map(|(id, own)| {
+                let is_there = theirs.cells.contains_key(&id);
+                let left = if is_there { Some(own) } else { own.unless_gone(known.there) };
+                left.map(|own| (id, own))
+            });
+            self.cells = left.collect();
         }
         for (id, cell) in theirs.cells {
-            cell.unless_gone(known.here)
-                .into_iter()
-                .for_each(|cell| drop(self.cells.insert(id.clone(), cell)));
+            match self.cells.get_mut(&id) {
+                Some(own) => own.merge(cell, known),
+                None => drop(cell.unless_gone(known.here).map(|cell| self.cells.insert(id, cell))),
+            }
         }
     }
 

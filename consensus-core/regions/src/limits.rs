@@ -23,7 +23,7 @@ pub const ITEMS_MAX: usize = 4096;
 /// A message is closed at this size in bytes; its last item may go past it, by as much again or by one cell.
 pub const BATCH_BYTES: usize = 256 << 10;
 /// Parts of an item that one comparison sends.
-pub const PARTS_MAX: usize = 16;
+pub const PARTS_MAX: usize = 8;
 /// Largest message, in bytes: as much as one request of a Raft log.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Deltas on their way to a peer that it has not acknowledged.

@@ -147,8 +147,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Up to where all changes of a region are in the batch. One that is no cell's latest any more needs nothing: what came in its
-    /// place has a later number, or a later stamp of another region. What is lacking of a long item does not fit into a message:
-    /// of that the batch has what these changes have touched, one after the other.
+    /// place has a later number, or a later stamp of another region. Of an item that lacks several cells the batch has what these
+    /// changes have touched, one after the other: all of it may be more than a message, and would be sent again with each of them.
     fn add_changes<I: Items>(
         &mut self,
         region: RegionId,
@@ -174,7 +174,7 @@ impl<'a> Batch<'a> {
         for (counter, key) in keys {
             if !long.contains_key(&key) && (!self.items.contains_key(&key) || self.in_part.contains(&key)) {
                 let lacking = local.items.get(&key)?.unwrap_or_default().since(self.sent);
-                if lacking.encoded_len() <= BATCH_BYTES && !self.in_part.contains(&key) {
+                if lacking.cells.len() < 2 {
                     self.add_whole(&key, lacking);
                 } else {
                     // If several take turns, less of each will go into this message.
