@@ -23,7 +23,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-load bench-consensus bench-delta bench-xdp lab lab-course chaos kills etcd-e2e deps programs kube-build kube-up kube-status kube-down images
+.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-load bench-consensus bench-delta bench-regions bench-xdp lab lab-course chaos kills etcd-e2e deps programs kube-build kube-up kube-status kube-down images
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -120,6 +120,10 @@ bench-delta: deps
 	cargo build --release --locked -p dwcp-transfer --example versions
 	cargo run --release --locked -p dwcp-delta --example delta_bench
 	scripts/bench-delta.sh
+
+## How long changes take to be in all regions, and how many bytes, in simulated time; writes docs/benchmarks.md.
+bench-regions:
+	scripts/bench-regions.sh
 
 ## The API beside a handler that only does the work, over the same store; writes docs/benchmarks.md. BENCH takes flags of api-bench.
 bench-api: programs

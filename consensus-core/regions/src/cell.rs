@@ -170,6 +170,15 @@ impl Cell {
         }
     }
 
+    /// The number of a region's latest change of it; 0: it has made none.
+    pub(crate) fn latest_of(&self, region: RegionId) -> u64 {
+        match self {
+            Self::Register(register) if register.dot.region == region => register.dot.counter,
+            Self::Register(_) => 0,
+            Self::Dots(dots) => dots.seen.get(region),
+        }
+    }
+
     /// When the latest change in force was made.
     pub fn latest(&self) -> Option<Stamp> {
         match self {

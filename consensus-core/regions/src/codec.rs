@@ -173,6 +173,11 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// How long a number is.
+pub(crate) fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
 pub(crate) fn put_prefixed(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
@@ -194,6 +199,7 @@ mod tests {
         for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), COUNTER_MAX, u64::MAX] {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, value);
+            assert_eq!(bytes.len(), varint_len(value));
             assert_eq!(Reader::new(bytes.into(), "n").varint(u64::MAX), Ok(value));
         }
         let read = |bytes: &'static [u8]| Reader::new(bytes.into(), "n").varint(1000);

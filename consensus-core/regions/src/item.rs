@@ -11,9 +11,10 @@ use crate::{
     cell::{Cell, Dots, Entry, Known, Register},
     clock::Stamp,
     error::Refused,
-    limits::{FIELD_BYTES_MAX, ITEM_BYTES_MAX, VALUE_BYTES_MAX},
+    limits::{FIELD_BYTES_MAX, ITEM_BYTES_MAX, OR_MAP_VALUE_BYTES_MAX, VALUE_BYTES_MAX},
+    record::cell_len,
     tally::Tally,
-    vector::{Dot, VersionVector},
+    vector::{Dot, RegionId, VersionVector},
 };
 
 /// About what a cell takes beside its field and values, in bytes.
@@ -115,6 +116,9 @@ pub enum View {
     Counter(i128),
 }
 
+/// Cells by the change that has touched them last.
+pub(crate) type ByChange = BTreeMap<u64, Vec<(CellId, Cell)>>;
+
 /// All cells under one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Item {
@@ -151,8 +155,9 @@ impl Item {
         dots
     }
 
-    /// Makes a change, unless it changes nothing: then `false`.
-    pub(crate) fn change(&mut self, change: Change, dot: Dot, stamp: Stamp) -> Result<bool, Refused> {
+    /// Makes a change. It counts as one for each cell that it touches, so a delta can end behind any of them, however many they
+    /// are. The first is `dot`; how many there are, 0: nothing has changed.
+    pub(crate) fn change(&mut self, change: Change, dot: Dot, stamp: Stamp) -> Result<u64, Refused> {
         check(&change)?;
         let (kind, field) = match change {
             Change::Delete => return Ok(self.clear(|_| true, dot, stamp)),
@@ -162,14 +167,12 @@ impl Item {
             Change::OrMapRemove { field } => return Ok(self.remove(Kind::OrMap, field, dot, stamp)),
             Change::OrSetRemove { element } => return Ok(self.remove(Kind::OrSet, element, dot, stamp)),
             Change::Put(value) => {
-                self.clear(|kind| kind != Kind::Register, dot, stamp);
                 self.put(Kind::Register, Bytes::new(), value, dot, stamp);
-                return Ok(true);
+                return Ok(1 + self.clear(|kind| kind != Kind::Register, dot.next(), stamp));
             }
             Change::CounterAdd(amount) => {
                 self.add(amount, dot, stamp)?;
-                self.clear(|kind| kind != Kind::Counter, dot, stamp);
-                return Ok(true);
+                return Ok(1 + self.clear(|kind| kind != Kind::Counter, dot.next(), stamp));
             }
             Change::RegisterMapPut { field, value } => (Kind::RegisterMap, (field, value)),
             Change::OrMapPut { field, value } => (Kind::OrMap, (field, value)),
@@ -178,35 +181,34 @@ impl Item {
         if self.bytes() + field.0.len() + field.1.len() > ITEM_BYTES_MAX {
             return Err(Refused::ItemTooLarge { max: ITEM_BYTES_MAX });
         }
-        self.clear(|other| other != kind, dot, stamp);
         self.put(kind, field.0, field.1, dot, stamp);
-        Ok(true)
+        Ok(1 + self.clear(|other| other != kind, dot.next(), stamp))
     }
 
-    /// About how long it is when it is encoded.
+    /// About how long it is when it is encoded, if one region has made it.
     pub(crate) fn bytes(&self) -> usize {
         self.cells.iter().map(|(id, cell)| CELL_OVERHEAD + id.field.len() + cell_bytes(cell)).sum()
     }
 
-    /// Clears what is in force of these kinds; whether anything was.
-    fn clear(&mut self, of: impl Fn(Kind) -> bool, dot: Dot, stamp: Stamp) -> bool {
-        let mut cleared = false;
+    /// Clears what is in force of these kinds; how many cells that were.
+    fn clear(&mut self, of: impl Fn(Kind) -> bool, first: Dot, stamp: Stamp) -> u64 {
+        let mut dot = first;
         for (id, cell) in &mut self.cells {
             if id.kind.is_for_clients() && of(id.kind) && !cell.is_tombstone() {
                 cell.clear(dot, stamp);
-                cleared = true;
+                dot = dot.next();
             }
         }
-        cleared
+        dot.counter - first.counter
     }
 
-    fn remove(&mut self, kind: Kind, field: Bytes, dot: Dot, stamp: Stamp) -> bool {
+    fn remove(&mut self, kind: Kind, field: Bytes, dot: Dot, stamp: Stamp) -> u64 {
         match self.cells.get_mut(&CellId { kind, field }) {
             Some(cell) if !cell.is_tombstone() => {
                 cell.clear(dot, stamp);
-                true
+                1
             }
-            _ => false,
+            _ => 0,
         }
     }
 
@@ -250,21 +252,20 @@ impl Item {
         self.merge_known(theirs, Known::default());
     }
 
-    pub(crate) fn merge_known(&mut self, mut theirs: Self, known: Known<'_>) {
-        for (id, mut own) in std::mem::take(&mut self.cells) {
-            let merged = match theirs.cells.remove(&id) {
-                Some(cell) => {
-                    own.merge(cell, known);
-                    Some(own)
-                }
-                None => own.unless_gone(known.there),
-            };
-            merged.into_iter().for_each(|cell| drop(self.cells.insert(id.clone(), cell)));
+    pub(crate) fn merge_known(&mut self, theirs: Self, known: Known<'_>) {
+        if known.there.is_some() {
+            let left = std::mem::take(&mut self.cells).into_iter().filter_map(|(id, own)| {
+                let is_there = theirs.cells.contains_key(&id);
+                let left = if is_there { Some(own) } else { own.unless_gone(known.there) };
+                left.map(|own| (id, own))
+            });
+            self.cells = left.collect();
         }
         for (id, cell) in theirs.cells {
-            cell.unless_gone(known.here)
-                .into_iter()
-                .for_each(|cell| drop(self.cells.insert(id.clone(), cell)));
+            match self.cells.get_mut(&id) {
+                Some(own) => own.merge(cell, known),
+                None => drop(cell.unless_gone(known.here).map(|cell| self.cells.insert(id, cell))),
+            }
         }
     }
 
@@ -272,6 +273,46 @@ impl Item {
     pub fn since(&self, known: &VersionVector) -> Self {
         let lacking = self.cells.iter().filter(|(_, cell)| !cell.is_covered_by(known));
         Self { cells: lacking.map(|(id, cell)| (id.clone(), cell.clone())).collect() }
+    }
+
+    /// The cells that a region has changed, by its latest change of each, from this change on: the first ones, about so many
+    /// bytes of them, and the last change up to which these are all.
+    pub(crate) fn changed_by(self, region: RegionId, from: u64, bytes: usize) -> (ByChange, u64) {
+        let mut by_change = ByChange::new();
+        for (id, cell) in self.cells {
+            let counter = cell.latest_of(region);
+            if counter >= from {
+                by_change.entry(counter).or_default().push((id, cell));
+            }
+        }
+        let mut len = 0;
+        let rest = by_change.iter().find_map(|(counter, cells)| {
+            let is_full = len > bytes;
+            len += cells.iter().map(|(id, cell)| cell_len(id, cell)).sum::<usize>();
+            is_full.then_some(*counter)
+        });
+        rest.iter().for_each(|rest| drop(by_change.split_off(rest)));
+        (by_change, rest.map_or(u64::MAX, |rest| rest - 1))
+    }
+
+    /// As several, each of about so many bytes, or of one cell.
+    pub(crate) fn parts(&self, bytes: usize) -> Vec<Self> {
+        let (mut parts, mut room) = (Vec::new(), 0);
+        for (id, cell) in &self.cells {
+            if room == 0 {
+                parts.push(Self::default());
+                room = bytes;
+            }
+            room = room.saturating_sub(cell_len(id, cell));
+            parts.last_mut().into_iter().for_each(|part| drop(part.cells.insert(id.clone(), cell.clone())));
+        }
+        parts
+    }
+
+    /// Cells for which `is_apart` says so, and the others.
+    pub(crate) fn split(self, is_apart: impl Fn(&CellId) -> bool) -> (Self, Self) {
+        let (apart, others) = self.cells.into_iter().partition(|(id, _)| is_apart(id));
+        (Self { cells: apart }, Self { cells: others })
     }
 
     /// Removes cells for which `is_gone` says so.
@@ -316,8 +357,10 @@ fn check(change: &Change) -> Result<(), Refused> {
     if field.len() > FIELD_BYTES_MAX {
         return Err(Refused::FieldTooLong { max: FIELD_BYTES_MAX });
     }
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(Refused::ValueTooLong { max: VALUE_BYTES_MAX });
+    let max =
+        if matches!(change, Change::OrMapPut { .. }) { OR_MAP_VALUE_BYTES_MAX } else { VALUE_BYTES_MAX };
+    if value.len() > max {
+        return Err(Refused::ValueTooLong { max });
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ pub use cell::{Cell, Dots, Entry, Register};
 pub use clock::{Clock, Stamp, TooFarAhead, check_skew};
 pub use codec::DecodeError;
 pub use command::Command;
-pub use delta::{Chunk, Delta, Range};
+pub use delta::{Chunk, Delta, Position, Range};
 pub use error::Refused;
 pub use item::{CellId, Change, Item, Kind, View};
 pub use items::{Changed, Items, MemoryItems, place};

@@ -8,17 +8,22 @@ pub const KEY_BYTES_MAX: usize = 32 << 10;
 pub const FIELD_BYTES_MAX: usize = 64 << 10;
 /// A value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 2 << 20;
+/// A value of an [`OrMap`](crate::Kind::OrMap), in bytes: what all regions have put into a field at the same time stays side by
+/// side in its cell, and a cell has to fit into a message.
+pub const OR_MAP_VALUE_BYTES_MAX: usize = 12 << 10;
 /// An item beyond which local changes of its maps and sets are refused, in bytes. Merges of what several regions have added at
-/// the same time may go past it.
+/// the same time may go past it: an item has no bound, and is sent in parts.
 pub const ITEM_BYTES_MAX: usize = 1 << 20;
 /// What a region tells of itself to the others, in bytes.
 pub const INFO_BYTES_MAX: usize = 4 << 10;
-/// Cells of an item.
+/// Cells of an item in one message. Those of a stored item are bounded by its bytes.
 pub const CELLS_MAX: usize = 1 << 17;
 /// Items of one message.
 pub const ITEMS_MAX: usize = 4096;
-/// A message is closed at this size in bytes; its last item may go past it.
+/// A message is closed at this size in bytes; its last item may go past it, by as much again or by one cell.
 pub const BATCH_BYTES: usize = 256 << 10;
+/// Parts of an item that one comparison sends.
+pub const PARTS_MAX: usize = 8;
 /// Largest message, in bytes: as much as one request of a Raft log.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Deltas on their way to a peer that it has not acknowledged.
@@ -49,3 +54,11 @@ pub const SNAPSHOT_TRIES: u32 = 3;
 pub const MARKS_MAX: usize = 128;
 /// Counters, times and terms are far below the largest number.
 pub const COUNTER_MAX: u64 = 1 << 62;
+
+/// The longest cell: a field of a map into which all regions have put the longest value at the same time.
+const CELL_BYTES_MAX: usize = FIELD_BYTES_MAX + REGIONS_MAX * (OR_MAP_VALUE_BYTES_MAX + 64);
+/// Two vectors, two places in a snapshot, a key and what the log adds.
+const HEADER_BYTES_MAX: usize = 2 * 16 * REGIONS_MAX + 3 * (KEY_BYTES_MAX + FIELD_BYTES_MAX) + (16 << 10);
+// Whatever an item has become, each message about it can be sent, and be an entry of the log.
+const _: () = assert!(BATCH_BYTES + CELL_BYTES_MAX + HEADER_BYTES_MAX <= MESSAGE_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES + VALUE_BYTES_MAX + HEADER_BYTES_MAX <= MESSAGE_BYTES_MAX);

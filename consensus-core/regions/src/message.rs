@@ -5,10 +5,9 @@ use bytes::Bytes;
 use crate::{
     clock::Stamp,
     codec::{DecodeError, Reader, put_prefixed, put_varint},
-    delta::{Chunk, Delta},
-    limits::{
-        KEY_BYTES_MAX, LEAF_ITEMS_MAX, LEAVES_MAX, MESSAGE_BYTES_MAX, NODES_MAX, REGIONS_MAX, WANTED_MAX,
-    },
+    delta::{Chunk, Delta, Position},
+    limits::{KEY_BYTES_MAX, LEAF_ITEMS_MAX, LEAVES_MAX, MESSAGE_BYTES_MAX, NODES_MAX, WANTED_MAX},
+    record::{decode_id, encode_id},
     replica::Phase,
     tree::{FANOUT, LEAF_NUMBERS, Node},
     vector::{RegionId, VersionVector},
@@ -98,8 +97,8 @@ pub struct Want {
 /// Asks for the next part of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotRequest {
-    /// The last key that was taken; `None`: none was.
-    pub after: Option<Bytes>,
+    /// Up to where it was taken; `None`: nothing was.
+    pub after: Option<Position>,
 }
 
 impl Body {
@@ -139,7 +138,7 @@ impl Message {
                     out.extend_from_slice(&key_hash.to_le_bytes());
                 }
             }
-            Body::SnapshotRequest(request) => put_key(&mut out, request.after.as_deref()),
+            Body::SnapshotRequest(request) => put_position(&mut out, request.after.as_ref()),
             Body::Chunk(chunk) => chunk.encode(&mut out),
         }
         out.into()
@@ -169,7 +168,7 @@ impl Message {
             4 => Body::Hashes(Hashes::decode(reader_ref)?),
             5 => Body::Leaves(Leaves::decode(reader_ref)?),
             6 => Body::Want(Want::decode(reader_ref)?),
-            7 => Body::SnapshotRequest(SnapshotRequest { after: read_key(reader_ref)? }),
+            7 => Body::SnapshotRequest(SnapshotRequest { after: read_position(reader_ref)? }),
             8 => Body::Chunk(Chunk::decode(reader_ref, from)?),
             other => return Err(DecodeError::Unknown { what: "type of a message", value: other.into() }),
         };
@@ -197,7 +196,7 @@ impl Status {
         let (version, horizon) = (VersionVector::decode(reader)?, VersionVector::decode(reader)?);
         let (latest, sent_ms) = (read_latest(reader)?, reader.varint(Stamp::MILLIS_MAX)?);
         let mut rows: Vec<(RegionId, VersionVector)> = Vec::new();
-        for _ in 0..reader.count(2, REGIONS_MAX)? {
+        for _ in 0..reader.count(2, usize::MAX)? {
             let region = reader.region()?;
             reader.ascending(rows.last().is_none_or(|(last, _)| *last < region))?;
             rows.push((region, VersionVector::decode(reader)?));
@@ -275,16 +274,23 @@ fn read_leaf(reader: &mut Reader) -> Result<u16, DecodeError> {
     Ok(reader.varint((*LEAF_NUMBERS.end()).into())? as u16)
 }
 
-/// Whether there is one, then the key.
-pub(crate) fn put_key(out: &mut Vec<u8>, key: Option<&[u8]>) {
-    out.push(key.is_some().into());
-    key.into_iter().for_each(|key| put_prefixed(out, key));
+/// 0: there is none; 1: a key; 2: a key and a cell.
+pub(crate) fn put_position(out: &mut Vec<u8>, position: Option<&Position>) {
+    let Some(Position { key, cell }) = position else { return out.push(0) };
+    out.push(1 + u8::from(cell.is_some()));
+    put_prefixed(out, key);
+    cell.iter().for_each(|cell| encode_id(cell, out));
 }
 
-pub(crate) fn read_key(reader: &mut Reader) -> Result<Option<Bytes>, DecodeError> {
-    match reader.u8()? {
-        0 => Ok(None),
-        1 => reader.prefixed(KEY_BYTES_MAX).map(Some),
+pub(crate) fn read_position(reader: &mut Reader) -> Result<Option<Position>, DecodeError> {
+    let number = reader.u8()?;
+    if number == 0 {
+        return Ok(None);
+    }
+    let key = reader.prefixed(KEY_BYTES_MAX)?;
+    match number {
+        1 => Ok(Some(Position { key, cell: None })),
+        2 => Ok(Some(Position { key, cell: Some(decode_id(reader)?) })),
         other => Err(reader.unknown(other)),
     }
 }

@@ -3,20 +3,21 @@
 //! Every function here is called when an entry of the region's Raft log is applied, by all members alike, and is determined by
 //! its arguments. It says which items have changed; the caller writes them, and the [record](Replica::to_record), in one batch.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use crate::{
     cell::{Cell, Known},
     clock::{Clock, Stamp},
-    codec::{DecodeError, Reader, put_prefixed, put_stamp, put_varint},
-    delta::{Chunk, Delta},
+    codec::{DecodeError, Reader, put_stamp, put_varint},
+    delta::{Chunk, Delta, Position},
     error::Refused,
-    item::{Change, Item, Kind},
-    items::{Changed, Items, place},
+    item::{CellId, Change, Item, Kind},
+    items::{Changed, Items},
     limits::{INFO_BYTES_MAX, ITEMS_MAX, KEY_BYTES_MAX, REGIONS_MAX},
     membership::{MEMBERS_KEY, Membership, cell_id},
+    message::{put_position, read_position},
     vector::{Dot, RegionId, VersionVector},
 };
 
@@ -38,8 +39,8 @@ pub struct CatchUp {
     pub(crate) version: VersionVector,
     /// What the source has collected.
     pub(crate) horizon: VersionVector,
-    /// The last key that has been taken.
-    pub after: Bytes,
+    /// The last that has been taken.
+    pub after: Position,
 }
 
 /// The state of a region beside its items.
@@ -158,8 +159,9 @@ impl Replica {
         let before = items.get(key)?;
         let mut after = before.clone().unwrap_or_default();
         let (clock, dot, stamp) = self.next(wall_ms);
-        Ok(after.change(change, dot, stamp).map(|changed| {
-            changed.then(|| self.took(clock, dot))?;
+        Ok(after.change(change, dot, stamp).map(|count| {
+            let last = Dot { counter: dot.counter + count.checked_sub(1)?, ..dot };
+            self.took(clock, last);
             Changed::new(Bytes::copy_from_slice(key), before, after)
         }))
     }
@@ -292,7 +294,7 @@ impl Replica {
                 source: chunk.from,
                 version: chunk.version.clone(),
                 horizon: VersionVector::default(),
-                after: Bytes::new(),
+                after: Position::default(),
             },
             running => {
                 self.catch_up = running;
@@ -314,18 +316,21 @@ impl Replica {
         Ok(Ok(all))
     }
 
-    /// What changes in the range of a chunk, and the last key of it, unless it is the last of all. It may be less than the
-    /// chunk, if there are too many items here: the rest is asked for again.
-    fn replace<I: Items>(&self, items: &I, chunk: &Chunk) -> Result<(Vec<Changed>, Option<Bytes>), I::Error> {
+    /// What changes in the range of a chunk, and where it ends, unless that is the end of all. It may be less than the chunk,
+    /// if there are too many items here: the rest is asked for again.
+    fn replace<I: Items>(
+        &self,
+        items: &I,
+        chunk: &Chunk,
+    ) -> Result<(Vec<Changed>, Option<Position>), I::Error> {
         let mut end = chunk.next.clone();
         let mut own = Vec::new();
-        let from = chunk.after.as_deref().map_or(Bound::Unbounded, |after| Bound::Excluded(place(after)));
-        items.scan(from, &mut |key, item| {
-            if end.as_deref().is_some_and(|end| place(key) > place(end)) {
+        items.scan(Position::bound(chunk.after.as_ref()), &mut |key, item| {
+            if end.as_ref().is_some_and(|end| end.is_before(key)) {
                 return ControlFlow::Break(());
             }
             if own.len() == ITEMS_MAX {
-                end = own.last().map(|(key, _): &(Bytes, Item)| key.clone());
+                end = own.last().map(|(key, _): &(Bytes, Item)| Position::behind(key));
                 return ControlFlow::Break(());
             }
             own.push((key.clone(), item.clone()));
@@ -335,12 +340,17 @@ impl Replica {
         let mut all = Vec::new();
         let mut theirs = chunk.items.clone();
         for (key, before) in own {
-            let mut after = before.clone();
+            let is_in_range = |id: &CellId| {
+                chunk.after.as_ref().is_none_or(|after| !after.includes(&key, id))
+                    && end.as_ref().is_none_or(|end| end.includes(&key, id))
+            };
+            let (mut after, others) = before.clone().split(is_in_range);
             after.merge_known(theirs.remove(&key).unwrap_or_default(), known);
+            after.cells.extend(others.cells);
             all.extend(Changed::new(key, Some(before), after));
         }
         for (key, item) in theirs {
-            if end.as_deref().is_none_or(|end| place(&key) <= place(end)) {
+            if end.as_ref().is_none_or(|end| !end.is_before(&key)) {
                 let mut after = Item::default();
                 after.merge_known(item, known);
                 all.extend(Changed::new(key, None, after));
@@ -357,12 +367,11 @@ impl Replica {
         self.version.encode(&mut out);
         self.horizon.encode(&mut out);
         put_stamp(&mut out, self.clock.latest(), Stamp::MILLIS_MAX);
-        out.push(self.catch_up.is_some().into());
-        if let Some(CatchUp { source, version, horizon, after }) = &self.catch_up {
+        put_position(&mut out, self.catch_up.as_ref().map(|catch_up| &catch_up.after));
+        if let Some(CatchUp { source, version, horizon, .. }) = &self.catch_up {
             put_varint(&mut out, source.0.into());
             version.encode(&mut out);
             horizon.encode(&mut out);
-            put_prefixed(&mut out, after);
         }
         out.into()
     }
@@ -376,15 +385,14 @@ impl Replica {
             version: VersionVector::decode(&mut reader)?,
             horizon: VersionVector::decode(&mut reader)?,
             clock: Clock::at(reader.stamp(Stamp::MILLIS_MAX)?),
-            catch_up: match reader.u8()? {
-                0 => None,
-                1 => Some(CatchUp {
+            catch_up: match read_position(&mut reader)? {
+                None => None,
+                Some(after) => Some(CatchUp {
                     source: reader.region()?,
                     version: VersionVector::decode(&mut reader)?,
                     horizon: VersionVector::decode(&mut reader)?,
-                    after: reader.prefixed(KEY_BYTES_MAX)?,
+                    after,
                 }),
-                other => return Err(reader.unknown(other)),
             },
             membership: members.map(Membership::of).unwrap_or_default(),
         };

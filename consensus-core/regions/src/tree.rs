@@ -120,7 +120,7 @@ mod tests {
         let mut item = Item::default();
         let dot = Dot { region: RegionId(1), counter: 1 };
         let value = Change::Put(Bytes::from_static(b"v"));
-        assert_eq!(item.change(value, dot, Stamp::new(Stamp::MILLIS_MAX - 5, 0)), Ok(true));
+        assert_eq!(item.change(value, dot, Stamp::new(Stamp::MILLIS_MAX - 5, 0)), Ok(1));
         let hashed = [&1_u64.to_le_bytes()[..], b"k", &[1, 1, 1, 5, 0, 2, b'v']].concat();
         let expected = first_bytes(&blake3::hash(&hashed));
         assert_eq!(item_hash(b"k", &item), expected);

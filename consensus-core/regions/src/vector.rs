@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{
     codec::{DecodeError, Reader, put_varint},
-    limits::{COUNTER_MAX, REGIONS_MAX},
+    limits::COUNTER_MAX,
 };
 
 /// A region. Numbers are never used again: a region that comes back from a backup, or after its removal, is another one.
@@ -85,10 +85,11 @@ impl VersionVector {
         }
     }
 
+    /// Regions that were added at the same time, in several regions, may be more than one would add: their bytes bound them.
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let mut vector = Self::default();
         let mut last = None;
-        for _ in 0..reader.count(2, REGIONS_MAX)? {
+        for _ in 0..reader.count(2, usize::MAX)? {
             let region = reader.region()?;
             reader.ascending(last < Some(region))?;
             last = Some(region);
@@ -107,6 +108,11 @@ impl FromIterator<(RegionId, u64)> for VersionVector {
 }
 
 impl Dot {
+    /// The change of the same region that follows.
+    pub(crate) fn next(self) -> Self {
+        Self { counter: self.counter + 1, ..self }
+    }
+
     pub(crate) fn encode(self, out: &mut Vec<u8>) {
         put_varint(out, self.region.0.into());
         put_varint(out, self.counter);

@@ -191,8 +191,12 @@ fn bounds_are_refused_and_nothing_happens() {
             Refused::FieldTooLong { max: limits::FIELD_BYTES_MAX },
         ),
         (
-            Change::OrMapPut { field: "f".into(), value: long(limits::ITEM_BYTES_MAX) },
+            Change::RegisterMapPut { field: "f".into(), value: long(limits::ITEM_BYTES_MAX) },
             Refused::ItemTooLarge { max: limits::ITEM_BYTES_MAX },
+        ),
+        (
+            Change::OrMapPut { field: "f".into(), value: long(limits::OR_MAP_VALUE_BYTES_MAX) },
+            Refused::ValueTooLong { max: limits::OR_MAP_VALUE_BYTES_MAX },
         ),
     ];
     for (change, refused) in cases {

@@ -1,6 +1,7 @@
 //! Conversations of leaders, told step by step.
 
 mod group;
+mod long;
 
 use consensus_regions::{
     Ack, Alarm, Body, Change, Command, Config, Hashes, Message, Phase, RegionId, Stamp, Status, View, limits,
@@ -338,6 +339,30 @@ fn a_comparison_leaves_alone_what_is_on_its_way() {
     assert!(kinds(&all).iter().any(|what| what.ends_with("leaves")));
     assert_eq!(deltas(&all), []);
     assert!(group.alarms.is_empty());
+}
+
+/// REGIONS-8.3
+#[test]
+fn what_was_there_when_a_message_was_sent_is_not_lost_if_it_is_deleted_when_it_arrives() {
+    let mut group = Group::acquainted(2, Config::default());
+    group.change(A, "k", put("v"));
+    group.rounds(2);
+    // A comparison of which the last message comes late.
+    let whole = group.backup(A);
+    group.lose_item(A, "k");
+    let root = group.hashes_of(A);
+    let mut said = vec![Message { from: A, to: B, body: Body::Hashes(root) }];
+    while !said.is_empty() && !kinds(&said)[0].ends_with("leaves") {
+        said = group.deliver(said);
+    }
+    let late = said.remove(0);
+    group.restore(A, whole);
+    group.rounds(2);
+    group.change(B, "k", Change::Delete);
+    group.rounds(4);
+    assert_eq!(group.items_of(A), 1, "it is collected");
+    group.hand(A, late);
+    assert_eq!((kinds(&group.outputs(A)).len(), &group.alarms[..]), (0, &[][..]));
 }
 
 /// REGIONS-8.5

@@ -19,6 +19,7 @@ use crate::{
     auth::{login::Login, rules::Rules},
     cache::Cache,
     changes::Changes,
+    http::idempotency::KeptAnswers,
     http::rate::Rates,
     http::streams::Streams,
     settings::Settings,
@@ -41,6 +42,7 @@ pub(crate) struct App {
     pub(crate) cache: Cache,
     pub(crate) changes: Changes,
     pub(crate) streams: Streams,
+    pub(crate) kept_answers: KeptAnswers,
     /// Of each request that runs.
     pub(crate) requests: Arc<Semaphore>,
     /// There is a new job.

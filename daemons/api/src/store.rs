@@ -2,7 +2,12 @@
 //!
 //! Which member answers, and what became of a request, is `novacron-store`'s.
 
-use std::{io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use consensus_proto::{
     etcdserverpb::{
@@ -15,10 +20,13 @@ use consensus_proto::{
     mvccpb::KeyValue,
 };
 use novacron_store::{Client, EndpointError, Options, StoreError};
-use tonic::Status;
+use tokio::sync::Mutex;
+use tonic::{Code, Status};
 
 use crate::{settings::StoreSettings, store_certificates::tls};
 
+/// For how long a lease is shared: entries that have it are kept for longer by as much, and end together.
+const SHARED: Duration = Duration::from_secs(600);
 /// Everything of NovaCron's is below this.
 const ROOT: &str = "/novacron/";
 
@@ -42,6 +50,8 @@ pub enum OpenError {
 /// The store.
 pub(crate) struct Store {
     client: Client,
+    /// Leases that entries share, and since when, by how long they are kept.
+    shared: Mutex<BTreeMap<i64, (i64, Instant)>>,
 }
 
 /// What a transaction found: whether the comparisons held, the revision, and what it read or was [told](with_before) of.
@@ -62,7 +72,8 @@ impl Store {
     /// Connects when it is first asked.
     pub(crate) fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
         let options = Options { tls: tls(settings)?, user: None, timeout: settings.timeout };
-        Ok(Self { client: Client::new(settings.endpoints.iter().map(String::as_str), options)? })
+        let client = Client::new(settings.endpoints.iter().map(String::as_str), options)?;
+        Ok(Self { client, shared: Mutex::default() })
     }
 
     /// The members.
@@ -150,7 +161,12 @@ impl Store {
     ) -> Result<Outcome, StoreError> {
         let request = TxnRequest { compare, success: then, failure: otherwise };
         let txn = self.client.write(what, request, |link, txn| async move { link.kv().txn(txn).await });
-        let TxnResponse { header, succeeded, responses } = txn.await?;
+        let txn = txn.await;
+        if matches!(&txn, Err(StoreError::Refused { failure, .. }) if failure.code == Code::NotFound) {
+            // A lease that is shared is gone: somebody has revoked it, or put another store in place.
+            self.shared.lock().await.clear();
+        }
+        let TxnResponse { header, succeeded, responses } = txn?;
         let reads = responses.into_iter().filter_map(|response| match response.response {
             Some(Response::ResponseRange(range)) => Some(range.kvs.into_iter().next()),
             Some(Response::ResponsePut(put)) => put.prev_kv.map(Some),
@@ -168,6 +184,21 @@ impl Store {
             link.lease().lease_grant(request).await
         });
         Ok(grant.await?.id)
+    }
+
+    /// A lease for what is kept for so many seconds, or up to [`SHARED`] longer: a lease for each entry would be as many more
+    /// in the store. It is nobody's to revoke.
+    pub(crate) async fn shared_lease(&self, seconds: i64) -> Result<i64, StoreError> {
+        let mut shared = self.shared.lock().await;
+        if let Some((id, since)) = shared.get(&seconds)
+            && since.elapsed() < SHARED
+        {
+            return Ok(*id);
+        }
+        let now = Instant::now();
+        let id = self.grant(seconds + SHARED.as_secs() as i64).await?;
+        shared.insert(seconds, (id, now));
+        Ok(id)
     }
 
     /// Ends a lease. One that cannot be ended now ends by itself.

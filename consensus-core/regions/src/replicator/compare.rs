@@ -13,7 +13,7 @@ use crate::{
     delta::Delta,
     item::Item,
     items::Items,
-    limits::{LEAF_ITEMS_MAX, LEAVES_MAX, NODES_MAX, WANTED_MAX},
+    limits::{BATCH_BYTES, LEAF_ITEMS_MAX, LEAVES_MAX, NODES_MAX, PARTS_MAX, WANTED_MAX},
     message::{Body, Hashes, Leaves, Want},
     replica::Phase,
     tree::{Node, item_hash, key_hash},
@@ -89,8 +89,13 @@ impl Replicator {
         if !self.can_compare(from, local) {
             return Ok(());
         }
+        // It may be late: from before the sender had heard of something that is deleted and collected here since then. Who
+        // knows all that is collected here has nothing of it any more, so what it has and is not here was lost here.
+        if !leaves.version.includes(local.replica.horizon()) {
+            return Ok(());
+        }
         let nothing = VersionVector::default();
-        let (mut batch, mut wanted) = (Batch::new(&nothing), Vec::new());
+        let (mut batch, mut wanted, mut differ) = (Batch::new(&nothing), Vec::new(), 0);
         for (leaf, theirs) in &leaves.leaves {
             let mut theirs: BTreeMap<_, _> = theirs.iter().copied().collect();
             for (key, item) in in_leaf(*leaf, local.items)? {
@@ -99,23 +104,23 @@ impl Replicator {
                 if is_on_its_way || other.unwrap_or(0) == hash {
                     continue;
                 }
+                differ += 1;
                 if other.is_some() {
                     wanted.push((*leaf, key_hash(&key)));
                 }
                 if !batch.is_full() {
-                    batch.add_whole(&key, &item);
+                    self.add_or_send(&mut batch, from, &key, item, local);
                 }
             }
-            wanted.extend(
-                theirs.iter().filter(|(_, hash)| **hash != 0).map(|(key_hash, _)| (*leaf, *key_hash)),
-            );
+            let only_there: Vec<_> = theirs.into_iter().filter(|(_, hash)| *hash != 0).collect();
+            differ += only_there.len();
+            wanted.extend(only_there.into_iter().map(|(key_hash, _)| (*leaf, key_hash)));
         }
         wanted.truncate(WANTED_MAX);
-        let items = wanted.len().max(batch.items.len());
-        if items > 0 {
-            self.alarm(Alarm::Differs { region: from, items });
+        if differ > 0 {
+            self.alarm(Alarm::Differs { region: from, items: differ });
         }
-        self.send_batch(from, batch, local);
+        self.send_items(from, batch.items, local);
         if !wanted.is_empty() {
             self.send(from, Body::Want(Want { items: wanted }));
         }
@@ -138,21 +143,41 @@ impl Replicator {
         for leaf in leaves {
             for (key, item) in in_leaf(leaf, local.items)? {
                 if wanted.contains(&(leaf, key_hash(&key))) && !batch.is_full() {
-                    batch.add_whole(&key, &item);
+                    self.add_or_send(&mut batch, from, &key, item, local);
                 }
             }
         }
-        self.send_batch(from, batch, local);
+        self.send_items(from, batch.items, local);
         Ok(())
     }
 
-    fn send_batch<I>(&mut self, to: RegionId, batch: Batch<'_>, local: Local<'_, I>) {
-        if batch.items.is_empty() {
+    /// A long item goes in messages of its own, each with some of its cells, which are merged one by one. If there are too many,
+    /// others go in another round.
+    fn add_or_send<I>(
+        &mut self,
+        batch: &mut Batch<'_>,
+        to: RegionId,
+        key: &Bytes,
+        item: Item,
+        local: Local<'_, I>,
+    ) {
+        if item.encoded_len() <= BATCH_BYTES {
+            return batch.add_whole(key, item);
+        }
+        batch.close();
+        let parts = item.parts(BATCH_BYTES);
+        for number in some_of((0..parts.len()).collect(), PARTS_MAX, self.round) {
+            self.send_items(to, BTreeMap::from([(key.clone(), parts[number].clone())]), local);
+        }
+    }
+
+    fn send_items<I>(&mut self, to: RegionId, items: BTreeMap<Bytes, Item>, local: Local<'_, I>) {
+        if items.is_empty() {
             return;
         }
         let replica = local.replica;
         let (version, latest, ranges) = (replica.version().clone(), replica.latest(), Vec::new());
-        self.send(to, Body::Delta(Delta { from: self.region, version, latest, ranges, items: batch.items }));
+        self.send(to, Body::Delta(Delta { from: self.region, version, latest, ranges, items }));
     }
 }
 

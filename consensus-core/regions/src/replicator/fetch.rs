@@ -1,15 +1,13 @@
 //! Snapshots: part by part, each asked for when the one before is applied. How far it is is in the replicated state, so another
 //! leader goes on; whoever is asked keeps nothing.
 
-use std::ops::{Bound, ControlFlow};
-
-use bytes::Bytes;
+use std::ops::ControlFlow;
 
 use super::{Local, Output, Replicator, ship::Batch};
 use crate::{
     command::Command,
-    delta::Chunk,
-    items::{Items, place},
+    delta::{Chunk, Position},
+    items::Items,
     limits::{RESEND_MS_MIN, SNAPSHOT_TRIES},
     message::{Body, SnapshotRequest},
     replica::Phase,
@@ -20,7 +18,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Fetch {
     source: RegionId,
-    after: Option<Bytes>,
+    after: Option<Position>,
     /// Whether the part is here, and proposed.
     is_taken: bool,
     tries: u32,
@@ -82,15 +80,13 @@ impl Replicator {
         }
         let nothing = VersionVector::default();
         let (mut batch, mut next, mut last) = (Batch::new(&nothing), None, None);
-        let from_place =
-            request.after.as_deref().map_or(Bound::Unbounded, |after| Bound::Excluded(place(after)));
-        local.items.scan(from_place, &mut |key, item| {
-            if batch.is_full() {
-                next = last.take();
+        let after = request.after.as_ref();
+        local.items.scan(Position::bound(after), &mut |key, item| {
+            next = if batch.is_full() { last.take() } else { batch.add_behind(after, key, item) };
+            if next.is_some() {
                 return ControlFlow::Break(());
             }
-            batch.add_whole(key, item);
-            last = Some(key.clone());
+            last = Some(Position::behind(key));
             ControlFlow::Continue(())
         })?;
         let chunk = Chunk {

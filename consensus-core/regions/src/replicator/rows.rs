@@ -16,7 +16,7 @@ use super::{Local, Output, Replicator};
 use crate::{
     command::Command,
     items::{Items, place},
-    limits::{COLLECT_KEYS_MAX, SWEEP_ITEMS},
+    limits::{BATCH_BYTES, COLLECT_KEYS_MAX, SWEEP_ITEMS},
     replica::{Phase, Replica},
     vector::{RegionId, VersionVector},
 };
@@ -72,15 +72,16 @@ impl Replicator {
         if local.replica.phase() == Phase::Joining {
             return Ok(());
         }
-        let (mut keys, mut looked_at, mut last) = (Vec::new(), 0, None);
+        let (mut keys, mut bytes, mut looked_at, mut last) = (Vec::new(), 0, 0, None);
         let from =
             self.sweep_after.as_deref().map_or(Bound::Unbounded, |after| Bound::Excluded(place(after)));
         local.items.scan(from, &mut |key, item| {
             if item.is_collectable(&known) {
                 keys.push(key.clone());
+                bytes += key.len();
             }
             looked_at += 1;
-            if looked_at == SWEEP_ITEMS || keys.len() == COLLECT_KEYS_MAX {
+            if looked_at == SWEEP_ITEMS || keys.len() == COLLECT_KEYS_MAX || bytes >= BATCH_BYTES {
                 last = Some(key.clone());
                 return ControlFlow::Break(());
             }

@@ -1,16 +1,21 @@
 //! Deltas: what a peer is not known to know, as far as it is due.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
 
 use bytes::Bytes;
 
 use super::{Local, Replicator};
 use crate::{
-    delta::{Delta, Range},
-    item::Item,
+    cell::Cell,
+    delta::{Delta, Position, Range},
+    item::{ByChange, CellId, Item},
     items::Items,
     limits::{BATCH_BYTES, ITEMS_MAX},
     message::Body,
+    record::cell_len,
     replica::Phase,
     vector::{RegionId, VersionVector},
 };
@@ -93,35 +98,57 @@ fn delta<I: Items>(
 pub(super) struct Batch<'a> {
     sent: &'a VersionVector,
     pub(super) items: BTreeMap<Bytes, Item>,
+    /// Of these it has not all that is lacking.
+    in_part: BTreeSet<Bytes>,
     bytes: usize,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(sent: &'a VersionVector) -> Self {
-        Self { sent, items: BTreeMap::new(), bytes: 0 }
+        Self { sent, items: BTreeMap::new(), in_part: BTreeSet::new(), bytes: 0 }
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= BATCH_BYTES || self.items.len() >= ITEMS_MAX
     }
 
+    /// Nothing more goes into it.
+    pub(super) fn close(&mut self) {
+        self.bytes = self.bytes.max(BATCH_BYTES);
+    }
+
     /// All of an item, also what was there from the beginning.
-    pub(super) fn add_whole(&mut self, key: &Bytes, item: &Item) {
-        self.bytes += key.len() + item.bytes();
-        self.items.insert(key.clone(), item.clone());
+    pub(super) fn add_whole(&mut self, key: &Bytes, item: Item) {
+        item.cells.into_iter().for_each(|(id, cell)| self.add_cell(key, id, cell));
     }
 
-    /// What the receiver lacks of an item.
-    pub(super) fn add(&mut self, key: &Bytes, item: &Item) {
-        let lacking = item.since(self.sent);
-        if !lacking.is_empty() {
-            self.bytes += key.len() + lacking.bytes();
-            self.items.insert(key.clone(), lacking);
+    fn add_cell(&mut self, key: &Bytes, id: CellId, cell: Cell) {
+        let cells = &mut self.items.entry(key.clone()).or_default().cells;
+        self.bytes += cell_len(&id, &cell) + if cells.is_empty() { key.len() } else { 0 };
+        cells.insert(id, cell);
+    }
+
+    /// What is of an item behind `after`, until the batch is full. How far it came, if that is not the end of the item.
+    pub(super) fn add_behind(
+        &mut self,
+        after: Option<&Position>,
+        key: &Bytes,
+        item: &Item,
+    ) -> Option<Position> {
+        let mut last = None;
+        for (id, cell) in item.cells().filter(|(id, _)| after.is_none_or(|after| !after.includes(key, id))) {
+            if last.is_some() && self.is_full() {
+                return Some(Position { key: key.clone(), cell: last });
+            }
+            self.add_cell(key, id.clone(), cell.clone());
+            last = Some(id.clone());
         }
+        None
     }
 
-    /// Up to where all changes of a region are in the batch. One that is no item's latest any more needs nothing: what came in its
-    /// place has a later number, or a later stamp of another region.
+    /// Up to where all changes of a region are in the batch. One that is no cell's latest any more needs nothing: what came in its
+    /// place has a later number, or a later stamp of another region. Of an item that lacks several cells the batch has what these
+    /// changes have touched, one after the other: all of it may be more than a message, and would be sent again with each of them.
     fn add_changes<I: Items>(
         &mut self,
         region: RegionId,
@@ -142,16 +169,31 @@ impl<'a> Batch<'a> {
             keys.push((counter, key.clone()));
             ControlFlow::Continue(())
         })?;
+        let mut long: BTreeMap<Bytes, (ByChange, u64)> = BTreeMap::new();
+        let mut last = after;
         for (counter, key) in keys {
-            if self.items.contains_key(&key) {
-                continue;
+            if !long.contains_key(&key) && (!self.items.contains_key(&key) || self.in_part.contains(&key)) {
+                let lacking = local.items.get(&key)?.unwrap_or_default().since(self.sent);
+                if lacking.cells.len() < 2 {
+                    self.add_whole(&key, lacking);
+                } else {
+                    // If several take turns, less of each will go into this message.
+                    let share = BATCH_BYTES / (long.len() + 1);
+                    long.insert(key.clone(), lacking.changed_by(region, counter, share));
+                    self.in_part.insert(key.clone());
+                }
             }
-            if let Some(item) = local.items.get(&key)? {
-                self.add(&key, &item);
+            if let Some((cells, to)) = long.get_mut(&key) {
+                if counter > *to {
+                    return Ok(last);
+                }
+                let touched = cells.remove(&counter);
+                touched.into_iter().flatten().for_each(|(id, cell)| self.add_cell(&key, id, cell));
             }
             if self.is_full() {
                 return Ok(counter);
             }
+            last = counter;
         }
         Ok(reached)
     }

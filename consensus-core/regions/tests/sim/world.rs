@@ -55,11 +55,35 @@ pub(crate) struct Report {
     pub(crate) collected: u64,
     /// Items of which comparisons found that they differ.
     pub(crate) repaired: u64,
-    /// From a change until all regions have it, of the slowest hundredth.
+    /// From a change until all regions have it: half of them, and the slowest hundredth.
+    pub(crate) p50_ms: u64,
     pub(crate) p99_ms: u64,
     pub(crate) max_ms: u64,
     /// From the last fault until all regions were equal.
     pub(crate) equal_after_ms: u64,
+}
+
+impl Report {
+    /// Bytes of messages, as they are encoded, to those of the changes that they carry.
+    pub(crate) fn bytes_ratio(&self) -> f64 {
+        self.wire_bytes as f64 / self.change_bytes as f64
+    }
+
+    /// A row of `docs/benchmarks.md`, which `make bench-regions` writes.
+    pub(crate) fn row(&self, what: &str) {
+        let seconds = |ms| ms as f64 / 1_000.0;
+        println!(
+            "| {what} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} | {} | {:.0} |",
+            self.changes,
+            seconds(self.p50_ms),
+            seconds(self.p99_ms),
+            seconds(self.max_ms),
+            self.wire_bytes as f64 / 1e6,
+            self.bytes_ratio(),
+            self.leaders_lost,
+            seconds(self.equal_after_ms),
+        );
+    }
 }
 
 pub(crate) struct World {
@@ -493,7 +517,8 @@ impl World {
             .map(|((origin, counter), (_, last_ms))| last_ms - self.made_ms[origin][*counter as usize - 1])
             .collect();
         took.sort_unstable();
-        self.report.p99_ms = took.get(took.len() * 99 / 100).copied().unwrap_or(0);
+        let part = |percent| took.get(took.len() * percent / 100).copied().unwrap_or(0);
+        (self.report.p50_ms, self.report.p99_ms) = (part(50), part(99));
         self.report.max_ms = took.last().copied().unwrap_or(0);
         self.report.change_bytes *= others as u64;
         (self.report.wire_bytes, self.report.messages) = (self.network.bytes, self.network.messages);

@@ -2,6 +2,8 @@
 //!
 //! What was answered is kept beside the effect, written in one transaction with it, for a day.
 
+use std::time::{Duration, Instant};
+
 use axum::{
     Json,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
@@ -11,8 +13,10 @@ use consensus_proto::{
     etcdserverpb::{Compare, RequestOp},
     mvccpb::KeyValue,
 };
+use novacron_store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use super::{
     condition::etag,
@@ -31,6 +35,33 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const KEY_BYTES_MAX: usize = 255;
 /// How long an answer is kept.
 const KEPT_SECONDS: i64 = 24 * 60 * 60;
+/// Answers that are kept; beyond it nothing is done that comes with a key. Replicas go beyond it by what others have done since
+/// they have counted.
+const KEPT_MAX: u64 = 500_000;
+/// Between counts.
+const COUNT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many answers are kept: those that were there at the last count, and of this replica since then.
+#[derive(Default)]
+pub(crate) struct KeptAnswers(Mutex<Option<(u64, Instant)>>);
+
+impl KeptAnswers {
+    /// Whether there is room for one more, which is taken. `count` is only waited for if it is time.
+    async fn room(&self, count: impl Future<Output = Result<u64, StoreError>>) -> Result<(), Problem> {
+        let mut counted = self.0.lock().await;
+        let (count, at) = match *counted {
+            Some((count, at)) if at.elapsed() < COUNT_INTERVAL => (count, at),
+            _ => (count.await?, Instant::now()),
+        };
+        if count >= KEPT_MAX {
+            *counted = Some((count, at));
+            let detail = format!("{KEPT_MAX} answers to requests with idempotency keys are kept");
+            return Err(Problem::new(Kind::Busy, detail));
+        }
+        *counted = Some((count + 1, at));
+        Ok(())
+    }
+}
 
 /// What a request is to do, and what is answered then.
 pub(crate) struct Effect {
@@ -109,7 +140,8 @@ impl Request {
             let outcome = store.txn("post", effect.compare, effect.then, Vec::new()).await?;
             return Ok(outcome.held.then(|| effect.answer.response(outcome.revision)));
         };
-        let lease = store.grant(KEPT_SECONDS).await?;
+        app.kept_answers.room(store.count(PREFIX)).await?;
+        let lease = store.shared_lease(KEPT_SECONDS).await?;
         let record = Record { fingerprint: self.fingerprint.clone(), answer: effect.answer.clone() };
         effect.compare.push(is_absent(key));
         effect.then.push(put(key, serde_json::to_vec(&record).expect("texts are JSON"), lease));
@@ -117,7 +149,6 @@ impl Request {
         if outcome.held {
             return Ok(Some(effect.answer.response(outcome.revision)));
         }
-        store.revoke(lease).await;
         // Somebody may have been faster with the same key.
         outcome.read(0).map(|kept| self.replay(&kept)).transpose()
     }
@@ -164,6 +195,19 @@ mod tests {
             assert_eq!(Request::new(&headers, "local", "/p", b"{}").is_ok(), good, "{key:?}");
         }
         assert!(Request::new(&HeaderMap::new(), "local", "/p", b"{}").unwrap().key.is_none());
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_kept_are_bounded() {
+        let kept = KeptAnswers::default();
+        let uncounted = || async { panic!("it was counted a moment ago") };
+        kept.room(async { Ok(KEPT_MAX - 2) }).await.unwrap();
+        kept.room(uncounted()).await.unwrap();
+        let refused = kept.room(uncounted()).await.unwrap_err();
+        assert_eq!(refused.kind, Kind::Busy);
+        // Later some have ended.
+        *kept.0.lock().await = None;
+        kept.room(async { Ok(KEPT_MAX - 1) }).await.unwrap();
     }
 
     #[test]

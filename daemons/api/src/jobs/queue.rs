@@ -119,7 +119,7 @@ pub(crate) async fn cancel(
     recorded: RequestOp,
 ) -> Result<Option<i64>, StoreError> {
     let record = format!("{JOBS}{}", job.id);
-    let lease = if job.has_ended() { store.grant(KEPT_SECONDS).await? } else { 0 };
+    let lease = if job.has_ended() { store.shared_lease(KEPT_SECONDS).await? } else { 0 };
     let mut then = vec![put(&record, text(job), lease), recorded];
     match job.has_ended() {
         true => then.extend(ended(job)),
@@ -145,7 +145,7 @@ impl Claim {
         job.claim(replica, now_ms);
         let compare = vec![is_at(&record, kv.mod_revision), is_there(&open), is_absent(&leased)];
         if job.has_ended() {
-            let kept = store.grant(KEPT_SECONDS).await?;
+            let kept = store.shared_lease(KEPT_SECONDS).await?;
             let then = [put(&record, text(&job), kept)].into_iter().chain(ended(&job)).collect();
             store.txn("end job", compare, then, Vec::new()).await?;
             return Ok(None);
@@ -172,7 +172,7 @@ impl Claim {
         let Change { mut compare, mut then } = change;
         let [record, open, leased] = [JOBS, OPEN, LEASED].map(|prefix| format!("{prefix}{}", job.id));
         compare.extend([is_made_at(&leased, self.made_at), is_at(&record, self.revision)]);
-        let kept = if job.has_ended() { store.grant(KEPT_SECONDS).await? } else { 0 };
+        let kept = if job.has_ended() { store.shared_lease(KEPT_SECONDS).await? } else { 0 };
         then.push(put(&record, text(&job), kept));
         match job.state {
             State::Running => {}

@@ -12,6 +12,9 @@ fn resources_at_two_replicas() {
     let (a, b) = (Replica::ready("a", &store, &[]), Replica::ready("b", &store, &[]));
     etags(&a, &b);
     idempotency(&a, &b);
+    // One for each replica, however many answers are kept.
+    let leases = store.leases("/novacron/idempotency/");
+    assert!(leases.len() <= 2 && !leases.contains(&0), "{leases:?}");
     pages(&a, &b);
     problems(&a);
     cluster(&a);

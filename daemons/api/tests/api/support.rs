@@ -1,7 +1,7 @@
 //! Starts a store and replicas, talks to them, and ends them with the test.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     env, io,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
@@ -10,8 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use consensus_proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,
+use consensus_proto::{
+    etcdserverpb::{
+        DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,
+    },
+    mvccpb::KeyValue,
 };
 use novacron_store::{Client, Options};
 use rustix::process::{Pid, Signal, kill_process};
@@ -105,6 +108,16 @@ impl Store {
 impl Store {
     /// All values below a prefix, as text.
     pub(crate) fn values(&self, prefix: &str) -> Vec<String> {
+        let entries = self.entries(prefix);
+        entries.iter().map(|kv| String::from_utf8_lossy(&kv.value).into_owned()).collect()
+    }
+
+    /// The leases of the entries below a prefix, each once.
+    pub(crate) fn leases(&self, prefix: &str) -> BTreeSet<i64> {
+        self.entries(prefix).iter().map(|kv| kv.lease).collect()
+    }
+
+    fn entries(&self, prefix: &str) -> Vec<KeyValue> {
         let mut end = prefix.as_bytes().to_vec();
         *end.last_mut().unwrap() += 1;
         let range =
@@ -114,11 +127,11 @@ impl Store {
         let answer = runtime.block_on(async {
             let client = Client::new(self.endpoints.iter().map(String::as_str), options).unwrap();
             client
-                .read("values", range, |link, range| async move { link.kv().range(range).await })
+                .read("entries", range, |link, range| async move { link.kv().range(range).await })
                 .await
                 .unwrap()
         });
-        answer.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.value).into_owned()).collect()
+        answer.kvs
     }
 }
 
