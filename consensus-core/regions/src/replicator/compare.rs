@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Alarm, Local, Replicator, ship::Batch};
+use super::{Alarm, Local, Replicator, ship::Batch, suspects::Difference};
 use crate::{
     delta::Delta,
     item::Item,
@@ -95,7 +95,7 @@ impl Replicator {
             return Ok(());
         }
         let nothing = VersionVector::default();
-        let (mut batch, mut wanted, mut differ) = (Batch::new(&nothing), Vec::new(), 0);
+        let (mut batch, mut wanted, mut differences) = (Batch::new(&nothing), Vec::new(), Vec::new());
         for (leaf, theirs) in &leaves.leaves {
             let mut theirs: BTreeMap<_, _> = theirs.iter().copied().collect();
             for (key, item) in in_leaf(*leaf, local.items)? {
@@ -104,27 +104,36 @@ impl Replicator {
                 if is_on_its_way || other.unwrap_or(0) == hash {
                     continue;
                 }
-                differ += 1;
+                let (leaf, key_hash, there) = (*leaf, key_hash(&key), other.unwrap_or(0));
+                differences.push(Difference { leaf, key_hash, here: hash, there });
                 if other.is_some() {
-                    wanted.push((*leaf, key_hash(&key)));
+                    wanted.push((leaf, key_hash));
                 }
                 if !batch.is_full() {
                     self.add_or_send(&mut batch, from, &key, item, local);
                 }
             }
-            let only_there: Vec<_> = theirs.into_iter().filter(|(_, hash)| *hash != 0).collect();
-            differ += only_there.len();
-            wanted.extend(only_there.into_iter().map(|(key_hash, _)| (*leaf, key_hash)));
+            for (key_hash, there) in theirs.into_iter().filter(|(_, hash)| *hash != 0) {
+                differences.push(Difference { leaf: *leaf, key_hash, here: 0, there });
+                wanted.push((*leaf, key_hash));
+            }
         }
         wanted.truncate(WANTED_MAX);
-        if differ > 0 {
-            self.alarm(Alarm::Differs { region: from, items: differ });
+        if !differences.is_empty() {
+            self.suspect(from, &leaves.version, differences, local);
         }
         self.send_items(from, batch.items, local);
         if !wanted.is_empty() {
             self.send(from, Body::Want(Want { items: wanted }));
         }
         Ok(())
+    }
+
+    /// Items were lost, here or there.
+    pub(super) fn differs(&mut self, region: RegionId, items: usize) {
+        if items > 0 {
+            self.alarm(Alarm::Differs { region, items });
+        }
     }
 
     pub(super) fn handle_want<I: Items>(
@@ -193,7 +202,7 @@ fn some_of<T: Copy + Ord>(mut all: Vec<T>, max: usize, round: u64) -> Vec<T> {
 }
 
 /// The items of a leaf. More than [`LEAF_ITEMS_MAX`] are not looked at.
-fn in_leaf<I: Items>(leaf: u16, items: &I) -> Result<Vec<(Bytes, Item)>, I::Error> {
+pub(super) fn in_leaf<I: Items>(leaf: u16, items: &I) -> Result<Vec<(Bytes, Item)>, I::Error> {
     let mut found = Vec::new();
     items.scan(Bound::Included((leaf, &[])), &mut |key, item| {
         if crate::tree::leaf_of(key) != leaf || found.len() == LEAF_ITEMS_MAX {

@@ -14,6 +14,7 @@ mod lag;
 mod peer;
 mod rows;
 mod ship;
+mod suspects;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -38,6 +39,7 @@ use fetch::Fetch;
 use lag::Lag;
 use peer::Peer;
 use rows::Rows;
+use suspects::Suspects;
 
 /// The replicated state, as this leader has applied it: everything that was committed when it began to lead, at least.
 #[derive(Debug)]
@@ -70,6 +72,7 @@ pub struct Replicator {
     comparison_at_ms: u64,
     round: u64,
     sweep_after: Option<Bytes>,
+    suspects: Vec<Suspects>,
     fetch: Option<Fetch>,
     /// Deltas that are proposed and not applied.
     merging: usize,
@@ -92,6 +95,7 @@ impl Replicator {
             comparison_at_ms,
             round: seed,
             sweep_after: None,
+            suspects: Vec::new(),
             fetch: None,
             merging: 0,
             lag: Lag::default(),
@@ -178,6 +182,7 @@ impl Replicator {
         self.older = std::mem::replace(&mut self.recent, local.replica.version().clone());
         self.lag.mark(now_ms, local.replica.version().get(self.region));
         self.rows.settle(local.replica);
+        self.judge(local)?;
         let targets = self.targets(now_ms, local);
         for peer in self.neighbors(now_ms, local) {
             let is_target = targets.contains(&peer);

@@ -47,6 +47,13 @@ impl Rows {
         }
     }
 
+    /// What anybody has told that it knows.
+    pub(super) fn told(&self) -> VersionVector {
+        let mut all = VersionVector::default();
+        self.rows.values().for_each(|row| all.join(&row.told));
+        all
+    }
+
     pub(super) fn told_without(&self, region: RegionId) -> Vec<(RegionId, VersionVector)> {
         let others = self.rows.iter().filter(|(other, _)| **other != region);
         others.map(|(other, row)| (*other, row.told.clone())).collect()

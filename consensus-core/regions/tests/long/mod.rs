@@ -112,11 +112,6 @@ fn sets_of_three_regions_become_one_that_is_longer_than_each_may_make() {
     assert_eq!(group.region(D).replica.phase(), Phase::Active);
     assert!(count(&said, |body| matches!(body, Body::Chunk(_))) > 8);
     assert_eq!(elements(&group, D), 149_999);
-    // What is deleted at once is gone everywhere, however much it is, and is forgotten.
-    group.change(B, "set", Change::Delete);
-    check_lengths(&group.rounds(7));
-    assert_eq!([A, B, C, D].map(|region| elements(&group, region)), [0; 4]);
-    assert_eq!([A, B, C, D].map(|region| group.items_of(region)), [1; 4], "the members are left");
     assert_eq!(group.alarms, []);
 }
 
@@ -219,4 +214,18 @@ fn long_items_that_change_in_turn() {
     let whole: usize =
         keys.iter().filter_map(|key| group.item(A, key)).map(|item| item.to_record().len()).sum();
     assert!(bytes < whole * 5 / 4, "{bytes} for {whole}");
+}
+
+/// REGIONS-1.2: what is deleted at once is gone everywhere, however much it is, and is forgotten.
+#[test]
+fn a_long_item_is_deleted() {
+    let mut group = Group::acquainted(2, Config::default());
+    add(&mut group, A, 20_000, |change| change.to_be_bytes().to_vec());
+    group.rounds(2);
+    group.change(B, "set", Change::Delete);
+    assert_eq!(group.version_of(B, B), 20_000);
+    check_lengths(&group.rounds(7));
+    assert_eq!([A, B].map(|region| elements(&group, region)), [0; 2]);
+    assert_eq!([A, B].map(|region| group.items_of(region)), [1; 2], "the members are left");
+    assert_eq!(group.alarms, []);
 }

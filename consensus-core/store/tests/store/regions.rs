@@ -12,10 +12,11 @@ use consensus_proto::{
     internal::{
         InternalRequest, RegionBeginRequest, RegionFounder, RequestHeader, internal_request::Request,
     },
-    regions::{ChangeRequest, Field, change_request},
+    regions::{ChangeRequest, Delete, Field, change_request},
 };
 use consensus_regions::{
-    Change, Changed, Command, Delta, Items, MemoryItems, Phase, Range, RegionId, Replica, VersionVector,
+    Change, Changed, Command, Delta, Item, Items, MemoryItems, Phase, Range, Refused, RegionId, Replica,
+    Stamp, VersionVector,
 };
 use consensus_store::{Applied, Response, SPACES, Store, StoreError};
 use proptest::prelude::*;
@@ -237,6 +238,51 @@ fn a_transaction_is_replicated_as_a_whole_or_not() {
     one(&mut store, 2, Request::Txn(TxnRequest { success, ..Default::default() })).unwrap();
     let made = store.reader().with_region(|_, local| local.replica.version().get(OWN));
     assert_eq!(made, Some(2));
+}
+
+/// What three regions have added while they could not talk: more than any of them may add, and than a message may have.
+#[test]
+fn a_set_that_regions_have_made_long_is_read_changed_and_found_after_a_restart() {
+    let number = |out: &mut Vec<u8>, mut value: u32| {
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    };
+    let disk = Arc::new(MemoryDisk::default());
+    let mut store = open(&disk);
+    one(&mut store, 5, begin(founders())).unwrap();
+    for region in 0..3_u32 {
+        let mut record = vec![0];
+        number(&mut record, 50_000);
+        for change in region * 50_000 + 1..=(region + 1) * 50_000 {
+            record.extend_from_slice(&[4, 4]);
+            record.extend_from_slice(&change.to_be_bytes());
+            for _ in ["seen", "in force"] {
+                record.extend_from_slice(&[1, OTHER.0 as u8]);
+                number(&mut record, change);
+            }
+            record.extend_from_slice(&[0, 0, 0]);
+        }
+        let item = Item::from_record(record.into()).unwrap();
+        let version = [(OTHER, 150_000)].into_iter().collect();
+        let items = [(Bytes::from("s"), item)].into();
+        let delta = Delta { from: OTHER, version, latest: Stamp::default(), ranges: Vec::new(), items };
+        one(&mut store, 0, Request::RegionCommand(Command::Merge(delta).encode())).unwrap();
+    }
+    let elements = |store: &Store<MemoryDisk>| value(store, "/global/s").unwrap().matches(',').count() + 1;
+    assert_eq!(elements(&store), 150_000);
+    let removed = Bytes::copy_from_slice(&7_u32.to_be_bytes());
+    one(&mut store, 9, change("/global/s", change_request::Change::SetRemove(removed))).unwrap();
+    assert_eq!(elements(&store), 149_999);
+    let full = one(&mut store, 9, change("/global/s", change_request::Change::SetAdd("x".into())));
+    assert!(matches!(full, Err(StoreError::Region(Refused::ItemTooLarge { .. }))), "{full:?}");
+    let again = open(&disk);
+    let tree = |store: &Store<MemoryDisk>| store.reader().with_region(|_, local| local.tree.clone());
+    assert_eq!((elements(&again), tree(&again)), (149_999, tree(&store)));
+    one(&mut store, 10, change("/global/s", change_request::Change::Delete(Delete {}))).unwrap();
+    assert_eq!(value(&store, "/global/s"), None);
 }
 
 /// One step of a region's life.

@@ -1,0 +1,73 @@
+//! Differences that a comparison has found, until it is clear whether something was lost.
+//!
+//! Both sides may know a change and only one have it, without any loss: whoever told the other had something in its place, a register
+//! with a later stamp, and that is still on its way there (REGIONS-4.2). What was found is merged at once; it was lost if
+//! everything that anybody knew then has arrived, and nothing of it is in its place.
+
+use super::{Local, Replicator, compare::in_leaf};
+use crate::{
+    items::Items,
+    limits::WANTED_MAX,
+    tree::{item_hash, key_hash},
+    vector::{RegionId, VersionVector},
+};
+
+/// An item that differs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Difference {
+    pub(super) leaf: u16,
+    pub(super) key_hash: u64,
+    /// Hashes of the item here and there; 0: there was none.
+    pub(super) here: u64,
+    pub(super) there: u64,
+}
+
+/// What one comparison has found.
+#[derive(Clone, Debug)]
+pub(super) struct Suspects {
+    region: RegionId,
+    /// What anybody has told that it knows, at that time.
+    need: VersionVector,
+    differences: Vec<Difference>,
+}
+
+impl Replicator {
+    /// Something differs from a region that knows `version`.
+    pub(super) fn suspect<I>(
+        &mut self,
+        region: RegionId,
+        version: &VersionVector,
+        mut differences: Vec<Difference>,
+        local: Local<'_, I>,
+    ) {
+        let mut need = self.rows.told();
+        need.join(local.replica.version());
+        need.join(version);
+        if local.replica.version().includes(&need) && version.includes(&need) {
+            return self.differs(region, differences.len());
+        }
+        let waiting: usize = self.suspects.iter().map(|suspects| suspects.differences.len()).sum();
+        differences.truncate(WANTED_MAX.saturating_sub(waiting));
+        if !differences.is_empty() {
+            self.suspects.push(Suspects { region, need, differences });
+        }
+    }
+
+    /// An interval has begun: is it clear by now?
+    pub(super) fn judge<I: Items>(&mut self, local: Local<'_, I>) -> Result<(), I::Error> {
+        let version = local.replica.version();
+        let is_clear = |suspects: &mut Suspects| version.includes(&suspects.need);
+        for Suspects { region, differences, .. } in self.suspects.extract_if(.., is_clear).collect::<Vec<_>>()
+        {
+            let mut lost = 0;
+            for Difference { leaf, key_hash: key, here, there } in differences {
+                let items = in_leaf(leaf, local.items)?;
+                let item = items.iter().find(|(found, _)| key_hash(found) == key);
+                let now = item.map_or(0, |(found, item)| item_hash(found, item));
+                lost += usize::from(now != 0 && (now == here || now == there));
+            }
+            self.differs(region, lost);
+        }
+        Ok(())
+    }
+}
