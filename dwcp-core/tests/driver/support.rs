@@ -15,6 +15,7 @@ pub(crate) fn config(name: &str, links: u16) -> EndpointConfig {
     config.compression = CompressionConfig::NONE;
     config.transport.streams.initial = links;
     config.transport.rdma_zones = zones();
+    config.allow_plaintext = of_environment("DWCP_TEST_ADDRESS").is_some();
     config
 }
 
@@ -28,9 +29,8 @@ fn zones() -> Vec<TrustZone> {
     of_environment("DWCP_TEST_RDMA_ZONE").iter().map(|zone| zone.parse().unwrap()).collect()
 }
 
-pub(crate) async fn listen(mut config: EndpointConfig) -> (Endpoint, SocketAddr) {
+pub(crate) async fn listen(config: EndpointConfig) -> (Endpoint, SocketAddr) {
     let address = of_environment("DWCP_TEST_ADDRESS");
-    config.allow_plaintext |= address.is_some();
     let ip: IpAddr = address.as_deref().unwrap_or("127.0.0.1").parse().unwrap();
     let endpoint = Endpoint::listen(SocketAddr::new(ip, 0), config).await.unwrap();
     let addr = endpoint.local_addr().unwrap();
@@ -41,10 +41,9 @@ pub(crate) async fn listen(mut config: EndpointConfig) -> (Endpoint, SocketAddr)
 pub(crate) async fn connect(
     server: &Endpoint,
     addr: SocketAddr,
-    mut client: EndpointConfig,
+    client: EndpointConfig,
 ) -> (Connection, Connection) {
     let over_rdma = of_environment("DWCP_TEST_ADDRESS").is_some_and(|ip| ip == addr.ip().to_string());
-    client.allow_plaintext |= over_rdma;
     let client = Endpoint::client(client).unwrap();
     let (connected, accepted) = tokio::join!(client.connect(addr, "localhost"), server.accept());
     let (connected, accepted) = (connected.unwrap(), accepted.unwrap());
