@@ -122,7 +122,7 @@ bench-delta: deps
 	scripts/bench-delta.sh
 
 ## How long changes take to be in all regions, and how many bytes, in simulated time; writes docs/benchmarks.md.
-bench-regions:
+bench-regions: deps
 	scripts/bench-regions.sh
 
 ## The API beside a handler that only does the work, over the same store; writes docs/benchmarks.md. BENCH takes flags of api-bench.

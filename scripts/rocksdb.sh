@@ -12,14 +12,23 @@ version=$(sed -n '/^name = "librocksdb-sys"$/{n;s/^version = "\(.*\)"$/\1/p}' Ca
 build=1
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/novacron-dwcp/rocksdb-$version-$build
 config=.cargo/config.toml
+head="# Written by scripts/rocksdb.sh; without it cargo compiles RocksDB itself."
 
 give_up() {
     echo "RocksDB is left to cargo, which takes longer: $1" >&2
-    rm -f "$config"
+    ! is_ours || rm -f "$config"
     exit 0
 }
 
+# Somebody's own settings stay.
+is_ours() {
+    [ ! -e "$config" ] || [ "$(head -n 1 "$config")" = "$head" ]
+}
+
+is_ours || give_up "$config is somebody else's"
 [ "$(uname -sm)" = "Linux x86_64" ] || give_up "this script knows the flags for Linux on x86_64 alone"
+grep -q '^rocksdb = .*default-features = false, features = \["bindgen-runtime", "lz4"\]' Cargo.toml ||
+    give_up "this script knows the flags for other features than Cargo.toml has"
 
 mkdir -p "$(dirname "$cache")"
 # One at a time; whoever waited finds it done.
@@ -58,7 +67,7 @@ if [ ! -e "$cache/librocksdb.a" ]; then
 fi
 
 # Written only when it changes: cargo compiles again what comes after it.
-wanted="# Written by scripts/rocksdb.sh; without it cargo compiles RocksDB itself.
+wanted="$head
 [env]
 ROCKSDB_LIB_DIR = \"$cache\"
 ROCKSDB_STATIC = \"1\""

@@ -10,6 +10,8 @@ use dwcp_core::{
     CompressionConfig, Connection, Endpoint, EndpointConfig, Priority, ReadError, RecvStream, TrustZone,
 };
 
+use crate::links::DEADLINE;
+
 pub(crate) fn config(name: &str, links: u16) -> EndpointConfig {
     let mut config = EndpointConfig::new(name);
     config.compression = CompressionConfig::NONE;
@@ -47,10 +49,13 @@ pub(crate) async fn connect(
     let client = Endpoint::client(client).unwrap();
     let (connected, accepted) = tokio::join!(client.connect(addr, "localhost"), server.accept());
     let (connected, accepted) = (connected.unwrap(), accepted.unwrap());
-    // Else something else would be tested.
-    while over_rdma && !is_over_rdma(&connected) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let going_over = async {
+        while over_rdma && !is_over_rdma(&connected) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(DEADLINE, going_over).await;
+    assert!(in_time.is_ok(), "something else would be tested: {:?}", connected.stats().links);
     (connected, accepted)
 }
 

@@ -60,11 +60,15 @@ impl Replicator {
         for Suspects { region, differences, .. } in self.suspects.extract_if(.., is_clear).collect::<Vec<_>>()
         {
             let mut lost = 0;
-            for Difference { leaf, key_hash: key, here, there } in differences {
-                let items = in_leaf(leaf, local.items)?;
-                let item = items.iter().find(|(found, _)| key_hash(found) == key);
-                let now = item.map_or(0, |(found, item)| item_hash(found, item));
-                lost += usize::from(now != 0 && (now == here || now == there));
+            for of_leaf in differences.chunk_by(|one, next| one.leaf == next.leaf) {
+                let items = in_leaf(of_leaf[0].leaf, local.items)?;
+                let now = |key| {
+                    let item = items.iter().find(|(found, _)| key_hash(found) == key);
+                    item.map(|(found, item)| item_hash(found, item)).filter(|now| *now != 0)
+                };
+                let is_lost =
+                    |of: &&Difference| now(of.key_hash).is_some_and(|now| now == of.here || now == of.there);
+                lost += of_leaf.iter().filter(is_lost).count();
             }
             self.differs(region, lost);
         }

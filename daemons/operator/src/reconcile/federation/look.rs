@@ -16,7 +16,10 @@ use serde::de::DeserializeOwned;
 
 use super::{Context, Told, planned};
 use crate::{
-    api::{ConditionType, DWCPFederation, FederatedStatus, NovaCronCluster, Reason, Status, set_condition},
+    api::{
+        AuthorityStatus, ConditionType, DWCPFederation, FederatedStatus, NovaCronCluster, Reason, Status,
+        set_condition,
+    },
     apply::{Applier, ApplyError, FEDERATED, failed},
     federation::plan::{self, FEDERATION, FEDERATION_UID},
     plan::Component,
@@ -32,9 +35,8 @@ const SEEN_EACH: SignedDuration = SignedDuration::from_mins(1);
 /// What was seen of a cluster.
 pub(super) struct Sight {
     applier: Applier,
-    trust: String,
-    /// What of the others' authorities its Secrets have. `None`: its certificates are somebody else's, and it is not asked.
-    others: Option<Option<String>>,
+    /// Its authorities; `None`: its certificates are somebody else's.
+    pub(super) authority: Option<AuthorityStatus>,
     regions: Vec<String>,
     endpoints: Vec<String>,
     ready_replicas: u16,
@@ -54,13 +56,6 @@ pub(super) struct Trouble {
 }
 
 pub(super) type Look = Result<Sight, Trouble>;
-
-impl Sight {
-    /// Whether it says itself what it trusts.
-    pub(super) fn says_whom_it_trusts(&self) -> bool {
-        self.others.is_some()
-    }
-}
 
 impl From<ApplyError> for Trouble {
     fn from(error: ApplyError) -> Self {
@@ -117,12 +112,10 @@ pub(super) async fn look(context: &Context, federation: &DWCPFederation, at: usi
         let service = get::<Service>(&applier, &cluster.namespace, &name).await?;
         let deployment = get::<Deployment>(&applier, &cluster.namespace, &name).await?;
         let ready = deployment.and_then(|deployment| deployment.status?.ready_replicas).unwrap_or(0);
-        let authority = found.as_ref().and_then(|found| found.status.as_ref()?.authority.clone());
         Ok(Sight {
             applier,
             is_new: found.is_none(),
-            others: authority.as_ref().map(|authority| authority.others.clone()),
-            trust: authority.map(|authority| authority.bundle).unwrap_or_default(),
+            authority: found.as_ref().and_then(|found| found.status.as_ref()?.authority.clone()),
             regions: if is_known { regions.concat() } else { Vec::new() },
             endpoints: service.map(|service| plan::addresses(cluster, &service)).unwrap_or_default(),
             ready_replicas: u16::try_from(ready).unwrap_or(0),
@@ -209,11 +202,12 @@ pub(super) fn note(status: &mut FederatedStatus, look: &Look, generation: Option
                     known.clone_from(seen);
                 }
             }
-            if !sight.trust.is_empty() {
-                status.trust.clone_from(&sight.trust);
-            }
-            if let Some(Some(others)) = &sight.others {
-                status.told.clone_from(others);
+            if let Some(authority) = &sight.authority {
+                // An operator that is older than the field does not say.
+                if !authority.bundle.is_empty() {
+                    status.trust.clone_from(&authority.bundle);
+                }
+                authority.others.iter().for_each(|others| status.told.clone_from(others));
             }
             match sight.sick {
                 Some(sick) => (Some(false), sick, "its store is not well".to_owned()),

@@ -178,7 +178,8 @@ async fn write(federation: &DWCPFederation, known: &mut [FederatedStatus], looks
     for (at, written) in writes.into_iter().enumerate() {
         match written {
             Some(Ok(is_ready)) => {
-                if looks[at].as_ref().is_ok_and(|sight| !sight.says_whom_it_trusts()) {
+                // Where it is the operator's, it says itself what its Secrets have.
+                if looks[at].as_ref().is_ok_and(|sight| sight.authority.is_none()) {
                     known[at].told = crate::plan::digest(&plan::trust(known, at));
                 }
                 waits = waits.or(is_ready);
