@@ -4,8 +4,9 @@
 //! pair (`BPF_PROG_TEST_RUN` with live frames; the receiving side, up to the socket, runs inside that call), and then
 //! receives until there is nothing. The guard is attached natively both times and takes the same way; only that its queue
 //! has an AF_XDP socket, or has none and lets the kernel's UDP have them. GRO is on, as with a network card, and all frames
-//! are of one flow, carry right checksums and are no fragments, so that it joins as many as it ever can. Sending is part of every figure; that of a program that drops everything is the floor. AF_XDP
-//! copies here, as a veth has no zero-copy. Needs root.
+//! are of one flow, carry right checksums and are no fragments, so that it joins as many as it ever can. Sending is part of
+//! every figure; that of a program that drops everything is the floor. AF_XDP copies here, as a veth has no zero-copy.
+//! Needs root.
 
 #[path = "../tests/support/flood.rs"]
 mod flood;
@@ -32,6 +33,8 @@ const XDP_DROP: i32 = 1;
 const PACKETS_AT_ONCE: f64 = 32.0;
 /// Of UDP's payload: a probe, and what fills an MTU of 1500.
 const LENGTHS: [usize; 2] = [100, 1472];
+/// Of one measurement: where the machine was taken away for a moment, the sender has overrun the socket.
+const TRIES_MAX: u32 = 5;
 
 /// Nanoseconds of each datagram, in each round.
 #[derive(Default)]
@@ -46,17 +49,12 @@ struct Figures {
 
 fn main() {
     flood::in_place(|root| {
-        let config = Config {
-            root,
-            addresses: vec![NEAR.into()],
-            mode: Some(Mode::Native),
-            limit: None,
-            ..Config::default()
-        };
+        let config = Config { root, addresses: vec![NEAR.into()], limit: None, ..Config::default() };
         raw::enable_gro("near").expect("GRO");
         print_machine(&format!("{ROUNDS} rounds of {TIME:?}, one core"));
         for length in LENGTHS {
-            report(length, measure(&config, length));
+            println!("{length} bytes:");
+            report(measure(&config, length));
         }
     });
 }
@@ -93,8 +91,15 @@ fn measure(config: &Config, length: usize) -> Figures {
     figures
 }
 
-/// Nanoseconds a datagram, and how many one call received.
+/// Nanoseconds a datagram, and how many one call received. What is lost costs less than what is received: a measurement
+/// that has lost more than a hundredth would flatter, and is made again.
 fn receive(sender: &Sender, socket: &dyn DatagramSocket, length: usize) -> (f64, f64) {
+    (0..TRIES_MAX)
+        .find_map(|_| receive_all(sender, socket, length))
+        .expect("a measurement that loses next to nothing")
+}
+
+fn receive_all(sender: &Sender, socket: &dyn DatagramSocket, length: usize) -> Option<(f64, f64)> {
     let mut calls = 0u64;
     let run = sender.run(|| {
         let mut received = 0;
@@ -110,16 +115,13 @@ fn receive(sender: &Sender, socket: &dyn DatagramSocket, length: usize) -> (f64,
             }
         }
     });
-    let (sent, received) = (run.sent, run.received);
-    assert!(received * 100 >= sent * 99, "{received} of {sent} were received: the figure would flatter it");
-    (run.cost, received as f64 / calls as f64)
+    (run.received * 100 >= run.sent * 99).then(|| (run.cost, run.received as f64 / calls as f64))
 }
 
-fn report(length: usize, figures: Figures) {
+fn report(figures: Figures) {
     let rounds = || figures.udp.iter().zip(&figures.xdp).zip(&figures.floor);
     let ratio = median(rounds().map(|((udp, xdp), _)| udp / xdp).collect());
     let net = median(rounds().map(|((udp, xdp), floor)| (udp - floor) / (xdp - floor).max(1.0)).collect());
-    println!("{length} bytes:");
     for (name, costs, at_once) in [
         ("floor", figures.floor, None),
         ("AF_XDP", figures.xdp, Some(figures.xdp_at_once)),

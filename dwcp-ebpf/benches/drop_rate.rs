@@ -3,9 +3,9 @@
 //! All is on one core: a thread that sends frames over a veth pair (`BPF_PROG_TEST_RUN` with live frames), the kernel's that
 //! receives them (threaded NAPI), and one that reads. A figure is the time that the last two ran, of each datagram that was
 //! dropped; the sender's is not counted. They interrupt it after each batch, so that nothing is lost for want of room: what
-//! is lost costs time and counts for nothing. In user space a program that passes everything is attached, since the pair
-//! takes such frames only with one. The flood is well formed and above its source's limit, so that the guard takes its
-//! longest way. Needs root.
+//! is lost costs time and counts for nothing. In user space there is no program: the pair takes such frames, and has such a
+//! thread, because it joins packets (GRO), of which there are none here that can be joined. The guard is measured natively and
+//! generically. The flood is well formed and above its source's limit, so that the guard takes its longest way. Needs root.
 
 #[path = "../tests/support/flood.rs"]
 mod flood;
@@ -30,10 +30,10 @@ use nix::{
     unistd::{Pid, gettid},
 };
 
-use self::flood::{NEAR, Sender, TIME, median, print_machine, with_program};
+use self::flood::{NEAR, Sender, TIME, median, print_machine};
 
 const ROUNDS: usize = 7;
-const XDP_PASS: i32 = 2;
+const MODES: [Mode; 2] = [Mode::Native, Mode::Generic];
 const BUFFER_BYTES: libc::c_int = 4 << 20;
 const READ_AT_ONCE: usize = 64;
 const DATAGRAM_BYTES: usize = 128;
@@ -46,7 +46,8 @@ const READING: libc::c_int = 1;
 /// Nanoseconds of each datagram, in each round.
 #[derive(Default)]
 struct Figures {
-    guard: Vec<f64>,
+    /// Native, generic.
+    guard: [Vec<f64>; 2],
     user_space: Vec<f64>,
 }
 
@@ -54,14 +55,14 @@ fn main() {
     flood::in_place(|root| {
         // The one here shows another network namespace.
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).expect("sysfs");
-        if let Err(error) = with_program(XDP_PASS, Mode::Native, receive_in_a_thread) {
+        raw::enable_gro("near").expect("GRO");
+        if let Err(error) = receive_in_a_thread() {
             println!("SKIP: no threaded NAPI in this kernel: {error}");
             return;
         }
         measure(&Config {
             root,
             addresses: vec![frame::DESTINATION.into()],
-            mode: Some(Mode::Native),
             limit: Some(Limit { datagrams_per_second: 1, burst: 1 }),
             ..Config::default()
         });
@@ -72,8 +73,10 @@ fn measure(config: &Config) {
     let sender = Sender::new(frame::frame(frame::SOURCE, frame::PORT, &frame::datagram(1)));
     let mut figures = Figures::default();
     for _ in 0..ROUNDS {
-        figures.guard.push(in_xdp(config, &sender));
-        figures.user_space.push(with_program(XDP_PASS, Mode::Native, || in_user_space(&sender)));
+        for (mode, costs) in MODES.into_iter().zip(&mut figures.guard) {
+            costs.push(in_xdp(&Config { mode: Some(mode), ..config.clone() }, &sender));
+        }
+        figures.user_space.push(in_user_space(&sender));
     }
     report(figures);
 }
@@ -118,15 +121,20 @@ fn in_user_space(sender: &Sender) -> f64 {
 
 fn report(figures: Figures) {
     print_machine(&format!("{ROUNDS} rounds of {TIME:?}, time of the receiving core"));
-    let ratios = figures.user_space.iter().zip(&figures.guard).map(|(user, guard)| user / guard).collect();
-    for (name, rounds) in [("guard", figures.guard), ("user space", figures.user_space)] {
-        let cost = median(rounds);
-        println!("{name:>10}: {cost:6.0} ns, {:5.2} million datagrams/s", 1e3 / cost);
+    print_cost("user space", figures.user_space.clone());
+    for (mode, guard) in MODES.into_iter().zip(figures.guard) {
+        let ratios = figures.user_space.iter().zip(&guard).map(|(user, guard)| user / guard).collect();
+        print_cost(&format!("guard, {mode}"), guard);
+        println!("{:>18}: {:.1}", "user space / guard", median(ratios));
     }
-    println!("user space / guard: {:.1}", median(ratios));
 }
 
-/// The pair has a thread only as long as there is a program.
+fn print_cost(name: &str, rounds: Vec<f64>) {
+    let cost = median(rounds);
+    println!("{name:>18}: {cost:6.0} ns, {:5.2} million datagrams/s", 1e3 / cost);
+}
+
+/// Programs that come and go take the thread along.
 fn receive_in_a_thread() -> io::Result<()> {
     fs::write("/sys/class/net/near/threaded", "1")
 }

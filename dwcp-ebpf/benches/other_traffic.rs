@@ -3,8 +3,8 @@
 //!
 //! A veth changes with any program in it: natively, what its peer sends is no longer one large packet (GSO) and takes another
 //! way to the receiver; generically, such packets are copied into one piece. That is the cost of XDP on a veth and not the
-//! guard's, so the guard stands beside a program that does nothing; none at all is shown as well. A connection is made for each measurement, after the program is in place,
-//! and no call waits for ever. Needs root.
+//! guard's, so the guard stands beside a program that does nothing; none at all is shown as well. A connection is made for
+//! each measurement, after the program is in place, and no call waits for ever. Needs root.
 
 #[path = "../tests/support/flood.rs"]
 mod flood;
@@ -66,8 +66,10 @@ fn report(figures: &Figures) {
     for ((mode, idle), guard) in MODES.into_iter().zip(&figures.idle).zip(&figures.guard) {
         print_rate(&format!("passes all, {mode}"), idle);
         print_rate(&format!("guard, {mode}"), guard);
-        let ratio = median(guard.iter().zip(idle).map(|(guard, idle)| guard / idle).collect());
-        println!("{:>24}: {ratio:.3}", "guard / passes all");
+        for (name, others) in [("guard / passes all", idle), ("guard / no program", &figures.none)] {
+            let ratio = median(guard.iter().zip(others).map(|(guard, other)| guard / other).collect());
+            println!("{name:>24}: {ratio:.3}");
+        }
     }
 }
 

@@ -105,3 +105,34 @@ impl Guard {
         match self.0 {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_build_without_a_program_says_what_is_missing() {
+        let nowhere = Path::new("/sys/fs/bpf/there-is-no-such-folder");
+        let config = Config::default();
+        let refused = [
+            support().err(),
+            present("lo", nowhere).err(),
+            take_away(nowhere, "lo").err(),
+            Guard::attach("lo", &config).err(),
+        ];
+        for error in refused {
+            let said = error.expect("there is no program").to_string();
+            assert!(said.contains("clang") && said.contains("built without"), "{said}");
+        }
+        assert!(pinned(nowhere).is_empty());
+    }
+
+    #[test]
+    fn a_bad_setting_is_told_before_what_is_missing() {
+        let config = Config { ports: Vec::new(), ..Config::default() };
+        let error = Guard::attach("lo", &config).expect_err("there is no port to guard");
+        assert!(!matches!(error, Error::Unavailable { .. }), "{error}");
+    }
+}

@@ -12,7 +12,11 @@ mod config;
 mod error;
 mod stats;
 
-#[cfg(not(xdp))]
+#[cfg(any(not(xdp), test))]
+#[cfg_attr(
+    xdp,
+    allow(dead_code, unreachable_pub, reason = "only its tests use it in a build that has a program")
+)]
 mod absent;
 #[cfg(xdp)]
 mod addresses;
