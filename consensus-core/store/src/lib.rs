@@ -16,6 +16,7 @@ mod auth;
 pub mod check;
 mod error;
 pub mod export;
+mod gaps;
 mod glance;
 mod hash;
 mod keys;

@@ -34,6 +34,9 @@ pub(crate) fn range(view: View<'_>, request: &RangeRequest) -> Result<RangeRespo
     let fetched_max = if sorts || filters { usize::MAX } else { limit.unwrap_or(usize::MAX) };
     let with_values = target == SortTarget::Value && sorts || !request.keys_only;
 
+    // The first one too many says that there are more, and nobody asks how many.
+    let stops = request.uncounted && !request.count_only;
+
     let mut kvs = Vec::new();
     let mut count = 0_i64;
     view.scan(KeyRange::new(&request.key, &request.range_end), &mut |entry| {
@@ -41,6 +44,8 @@ pub(crate) fn range(view: View<'_>, request: &RangeRequest) -> Result<RangeRespo
         if !request.count_only && kvs.len() < fetched_max {
             let version = if with_values { entry.version() } else { entry.head() };
             kvs.push(version.key_value(entry.key()));
+        } else if stops {
+            return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     })?;
@@ -74,6 +79,9 @@ pub(crate) fn range(view: View<'_>, request: &RangeRequest) -> Result<RangeRespo
     }
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());
+    }
+    if stops {
+        count = kvs.len() as i64;
     }
     Ok(RangeResponse { header: None, kvs, more, count })
 }

@@ -1,5 +1,6 @@
 //! The newest versions of keys that changed lately, in memory: whoever reads one of them, or changes it again, need not look for it
-//! on the disk, which takes more than all the rest of a read. Not here: what readers have read, and older versions.
+//! on the disk, which takes more than all the rest of a read. With them, which keys are known to be gone (`gaps`). Not here: what
+//! readers have read, and older versions.
 
 // Nobody goes through them in their order, which differs from run to run.
 #![expect(clippy::disallowed_types)]
@@ -12,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::version::Version;
+use crate::{gaps::Gaps, version::Version};
 
 /// Bytes of keys and values in one of the two halves.
 const HALF_BYTES_MAX: usize = 4 << 20;
@@ -31,6 +32,16 @@ impl SharedRecent {
         recent.get(key).filter(|version| version.mod_revision <= revision).cloned()
     }
 
+    /// The first key behind those that are all deleted, among which this one is, for who reads at this revision.
+    pub(crate) fn end_of_gap(&self, key: &[u8], revision: i64) -> Option<Bytes> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).gaps.end_of(key, revision).cloned()
+    }
+
+    /// All keys from `first` to `last` were deleted at this revision.
+    pub(crate) fn learn_gap(&self, first: Bytes, last: &Bytes, revision: i64) {
+        self.write().gaps.learn(first, last, revision);
+    }
+
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Recent> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,6 +54,7 @@ pub(crate) struct Recent {
     new: HashMap<Bytes, Version>,
     new_bytes: usize,
     old: HashMap<Bytes, Version>,
+    gaps: Gaps,
 }
 
 impl Recent {
@@ -53,6 +65,9 @@ impl Recent {
 
     /// This is the newest version of a key from now on.
     pub(crate) fn put(&mut self, key: &Bytes, version: &Version) {
+        // A copy: the key is a piece of a whole message, which would stay in memory with it.
+        let key = &Bytes::copy_from_slice(key);
+        self.gaps.changed(key, version.mod_revision, version.is_deletion());
         let bytes = key.len() + version.value.len() + ENTRY_BYTES;
         if bytes > HALF_BYTES_MAX / 2 {
             self.new.remove(key);
@@ -63,7 +78,6 @@ impl Recent {
             self.old = mem::take(&mut self.new);
             self.new_bytes = 0;
         }
-        // Copies: both are pieces of a whole message, which would stay in memory with them.
         let copy = Version { value: Bytes::copy_from_slice(&version.value), ..*version };
         match self.new.get_mut(key) {
             Some(known) => {
@@ -72,7 +86,7 @@ impl Recent {
             }
             None => {
                 self.new_bytes += bytes;
-                self.new.insert(Bytes::copy_from_slice(key), copy);
+                self.new.insert(key.clone(), copy);
             }
         }
     }

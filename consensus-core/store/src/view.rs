@@ -120,54 +120,125 @@ impl View<'_> {
             true => ControlFlow::Continue(()),
             false => visit(entry),
         };
-        let mut failed = None;
-        let mut stopped = false;
         let mut seen: Vec<u8> = Vec::new();
-        let (from, to) = keys::version_bounds(start, end);
-        self.disk.scan(VERSIONS, &from, to.as_deref(), Order::Ascending, &mut |disk_key, stored| {
-            let mut one = || -> Result<ControlFlow<()>, StoreError> {
-                let (escaped, revision) = keys::split_version_key(disk_key)?;
-                // No key is empty, so nothing equals `seen` at first.
-                if seen == escaped || revision > self.revision {
-                    return Ok(ControlFlow::Continue(()));
-                }
-                seen.clear();
-                seen.extend_from_slice(escaped);
-                if overlaid.peek().is_some() {
-                    let key = keys::unescape(escaped);
-                    while let Some((overlaid_key, version)) =
-                        overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] < key[..])
-                    {
-                        if visit(Entry::Known { key: overlaid_key, version }).is_break() {
-                            return Ok(ControlFlow::Break(()));
+        // What is over the disk may be newer than what is known of gaps.
+        let mut gone = Gone::new(self.recent.filter(|_| self.overlay.is_none()), self.revision);
+        let (mut from, to) = keys::version_bounds(start, end);
+        loop {
+            let mut outcome = Ok(Step::Next);
+            self.disk.scan(VERSIONS, &from, to.as_deref(), Order::Ascending, &mut |disk_key, stored| {
+                let mut one = || -> Result<Step, StoreError> {
+                    let (escaped, revision) = keys::split_version_key(disk_key)?;
+                    // No key is empty, so nothing equals `seen` at first.
+                    if seen == escaped || revision > self.revision {
+                        return Ok(Step::Next);
+                    }
+                    seen.clear();
+                    seen.extend_from_slice(escaped);
+                    if overlaid.peek().is_some() {
+                        let key = keys::unescape(escaped);
+                        while let Some((overlaid_key, version)) =
+                            overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] < key[..])
+                        {
+                            if visit(Entry::Known { key: overlaid_key, version }).is_break() {
+                                return Ok(Step::Stop);
+                            }
+                        }
+                        if let Some((overlaid_key, version)) =
+                            overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] == key[..])
+                        {
+                            return Ok(visit(Entry::Known { key: overlaid_key, version }).into());
                         }
                     }
-                    if let Some((overlaid_key, version)) =
-                        overlaid.next_if(|(overlaid_key, _)| overlaid_key[..] == key[..])
-                    {
-                        return Ok(visit(Entry::Known { key: overlaid_key, version }));
+                    let head = Version::decode(stored, revision)?;
+                    if head.is_deletion() {
+                        return Ok(gone.pass(escaped).map_or(Step::Next, Step::Leap));
                     }
+                    gone.end();
+                    Ok(visit(Entry::Stored { escaped, stored, head }).into())
+                };
+                outcome = one();
+                match outcome {
+                    Ok(Step::Next) => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
                 }
-                Ok(visit(Entry::Stored { escaped, stored, head: Version::decode(stored, revision)? }))
-            };
-            match one() {
-                Ok(flow) => {
-                    stopped = flow.is_break();
-                    flow
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
+            })?;
+            match outcome? {
+                Step::Next => break,
+                Step::Stop => return Ok(()),
+                Step::Leap(key) => from = keys::version_bounds(&key, None).0,
             }
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
         }
-        if !stopped {
-            let _ = overlaid.try_for_each(|(key, version)| visit(Entry::Known { key, version }));
-        }
+        gone.end();
+        let _ = overlaid.try_for_each(|(key, version)| visit(Entry::Known { key, version }));
         Ok(())
+    }
+}
+
+/// How a scan of the disk goes on.
+enum Step {
+    Next,
+    Stop,
+    /// With this key, or what is behind it.
+    Leap(Bytes),
+}
+
+impl From<ControlFlow<()>> for Step {
+    fn from(flow: ControlFlow<()>) -> Self {
+        if flow.is_break() { Self::Stop } else { Self::Next }
+    }
+}
+
+/// Deleted keys that a scan passes, one behind the other.
+struct Gone<'a> {
+    recent: Option<&'a SharedRecent>,
+    revision: i64,
+    /// The first one's and the last one's bytes, escaped; none if the last key that was passed is there.
+    first: Vec<u8>,
+    last: Vec<u8>,
+    passed: usize,
+    leaps: usize,
+}
+
+/// Every how many deleted keys it is asked whether more of them are known to be gone: to begin a scan anew costs as much as to pass
+/// about as many.
+const LEAP_EVERY: usize = 16;
+/// So many, or so many leaps, are worth to be remembered as one gap.
+const LEARN_KEYS_MIN: usize = 32;
+const LEARN_LEAPS_MIN: usize = 4;
+
+impl<'a> Gone<'a> {
+    fn new(recent: Option<&'a SharedRecent>, revision: i64) -> Self {
+        Self { recent, revision, first: Vec::new(), last: Vec::new(), passed: 0, leaps: 0 }
+    }
+
+    /// Passes a deleted key; the first one behind the gap in which it is, if that is known.
+    fn pass(&mut self, escaped: &[u8]) -> Option<Bytes> {
+        let recent = self.recent?;
+        if self.passed == 0 {
+            self.first.clear();
+            self.first.extend_from_slice(escaped);
+        }
+        self.last.clear();
+        self.last.extend_from_slice(escaped);
+        self.passed += 1;
+        if self.passed % LEAP_EVERY != 1 {
+            return None;
+        }
+        let end = recent.end_of_gap(&keys::unescape(escaped), self.revision)?;
+        self.leaps += 1;
+        Some(end)
+    }
+
+    /// The next key is there, or there is none.
+    fn end(&mut self) {
+        if let Some(recent) = self.recent
+            && (self.passed >= LEARN_KEYS_MIN || self.leaps >= LEARN_LEAPS_MIN)
+        {
+            let (first, last) = (keys::unescape(&self.first), keys::unescape(&self.last));
+            recent.learn_gap(first.into(), &last.into(), self.revision);
+        }
+        (self.passed, self.leaps) = (0, 0);
     }
 }
 

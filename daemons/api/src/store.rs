@@ -114,6 +114,7 @@ impl Store {
             range_end: end_of(prefix).into(),
             limit: limit as i64,
             revision,
+            uncounted: true,
             ..RangeRequest::default()
         };
         self.range("list", range).await

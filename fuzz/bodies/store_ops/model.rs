@@ -295,7 +295,7 @@ fn range(keys: &Keys, request: &RangeRequest, revision: i64) -> Result<RangeResp
     let target = SortTarget::try_from(request.sort_target).map_err(|_| StoreError::InvalidSortOption)?;
     let mut kvs: Vec<KeyValue> =
         keys.values().filter(|kv| within(&kv.key, &request.key, &request.range_end)).cloned().collect();
-    let count = kvs.len() as i64;
+    let mut count = kvs.len() as i64;
     let least = |bound: i64, value: i64| bound == 0 || value >= bound;
     let most = |bound: i64, value: i64| bound == 0 || value <= bound;
     kvs.retain(|kv| {
@@ -318,6 +318,9 @@ fn range(keys: &Keys, request: &RangeRequest, revision: i64) -> Result<RangeResp
     } else if request.limit > 0 && kvs.len() as i64 > request.limit {
         kvs.truncate(request.limit as usize);
         more = true;
+    }
+    if request.uncounted && !request.count_only {
+        count = kvs.len() as i64;
     }
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());

@@ -102,6 +102,7 @@ pub(crate) fn range(input: &mut Input<'_>, newest: i64) -> RangeRequest {
         max_mod_revision: bound(input),
         min_create_revision: bound(input),
         max_create_revision: bound(input),
+        uncounted: input.one_in(4),
     }
 }
 

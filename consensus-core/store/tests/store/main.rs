@@ -5,6 +5,7 @@
 mod auth;
 mod check;
 mod fuzz_corpus;
+mod gaps;
 mod model;
 mod regions;
 mod short_reads;
