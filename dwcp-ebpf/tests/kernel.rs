@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dwcp_ebpf::{Action, Config, Error, Guard, Holder, QUEUES_MAX};
+use dwcp_ebpf::{Action, Config, Error, Guard, Holder, Mode, QUEUES_MAX};
 use dwcp_sys::datagram::{DatagramSocket, XdpDatagrams};
 
 use self::{
@@ -63,6 +63,27 @@ fn a_foreign_program_is_named_and_left_alone() {
         }
         drop(link);
         place.attach(&place.config()).detach().expect("who held it has ended");
+    });
+}
+
+// Why native is not tried again: between a generic program and a native one there is a moment without any.
+#[test]
+fn a_generic_guard_that_is_taken_over_stays_and_says_why() {
+    with_place(|place| {
+        let generic = Config { mode: Some(Mode::Generic), ..place.config() };
+        drop(place.attach(&generic));
+        let foreign = raw::program(&raw::always(XDP_PASS)).expect("a program");
+        let refused = raw::attach_link(index(), raw::IN_DRIVER, foreign.as_fd()).expect_err("there is one");
+        assert_eq!(refused.raw_os_error(), Some(libc::EEXIST));
+        let guard = place.attach(&place.config());
+        assert_eq!(guard.mode(), Mode::Generic);
+        let why = guard.native_refused().expect("a reason").to_string();
+        assert!(why.contains("earlier process"), "{why}");
+        guard.detach().expect("detached");
+        let guard = place.attach(&place.config());
+        assert_eq!(guard.mode(), Mode::Native, "now it is tried");
+        assert!(guard.native_refused().is_none());
+        guard.detach().expect("detached");
     });
 }
 
