@@ -166,17 +166,18 @@ impl Acceptor {
         }
         let shared =
             self.endpoint.new_connection(Role::Server, answer.connection, says, peer, rdma.is_some());
+        // Whoever gives this handshake up closes the connection with it.
+        let connection = Connection::new(Arc::clone(&shared));
         self.endpoint.remember(answer.connection, answer.token, &shared);
         // Before the answer is on its way: the client's first datagram follows it at once.
         let names = (answer.connection, answer.token);
         self.endpoint.begin_datagrams(&shared, &mut socket, names, hello.datagram_port);
         // The answer must be first on the wire: only then may the link carry frames.
         if let Err(error) = answer_hello(&mut socket, &answer, rdma).await {
-            tracing::debug!(%error, "the handshake failed");
-            return shared.with(|state, _| state.core.close(CloseCode::NONE, ""));
+            return tracing::debug!(%error, "the handshake failed");
         }
         self.endpoint.attach(&shared, LinkId(hello.link), socket);
-        permit.send(Connection::new(shared));
+        permit.send(connection);
     }
 
     async fn join(&self, mut socket: LinkSocket, names: Vec<String>, hello: Hello, addr: SocketAddr) {
@@ -238,4 +239,60 @@ async fn answer_hello(
 ) -> Result<(), HandshakeError> {
     handshake::send_hello(socket, answer).await?;
     rdma::conclude(socket, rdma).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::EndpointConfig;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+    /// After which a socket that takes nothing is full: what its peer's kernel takes it has taken by then.
+    const FULL_AFTER: Duration = Duration::from_secs(1);
+
+    async fn until_connections(endpoint: &EndpointCore, count: usize) {
+        let waiting = async {
+            while endpoint.connection_count() != count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, waiting).await;
+        assert!(in_time.is_ok(), "{} connections", endpoint.connection_count());
+    }
+
+    // As it waits here for a peer that does not read, it waits elsewhere for one that does not decide about RDMA.
+    #[tokio::test]
+    async fn a_handshake_that_is_given_up_leaves_no_connection() {
+        let endpoint = EndpointCore::new(EndpointConfig::new("server"));
+        let (connections, mut accepted) = mpsc::channel(1);
+        let acceptor = Acceptor::new(Arc::clone(&endpoint), connections);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, addr) = listener.accept().await.unwrap();
+        while let Ok(writable) = tokio::time::timeout(FULL_AFTER, server.writable()).await {
+            writable.unwrap();
+            match server.try_write(&[0; 1 << 16]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => assert!(result.unwrap() > 0),
+            }
+        }
+        let hello = Hello {
+            minor: MINOR_VERSION,
+            link: 0,
+            connection: ConnectionId::default(),
+            token: JoinToken::default(),
+            capabilities: endpoint.capabilities(),
+            rdma: Vec::new(),
+            datagram_port: 0,
+        };
+        let client = LinkSocket::plain(client);
+        handshake::send_hello(&client, &hello).await.unwrap();
+        acceptor.start_handshake(server, addr);
+        until_connections(&endpoint, 1).await;
+        assert!(accepted.try_recv().is_err(), "the handshake is not over");
+        acceptor.handshakes.lock().unwrap().drain(..).for_each(|handshake| handshake.abort());
+        until_connections(&endpoint, 0).await;
+    }
 }

@@ -292,7 +292,7 @@ fn connection_span(role: Role, id: ConnectionId, peer: &PeerInfo) -> Span {
 }
 
 impl EndpointCore {
-    fn new(config: EndpointConfig) -> Arc<Self> {
+    pub(crate) fn new(config: EndpointConfig) -> Arc<Self> {
         Arc::new(Self {
             tls: RwLock::new(config.tls.clone()),
             connections: Mutex::default(),

@@ -69,7 +69,7 @@ pub struct Config {
     /// Destination addresses that are guarded, until [`Guard::set_addresses`](crate::Guard::set_addresses) names others; what goes
     /// to others passes untouched. At most [`ADDRESSES_MAX`].
     pub addresses: Vec<IpAddr>,
-    /// `None`: native, and generic where the driver refuses.
+    /// `None`: native, and generic where the driver refuses, or has refused when the interface was first guarded.
     pub mode: Option<Mode>,
     /// Sources that are dropped, whatever `allow` says. At most [`PREFIXES_MAX`].
     pub deny: Vec<Prefix>,

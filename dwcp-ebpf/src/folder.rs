@@ -1,5 +1,5 @@
-//! The pins of one interface in the BPF file system: `ROOT/INTERFACE/link` and `ROOT/INTERFACE/maps-LAYOUT/`. They are what
-//! outlives the process. A lock on the folder, which ends with the process, keeps a second one out.
+//! The pins of one interface in the BPF file system: `ROOT/INTERFACE/link` and `ROOT/INTERFACE/maps-LAYOUT/`, and beside them
+//! why the link is not in the driver. They are what outlives the process. A lock on the folder, which ends with the process, keeps a second one out.
 
 use std::{
     ffi::CString,
@@ -7,7 +7,10 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::DirBuilderExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, symlink},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -26,6 +29,9 @@ const LAYOUT: u32 = 1;
 
 /// The pin of a link in its interface's folder.
 pub(crate) const LINK: &str = "link";
+/// Why the driver has refused the program of that link: a symbolic link to the error's number, since such a file system has
+/// no files.
+const REFUSAL: &str = "native-refused";
 
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -88,10 +94,34 @@ impl Folder {
         interface::check(code).map(drop).map_err(failed("pin", &path))
     }
 
-    /// Removes the pin of a link, which is detached unless somebody else holds it.
+    /// Removes the pin of a link, which is detached unless somebody else holds it, and why it is not in the driver.
     pub(crate) fn unpin(&self) -> Result<(), Error> {
         let path = self.link_path();
-        fs::remove_file(&path).map_err(failed("unlink", &path))
+        fs::remove_file(&path).map_err(failed("unlink", &path))?;
+        self.forget_refusal()
+    }
+
+    /// Keeps for later processes why the driver has refused the program.
+    pub(crate) fn keep_refusal(&self, refusal: &io::Error) -> Result<(), Error> {
+        // That of an attempt which was killed.
+        self.forget_refusal()?;
+        let path = self.path.join(REFUSAL);
+        let number = refusal.raw_os_error().expect("it is the kernel's");
+        symlink(number.to_string(), &path).map_err(failed("symlink", &path))
+    }
+
+    /// Why the driver has refused the program, if it has been asked.
+    pub(crate) fn refusal(&self) -> Option<io::Error> {
+        let number = fs::read_link(self.path.join(REFUSAL)).ok()?;
+        Some(io::Error::from_raw_os_error(number.to_str()?.parse().ok()?))
+    }
+
+    fn forget_refusal(&self) -> Result<(), Error> {
+        let path = self.path.join(REFUSAL);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("unlink", &path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the maps of other layouts.

@@ -39,7 +39,8 @@ struct Attachment {
 
 impl Guard {
     /// Guards an interface. If a guard of an earlier process is pinned, its program is replaced by one with these settings
-    /// without a gap, and counters, buckets and flows go on; another `mode` than the one it has is a new attachment.
+    /// without a gap, and counters, buckets and flows go on; another `mode` than the one it has is a new attachment. Without a
+    /// mode it stays where it is, also where the driver would take it by now: [`Guard::native_refused`] tells.
     ///
     /// # Errors
     /// [`Error`] says what is missing or in the way. Nothing has changed then, unless another mode was asked for and the
@@ -93,7 +94,8 @@ impl Guard {
         self.mode
     }
 
-    /// Why the program does not run in the driver, if this process tried.
+    /// Why the program does not run in the driver, unless [`Config::mode`] wants that: what this process was told, or the one
+    /// whose program it has taken over.
     pub fn native_refused(&self) -> Option<&io::Error> {
         self.native_refused.as_ref()
     }
@@ -229,16 +231,37 @@ fn attach_in(
         Pinned::Usable(_, mode) => *mode,
         _ => config.mode.unwrap_or(Mode::Native),
     };
+    // An interface takes no native program beside a generic one, so trying again would leave it without any for a moment.
+    let earlier = match (&pinned, config.mode) {
+        (Pinned::Usable(_, Mode::Generic), None) => Some(refused_earlier(folder)),
+        _ => None,
+    };
     let (native_refused, maps) = match load_in(folder, interface, index, config, first, pinned) {
         Err(Error::Attach { source, .. }) if config.mode.is_none() => {
+            folder.keep_refusal(&source)?;
             let maps = load_in(folder, interface, index, config, Mode::Generic, Pinned::Nothing)?;
             (Some(source), maps)
         }
-        result => (None, result?),
+        result => (earlier, result?),
     };
     folder.remove_other_maps()?;
     let mode = if native_refused.is_some() { Mode::Generic } else { first };
     Ok((Attachment { mode, native_refused }, maps))
+}
+
+/// Why a guard that is taken over is generic.
+fn refused_earlier(folder: &Folder) -> io::Error {
+    const AGAIN: &str = "native is tried again when that guard has been detached";
+    match folder.refusal() {
+        Some(refusal) => {
+            let text = format!("{refusal}, when the interface was first guarded: {AGAIN}");
+            io::Error::new(refusal.kind(), text)
+        }
+        None => {
+            let text = format!("an earlier process has guarded the interface generically: {AGAIN}");
+            io::Error::new(io::ErrorKind::AlreadyExists, text)
+        }
+    }
 }
 
 /// Loads the program for a mode, and puts it where the pinned one is or ought to be.

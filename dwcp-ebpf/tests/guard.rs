@@ -127,7 +127,17 @@ fn where_the_driver_refuses_the_guard_is_generic_and_says_why() {
         assert!(made.success());
         let guard = Guard::attach("bridge", &config).expect("a guard");
         assert_eq!(guard.mode(), Mode::Generic);
-        assert!(guard.native_refused().is_some());
+        let why = guard.native_refused().expect("a reason").to_string();
+        leave(guard);
+        let guard = Guard::attach("bridge", &config).expect("a guard");
+        assert_eq!(guard.mode(), Mode::Generic);
+        let later = guard.native_refused().expect("a reason, though this process has not tried").to_string();
+        assert!(later.starts_with(&why) && later.contains("first guarded"), "{later}");
+        leave(guard);
+        // That it is generic may also be wanted, and is no refusal then.
+        let generic = Config { mode: Some(Mode::Generic), ..place.config() };
+        let guard = Guard::attach("bridge", &generic).expect("a guard");
+        assert!(guard.native_refused().is_none());
         let refused = Guard::attach(NEAR, &Config { ports: vec![], ..place.config() }).expect_err("no ports");
         assert!(matches!(refused, Error::Setting { setting: "ports", .. }), "{refused}");
         guard.detach().expect("detached");

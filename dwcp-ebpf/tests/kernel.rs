@@ -12,16 +12,17 @@ mod raw;
 use std::{
     fs,
     os::fd::AsFd,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use dwcp_ebpf::{Action, Config, Error, Guard, Holder, QUEUES_MAX};
+use dwcp_ebpf::{Action, Config, Error, Guard, Holder, Limit, Mode, QUEUES_MAX};
 use dwcp_sys::datagram::{DatagramSocket, XdpDatagrams};
 
 use self::{
     frame::{PORT, datagram},
-    place::{ADDRESS, NEAR, drain, receiver, to, with_place},
+    place::{ADDRESS, NEAR, drain, hide, receiver, to, with_place},
 };
 
 const XDP_PASS: i32 = 2;
@@ -63,6 +64,56 @@ fn a_foreign_program_is_named_and_left_alone() {
         }
         drop(link);
         place.attach(&place.config()).detach().expect("who held it has ended");
+    });
+}
+
+// Why native is not tried again: between a generic program and a native one there is a moment without any.
+#[test]
+fn a_generic_guard_that_is_taken_over_stays_and_says_why() {
+    with_place(|place| {
+        let generic = Config { mode: Some(Mode::Generic), ..place.config() };
+        drop(place.attach(&generic));
+        let foreign = raw::program(&raw::always(XDP_PASS)).expect("a program");
+        let refused = raw::attach_link(index(), raw::IN_DRIVER, foreign.as_fd()).expect_err("there is one");
+        assert_eq!(refused.raw_os_error(), Some(libc::EEXIST));
+        let guard = place.attach(&place.config());
+        assert_eq!(guard.mode(), Mode::Generic);
+        let why = guard.native_refused().expect("a reason").to_string();
+        assert!(why.contains("earlier process"), "{why}");
+        guard.detach().expect("detached");
+        let guard = place.attach(&place.config());
+        assert_eq!(guard.mode(), Mode::Native, "now it is tried");
+        assert!(guard.native_refused().is_none());
+        guard.detach().expect("detached");
+    });
+}
+
+// As on a kernel that was built without its BTF: nor is it anywhere else where libbpf looks.
+#[test]
+fn without_btf_of_the_kernel_a_guard_does_all_that_it_does() {
+    with_place(|place| {
+        for folder in ["/sys/kernel/btf", "/boot", "/lib/modules", "/usr/lib/debug"].map(Path::new) {
+            if folder.exists() {
+                hide(folder);
+            }
+        }
+        assert!(!Path::new("/sys/kernel/btf/vmlinux").exists());
+        let limit = Some(Limit { datagrams_per_second: 1, burst: 2 });
+        for mode in [Mode::Native, Mode::Generic] {
+            let config = Config { mode: Some(mode), limit, sample_every: 1, ..place.config() };
+            drop(place.attach(&config));
+            let guard = place.attach(&config);
+            let (kernel, sender) = (receiver(ADDRESS, PORT), place.sender("192.0.2.1"));
+            for _ in 0..3 {
+                sender.send_to(&datagram(1), to(ADDRESS, PORT)).expect("sent");
+            }
+            assert_eq!(drain(&kernel), [datagram(1), datagram(1)], "{mode}");
+            let mut events = Vec::new();
+            guard.poll_events(Duration::from_secs(10), |event| events.push(event.action)).expect("events");
+            assert_eq!(events, [Action::Limited]);
+            assert_eq!(guard.totals().expect("totals").of(Action::Limited).packets, 1);
+            guard.detach().expect("detached");
+        }
     });
 }
 

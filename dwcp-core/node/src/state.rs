@@ -32,6 +32,14 @@ pub enum StateError {
         /// What is wrong with it.
         detail: String,
     },
+    /// What is to be kept is longer than a state file may be.
+    #[error("{path} would have {bytes} bytes, and may have {FILE_BYTES_MAX}")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The length of its content.
+        bytes: usize,
+    },
     /// Another process changes the node by this file.
     #[error(
         "another process keeps {path}, and what it has set stays (it holds a lock on {path}.lock): stop it, or name another file"
@@ -109,8 +117,11 @@ pub(crate) fn boot() -> String {
 ///
 /// # Errors
 ///
-/// If the file system refuses: then there is the old content.
+/// If the file system refuses, or if [`read`] would: then there is the old content.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    if content.len() as u64 > FILE_BYTES_MAX {
+        return Err(StateError::TooLong { path: path.to_owned(), bytes: content.len() });
+    }
     let folder = folder(path);
     fs::create_dir_all(folder).map_err(StateError::at("mkdir", folder))?;
     let mut temporary = path.as_os_str().to_owned();
@@ -222,5 +233,19 @@ mod tests {
         let path = folder.path().join("state");
         fs::write(&path, vec![b' '; FILE_BYTES_MAX as usize + 1]).expect("written");
         assert!(matches!(read(&path), Err(StateError::Damaged { .. })));
+    }
+
+    // What is changed is written down before: so nothing is that could not be put back.
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        let mut content = vec![b' '; FILE_BYTES_MAX as usize];
+        write(&path, &content).expect("as long as may be");
+        content.push(b' ');
+        let refused = write(&path, &content).expect_err("longer");
+        let StateError::TooLong { bytes, .. } = &refused else { panic!("{refused}") };
+        assert_eq!(*bytes, content.len());
+        assert_eq!(read(&path).expect("read").expect("the old content").len(), *bytes - 1);
     }
 }

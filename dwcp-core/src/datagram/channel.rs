@@ -2,6 +2,9 @@
 //!
 //! Lock order: receiving, then sending, then the prober. Sockets are written, which never waits, under the lock of sending.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     net::SocketAddr,
@@ -269,17 +272,21 @@ impl Channel {
         })
     }
 
-    /// Sends a probe of `len` bytes, header and tag included; `record` gets its number before it is on its way.
-    pub(super) fn probe(&self, len: u16, record: impl FnOnce(u64)) {
+    /// Sends a probe of `len` bytes, header and tag included; `record` gets its number before it is on its way, or hears that
+    /// there is no key for it.
+    pub(super) fn probe(&self, len: u16, record: impl FnOnce(Option<u64>)) {
         /// Of every datagram that a path could carry.
         static PADDING: [u8; dwcp_proto::datagram::PAYLOAD_LEN_MAX] = [0; _];
         let content = &PADDING[..usize::from(len) - HEADER_LEN - TAG_LEN];
         let result = {
             let mut sending = lock(&self.sending);
-            let Some(sending) = &mut *sending else { return };
+            let Some(sending) = &mut *sending else { return record(None) };
             sending.clear();
-            let Ok(number) = sending.seal(DatagramType::Probe, content) else { return };
+            let number = sending.seal(DatagramType::Probe, content).ok();
             record(number);
+            if number.is_none() {
+                return;
+            }
             self.flush(sending, None)
         };
         if result.is_err_and(|error| is_too_long(&error)) {
@@ -416,43 +423,4 @@ pub(super) fn overhead(peer: SocketAddr) -> u16 {
 /// The longest datagram to this address in an IP packet of so many bytes.
 pub(super) fn len_max(peer: SocketAddr, packet_max: u32) -> u16 {
     packet_max.saturating_sub(overhead(peer).into()).min(LEN_MAX.into()) as u16
-}
-
-#[cfg(test)]
-mod tests {
-    use dwcp_proto::{
-        conn::Role,
-        hello::{ConnectionId, JoinToken},
-    };
-
-    use super::*;
-
-    const FROM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
-
-    // DATAGRAM-7.2, DATAGRAM-7.6: ignored, and what follows is taken as ever.
-    #[tokio::test]
-    async fn authentic_datagrams_without_a_meaning_are_ignored() {
-        let keys = |role| ConnectionKeys::new(role, None, ConnectionId([1; 16]), JoinToken([2; 16]));
-        let client = keys(Role::Client);
-        let interval = Duration::from_secs(1);
-        let service = Service::new(interval);
-        let channel = Arc::new(Channel::new(service, keys(Role::Server), FROM, interval, 1472));
-        let mut send = SendFlow::new(client.send_flow, client.sealing, Limits::default());
-        let (mut answers, mut drops) = (Vec::new(), Drops::default());
-        let mut arrives = |ty, content: &[u8]| {
-            let mut datagram = Vec::new();
-            send.seal(ty, content, &mut datagram).unwrap();
-            let (header, _) = DatagramHeader::decode(&datagram).unwrap();
-            channel.take((FROM, 0), &header, &mut datagram[HEADER_LEN..], &mut answers, &mut drops);
-            (answers.len(), drops.count(DropReason::Unknown))
-        };
-        assert_eq!(arrives(DatagramType::Optional(0x81), b"of the future"), (0, 1));
-        assert_eq!(arrives(DatagramType::Probe, &[0; ANSWER_LEN - 1]), (0, 2));
-        assert_eq!(arrives(DatagramType::ProbeReply, &[0; ANSWER_LEN + 1]), (0, 3));
-        assert_eq!(arrives(DatagramType::Probe, &[0; ANSWER_LEN]), (1, 3));
-        assert_eq!(arrives(DatagramType::ProbeReply, &[7; ANSWER_LEN]), (1, 3), "to what was never sent");
-        assert_eq!(arrives(DatagramType::Message, b"as ever"), (1, 3));
-        assert_eq!(channel.queue(DatagramKind::Message).pop().await.unwrap()[..], *b"as ever");
-        assert_eq!(channel.totals().1, 6);
-    }
 }

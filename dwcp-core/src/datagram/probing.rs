@@ -26,7 +26,7 @@ pub(super) async fn run(channel: Arc<Channel>, shared: Arc<Shared>, end: End) {
     drop(end);
 }
 
-fn send_due(channel: &Channel) {
+pub(super) fn send_due(channel: &Channel) {
     let mut random = [0; 4];
     // Without randomness probes are a little less spread.
     let _ = getrandom::fill(&mut random);
@@ -42,7 +42,10 @@ fn send_due(channel: &Channel) {
         };
         channel.probe(len, |number| {
             let mut prober = channel.prober.lock().unwrap_or_else(PoisonError::into_inner);
-            prober.sent(channel.now(), probe, number);
+            match number {
+                Some(number) => prober.sent(channel.now(), probe, number),
+                None => prober.not_sent(),
+            }
         });
     }
 }

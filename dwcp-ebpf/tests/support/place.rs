@@ -75,6 +75,11 @@ fn mount_bpf(folder: &Path) {
     mount(Some("bpf"), folder, Some("bpf"), MsFlags::empty(), None::<&str>).expect("a BPF file system");
 }
 
+/// Has this thread see an empty folder in place of one.
+pub(crate) fn hide(folder: &Path) {
+    mount(Some("none"), folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("an empty folder");
+}
+
 impl Place<'_> {
     pub(crate) fn config(&self) -> Config {
         let addresses = [ADDRESS, ADDRESS6].map(|address| address.parse().expect("an address")).to_vec();

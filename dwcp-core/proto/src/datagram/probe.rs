@@ -63,6 +63,8 @@ pub struct PathProber {
     measured: VecDeque<Sent>,
     /// The one for the MTU that waits for an answer.
     carrying: Option<Carrying>,
+    /// There is none before.
+    carry_at: Duration,
     rtt: Option<Rtt>,
     mtu: PathMtu,
     sent: u64,
@@ -77,6 +79,7 @@ impl PathProber {
             measure_at: now,
             measured: VecDeque::with_capacity(LOSS_WINDOW),
             carrying: None,
+            carry_at: now,
             rtt: None,
             mtu: PathMtu::new(now, limit),
             sent: 0,
@@ -105,7 +108,7 @@ impl PathProber {
             return Some(Probe { purpose: Purpose::Measure });
         }
         // Nothing is known of a path that has not answered yet.
-        if self.carrying.is_some() || self.rtt.is_none() {
+        if self.carrying.is_some() || self.rtt.is_none() || now < self.carry_at {
             return None;
         }
         self.mtu.poll(now).map(|len| Probe { purpose: Purpose::Carry(len) })
@@ -118,7 +121,7 @@ impl PathProber {
             self.measured.iter().find(|sent| sent.fate == Fate::Waits).map(|sent| sent.at + timeout);
         let carrying = match &self.carrying {
             Some(carrying) => (!carrying.is_overdue).then_some(carrying.at + timeout),
-            None => self.rtt.and_then(|_| self.mtu.poll_timeout()),
+            None => self.rtt.and_then(|_| self.mtu.poll_timeout()).map(|at| at.max(self.carry_at)),
         };
         [waiting, carrying].into_iter().flatten().fold(self.measure_at, Duration::min)
     }
@@ -137,6 +140,12 @@ impl PathProber {
                 self.carrying = Some(Carrying { number, at: now, len, is_overdue: false });
             }
         }
+    }
+
+    /// The probe that was due could not be sent, whatever its length: for want of a key, for instance. It tells nothing of the
+    /// path, and the next one is one that measures.
+    pub fn not_sent(&mut self) {
+        self.carry_at = self.measure_at;
     }
 
     /// The kernel does not take datagrams of this length.

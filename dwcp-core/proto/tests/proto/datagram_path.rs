@@ -265,9 +265,9 @@ proptest! {
         prop_assert!(loss > 0 || losses < 0.05 || delay > 900, "{}", losses);
     }
 
-    // A small first hop and probes that answer anything: no arithmetic overflows.
+    // A small first hop, probes that answer anything and some that cannot be sent: no arithmetic overflows, and it does not spin.
     #[test]
-    fn any_calls(calls in prop::collection::vec((0..5_u8, any::<u16>(), any::<u32>()), 0..200)) {
+    fn any_calls(calls in prop::collection::vec((0..6_u8, any::<u16>(), any::<u32>()), 0..200)) {
         let mut prober = PathProber::new(Duration::ZERO, 10 * MS, 1472);
         let (mut now, mut number) = (Duration::ZERO, 0);
         for (call, len, random) in calls {
@@ -276,6 +276,12 @@ proptest! {
                 1 => { prober.answered(now, u64::from(random % 100)); }
                 2 => prober.refused(now, len),
                 3 => prober.moved(now, len),
+                4 => {
+                    while prober.poll(now, random).is_some() {
+                        prober.not_sent();
+                    }
+                    prop_assert!(prober.poll_timeout() > now);
+                }
                 _ => while let Some(probe) = prober.poll(now, random) {
                     if let Probe { purpose: Purpose::Carry(len) } = probe {
                         prop_assert!((BASE_LEN..=LEN_MAX).contains(&len));
