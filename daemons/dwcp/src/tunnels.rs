@@ -81,8 +81,12 @@ impl Tunnels {
         if lock.is_some() {
             left::take_away(&mut neighbours, left::wanted(wanted));
         }
-        let wireguard = wanted.address.and_then(|address| WireGuard::read(wanted, address, below.wireguard));
-        own.ends.wireguard = wireguard.as_ref().map(WireGuard::end);
+        let wireguard = wanted.address.map(|address| {
+            let mut wireguard = WireGuard::new(wanted, address, below.wireguard);
+            wireguard.read_keys(Instant::now());
+            wireguard
+        });
+        own.ends.wireguard = wireguard.as_ref().and_then(WireGuard::end);
         let vxlan = Vxlan::of(wanted, below);
         own.ends.vxlan = vxlan.as_ref().map(Vxlan::end);
         let plan = plan(&own, &neighbours.list());
@@ -178,9 +182,9 @@ impl Tunnels {
     /// Makes the tunnels those that greetings ask for, and tells of keys that have changed.
     fn look(&mut self, hub: &Hub) {
         if let Some(wireguard) = &mut self.wireguard
-            && wireguard.turn_keys(SystemTime::now())
+            && (wireguard.read_keys(Instant::now()) || wireguard.turn_keys(SystemTime::now()))
         {
-            self.own.ends.wireguard = Some(wireguard.end());
+            self.own.ends.wireguard = wireguard.end();
             self.greet(hub);
         }
         self.neighbours.seen(hub.neighbours(), Instant::now());
