@@ -273,8 +273,13 @@ impl WireGuard {
         }
     }
 
+    /// It is not to be there, for this reason.
+    pub(super) fn withhold(&mut self, why: String) {
+        self.errors.0 = BTreeMap::from([(OPEN, why)]);
+    }
+
     pub(super) fn remove(&mut self) {
-        self.errors.0 = BTreeMap::from([(OPEN, "removed on request".to_owned())]);
+        self.withhold("removed on request".to_owned());
         let Some(interface) = self.interface.take() else { return };
         match interface.remove() {
             Ok(()) => tracing::info!(interface = self.config.interface, "WireGuard is removed"),
