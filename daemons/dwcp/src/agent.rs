@@ -98,11 +98,11 @@ impl Agent {
         let region = settings.transport.endpoint.region.clone();
         let advertised = settings.discovery.advertise.clone().unwrap_or_else(|| Target::from(listen));
         let register = Register::new(&settings.discovery, settings.node_id(), region.clone(), &advertised)?;
+        // What an earlier process did to MTUs is undone: guards, their sockets and tunnels go by them.
+        let mtus = Arc::new(blocking(&settings, Mtus::begin).await);
         // Before there are connections: only those that are made afterwards use AF_XDP.
         let guards = Guards::start(&settings, &endpoint).await;
         let tuning = blocking(&settings, Tuning::begin).await;
-        let mtus = Arc::new(blocking(&settings, Mtus::begin).await);
-        // What an earlier process did to MTUs is undone: tunnels go by them.
         let tunnels = {
             let settings = settings.clone();
             tokio::task::spawn_blocking(move || Tunnels::open(&settings)).await.expect("it does not panic")

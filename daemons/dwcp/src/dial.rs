@@ -22,6 +22,12 @@ const REST_AT_OURSELVES: Duration = Duration::from_secs(60);
 /// For the peer to say who it is.
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes of a region's name, as the settings take them.
+const REGION_BYTES_MAX: usize = 255;
+/// Keys of WireGuard: the current one and the next; and their bytes in Base64.
+const PUBLIC_KEYS_MAX: usize = 2;
+const PUBLIC_KEY_BYTES_MAX: usize = 44;
+
 /// How an attempt ended.
 enum Ended {
     /// There is, or was, a connection to this peer, this one or another.
@@ -113,7 +119,23 @@ pub(crate) fn checked(hub: &Hub, connection: &Connection, said: &[u8]) -> Result
     if greeting.node_id != peer.node_id {
         return Err(format!("{} calls itself both {:?} and {:?}", peer.addr, peer.node_id, greeting.node_id));
     }
+    fits(&greeting)?;
     Ok(greeting)
+}
+
+/// Whether it is as short as what an agent says: it is kept, also in a file.
+pub(crate) fn fits(greeting: &Greeting) -> Result<(), String> {
+    if greeting.region.as_ref().is_some_and(|region| region.len() > REGION_BYTES_MAX) {
+        return Err(format!("{:?} has a region of more than {REGION_BYTES_MAX} bytes", greeting.node_id));
+    }
+    let keys = greeting.tunnels.wireguard.iter().flat_map(|end| &end.public_keys);
+    if keys.clone().count() > PUBLIC_KEYS_MAX || keys.clone().any(|key| key.len() > PUBLIC_KEY_BYTES_MAX) {
+        return Err(format!(
+            "{:?} has more than {PUBLIC_KEYS_MAX} keys, or one of more than {PUBLIC_KEY_BYTES_MAX} bytes",
+            greeting.node_id
+        ));
+    }
+    Ok(())
 }
 
 /// Something from 0 to 1, so that agents that were cut off together do not come back together.

@@ -13,9 +13,7 @@ use dwcp_ebpf::{Failure, Limit, Mode, Prefix};
 use novacron_settings::{
     Key, LogSettings, Settings as Transport, SettingsError, Sources, endpoint_keys, finish_endpoint,
     log_keys, set,
-    value::{
-        DURATION, duration, items, parsed, print_duration, print_size, print_unless, printed, size, unless,
-    },
+    value::{duration, items, parsed, print_duration, print_size, print_unless, printed, size, unless},
 };
 
 use novacron_control::Target;
@@ -185,6 +183,9 @@ impl Settings {
     }
 }
 
+/// Between looks for peers at least: each may ask the store three times.
+const DISCOVERY_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 const BOOL: &str = "true or false";
 const PATH: &str = "a path, or empty";
 const PREFIXES: &str = "prefixes such as 10.0.0.0/8, any number";
@@ -254,9 +255,12 @@ const OWN: &[Key<Settings>] = &[
         set!(discovery.advertise, |t| unless(t, "", parsed)),
         |s| print_unless(s.discovery.advertise.clone(), "", printed),
     ),
-    Key::one("discovery.interval", DURATION, set!(discovery.interval, duration), |s| {
-        print_duration(s.discovery.interval)
-    }),
+    Key::one(
+        "discovery.interval",
+        "100ms or more",
+        set!(discovery.interval, |t| duration(t).filter(|interval| *interval >= DISCOVERY_INTERVAL_MIN)),
+        |s| print_duration(s.discovery.interval),
+    ),
     Key::one("transfers.into", PATH, set!(transfers_into, maybe_path), |s| {
         s.transfers_into.display().to_string()
     }),
@@ -478,6 +482,11 @@ mod tests {
             ("wireguard.address", "10.0.0.1/33"),
             ("wireguard.rotation", "5s"),
             ("vxlan.vni", "0"),
+            ("discovery.interval", "1ns"),
+            ("discovery.interval", "99ms"),
+            ("wireguard.endpoint", "0.0.0.0:51820"),
+            ("wireguard.endpoint", "[::]:51820"),
+            ("wireguard.endpoint", "192.0.2.1:0"),
             ("vxlan.local", "eth0"),
         ] {
             assert!(sources().flag("--x", key, value).is_err(), "{key}: {value}");
@@ -493,6 +502,14 @@ mod tests {
             &[("tunnels.underlay_mtu", "1300"), ("wireguard.address", "10.99.0.1/16")],
             &[("discovery.store_cert", "c.pem")],
             &[("vxlan.local", "wireguard")],
+            &[
+                ("wireguard.interface", "dwcp-vx100"),
+                ("wireguard.address", "10.99.0.1/16"),
+                ("vxlan.local", "wireguard"),
+            ],
+            &[("wireguard.keys", "/var/lib/dwcp/tunnels.json"), ("wireguard.address", "10.99.0.1/16")],
+            &[("wireguard.keys", "/var/lib//dwcp/./tunnels.json"), ("wireguard.address", "10.99.0.1/16")],
+            &[("wireguard.keys", "/run/dwcp/tune.json"), ("wireguard.address", "10.99.0.1/16")],
             &[("control.allow", "api.novacron")],
             &[("discovery.store", "http://a:1"), ("listen", "0.0.0.0:8888")],
         ] {

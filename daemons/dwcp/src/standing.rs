@@ -7,7 +7,7 @@ use dwcp_core::{Connection, DatagramKind, Datagrams, MessageError, Messages, Pri
 use novacron_control::schema::{Greeting, News, Path};
 use tokio::time::MissedTickBehavior;
 
-use crate::hub::Hub;
+use crate::{dial::fits, hub::Hub};
 
 /// How often an agent tells others of its paths.
 const PATHS_INTERVAL: Duration = Duration::from_secs(5);
@@ -118,6 +118,10 @@ async fn listen(
         let Some(said) = said else { return std::future::pending().await };
         match serde_json::from_slice(&said) {
             Ok(News::Greeting(new)) if new.node_id == greeting.node_id => {
+                if let Err(why) = fits(&new) {
+                    tracing::warn!(peer = greeting.node_id, why, "what a peer says of itself is not taken");
+                    return;
+                }
                 *greeting = new;
                 hub.greeted(number, greeting.clone());
             }

@@ -183,6 +183,12 @@ impl Register {
             ..RangeRequest::default()
         };
         let answer = KvClient::new(self.channel.clone()).range(range).await?.into_inner();
+        let is_there = answer.kvs.iter().any(|kv| kv.key == self.key.as_bytes());
+        // Of more than are read nobody knows.
+        if !is_there && !answer.more {
+            tracing::warn!(key = self.key, "the own entry in the store is gone: it is made anew");
+            self.lease = None;
+        }
         let others = answer.kvs.iter().filter(|kv| kv.key != self.key.as_bytes());
         Ok(others
             .filter_map(|kv| {

@@ -25,7 +25,11 @@ use metrics::gauge;
 use novacron_control::schema::{self, RefusedPeer};
 pub(crate) use plan::Neighbour;
 
-use crate::{hub::Hub, mtu::Mtus, settings::Settings};
+use crate::{
+    hub::Hub,
+    mtu::Mtus,
+    settings::{self, Settings},
+};
 use neighbours::{Made, Neighbours};
 use plan::{Own, Plan, plan};
 use underlay::Underlay;
@@ -47,6 +51,8 @@ pub(crate) struct Tunnels {
     plan: Plan,
     /// For as long as the interfaces and their file are this agent's.
     lock: Option<Lock>,
+    /// They are another agent's: this one makes none.
+    are_others: bool,
 }
 
 /// Tunnels that are kept; they are left as they are when this is dropped.
@@ -72,23 +78,44 @@ impl Tunnels {
         let wanted = &settings.tunnels;
         let underlay = Underlay::new(wanted);
         let below = underlay.below();
-        let mut own = Own::new(settings);
-        let lock = left::lock(wanted);
-        let mut neighbours = Neighbours::default();
+        let wireguard = wanted.address.map(|address| WireGuard::new(wanted, address, below.wireguard));
+        let vxlan = Vxlan::of(wanted, below);
+        let (own, neighbours, plan) = (Own::new(settings), Neighbours::default(), Plan::default());
+        let mut opened =
+            Self { own, underlay, wireguard, vxlan, neighbours, plan, lock: None, are_others: false };
+        match left::lock(wanted) {
+            Ok(lock) => opened.begin(lock, wanted),
+            Err(error) => opened.leave_to_others(&error.to_string()),
+        }
+        opened
+    }
+
+    fn begin(&mut self, lock: Option<Lock>, wanted: &settings::Tunnels) {
         if lock.is_some() || wanted.address.is_some() || wanted.vxlan.is_some() {
-            neighbours = Neighbours::read(&wanted.state);
+            self.neighbours = Neighbours::read(&wanted.state);
         }
         if lock.is_some() {
-            left::take_away(&mut neighbours, left::wanted(wanted));
+            left::take_away(&mut self.neighbours, left::wanted(wanted));
         }
-        let wireguard = wanted.address.and_then(|address| WireGuard::read(wanted, address, below.wireguard));
-        own.ends.wireguard = wireguard.as_ref().map(WireGuard::end);
-        let vxlan = Vxlan::of(wanted, below);
-        own.ends.vxlan = vxlan.as_ref().map(Vxlan::end);
-        let plan = plan(&own, &neighbours.list());
-        let mut opened = Self { own, underlay, wireguard, vxlan, neighbours, plan, lock };
-        opened.apply();
-        opened
+        self.lock = lock;
+        if let Some(wireguard) = &mut self.wireguard {
+            wireguard.read_keys(Instant::now());
+            self.own.ends.wireguard = wireguard.end();
+        }
+        self.own.ends.vxlan = self.vxlan.as_ref().map(Vxlan::end);
+        self.plan = plan(&self.own, &self.neighbours.list());
+        self.apply();
+    }
+
+    /// Two that keep the same interfaces would take them from each other all the time.
+    fn leave_to_others(&mut self, why: &str) {
+        self.are_others = true;
+        if let Some(wireguard) = &mut self.wireguard {
+            wireguard.withhold(why.to_owned());
+        }
+        if let Some(vxlan) = &mut self.vxlan {
+            vxlan.withhold(why.to_owned());
+        }
     }
 
     /// What others are told of them.
@@ -97,10 +124,12 @@ impl Tunnels {
     }
 
     /// Keeps them, on a thread.
-    pub(crate) fn keep(self, hub: Arc<Hub>, mtus: Arc<Mtus>, settings: &Settings) -> Kept {
+    pub(crate) fn keep(mut self, hub: Arc<Hub>, mtus: Arc<Mtus>, settings: &Settings) -> Kept {
         let shared = Arc::new(Shared::default());
         let state = settings.tunnels.state.clone();
-        if self.wireguard.is_none() && self.vxlan.is_none() {
+        if self.are_others || (self.wireguard.is_none() && self.vxlan.is_none()) {
+            self.count();
+            shared.tell(self.view());
             return Kept { shared, thread: Mutex::default(), lock: self.lock, state };
         }
         let keeping = shared.clone();
@@ -178,9 +207,9 @@ impl Tunnels {
     /// Makes the tunnels those that greetings ask for, and tells of keys that have changed.
     fn look(&mut self, hub: &Hub) {
         if let Some(wireguard) = &mut self.wireguard
-            && wireguard.turn_keys(SystemTime::now())
+            && (wireguard.read_keys(Instant::now()) || wireguard.turn_keys(SystemTime::now()))
         {
-            self.own.ends.wireguard = Some(wireguard.end());
+            self.own.ends.wireguard = wireguard.end();
             self.greet(hub);
         }
         self.neighbours.seen(hub.neighbours(), Instant::now());

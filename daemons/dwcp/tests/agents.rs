@@ -10,10 +10,13 @@ use std::{
     time::Duration,
 };
 
+use dwcp_core::{Endpoint, EndpointConfig, Priority};
 use nix::sys::signal::Signal;
 use novacron_control::{
-    ControlError, Method,
-    schema::{Capability, Node, Peer, Row, Transfer, TransferState, Tuned},
+    ControlError, Method, Target, connect,
+    schema::{
+        Capability, Greeting, News, Node, Peer, Row, Transfer, TransferState, Tuned, TunnelEnds, WireGuardEnd,
+    },
 };
 use support::{Agent, wait_until};
 
@@ -317,4 +320,42 @@ fn who_sends_half_a_request_keeps_nobody_out_and_one_that_is_too_long_is_refused
         Err(ControlError::Refused { status, .. }) => assert_eq!(status.as_u16(), 413),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_greeting_longer_than_those_of_agents_is_refused_at_first_and_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = ports::free(2)[0];
+    let _agent = start(folder.path(), "a", port, &[]);
+    let fits = Greeting { node_id: "p".to_owned(), ..Greeting::default() };
+    let with_keys = |public_keys| {
+        let end = WireGuardEnd { public_keys, address: [10, 99, 0, 2].into(), port: 51820, endpoint: None };
+        Greeting { tunnels: TunnelEnds { wireguard: Some(end), vxlan: None }, ..fits.clone() }
+    };
+    let too_long = [
+        Greeting { region: Some("r".repeat(256)), ..fits.clone() },
+        with_keys(vec!["k".repeat(45)]),
+        with_keys(vec!["k".to_owned(); 3]),
+    ];
+    let patience = Duration::from_secs(60);
+    let target: Target = format!("127.0.0.1:{port}").parse().expect("an address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let endpoint = Endpoint::client(EndpointConfig::new("p")).expect("an endpoint");
+        let greet = async |greeting: &Greeting| {
+            let connection = connect(&endpoint, &target).await.expect("a connection");
+            let said = serde_json::to_vec(greeting).expect("JSON");
+            let answer = connection.messages().request(Priority::Control, said.into(), patience).await;
+            (connection, answer.is_ok())
+        };
+        for wrong in &too_long {
+            assert!(!greet(wrong).await.1, "{wrong:?}");
+            let (connection, is_answered) = greet(&fits).await;
+            assert!(is_answered);
+            let news = serde_json::to_vec(&News::Greeting(wrong.clone())).expect("JSON");
+            connection.messages().send(Priority::Normal, news.into()).await.expect("sent");
+            let closed = tokio::time::timeout(patience, connection.closed()).await;
+            assert!(closed.is_ok(), "{wrong:?}");
+        }
+    });
 }

@@ -301,3 +301,44 @@ fn an_interface_that_went_and_came_back_is_guarded_again() {
     wait_until("it has a program again", has_program);
     wait_until("and that is told", || guards().iter().all(|guard| guard.mode.is_some()));
 }
+
+#[test]
+fn a_socket_that_could_not_be_opened_is_when_it_can_be() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(pins) = BpfFileSystem::mount(folder.path().join("bpf")) else { return };
+    let place = Namespace::create().expect("a namespace");
+    let queues = "numrxqueues 1 numtxqueues 1";
+    place
+        .ip(&[
+            &format!("link add near mtu 9000 {queues} type veth peer name far mtu 9000 {queues}"),
+            "link set near up",
+            "link set far up",
+        ])
+        .expect("a veth pair");
+    let root = pins.0.join("guard");
+    let settings = [
+        ("listen", "127.0.0.1:8888"),
+        ("datagrams.listen", "127.0.0.1:8889"),
+        ("metrics.listen", METRICS),
+        ("xdp.interfaces", "near"),
+        ("xdp.mode", "generic"),
+        ("xdp.pins", root.to_str().expect("UTF-8")),
+    ];
+    let agent = start(folder.path(), "a", &place, &settings);
+    let guards = || agent.get::<Vec<Guarded>>("/v1/xdp");
+    wait_until("it tells of its guard", || !guards().is_empty());
+    if !can_guard(&guards()) {
+        return;
+    }
+    let reason = guards().remove(0).reason.expect("there is no socket");
+    assert!(reason.contains("no AF_XDP socket at queue 0: near has an MTU of 9000"), "{reason}");
+    place.ip(&["link set near mtu 1500", "link set far mtu 1500"]).expect("set");
+    wait_until("nothing is in the way", || guards().iter().all(|guard| guard.reason.is_none()));
+    wait_until("what it loses is counted", || {
+        metrics(&place).contains("dwcp_xdp_socket_dropped_total{reason=\"receive\"}")
+    });
+}

@@ -7,7 +7,7 @@ use std::{path::Path, process::Command};
 use dwcp_lab::namespace::Namespace;
 use novacron_control::{
     ControlError, Method,
-    schema::{Guarded, Tunnels},
+    schema::{Guarded, Node, Tunnels},
 };
 use support::{Agent, wait_until};
 
@@ -102,4 +102,38 @@ fn a_tunnel_that_is_not_wanted_any_more_is_removed_and_those_of_others_are_not()
     let agent = start(folder.path(), &place, &[("tunnels.state", &ours)]);
     assert!(!is_there(), "it is not wanted any more");
     assert!(is_refused(&agent, "/v1/tunnels/remove"), "there is nothing to remove");
+}
+
+#[test]
+fn tunnels_that_another_agent_keeps_are_left_to_it() {
+    let Some(place) = place() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (state, keys) = (file("tunnels.json"), file("keys.json"));
+    let first = start(folder.path(), &place, &[("tunnels.state", &state), ("vxlan.local", "192.0.2.1")]);
+    wait_until("it tells of VXLAN", || first.get::<Tunnels>("/v1/tunnels").vxlan.is_some());
+    if let Some(why) = first.get::<Tunnels>("/v1/tunnels").vxlan.and_then(|vxlan| vxlan.error) {
+        println!("SKIP: {why}");
+        return;
+    }
+    let settings = [
+        ("listen", "127.0.0.1:8890"),
+        ("datagrams.listen", "127.0.0.1:8891"),
+        ("tunnels.state", &state),
+        ("wireguard.address", "10.99.0.1/24"),
+        ("wireguard.keys", &keys),
+        ("vxlan.local", "192.0.2.1"),
+        ("vxlan.vni", "7"),
+    ];
+    let second = Agent::start_with(folder.path(), "b", &settings, |command| place.confine(command));
+    let told: Tunnels = second.get("/v1/tunnels");
+    let errors = [told.wireguard.and_then(|one| one.error), told.vxlan.and_then(|one| one.error)];
+    for error in errors {
+        assert!(error.as_ref().is_some_and(|why| why.contains("another process keeps")), "{error:?}");
+    }
+    assert!(link(&place, "dwcp-vx100").contains("vxlan id 100 "), "it is as the first one has made it");
+    assert!(link(&place, "dwcp-wg0").is_empty());
+    let said = second.get::<Node>("/v1/node").greeting.tunnels;
+    assert!(said.wireguard.is_none() && said.vxlan.is_none(), "nobody is told of them: {said:?}");
+    assert!(is_refused(&second, "/v1/tunnels/remove"), "they are not its");
 }

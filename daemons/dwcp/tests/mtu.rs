@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 
 use dwcp_lab::namespace::Namespace;
 use nix::sys::signal::Signal;
-use novacron_control::schema::{Capability, Tuned};
+use novacron_control::schema::{Capability, Guarded, Tuned};
 use support::{Agent, wait_until};
 
 /// Namespaces whose `u0` are at one bridge: 10.77.0.1, 10.77.0.2 and so on, of this MTU each at the bridge.
@@ -225,4 +225,36 @@ fn tunnels_that_stay_at_the_end_of_an_agent_fit_the_uplink_that_was_put_back() {
     assert!(a.wait().success());
     assert_eq!(network.state_of(0).0, "1500");
     assert!(has(1500 - 50), "{}", show(&network.nodes[0], &["-o", "link", "show", "dev", "dwcp-vx100"]));
+}
+
+#[test]
+fn guards_go_by_what_an_uplink_is_after_a_crash_and_not_by_what_it_was() {
+    let Some(network) = Network::create(&[9000, 9000]) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let a = network.start(folder.path(), 0, "10.77.0.2:8888", "true");
+    let b = network.start(folder.path(), 1, "", "true");
+    wait_until("both send larger packets", || [0, 1].iter().all(|n| network.is(*n, 9000, 9000)));
+    a.kill();
+    b.kill();
+    let bpf = folder.path().join("bpf");
+    fs::create_dir(&bpf).expect("a folder");
+    if !Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpf).status().expect("mount runs").success() {
+        println!("SKIP: no BPF file system");
+        return;
+    }
+    let pins = bpf.join("guard");
+    let xdp =
+        [("xdp.interfaces", "u0"), ("xdp.mode", "generic"), ("xdp.pins", pins.to_str().expect("UTF-8"))];
+    let a = network.start_with(folder.path(), 0, "", "false", &xdp);
+    let mut guards = Vec::<Guarded>::new();
+    wait_until("it tells of its guard", || {
+        guards = a.get("/v1/xdp");
+        !guards.is_empty()
+    });
+    let _ = Command::new("umount").arg("--lazy").arg(&bpf).status();
+    assert_eq!(network.state_of(0).0, "1500");
+    match &guards[..] {
+        [Guarded { mode: None, reason, .. }] => println!("SKIP: {reason:?}"),
+        guards => assert!(guards.iter().all(|guard| guard.reason.is_none()), "{guards:?}"),
+    }
 }

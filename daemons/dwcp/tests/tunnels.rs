@@ -6,6 +6,7 @@ mod support;
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
     thread,
@@ -258,6 +259,32 @@ fn what_is_to_go_through_wireguard_never_goes_beside_it() {
     let length = sniffer.recv(&mut seen).expect("the end is seen");
     assert_eq!(&seen[..length], b"the end", "and nothing else");
     assert_eq!(mtu(&ends[0], "dwcp-vx100"), None, "it went with WireGuard");
+}
+
+#[test]
+fn wireguard_comes_when_its_keys_can_be_read() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let ends = wire();
+    let keys = folder.path().join("a.keys.json");
+    std::fs::write(&keys, "half a ke").expect("written");
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let agents = [0, 1].map(|n| start(folder.path(), &ends[n], n, "off"));
+    if !can_have_tunnels(&agents[1]) {
+        return;
+    }
+    let wireguard = || tunnels(&agents[0]).wireguard;
+    wait_until("it tells why", || {
+        wireguard().and_then(|one| one.error).is_some_and(|why| why.contains("damaged"))
+    });
+    assert_eq!(wireguard().map(|one| one.end.public_keys), Some(vec![]));
+    assert!(agents[0].get::<Node>("/v1/node").greeting.tunnels.wireguard.is_none(), "nobody is told of it");
+    std::fs::remove_file(&keys).expect("removed");
+    wait_until("there was a handshake", || agents.iter().all(greeted));
+    assert_eq!(reason(&tunnels(&agents[0])), None);
 }
 
 /// Between the two ends of a wire there is a router, behind which packets of 1400 bytes fit.

@@ -67,15 +67,12 @@ impl One {
             Ok(guard) => {
                 let mode = guard.mode();
                 tracing::info!(interface, %mode, "datagrams are guarded in XDP");
-                self.reason = guard.native_refused().map(ToString::to_string);
                 if let Err(error) = guard.clear_flows() {
                     tracing::warn!(interface, %error, "flows of an earlier process are still steered");
                 }
-                if let Some(missing) = self.sockets.open(interface, &guard) {
-                    self.reason.get_or_insert(missing);
-                }
                 self.guard = Some(guard);
                 self.again.reset();
+                self.open_sockets(Instant::now());
             }
             Err(error) => {
                 let error = error.to_string();
@@ -88,7 +85,15 @@ impl One {
         }
     }
 
-    /// Attaches anew, if the interface has gone and come back, or somebody else has detached the program.
+    /// Opens the AF_XDP sockets that are missing, and says what is not as it could be.
+    fn open_sockets(&mut self, now: Instant) {
+        let Some(guard) = &self.guard else { return };
+        let missing = self.sockets.open(&self.interface, guard, now);
+        self.reason = guard.native_refused().map(ToString::to_string).or(missing);
+    }
+
+    /// Attaches anew, if the interface has gone and come back, or somebody else has detached the program. Sockets that could
+    /// not be opened are tried again.
     pub(super) fn check(&mut self) {
         let now = Instant::now();
         if self.is_detached || now < self.check_at {
@@ -97,7 +102,7 @@ impl One {
         self.check_at = now + CHECK_INTERVAL;
         if let Some(guard) = &self.guard {
             match guard.is_attached() {
-                Ok(true) => return,
+                Ok(true) => return self.open_sockets(now),
                 Ok(false) => tracing::warn!(interface = self.interface, "the program in XDP is gone"),
                 Err(error) => {
                     return tracing::warn!(interface = self.interface, %error, "asking for XDP");
@@ -145,6 +150,7 @@ impl One {
     pub(super) fn read(&mut self, known: &BTreeMap<IpAddr, Labels>) -> Guarded {
         self.is_up(true);
         self.count_peers(known);
+        self.sockets.count(&self.interface);
         let mut packets = BTreeMap::new();
         if let Some(guard) = &self.guard {
             match guard.totals() {

@@ -1,12 +1,15 @@
 //! AF_XDP sockets of one interface, among the sockets of the endpoint for as long as the interface has its guard.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use dwcp_core::{
     Endpoint,
-    datagram_socket::{DatagramSocket, XdpDatagrams},
+    datagram_socket::{DatagramSocket, XdpCounters, XdpDatagrams},
 };
 use dwcp_ebpf::{Guard, QUEUES_MAX};
+use metrics::counter;
+
+use crate::again::Again;
 
 /// Queues of an interface that have a socket. Each takes 12 MB of memory that is not swapped, and about 0.2 s to be made, for
 /// which the agent's start waits.
@@ -18,32 +21,59 @@ pub(super) struct Sockets {
     endpoint: Endpoint,
     /// Where datagrams arrive; `None`: no sockets are wanted.
     local: Option<SocketAddr>,
-    open: Vec<Arc<XdpDatagrams>>,
+    open: Vec<Open>,
+    /// Attempts to open those that are missing.
+    again: Again,
+    /// Why not each queue has one.
+    missing: Option<String>,
+}
+
+struct Open {
+    queue: u32,
+    socket: Arc<XdpDatagrams>,
+    /// What the metric was told already.
+    told: XdpCounters,
 }
 
 impl Sockets {
     /// None yet.
     pub(super) fn new(endpoint: &Endpoint, local: Option<SocketAddr>) -> Self {
-        Self { endpoint: endpoint.clone(), local, open: Vec::new() }
+        Self { endpoint: endpoint.clone(), local, open: Vec::new(), again: Again::default(), missing: None }
     }
 
-    /// One for each receive queue, as far as there can be; what is in the way, if something is. In a tokio runtime.
-    pub(super) fn open(&mut self, interface: &str, guard: &Guard) -> Option<String> {
+    /// Opens those that are missing, if that is due: one for each receive queue, as far as there can be. What is in the way,
+    /// if something is. In a tokio runtime.
+    pub(super) fn open(&mut self, interface: &str, guard: &Guard, now: Instant) -> Option<String> {
         let local = self.local?;
-        let (queues, mut reason) = with_sockets(receive_queues(interface));
-        if let Some(beyond) = &reason {
-            tracing::info!(interface, beyond, "not each queue has an AF_XDP socket");
+        if !self.again.is_due(now) {
+            return self.missing.clone();
         }
+        let (queues, beyond) = with_sockets(receive_queues(interface));
+        let mut failed = None;
         for queue in 0..queues {
+            if self.open.iter().any(|open| open.queue == queue) {
+                continue;
+            }
             match self.open_at(interface, queue, local, guard) {
-                Ok(socket) => self.open.push(socket),
+                Ok(socket) => self.open.push(Open { queue, socket, told: XdpCounters::default() }),
                 Err(error) => {
-                    tracing::warn!(interface, queue, error, "no AF_XDP socket");
-                    reason.get_or_insert(format!("no AF_XDP socket at queue {queue}: {error}"));
+                    failed.get_or_insert(format!("no AF_XDP socket at queue {queue}: {error}"));
                 }
             }
         }
-        reason
+        match failed {
+            Some(_) => self.again.failed(now),
+            None => self.again.reset(),
+        }
+        let missing = failed.or(beyond);
+        if missing != self.missing {
+            match &missing {
+                Some(missing) => tracing::warn!(interface, missing, "not each queue has an AF_XDP socket"),
+                None => tracing::info!(interface, "each queue has an AF_XDP socket"),
+            }
+        }
+        self.missing = missing;
+        self.missing.clone()
     }
 
     fn open_at(
@@ -62,16 +92,42 @@ impl Sockets {
 
     /// Datagrams that they have sent.
     pub(super) fn sent(&self) -> u64 {
-        self.open.iter().map(|socket| socket.sent()).sum()
+        self.open.iter().map(|open| open.socket.sent()).sum()
+    }
+
+    /// Tells the metric what they have lost.
+    pub(super) fn count(&mut self, interface: &str) {
+        for Open { queue, socket, told } in &mut self.open {
+            match socket.counters() {
+                Ok(now) => {
+                    for (reason, new) in new_of(*told, now) {
+                        counter!("dwcp_xdp_socket_dropped_total", "reason" => reason).increment(new);
+                    }
+                    *told = now;
+                }
+                Err(error) => tracing::debug!(interface, queue, %error, "counters of an AF_XDP socket"),
+            }
+        }
     }
 
     /// Closes them: their interface or their guard is no more.
     pub(super) fn close(&mut self) {
-        for socket in self.open.drain(..) {
+        self.again.reset();
+        self.missing = None;
+        for Open { socket, .. } in self.open.drain(..) {
             let socket: Arc<dyn DatagramSocket> = socket;
             self.endpoint.remove_datagram_socket(&socket);
         }
     }
+}
+
+/// What is new, by the label of why it was dropped.
+fn new_of(told: XdpCounters, now: XdpCounters) -> [(&'static str, u64); 3] {
+    [
+        ("receive", now.receive_dropped.saturating_sub(told.receive_dropped)),
+        ("foreign", now.foreign.saturating_sub(told.foreign)),
+        ("send", now.send_dropped.saturating_sub(told.send_dropped)),
+    ]
 }
 
 /// How many of so many queues have a socket, and what is told of the others.
@@ -105,5 +161,14 @@ mod tests {
         let (queues, beyond) = with_sockets(32);
         assert_eq!(queues, SOCKETS_MAX);
         assert!(beyond.is_some_and(|beyond| beyond.contains("queues 8 to 31")));
+    }
+
+    #[test]
+    fn what_was_lost_is_told_once() {
+        let lost =
+            |receive_dropped, foreign, send_dropped| XdpCounters { receive_dropped, foreign, send_dropped };
+        let new = new_of(lost(1, 2, 3), lost(11, 22, 33));
+        assert_eq!(new, [("receive", 10), ("foreign", 20), ("send", 30)]);
+        assert_eq!(new_of(lost(1, 2, 3), lost(1, 2, 3)).map(|(_, new)| new), [0; 3]);
     }
 }

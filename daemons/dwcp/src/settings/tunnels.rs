@@ -111,8 +111,10 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::one("wireguard.port", PORT, set!(tunnels.port, port), |s| printed(s.tunnels.port)),
     Key::one(
         "wireguard.endpoint",
-        "ADDRESS:PORT, or empty",
-        set!(tunnels.endpoint, |t| unless(t, "", parsed)),
+        "ADDRESS:PORT that peers can send to, or empty",
+        set!(tunnels.endpoint, |t| unless(t, "", |t| {
+            parsed(t).filter(|at: &SocketAddr| at.port() > 0 && !at.ip().is_unspecified())
+        })),
         |s| print_unless(s.tunnels.endpoint, "", printed),
     ),
     Key::one("wireguard.keys", "a path", set!(tunnels.keys, path), |s| s.tunnels.keys.display().to_string()),
@@ -157,6 +159,20 @@ pub(super) fn finish(sources: &mut Sources<Settings>) -> Result<(), SettingsErro
     if tunnels.vxlan == Some(VxlanEnd::WireGuard) && tunnels.address.is_none() {
         let expected = "off or an address, since wireguard.address is off";
         return Err(sources.invalid("vxlan.local", "wireguard".to_owned(), expected));
+    }
+    if tunnels.address.is_some() && tunnels.vxlan.is_some() && tunnels.interface == tunnels.vxlan_interface {
+        let expected = "another name than vxlan.interface";
+        return Err(sources.invalid("wireguard.interface", tunnels.interface.clone(), expected));
+    }
+    let Settings { tune_state, mtu_state, .. } = &sources.values;
+    if tunnels.address.is_some()
+        && [&tunnels.state, tune_state, mtu_state]
+            .iter()
+            .any(|state| state.components().eq(tunnels.keys.components()))
+    {
+        let expected =
+            "a file of its own: tunnels.state, node.tune_state or node.mtu_state would overwrite it";
+        return Err(sources.invalid("wireguard.keys", tunnels.keys.display().to_string(), expected));
     }
     if let Some(underlay_mtu) = tunnels.underlay_mtu
         && inside_mtu(tunnels, underlay_mtu) < MTU_MIN

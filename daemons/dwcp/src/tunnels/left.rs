@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use dwcp_node::{state::Lock, vxlan, wireguard};
+use dwcp_node::{
+    state::{Lock, StateError},
+    vxlan, wireguard,
+};
 
 use super::neighbours::{Made, Neighbours};
 use crate::settings::Tunnels;
@@ -15,11 +18,18 @@ pub(super) fn wanted(settings: &Tunnels) -> Made {
     }
 }
 
-/// The right to the file with what was made; `None`: another agent runs that has it, or there is nothing to keep.
-pub(super) fn lock(settings: &Tunnels) -> Option<Lock> {
-    Lock::take_if(wanted(settings) != Made::default(), &settings.state).unwrap_or_else(|error| {
+/// The right to the file with what was made; `None`: there is nothing to keep, or no place to keep it.
+///
+/// # Errors
+///
+/// Another agent runs that has it, and the interfaces with it.
+pub(super) fn lock(settings: &Tunnels) -> Result<Option<Lock>, StateError> {
+    Lock::take_if(wanted(settings) != Made::default(), &settings.state).or_else(|error| {
         tracing::warn!(%error, "interfaces of earlier tunnels stay");
-        None
+        match error {
+            StateError::InUse { .. } => Err(error),
+            _ => Ok(None),
+        }
     })
 }
 

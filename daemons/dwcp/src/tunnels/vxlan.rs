@@ -72,7 +72,7 @@ impl Vxlan {
     pub(super) fn look(&mut self, peers: &[IpAddr], wireguard: Option<u32>, now: Instant) {
         if self.end == VxlanEnd::WireGuard {
             if wireguard.is_none() {
-                return self.withhold();
+                return self.without_wireguard();
             }
             if self.config.through != wireguard {
                 self.config.through = wireguard;
@@ -109,7 +109,7 @@ impl Vxlan {
     }
 
     /// Takes away what is there, unless the kernel did so already with WireGuard.
-    fn withhold(&mut self) {
+    fn without_wireguard(&mut self) {
         if self.config.through.take().is_some() || self.error.is_none() {
             tracing::warn!(interface = self.config.interface, "no VXLAN: {NOT_WITHOUT_WIREGUARD}");
             self.done = false;
@@ -134,8 +134,13 @@ impl Vxlan {
         }
     }
 
+    /// It is not to be there, for this reason.
+    pub(super) fn withhold(&mut self, why: String) {
+        self.error = Some(why);
+    }
+
     pub(super) fn remove(&mut self) {
-        self.error = Some("removed on request".to_owned());
+        self.withhold("removed on request".to_owned());
         match vxlan::remove(&self.config.interface) {
             Ok(_) => tracing::info!(interface = self.config.interface, "VXLAN is removed"),
             Err(error) => tracing::error!(%error, "removing VXLAN"),

@@ -29,13 +29,14 @@ pub(super) struct WireGuard {
     wanted: Tunnels,
     /// What the interface has, as far as is known.
     config: Config,
-    keys: KeyStore,
+    /// None: they could not be read yet, or made.
+    keys: Option<KeyStore>,
     interface: Option<Interface>,
     /// What it should have.
     mtu: u32,
     /// The interface has not the key yet that is in the file.
     key_due: bool,
-    /// Attempts to bring it up.
+    /// Attempts to bring it up, and before that to read its keys.
     again: Again,
     errors: Errors,
 }
@@ -75,30 +76,47 @@ fn enough(mtu: u32) -> Result<(), wireguard::Error> {
 }
 
 impl WireGuard {
-    /// Reads the keys, or makes them. Without keys there is no WireGuard. `mtu`: of the interface.
-    pub(super) fn read(wanted: &Tunnels, address: (IpAddr, u8), mtu: u32) -> Option<Self> {
-        let keys = KeyStore::open(&wanted.keys)
-            .inspect_err(|error| tracing::error!(%error, "there is no WireGuard without keys"))
-            .ok()?;
+    /// Without its keys yet. `mtu`: of the interface.
+    pub(super) fn new(wanted: &Tunnels, address: (IpAddr, u8), mtu: u32) -> Self {
         let mut config = Config::new(mtu);
         config.interface.clone_from(&wanted.interface);
         config.port = wanted.port;
         config.addresses = vec![address];
-        Some(Self {
+        Self {
             wanted: wanted.clone(),
             config,
-            keys,
+            keys: None,
             interface: None,
             mtu,
             key_due: false,
             again: Again::default(),
             errors: Errors::default(),
-        })
+        }
     }
 
-    pub(super) fn end(&self) -> schema::WireGuardEnd {
+    /// Reads the keys, or makes them, if that is due. Whether there are some now that there were not before.
+    pub(super) fn read_keys(&mut self, now: Instant) -> bool {
+        if self.keys.is_some() || !self.again.is_due(now) {
+            return false;
+        }
+        let read = KeyStore::open(&self.wanted.keys).map(|keys| self.keys = Some(keys));
+        let is_read = self.errors.note("read its keys", read);
+        match is_read {
+            true => self.again.reset(),
+            false => self.again.failed(now),
+        }
+        is_read
+    }
+
+    /// What peers are told; nothing while there are no keys.
+    pub(super) fn end(&self) -> Option<schema::WireGuardEnd> {
+        self.keys.is_some().then(|| self.own_end())
+    }
+
+    fn own_end(&self) -> schema::WireGuardEnd {
+        let keys = self.keys.iter().flat_map(KeyStore::public_keys);
         schema::WireGuardEnd {
-            public_keys: self.keys.public_keys().iter().map(ToString::to_string).collect(),
+            public_keys: keys.map(|key| key.to_string()).collect(),
             address: self.config.addresses[0].0,
             port: self.config.port,
             endpoint: self.wanted.endpoint,
@@ -130,9 +148,10 @@ impl WireGuard {
     }
 
     fn open(&mut self, peers: &[Peer], now: Instant) {
+        let Some(keys) = &self.keys else { return };
         self.config.peers = peers.to_vec();
         self.config.mtu = self.mtu;
-        let opened = Interface::open(&self.config, self.keys.private_key()).map(|interface| {
+        let opened = Interface::open(&self.config, keys.private_key()).map(|interface| {
             let implementation = named(interface.implementation());
             tracing::info!(interface = self.config.interface, implementation, "WireGuard is up");
             self.interface = Some(interface);
@@ -200,18 +219,19 @@ impl WireGuard {
     }
 
     fn try_turn_keys(&mut self, now: SystemTime) -> Result<bool, wireguard::Error> {
+        let Some(keys) = &mut self.keys else { return Ok(false) };
         // In the file first: what the interface misses after a crash, the next start gives it.
-        self.key_due |= self.keys.switch(now)?;
+        self.key_due |= keys.switch(now)?;
         if self.key_due {
             // One that is not up yet begins with it.
             if let Some(interface) = &mut self.interface {
-                interface.set_key(self.keys.private_key())?;
+                interface.set_key(keys.private_key())?;
             }
             self.key_due = false;
-            tracing::info!(public_key = %self.keys.private_key().public_key(), "WireGuard has its next key");
+            tracing::info!(public_key = %keys.private_key().public_key(), "WireGuard has its next key");
             return Ok(true);
         }
-        let (Some(rotation), None) = (self.wanted.rotation, self.keys.switch_at()) else { return Ok(false) };
+        let (Some(rotation), None) = (self.wanted.rotation, keys.switch_at()) else { return Ok(false) };
         // Each change of the keys writes their file.
         let written = std::fs::metadata(&self.wanted.keys).and_then(|file| file.modified());
         let switch_at = written.unwrap_or(now) + rotation;
@@ -220,7 +240,7 @@ impl WireGuard {
             return Ok(false);
         }
         // Never at once, however late it is: peers have to be told first.
-        self.keys.announce(switch_at.max(now + ahead))?;
+        keys.announce(switch_at.max(now + ahead))?;
         Ok(true)
     }
 
@@ -247,14 +267,19 @@ impl WireGuard {
             interface: self.config.interface.clone(),
             implementation: self.interface.as_ref().map(|one| named(one.implementation()).to_owned()),
             error: self.errors.first(),
-            end: self.end(),
-            next_key_in_seconds: self.keys.switch_at().map(until),
+            end: self.own_end(),
+            next_key_in_seconds: self.keys.as_ref().and_then(KeyStore::switch_at).map(until),
             peers: peers.collect(),
         }
     }
 
+    /// It is not to be there, for this reason.
+    pub(super) fn withhold(&mut self, why: String) {
+        self.errors.0 = BTreeMap::from([(OPEN, why)]);
+    }
+
     pub(super) fn remove(&mut self) {
-        self.errors.0 = BTreeMap::from([(OPEN, "removed on request".to_owned())]);
+        self.withhold("removed on request".to_owned());
         let Some(interface) = self.interface.take() else { return };
         match interface.remove() {
             Ok(()) => tracing::info!(interface = self.config.interface, "WireGuard is removed"),
@@ -271,124 +296,4 @@ fn named(implementation: Implementation) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use dwcp_lab::namespace::Namespace;
-
-    use super::*;
-
-    const ROTATION: Duration = Duration::from_secs(60);
-
-    fn end(folder: &std::path::Path) -> WireGuard {
-        let wanted =
-            Tunnels { keys: folder.join("keys.json"), rotation: Some(ROTATION), ..Tunnels::default() };
-        WireGuard::read(&wanted, ([10, 99, 0, 1].into(), 24), 1420).expect("keys")
-    }
-
-    fn peer_with(key: &str) -> Peer {
-        Peer {
-            name: "b".to_owned(),
-            public_keys: vec![key.parse().expect("a key")],
-            preshared_key: None,
-            endpoint: None,
-            allowed_ips: vec!["10.99.0.2/32".parse().expect("a network")],
-            keepalive_s: None,
-        }
-    }
-
-    /// In a namespace, up; not where that is impossible.
-    fn with_interface(test: impl FnOnce(&mut WireGuard, &Namespace) + Send) {
-        if !nix::unistd::geteuid().is_root() {
-            println!("SKIP: needs root");
-            return;
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        let place = Namespace::create().expect("a namespace");
-        place.enter(|| {
-            let mut end = end(folder.path());
-            end.look(&[], Instant::now());
-            match end.errors.first() {
-                Some(error) if error.contains("open /dev/net/tun") => println!("SKIP: {error}"),
-                error => {
-                    assert_eq!(error, None);
-                    test(&mut end, &place);
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn a_key_that_the_interface_did_not_take_is_set_by_a_later_look_and_told_only_then() {
-        with_interface(|end, _| {
-            let begin = SystemTime::now();
-            assert!(end.turn_keys(begin + ROTATION), "the next is announced");
-            let keys = end.end().public_keys;
-            let [first, next] = &keys[..] else { panic!("{keys:?}") };
-            // The interface refuses a key that a peer has.
-            end.look(&[peer_with(next)], Instant::now());
-            let later = begin + 2 * ROTATION;
-            assert!(!end.turn_keys(later), "it has not changed");
-            assert!(end.errors.first().is_some(), "and that is told");
-            assert!(!end.turn_keys(later + 2 * ROTATION), "no other is announced meanwhile");
-            assert_eq!(end.keys.public_keys().len(), 1);
-            end.look(&[], Instant::now());
-            assert!(end.turn_keys(later), "{:?}", end.errors.first());
-            assert_eq!(end.errors.first(), None);
-            assert!(end.end().public_keys.contains(next) && !end.end().public_keys.contains(first));
-        });
-    }
-
-    #[test]
-    fn an_mtu_that_was_refused_is_tried_again_and_told_of_until_it_is_set() {
-        with_interface(|end, _| {
-            end.set_mtu(70_000);
-            end.look(&[], Instant::now());
-            assert!(end.errors.first().is_some());
-            end.look(&[peer_with(&other_key())], Instant::now());
-            assert!(end.errors.first().is_some(), "peers that are set are another matter");
-            assert_eq!((end.config.mtu, end.count()), (1420, 1));
-            end.set_mtu(1400);
-            end.look(&[peer_with(&other_key())], Instant::now());
-            assert_eq!((end.config.mtu, end.errors.first()), (1400, None));
-        });
-    }
-
-    #[test]
-    fn what_leaves_too_little_makes_it_as_small_as_it_may_be_and_is_told() {
-        with_interface(|end, _| {
-            end.set_mtu(1100);
-            end.look(&[], Instant::now());
-            assert_eq!(end.config.mtu, MTU_MIN);
-            let error = end.errors.first().expect("it is told");
-            assert!(error.contains("1100") && error.contains("1280"), "{error}");
-            end.set_mtu(1400);
-            end.look(&[], Instant::now());
-            assert_eq!((end.config.mtu, end.errors.first()), (1400, None));
-        });
-    }
-
-    #[test]
-    fn an_interface_that_somebody_removed_is_made_anew() {
-        with_interface(|end, place| {
-            end.check();
-            assert!(end.interface.is_some(), "it is there");
-            end.look(&[peer_with(&other_key())], Instant::now());
-            place.ip(&["link del dwcp-wg0"]).expect("removed");
-            end.check();
-            assert_eq!(end.count(), 0, "there is no tunnel");
-            // A process that another test forks holds the port until it is another program.
-            for attempt in 0..10 {
-                end.look(&[peer_with(&other_key())], Instant::now() + attempt * Duration::from_secs(60));
-                if end.count() == 1 {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            assert_eq!((end.count(), end.errors.first()), (1, None));
-            place.ip(&["link show dev dwcp-wg0"]).expect("it is there again");
-        });
-    }
-
-    fn other_key() -> String {
-        "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=".to_owned()
-    }
-}
+mod tests;
