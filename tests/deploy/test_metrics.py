@@ -15,7 +15,7 @@ DOC = ROOT / "docs" / "metrics.md"
 SUFFIXES = ("_bucket", "_sum", "_count")
 # What Prometheus and the ServiceMonitors add to every series.
 TARGET = {"job", "instance", "namespace", "pod", "service", "container", "endpoint", "node", "release"}
-OURS = re.compile(r"(?:dwcp|consensus|http|otlp|reconcile|member|audit|certificates|federation)_[a-z_]+[a-z]|queue_depth|active_connections")
+OURS = re.compile(r"(?:dwcp|consensus|http|otlp|reconcile|member|audit|history|certificates|federation)_[a-z_]+[a-z]|queue_depth|active_connections")
 SOURCES = ("daemons", "consensus-core", "dwcp-core", "dwcp-ebpf")
 
 

@@ -365,6 +365,65 @@ fn what_was_there_when_a_message_was_sent_is_not_lost_if_it_is_deleted_when_it_a
     assert_eq!((kinds(&group.outputs(A)).len(), &group.alarms[..]), (0, &[][..]));
 }
 
+/// C tells the others that it has changed something, not what, and is cut off.
+fn with_a_region_that_is_lost() -> Group {
+    let mut group = Group::acquainted(3, Config::default());
+    for number in 0..50 {
+        group.change(A, &format!("k{number}"), put("v"));
+    }
+    group.rounds(2);
+    group.change(C, "x", put("v"));
+    for message in group.interval_of(C) {
+        if matches!(message.body, Body::Status(_)) {
+            group.hand(message.to, message);
+        }
+    }
+    group
+}
+
+/// REGIONS-8.2, REGIONS-5.2
+#[test]
+fn what_a_removed_region_has_kept_to_itself_is_not_waited_for() {
+    let mut group = with_a_region_that_is_lost();
+    for region in [A, B] {
+        group.cut(region, C);
+    }
+    group.lose_item(B, "k7");
+    group.rounds(8);
+    assert_eq!([group.values("k7"), group.values("x")], [["v", "v", "v"], ["", "", "v"]]);
+    assert_eq!(group.alarms, [], "what C has may be in its place");
+    group.apply(A, Command::RemoveRegion { wall_ms: group.now_ms, region: C });
+    group.rounds(3);
+    assert!(matches!(group.alarms[..], [Alarm::Differs { .. }, ..]), "{:?}", group.alarms);
+    group.alarms.clear();
+    group.rounds(14);
+    assert_eq!(group.alarms, []);
+}
+
+/// REGIONS-8.2, REGIONS-5.2
+#[test]
+fn of_a_removed_region_nothing_is_said_that_was_to_become_clear() {
+    let mut group = with_a_region_that_is_lost();
+    group.lose_item(A, "k8");
+    let root = group.hashes_of(A);
+    let mut said = vec![Message { from: A, to: C, body: Body::Hashes(root) }];
+    let mut all = Vec::new();
+    while !said.is_empty() {
+        said = group.deliver(said);
+        // It does not come to tell what it has changed.
+        said.retain(|message| !matches!(message.body, Body::Ack(_)));
+        all.extend(kinds(&said));
+    }
+    assert!(all.contains(&"1>3 want".to_owned()), "{all:?}");
+    assert_eq!([group.values("k8"), group.values("x")], [["v", "v", "v"], ["", "", "v"]]);
+    for region in [A, B] {
+        group.cut(region, C);
+    }
+    group.apply(A, Command::RemoveRegion { wall_ms: group.now_ms, region: C });
+    group.rounds(8);
+    assert_eq!(group.alarms, []);
+}
+
 /// REGIONS-8.5
 #[test]
 fn who_is_behind_is_not_compared_with() {

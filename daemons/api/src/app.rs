@@ -19,6 +19,7 @@ use crate::{
     auth::{login::Login, rules::Rules},
     cache::Cache,
     changes::Changes,
+    database::Database,
     http::idempotency::KeptAnswers,
     http::rate::Rates,
     http::streams::Streams,
@@ -38,6 +39,7 @@ pub(crate) struct App {
     pub(crate) login: Login,
     pub(crate) rules: Rules,
     pub(crate) rates: Rates,
+    pub(crate) database: Arc<Database>,
     pub(crate) audit: Audit,
     pub(crate) cache: Cache,
     pub(crate) changes: Changes,
@@ -157,7 +159,12 @@ pub fn describe_metrics() {
         "audit_records_waiting",
         "Records of changes, of all replicas, that the database does not have yet."
     );
+    metrics::describe_gauge!(
+        "history_jobs_waiting",
+        "Jobs that have ended, of all replicas, that the database of this one does not have yet."
+    );
     metrics::gauge!("queue_depth").increment(0);
+    metrics::gauge!("history_jobs_waiting").increment(0);
     metrics::gauge!("active_connections").increment(0);
     metrics::counter!("http_logins_refused_total").increment(0);
 }

@@ -24,8 +24,9 @@ use crate::{
     },
     cache::{Cache, CacheError},
     changes::{self, Changes},
+    database::{Database, DatabaseError},
     http::{idempotency::KeptAnswers, rate::Rates, server, streams::Streams, tls},
-    jobs::worker,
+    jobs::{history, worker},
     routes::{self, vms},
     schedules,
     settings::Settings,
@@ -55,7 +56,7 @@ pub enum StartError {
     Keys(#[from] JwksError),
     /// There is no place for records.
     #[error(transparent)]
-    Audit(#[from] AuditError),
+    Database(#[from] DatabaseError),
     /// Redis is not described as it should be.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -109,7 +110,8 @@ impl Replica {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let store = Store::open(&settings.store)?;
         let agents = Arc::new(Agents::open(&settings.agents, &settings.replica)?);
-        let audit = Audit::open(&settings.database)?;
+        let database = Arc::new(Database::open(&settings.database)?);
+        let audit = Audit::new(database.clone());
         let cache = Cache::open(&settings.cache)?;
         let login = Login::new(&settings.auth).map_err(StartError::KeysTls)?;
         let tls = tls::files(&settings.tls);
@@ -127,6 +129,7 @@ impl Replica {
             login,
             rules: Rules::new(&routes::ALIASES),
             rates: Rates::new(settings.limits.rate),
+            database,
             audit,
             changes: Changes::default(),
             streams: Streams::new(settings.limits.streams_max),
@@ -149,6 +152,7 @@ impl Replica {
         beside.spawn(audit::keep_small(app.clone()));
         beside.spawn(audit::remove_old(app.clone()));
         beside.spawn(audit::keep_drained(app.clone()));
+        beside.spawn(history::keep(app.clone()));
         if let Some(jwt) = app.login.jwt.clone() {
             beside.spawn(jwks::keep_fresh(jwt));
         }

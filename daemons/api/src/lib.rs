@@ -18,6 +18,7 @@ mod bootstrap;
 mod cache;
 mod changes;
 mod daemon;
+mod database;
 mod http;
 mod jobs;
 mod routes;
@@ -38,6 +39,7 @@ pub use auth::{
 pub use bootstrap::{CreateError, create_token};
 pub use cache::CacheError;
 pub use daemon::{Replica, StartError, check};
+pub use database::DatabaseError;
 pub use http::rate::Rate;
 pub use settings::{
     AgentSettings, AgentSocket, AuthSettings, CacheSettings, DatabaseSettings, JobSettings, JwtSettings,

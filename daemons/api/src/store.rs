@@ -27,6 +27,8 @@ use crate::{settings::StoreSettings, store_certificates::tls};
 
 /// For how long a lease is shared: entries that have it are kept for longer by as much, and end together.
 const SHARED: Duration = Duration::from_secs(600);
+/// Operations of a transaction: what etcd allows, if nobody says otherwise, less what each asks for by itself.
+const OPS_MAX: usize = 127;
 /// Everything of NovaCron's is below this.
 const ROOT: &str = "/novacron/";
 
@@ -176,6 +178,16 @@ impl Store {
         });
         let revision = header.map_or(0, |header| header.revision);
         Ok(Outcome { held: succeeded, revision, reads: reads.collect() })
+    }
+
+    /// Does these, each by itself and in their order, a transaction for as many as one takes.
+    pub(crate) async fn do_all(&self, what: &'static str, mut ops: Vec<RequestOp>) -> Result<(), StoreError> {
+        while !ops.is_empty() {
+            let rest = ops.split_off(ops.len().min(OPS_MAX));
+            self.txn(what, Vec::new(), ops, Vec::new()).await?;
+            ops = rest;
+        }
+        Ok(())
     }
 
     /// A lease for so many seconds.

@@ -53,10 +53,17 @@ impl Replicator {
         }
     }
 
-    /// An interval has begun: is it clear by now?
+    /// An interval has begun: is it clear by now? What a region that was removed has told of, and no member knows, never comes, and
+    /// nothing is said of such a region any more.
     pub(super) fn judge<I: Items>(&mut self, local: Local<'_, I>) -> Result<(), I::Error> {
-        let version = local.replica.version();
-        let is_clear = |suspects: &mut Suspects| version.includes(&suspects.need);
+        let (version, members, told) =
+            (local.replica.version(), local.replica.membership(), self.rows.told());
+        self.suspects.retain(|suspects| members.contains(suspects.region));
+        let has = |(region, counter): (RegionId, u64)| {
+            version.get(region) >= counter
+                || !members.contains(region) && version.get(region) >= told.get(region)
+        };
+        let is_clear = |suspects: &mut Suspects| suspects.need.iter().all(has);
         for Suspects { region, differences, .. } in self.suspects.extract_if(.., is_clear).collect::<Vec<_>>()
         {
             let mut lost = 0;

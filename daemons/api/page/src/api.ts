@@ -79,11 +79,11 @@ export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
 }
 
 /** All of a list, its pages one after the other. */
-export async function list<T>(path: string, signal: AbortSignal): Promise<T[]> {
+export async function list<T>(path: string, signal: AbortSignal, query = ""): Promise<T[]> {
   const items: T[] = [];
   let cursor = "";
   for (let page = 0; page < PAGES_MAX; page += 1) {
-    const found: List<T> = await get(`${path}?limit=500${cursor}`, signal);
+    const found: List<T> = await get(`${path}?limit=500${query}${cursor}`, signal);
     items.push(...found.items);
     if (!found.next) {
       break;

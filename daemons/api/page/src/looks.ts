@@ -27,7 +27,8 @@ export function look(model: Model, changed: () => void): () => void {
     vms: async (signal) => {
       model.vms = await list<Vm>("/api/v1/vms", signal);
     },
-    jobs: async (signal) => model.setJobs(await list<Job>("/api/v1/jobs", signal), Date.now()),
+    // What has ended long ago is not of interest here.
+    jobs: async (signal) => model.setJobs(await list<Job>("/api/v1/jobs", signal, "&history=false"), Date.now()),
     transfers: transfersOf(model),
   };
   const wakes = (Object.keys(sources) as Source[]).map((source) =>

@@ -1,19 +1,12 @@
-//! The database of records: SQLite in a file, or PostgreSQL.
-//!
-//! Statements are of the SQL that both understand. Connections are made when they are needed, so that a replica starts, and
-//! answers reads, while the database is away.
+//! The records in the database.
 
-use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use novacron_store::StoreError;
-use sqlx::{
-    AnyPool, Executor as _, Row as _, SqlSafeStr as _,
-    any::{AnyPoolOptions, AnyRow},
-    migrate::{MigrateError, Migration, MigrationType, Migrator},
-};
+use sqlx::{Row as _, any::AnyRow};
 use tokio::{
     sync::{Mutex, OnceCell},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{
@@ -24,37 +17,19 @@ use super::{
 };
 use crate::{
     app::{App, now_ms},
-    settings::DatabaseSettings,
+    database::{Database, DatabaseError, within},
 };
 
-/// For one statement, a connection and what it waits for included.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often old records are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
-/// The file of SQLite.
-const FILE: &str = "audit.sqlite";
 
-/// What makes the tables, in its order. Lines are added, never changed.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "audit", include_str!("1-audit.sql"))];
-
-/// A database that cannot be used.
+/// What keeps records from being written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
-    /// The folder of its file.
-    #[error("data_dir: mkdir {}: {source}", .path.display())]
-    Folder {
-        /// Which one.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// What it said.
-    #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
-    /// Its tables cannot be made.
-    #[error("database: {0}")]
-    Migration(#[from] MigrateError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// Too many records wait for it.
     #[error("database: {OUTBOX_MAX} records wait for it")]
     Full,
@@ -64,17 +39,18 @@ pub enum AuditError {
     /// What it said of a statement that had the records of several changes.
     #[error("{0}")]
     Batch(String),
-    /// It did not answer.
-    #[error("database: no answer within {STATEMENT_TIMEOUT:?}")]
-    Silent,
+}
+
+impl From<sqlx::Error> for AuditError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
 }
 
 /// The records.
 pub(crate) struct Audit {
-    /// For what is written.
+    database: Arc<Database>,
     target: Target,
-    /// For what is read: with SQLite, which has one writer at a time, another one, or reads would be waited for.
-    reads: AnyPool,
     /// Once the tables are there.
     writer: OnceCell<Writer>,
     /// Those that are still in the store.
@@ -84,37 +60,19 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Connects to nothing yet; makes the folder of SQLite's file.
-    pub(crate) fn open(settings: &DatabaseSettings) -> Result<Self, AuditError> {
-        sqlx::any::install_default_drivers();
-        let is_postgres = settings.url.starts_with("postgres");
-        let (pool, reads) = if settings.url.is_empty() {
-            let url = file_url(&settings.data_dir)?;
-            // Those that wait for each other do so in the pool, in their order.
-            (pool(&url, 1)?, pool(&url, settings.connections_max)?)
-        } else {
-            let pool = pool(&settings.url, settings.connections_max)?;
-            (pool.clone(), pool)
-        };
-        Ok(Self {
-            target: Target { pool, is_postgres },
-            reads,
-            writer: OnceCell::new(),
-            outbox: Arc::default(),
-            place: Mutex::default(),
-        })
+    /// Connects to nothing yet.
+    pub(crate) fn new(database: Arc<Database>) -> Self {
+        let target = Target { pool: database.writes.clone(), is_postgres: database.is_postgres };
+        Self { database, target, writer: OnceCell::new(), outbox: Arc::default(), place: Mutex::default() }
     }
 
     /// Makes the tables, and begins to write.
     async fn ready(&self) -> Result<&Writer, AuditError> {
-        let migrate = || async {
-            let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
-                Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
-            });
-            Migrator::with_migrations(migrations.collect()).run(&self.target.pool).await?;
+        let start = || async {
+            self.database.ready().await?;
             Ok(Writer::start(self.target.clone(), self.outbox.clone()))
         };
-        self.writer.get_or_try_init(migrate).await
+        self.writer.get_or_try_init(start).await
     }
 
     /// Makes the tables, if it answers.
@@ -169,7 +127,7 @@ impl Audit {
                 .bind(filter.to_ms)
                 .bind(filter.limit);
             self.ready().await?.flush().await?;
-            let rows = query.fetch_all(&self.reads).await?;
+            let rows = query.fetch_all(&self.database.reads).await?;
             Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
         })
         .await
@@ -184,24 +142,6 @@ impl Audit {
         })
         .await
     }
-}
-
-/// Connections, of which none is made yet.
-fn pool(url: &str, connections_max: u32) -> Result<AnyPool, AuditError> {
-    let options = AnyPoolOptions::new().max_connections(connections_max).acquire_timeout(STATEMENT_TIMEOUT);
-    let options = options.after_connect(|connection, _| {
-        Box::pin(async move {
-            if connection.backend_name() == "SQLite" {
-                // A record is on the disk before it goes from the store.
-                connection.execute("PRAGMA journal_mode = WAL").await?;
-                connection.execute("PRAGMA synchronous = FULL").await?;
-                // A batch changes hundreds of pages of the indexes: with the usual 1000, each second one would wait for a checkpoint.
-                connection.execute("PRAGMA wal_autocheckpoint = 4000").await?;
-            }
-            Ok(())
-        })
-    });
-    Ok(options.connect_lazy(url)?)
 }
 
 fn read(row: &AnyRow) -> Result<Record, sqlx::Error> {
@@ -225,28 +165,6 @@ fn read(row: &AnyRow) -> Result<Record, sqlx::Error> {
     })
 }
 
-pub(super) async fn within<T>(
-    statement: impl Future<Output = Result<T, AuditError>>,
-) -> Result<T, AuditError> {
-    timeout(STATEMENT_TIMEOUT, statement).await.unwrap_or(Err(AuditError::Silent))
-}
-
-/// The URL of SQLite's file in a folder, which is made.
-fn file_url(folder: &PathBuf) -> Result<String, AuditError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|source| AuditError::Folder { path: folder.clone(), source })?;
-    let mut url = "sqlite://".to_owned();
-    for byte in folder.join(FILE).as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                url.push(char::from(*byte))
-            }
-            byte => url += &format!("%{byte:02X}"),
-        }
-    }
-    Ok(url + "?mode=rwc")
-}
-
 /// Removes old records, again and again.
 pub(crate) async fn keep_small(app: Arc<App>) {
     let mut ticks = interval(SWEEP_INTERVAL);
@@ -264,7 +182,14 @@ pub(crate) async fn keep_small(app: Arc<App>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::{database::FILE, settings::DatabaseSettings};
+
+    fn opened(settings: &DatabaseSettings) -> Audit {
+        Audit::new(Arc::new(Database::open(settings).unwrap()))
+    }
 
     fn settings(folder: &tempfile::TempDir) -> DatabaseSettings {
         DatabaseSettings { data_dir: folder.path().join("a b%"), ..DatabaseSettings::default() }
@@ -277,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn records_are_kept_completed_found_and_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let audit = Audit::open(&settings(&folder)).unwrap();
+        let audit = opened(&settings(&folder));
         let records: Vec<_> = ["a", "b", "a"].into_iter().map(record).collect();
         for record in &records {
             audit.write(record.clone()).await.unwrap();
@@ -291,7 +216,7 @@ mod tests {
         audit.complete(done.clone()).await.unwrap();
         audit.flush().await.unwrap();
         // Another process, or a replica that was started again.
-        let audit = Audit::open(&settings(&folder)).unwrap();
+        let audit = opened(&settings(&folder));
         let list = async |filter: Filter| audit.list(&Filter { to_ms: i64::MAX, ..filter }).await.unwrap();
         let all = list(Filter { limit: 10, ..Filter::default() }).await;
         assert_eq!(all.len(), 3);
@@ -312,7 +237,7 @@ mod tests {
     async fn many_at_a_time_are_all_written_and_completed() {
         const RECORDS: usize = 1000;
         let folder = tempfile::tempdir().unwrap();
-        let audit = Arc::new(Audit::open(&settings(&folder)).unwrap());
+        let audit = Arc::new(opened(&settings(&folder)));
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..RECORDS {
             let (audit, begun) = (audit.clone(), record(&format!("p{}", n % 7)));
@@ -333,31 +258,12 @@ mod tests {
     async fn a_database_that_is_away_is_an_error_and_may_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(&folder);
-        let audit = Audit::open(&settings).unwrap();
+        let audit = opened(&settings);
         // Where the file should be there is a folder.
         let file = settings.data_dir.join(FILE);
         fs::create_dir(&file).unwrap();
         assert!(audit.write(record("a")).await.is_err());
         fs::remove_dir(&file).unwrap();
         audit.write(record("a")).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn no_error_has_a_password() {
-        for url in [
-            "postgres://u:f00d@h:port/d",
-            "postgres://u:f00d@[h/d",
-            "postgres://u:%fff00d@127.0.0.1:1/d",
-            "postgres://u:f00d@127.0.0.1:1/d",
-            "postgres://u@127.0.0.1:1/d?password=f00d",
-            "postgres://u:f00d@127.0.0.1:1/d?sslmode=x",
-        ] {
-            let settings = DatabaseSettings { url: url.to_owned(), ..DatabaseSettings::default() };
-            let error = match Audit::open(&settings) {
-                Ok(audit) => audit.prepare().await.unwrap_err(),
-                Err(error) => error,
-            };
-            assert!(!format!("{error} {error:?}").contains("f00d"), "{url}: {error}");
-        }
     }
 }

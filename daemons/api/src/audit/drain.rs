@@ -34,8 +34,6 @@ const LATE_MS: u64 = 60_000;
 const WHOLE_INTERVAL: Duration = Duration::from_secs(3600);
 /// Between removals of entries that are not written any more.
 const REMOVE_INTERVAL: Duration = Duration::from_secs(1);
-/// Entries that a transaction removes: what etcd allows, if nobody says otherwise, less what each asks for by itself.
-const REMOVED_MAX: usize = 127;
 
 /// Which records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,13 +122,8 @@ async fn take(app: &App, entries: Vec<(Waiting, &KeyValue)>) -> Result<(), Audit
 }
 
 /// Removes entries whose records the database has.
-async fn remove(app: &App, mut removals: Vec<RequestOp>) -> Result<(), StoreError> {
-    while !removals.is_empty() {
-        let rest = removals.split_off(removals.len().min(REMOVED_MAX));
-        app.store.txn("remove records", Vec::new(), removals, Vec::new()).await?;
-        removals = rest;
-    }
-    Ok(())
+async fn remove(app: &App, removals: Vec<RequestOp>) -> Result<(), StoreError> {
+    app.store.do_all("remove records", removals).await
 }
 
 /// Removes entries of this replica that are not written any more, for as long as it runs.

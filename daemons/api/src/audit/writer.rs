@@ -12,10 +12,11 @@ use tokio::{
 };
 
 use super::{
-    database::{AuditError, within},
+    database::AuditError,
     outbox::{Entry, Outbox, Room},
     record::Record,
 };
+use crate::database::{DatabaseError, within};
 
 /// Records that are written in one transaction.
 pub(super) const BATCH_MAX: usize = 512;
@@ -169,7 +170,7 @@ impl Target {
     pub(super) async fn write_all(&self, records: &[&Record]) -> Result<Vec<bool>, AuditError> {
         match self.write(records).await {
             Ok(()) => return Ok(vec![true; records.len()]),
-            Err(AuditError::Database(sqlx::Error::Database(error))) => {
+            Err(AuditError::Database(DatabaseError::Statement(sqlx::Error::Database(error)))) => {
                 tracing::warn!(%error, records = records.len(), "records that are to be written");
             }
             Err(error) => return Err(error),

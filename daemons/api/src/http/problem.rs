@@ -12,7 +12,7 @@ use serde::Serialize;
 use tonic::Code;
 use utoipa::ToSchema;
 
-use crate::{agents::AskError, audit::AuditError};
+use crate::{agents::AskError, audit::AuditError, database::DatabaseError};
 
 /// What clients are to wait before they ask again.
 const RETRY_AFTER: &str = "1";
@@ -43,6 +43,7 @@ pub(crate) enum Kind {
     StoreUnavailable,
     AgentUnavailable,
     AuditUnavailable,
+    HistoryUnavailable,
     LoginUnavailable,
     StoreFull,
     EffectUnknown,
@@ -93,6 +94,9 @@ impl Kind {
             }
             Self::AuditUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "audit-unavailable", "Changes cannot be recorded")
+            }
+            Self::HistoryUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "history-unavailable", "Jobs that have ended cannot be looked at")
             }
             Self::LoginUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "login-unavailable", "The keys of tokens cannot be looked at")
@@ -251,5 +255,15 @@ impl From<AuditError> for Problem {
         // Where the database is is for logs.
         tracing::warn!(%error, "the audit");
         Self::new(Kind::AuditUnavailable, "nothing was done")
+    }
+}
+
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Self {
+        tracing::warn!(%error, "the history of jobs");
+        Self::new(
+            Kind::HistoryUnavailable,
+            "the database does not answer; jobs are listed without it with history=false",
+        )
     }
 }

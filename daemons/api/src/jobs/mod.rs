@@ -10,7 +10,9 @@
 //!   runs twice at once, as far as the store can see.
 //! - What a job does and how far it says it is change in one transaction.
 //! - A job that has ended has no open entry; one that has not, has one.
+//! - The record of a job that has ended is there until the database has it (`history`).
 
+pub(crate) mod history;
 mod migrate;
 pub(crate) mod queue;
 pub(crate) mod record;

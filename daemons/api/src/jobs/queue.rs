@@ -17,11 +17,13 @@ const OPEN: &str = "/novacron/jobs-open/";
 const LEASED: &str = "/novacron/jobs-leased/";
 
 /// Jobs that have not ended; more are not taken on. Replicas that take on jobs at the same time may go beyond it by one each.
-pub(crate) const OPEN_MAX: usize = 1000;
+const OPEN_MAX: usize = 1000;
 /// How many of them a replica looks at.
 const LOOKED_AT_MAX: usize = 2 * OPEN_MAX;
-/// How long the record of a job that has ended is kept.
-const KEPT_SECONDS: i64 = 7 * 24 * 60 * 60;
+/// Jobs that have ended whose records stay in the store, if the database has them: more go at once.
+pub(crate) const KEPT_MAX: u64 = 1000;
+/// Those that are there while the database is away; with more, no jobs are taken on.
+const ENDED_MAX: u64 = 10_000;
 
 /// What becomes of an entry that was to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +95,27 @@ pub(crate) fn made(job: &Job) -> Change {
     change
 }
 
-/// How many jobs have not ended.
-pub(crate) async fn depth(store: &Store) -> Result<u64, StoreError> {
-    store.count(OPEN).await
+/// How many jobs have ended and are in the store.
+pub(crate) async fn ended_count(store: &Store) -> Result<u64, StoreError> {
+    counts(store).await.map(|(_, ended)| ended)
+}
+
+/// How many jobs have not ended, and how many have.
+async fn counts(store: &Store) -> Result<(u64, u64), StoreError> {
+    let (open, all) = tokio::try_join!(store.count(OPEN), store.count(JOBS))?;
+    Ok((open, all.saturating_sub(open)))
+}
+
+/// Why no job is taken on, if none is.
+pub(crate) async fn is_full(store: &Store) -> Result<Option<String>, StoreError> {
+    let (open, ended) = counts(store).await?;
+    Ok(if open >= OPEN_MAX as u64 {
+        Some(format!("{OPEN_MAX} jobs have not come to their end"))
+    } else if ended >= ENDED_MAX {
+        Some(format!("{ENDED_MAX} jobs that have ended wait for the database"))
+    } else {
+        None
+    })
 }
 
 /// What there is to be done.
@@ -111,22 +131,21 @@ pub(crate) async fn open(store: &Store, now_ms: u64) -> Result<Open, StoreError>
     Ok(Open { count: open.kvs.len(), free: free.collect() })
 }
 
-/// Wants the end of a job, as it is in `kv`, with an entry of the audit. `None`: it has changed meanwhile.
+/// Wants the end of a job, as it is at a revision, with an entry of the audit. `None`: it has changed meanwhile.
 pub(crate) async fn cancel(
     store: &Store,
-    kv: &KeyValue,
+    revision: i64,
     job: &Job,
     recorded: RequestOp,
 ) -> Result<Option<i64>, StoreError> {
     let record = format!("{JOBS}{}", job.id);
-    let lease = if job.has_ended() { store.shared_lease(KEPT_SECONDS).await? } else { 0 };
-    let mut then = vec![put(&record, text(job), lease), recorded];
+    let mut then = vec![put(&record, text(job), 0), recorded];
     match job.has_ended() {
         true => then.extend(ended(job)),
         // Whoever takes it looks at once.
         false => then.push(put(&format!("{OPEN}{}", job.id), job.not_before_ms.to_string(), 0)),
     }
-    let outcome = store.txn("cancel", vec![is_at(&record, kv.mod_revision)], then, Vec::new()).await?;
+    let outcome = store.txn("cancel", vec![is_at(&record, revision)], then, Vec::new()).await?;
     Ok(outcome.held.then_some(outcome.revision))
 }
 
@@ -145,8 +164,7 @@ impl Claim {
         job.claim(replica, now_ms);
         let compare = vec![is_at(&record, kv.mod_revision), is_there(&open), is_absent(&leased)];
         if job.has_ended() {
-            let kept = store.shared_lease(KEPT_SECONDS).await?;
-            let then = [put(&record, text(&job), kept)].into_iter().chain(ended(&job)).collect();
+            let then = [put(&record, text(&job), 0)].into_iter().chain(ended(&job)).collect();
             store.txn("end job", compare, then, Vec::new()).await?;
             return Ok(None);
         }
@@ -172,8 +190,7 @@ impl Claim {
         let Change { mut compare, mut then } = change;
         let [record, open, leased] = [JOBS, OPEN, LEASED].map(|prefix| format!("{prefix}{}", job.id));
         compare.extend([is_made_at(&leased, self.made_at), is_at(&record, self.revision)]);
-        let kept = if job.has_ended() { store.shared_lease(KEPT_SECONDS).await? } else { 0 };
-        then.push(put(&record, text(&job), kept));
+        then.push(put(&record, text(&job), 0));
         match job.state {
             State::Running => {}
             State::Queued => {

@@ -12,8 +12,12 @@ pub(crate) const ATTEMPTS_MAX: u32 = 8;
 /// Before the second attempt; twice that before each further one, and at most the maximum.
 const BACKOFF_FIRST_MS: u64 = 1000;
 const BACKOFF_MAX_MS: u64 = 5 * 60 * 1000;
+/// The kind of a job that moves a VM.
+pub(crate) const MIGRATE: &str = "migrate";
 /// The id of the job that moves a VM, by the VM's name.
 const MIGRATING: &str = "/novacron/migrating/";
+/// Hexadecimal digits of an id: of the time in milliseconds, and of what tells jobs of the same one apart.
+pub(crate) const ID_DIGITS: usize = 12 + 16;
 /// Longest reason of a failure in bytes.
 const ERROR_BYTES_MAX: usize = 1024;
 
@@ -66,6 +70,14 @@ pub(crate) struct Moves {
 }
 
 impl Work {
+    /// What `kind` says of it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::MoveRegion { .. } => "move_region",
+            Self::Migrate(_) => MIGRATE,
+        }
+    }
+
     /// The regions that it is about.
     pub(crate) fn regions(&self) -> Vec<&str> {
         match self {
@@ -131,6 +143,12 @@ pub(crate) struct Job {
     pub(crate) attempts: u32,
     /// When it was made, in milliseconds since 1970.
     pub(crate) created_ms: u64,
+    /// Who made it: the principal's id, or `schedule:` and its name. None in jobs that older versions have made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) created_by: Option<String>,
+    /// When its first attempt was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) begun_ms: Option<u64>,
     /// The next attempt is not before this.
     pub(crate) not_before_ms: u64,
     /// When it came to its end.
@@ -176,6 +194,8 @@ impl Job {
             progress: Progress::default(),
             attempts: 0,
             created_ms: now_ms,
+            created_by: None,
+            begun_ms: None,
             not_before_ms: now_ms,
             ended_ms: None,
             replica: None,
@@ -189,7 +209,8 @@ impl Job {
     /// One that waits, made by a schedule.
     pub(crate) fn scheduled(work: Work, now_ms: u64, origin: Origin) -> Self {
         let id = origin.job_id();
-        Self { id, origin: Some(origin), ..Self::new(work, now_ms, 0) }
+        let created_by = Some(format!("schedule:{}", origin.schedule));
+        Self { id, created_by, origin: Some(origin), ..Self::new(work, now_ms, 0) }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -205,6 +226,7 @@ impl Job {
             return self.give_up(now_ms);
         }
         self.state = State::Running;
+        self.begun_ms.get_or_insert(now_ms);
         self.attempts += 1;
         self.replica = Some(replica.to_owned());
     }
@@ -422,7 +444,23 @@ mod tests {
         assert_eq!(made("a", 60_000, 1), made("a", 60_000, 2));
         assert_ne!(made("a", 60_000, 1), made("b", 60_000, 1));
         assert!(made("a", 60_000, 1) < made("a", 120_000, 1));
-        assert_eq!(made("a", 60_000, 1).len(), Job::new(job().work, 1, 1).id.len());
+        assert_eq!([made("a", 60_000, 1).len(), job().id.len()], [ID_DIGITS; 2]);
+    }
+
+    #[test]
+    fn when_it_was_begun_first_stays() {
+        let mut job = job();
+        job.claim("r", 5);
+        job.release(6);
+        job.claim("s", 7);
+        assert_eq!(job.begun_ms, Some(5));
+    }
+
+    #[test]
+    fn a_kind_is_what_the_record_says() {
+        for job in [job(), migrating()] {
+            assert_eq!(json!(job.work)["kind"], job.work.kind());
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
         problem::{Kind, Problem},
         streams::Place,
     },
-    jobs::queue,
+    jobs::{queue, record::Job},
 };
 
 /// Events of a stream that its client has not taken yet.
@@ -68,15 +68,15 @@ pub(crate) async fn follow(
     };
     // Before the job is read, or what changes in between would be missed.
     let news = app.changes.listen();
-    let (kv, job) = jobs::found(&app.store, &id).await?;
+    let (revision, job) = jobs::found(&app, &id).await?;
     jobs::check(&principal, Role::Viewer, &job)?;
-    if job.has_ended() && kv.mod_revision <= told {
+    if job.has_ended() && revision <= told {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let place = app.streams.take(&principal.id).map_err(|why| Problem::new(Kind::Busy, why))?;
     let (sender, events) = mpsc::channel(QUEUED_MAX);
     let stream = Stream { app, key: format!("{}{id}", queue::JOBS), told, sender, _place: place };
-    tokio::spawn(stream.run(news, kv));
+    tokio::spawn(stream.run(news, revision, job));
     Ok(Sse::new(ReceiverStream::new(events).map(Ok::<_, Infallible>)).into_response())
 }
 
@@ -90,8 +90,8 @@ struct Stream {
 }
 
 impl Stream {
-    async fn run(mut self, mut news: broadcast::Receiver<News>, first: KeyValue) {
-        if !self.tell(&first).await {
+    async fn run(mut self, mut news: broadcast::Receiver<News>, revision: i64, first: Job) {
+        if !self.tell(revision, &first).await {
             return;
         }
         let mut end = pin!(sleep(STREAM_TIME_MAX));
@@ -107,7 +107,7 @@ impl Stream {
                 () = &mut drains => false,
                 _ = beats.tick() => self.beat().await,
                 heard = news.recv() => match heard {
-                    Ok(News::Written(kv)) if kv.key == self.key.as_bytes() => self.tell(&kv).await,
+                    Ok(News::Written(kv)) if kv.key == self.key.as_bytes() => self.told_of(&kv).await,
                     Ok(News::Gone(kv)) if kv.key == self.key.as_bytes() => false,
                     Ok(News::Written(_) | News::Gone(_)) => true,
                     Ok(News::Missed) | Err(broadcast::error::RecvError::Lagged(_)) => self.look().await,
@@ -121,22 +121,26 @@ impl Stream {
     }
 
     /// Tells what is new; whether there will be more.
-    async fn tell(&mut self, kv: &KeyValue) -> bool {
-        if kv.mod_revision <= self.told {
+    async fn tell(&mut self, revision: i64, job: &Job) -> bool {
+        if revision <= self.told {
             return true;
         }
-        let Some(job) = queue::parsed(kv) else { return false };
-        self.told = kv.mod_revision;
+        self.told = revision;
         let name = if job.has_ended() { "end" } else { "progress" };
-        let event = Event::default().id(self.told.to_string()).event(name).json_data(&job);
+        let event = Event::default().id(revision.to_string()).event(name).json_data(job);
         let event = event.expect("texts and numbers are JSON");
         self.sender.send(event).await.is_ok() && !job.has_ended()
+    }
+
+    async fn told_of(&mut self, kv: &KeyValue) -> bool {
+        let Some(job) = queue::parsed(kv) else { return false };
+        self.tell(kv.mod_revision, &job).await
     }
 
     /// Looks at the job; whether there will be more.
     async fn look(&mut self) -> bool {
         match self.app.store.get(&self.key).await {
-            Ok(Some(kv)) => self.tell(&kv).await,
+            Ok(Some(kv)) => self.told_of(&kv).await,
             Ok(None) => false,
             // It may answer at the next look.
             Err(error) => {

@@ -10,23 +10,25 @@ use axum::{
 };
 
 use consensus_proto::mvccpb::KeyValue;
+use serde::Deserialize;
 
 use crate::{
     app::{App, now_ms, random},
     audit::{Before, Recording, Was},
     auth::{principal::Principal, role::Role},
+    database::Database,
     http::{
         condition::{etag, has},
         extract::{Json, Name, Query},
         idempotency::{Answer, Effect, Request},
-        page::{Page, PageQuery},
+        page::{Page, Place, Rest},
         problem::{FieldError, Kind, Problem},
     },
     jobs::{
+        history::{self, Ended},
         queue,
         record::{Job, Work},
     },
-    store::Store,
     vm::{LABEL, is_label},
 };
 
@@ -57,31 +59,80 @@ pub(super) fn check(principal: &Principal, role: Role, job: &Job) -> Result<(), 
     job.work.regions().into_iter().try_for_each(|region| principal.require(role, region))
 }
 
-/// A job, and its entry.
-pub(super) async fn found(store: &Store, id: &str) -> Result<(KeyValue, Job), Problem> {
-    let kv = store.get(&format!("{}{id}", queue::JOBS)).await?;
-    let kv = kv.ok_or_else(|| Problem::not_found("job", id))?;
+/// A job, and the revision at which it was written last.
+pub(super) async fn found(app: &App, id: &str) -> Result<(i64, Job), Problem> {
+    // In this order: it goes from the store when the database has it.
+    let Some(kv) = app.store.get(&format!("{}{id}", queue::JOBS)).await? else {
+        let ended = history::find(&app.database, id).await?;
+        let Ended { revision, job } = ended.ok_or_else(|| Problem::not_found("job", id))?;
+        return Ok((revision, job));
+    };
     let job = queue::parsed(&kv).ok_or_else(|| Problem::new(Kind::Internal, "its record cannot be read"))?;
-    Ok((kv, job))
+    Ok((kv.mod_revision, job))
+}
+
+/// Which page of which jobs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JobsQuery {
+    limit: Option<usize>,
+    cursor: Option<String>,
+    history: Option<bool>,
+}
+
+/// Which jobs are listed: of this kind, if it is not empty, and those that fit.
+struct Listed<'a, F> {
+    database: &'a Database,
+    kind: &'a str,
+    fits: F,
+}
+
+impl<F: Fn(&Job) -> bool> Listed<'_, F> {
+    fn has(&self, job: &Job) -> bool {
+        (self.kind.is_empty() || job.work.kind() == self.kind) && (self.fits)(job)
+    }
+}
+
+impl<F: Fn(&Job) -> bool + Sync> Rest<Job> for Listed<'_, F> {
+    async fn behind(&self, after: &str, limit: usize) -> Result<Vec<(String, Option<Job>)>, Problem> {
+        let jobs = history::list(self.database, after, self.kind, limit).await?;
+        Ok(jobs.into_iter().map(|(id, job)| (id, job.filter(|job| self.has(job)))).collect())
+    }
+}
+
+/// A page of jobs.
+pub(super) async fn listed(
+    app: &App,
+    query: JobsQuery,
+    kind: &str,
+    fits: impl Fn(&Job) -> bool + Sync,
+) -> Result<axum::Json<Page<Job>>, Problem> {
+    let place = Place::new(query.limit, query.cursor.as_deref())?;
+    let listed = Listed { database: &app.database, kind, fits };
+    let in_store = |_: &str, kv: &KeyValue| queue::parsed(kv).filter(|job| listed.has(job));
+    let page = match query.history {
+        Some(false) => place.read(&app.store, queue::JOBS, in_store).await?,
+        _ => place.read_both(&app.store, queue::JOBS, in_store, &listed).await?,
+    };
+    Ok(axum::Json(page))
 }
 
 /// Lists jobs
 ///
-/// Those all of whose regions the caller may look at, in the order in which they were made. Jobs that have ended are kept for a week.
+/// Those all of whose regions the caller may look at, in the order in which they were made, with those that have ended long ago.
 #[utoipa::path(get, path = "/api/v1/jobs", operation_id = "list_jobs", tag = "jobs",
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
         ("cursor" = Option<String>, Query, description = "What the page before gave as `next`"),
+        ("history" = Option<bool>, Query, description = "`false`: without those that are in the database alone"),
     ),
     responses((status = 200, body = Page<Job>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<JobsQuery>,
 ) -> Result<axum::Json<Page<Job>>, Problem> {
-    let seen = |job: &Job| check(&principal, Role::Viewer, job).is_ok();
-    let page = query.place()?.read(&app.store, queue::JOBS, |_, kv| queue::parsed(kv).filter(seen));
-    Ok(axum::Json(page.await?))
+    listed(&app, query, "", |job| check(&principal, Role::Viewer, job).is_ok()).await
 }
 
 /// Makes a job
@@ -104,23 +155,24 @@ pub(crate) async fn create(
     if let Some(replayed) = request.replayed(&app.store).await? {
         return Ok(replayed);
     }
-    begin(&app, &recording, request, PATH, work).await
+    begin(&app, &recording, &principal, request, PATH, work).await
 }
 
 /// Puts a job into the queue.
 pub(super) async fn begin(
     app: &App,
     recording: &Recording,
+    principal: &Principal,
     request: Request,
     path: &str,
     work: Work,
 ) -> Result<Response, Problem> {
-    if queue::depth(&app.store).await? >= queue::OPEN_MAX as u64 {
-        let detail = format!("{} jobs have not come to their end", queue::OPEN_MAX);
+    if let Some(detail) = queue::is_full(&app.store).await? {
         return Err(Problem::new(Kind::Busy, detail));
     }
     let traceparent = novacron_trace::traceparent();
-    let job = Job { traceparent, ..Job::new(work, now_ms(), random()) };
+    let created_by = Some(principal.id.clone());
+    let job = Job { traceparent, created_by, ..Job::new(work, now_ms(), random()) };
     let queue::Change { compare, then } = queue::made(&job);
     let answer = Answer {
         status: StatusCode::ACCEPTED.as_u16(),
@@ -145,12 +197,12 @@ pub(crate) async fn get(
     Name(id): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (kv, job) = found(&app.store, &id).await?;
+    let (revision, job) = found(&app, &id).await?;
     check(&principal, Role::Viewer, &job)?;
-    if has(&headers, kv.mod_revision)? {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(kv.mod_revision))]).into_response());
+    if has(&headers, revision)? {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(revision))]).into_response());
     }
-    Ok((StatusCode::OK, [(header::ETAG, etag(kv.mod_revision))], axum::Json(job)).into_response())
+    Ok((StatusCode::OK, [(header::ETAG, etag(revision))], axum::Json(job)).into_response())
 }
 
 /// Cancels a job
@@ -166,7 +218,7 @@ pub(crate) async fn cancel(
     Name(id): Name,
 ) -> Result<Response, Problem> {
     for _ in 0..CANCEL_ATTEMPTS_MAX {
-        let (kv, found) = found(&app.store, &id).await?;
+        let (before, found) = found(&app, &id).await?;
         check(&principal, Role::Operator, &found)?;
         let mut job = found.clone();
         if !job.cancel(now_ms()) {
@@ -174,14 +226,19 @@ pub(crate) async fn cancel(
         }
         let status = if job.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
         let revision = if job == found {
-            Some(kv.mod_revision)
+            Some(before)
         } else {
-            let record = recording.entry(&app.audit.outbox, status, "", Was::At(kv.mod_revision))?;
-            queue::cancel(&app.store, &kv, &job, record).await?
+            let record = recording.entry(&app.audit.outbox, status, "", Was::At(before))?;
+            queue::cancel(&app.store, before, &job, record).await?
         };
         if let Some(revision) = revision {
-            let before = Extension(Before(kv.mod_revision));
-            return Ok((status, before, [(header::ETAG, etag(revision))], axum::Json(job)).into_response());
+            return Ok((
+                status,
+                Extension(Before(before)),
+                [(header::ETAG, etag(revision))],
+                axum::Json(job),
+            )
+                .into_response());
         }
     }
     Err(Problem::new(Kind::Busy, "the job changes all the time; nothing was done"))

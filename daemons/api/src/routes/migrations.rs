@@ -14,13 +14,10 @@ use crate::{
     http::{
         extract::{Json, Name, Query},
         idempotency::Request,
-        page::{Page, PageQuery},
+        page::Page,
         problem::{FieldError, Kind, Problem},
     },
-    jobs::{
-        queue,
-        record::{Job, Migration, Moves, Work},
-    },
+    jobs::record::{Job, MIGRATE, Migration, Moves, Work},
     vm::{LABEL, NODE, is_label, is_node},
 };
 
@@ -120,29 +117,25 @@ pub(crate) async fn create(
         let id = String::from_utf8_lossy(&kv.value);
         return Err(Problem::new(Kind::Exists, format!("the VM is being migrated by job {id}")));
     }
-    jobs::begin(&app, &recording, request, PATH, work).await
+    jobs::begin(&app, &recording, &principal, request, PATH, work).await
 }
 
 /// Lists migrations
 ///
-/// Those all of whose regions the caller may look at, in the order in which they were made. Those that have ended are kept for a
-/// week.
+/// Those all of whose regions the caller may look at, in the order in which they were made, with those that have ended long ago.
 #[utoipa::path(get, path = "/api/v1/dwcp/migrations", operation_id = "list_migrations", tag = "migrations",
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Entries of a page; 100 if not given"),
         ("cursor" = Option<String>, Query, description = "What the page before gave as `next`"),
+        ("history" = Option<bool>, Query, description = "`false`: without those that are in the database alone"),
     ),
     responses((status = 200, body = Page<Job>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Arc<Principal>>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<jobs::JobsQuery>,
 ) -> Result<axum::Json<Page<Job>>, Problem> {
-    let is_one = |job: &Job| {
-        matches!(job.work, Work::Migrate(_)) && jobs::check(&principal, Role::Viewer, job).is_ok()
-    };
-    let page = query.place()?.read(&app.store, queue::JOBS, |_, kv| queue::parsed(kv).filter(is_one));
-    Ok(axum::Json(page.await?))
+    jobs::listed(&app, query, MIGRATE, |job| jobs::check(&principal, Role::Viewer, job).is_ok()).await
 }
 
 /// One migration
@@ -202,7 +195,7 @@ pub(crate) async fn cancel(
 
 /// Other jobs are not here.
 async fn check(app: &App, id: &str) -> Result<(), Problem> {
-    match jobs::found(&app.store, id).await {
+    match jobs::found(app, id).await {
         Ok((_, Job { work: Work::Migrate(_), .. })) => Ok(()),
         Err(problem) if problem.kind != Kind::NotFound => Err(problem),
         _ => Err(Problem::not_found("migration", id)),

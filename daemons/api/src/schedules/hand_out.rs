@@ -149,8 +149,8 @@ impl Entry {
             runs.add(started(&id));
             return self.written(app, leads, runs, Change::default()).await;
         }
-        if queue::depth(&app.store).await? >= queue::OPEN_MAX as u64 {
-            return Ok(HandOut::Later("there are too many jobs".to_owned()));
+        if let Some(why) = queue::is_full(&app.store).await? {
+            return Ok(HandOut::Later(why));
         }
         let work = match self.work(app).await {
             Ok(work) => work,

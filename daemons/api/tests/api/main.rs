@@ -5,6 +5,7 @@ mod auth;
 mod cache;
 mod drain;
 mod events;
+mod history;
 mod identity;
 mod jobs;
 mod limits;

@@ -25,10 +25,10 @@ const KILLED: usize = 3;
 const CLIENTS: usize = 4;
 
 /// A folder for SQLite in which it can write nothing, until it is told that it may.
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn closed() -> Self {
+    pub(crate) fn closed() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         fs::create_dir(folder.file()).unwrap();
         folder
@@ -38,11 +38,11 @@ impl Folder {
         self.0.path().join("audit.sqlite")
     }
 
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         fs::remove_dir(self.file()).unwrap();
     }
 
-    fn replica(&self, name: &str, store: &Store) -> Replica {
+    pub(crate) fn replica(&self, name: &str, store: &Store) -> Replica {
         Replica::ready(name, store, &["--data-dir", self.0.path().to_str().unwrap()])
     }
 }

@@ -52,6 +52,13 @@ impl Postgres {
         format!("postgres://novacron@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// What a query finds: one value, as text; nothing if it cannot be asked.
+    pub(crate) fn ask(&self, query: &str) -> String {
+        let mut psql = self.command("psql");
+        psql.args(["--no-psqlrc", "-Atqc", query, &self.url()]).stdout(Stdio::piped());
+        String::from_utf8(psql.output().unwrap().stdout).unwrap().trim().to_owned()
+    }
+
     fn command(&self, program: &str) -> Command {
         let program = self.programs.join(program);
         let mut command = match self.user {

@@ -156,6 +156,10 @@ impl Store {
 
     /// Writes many.
     pub(crate) fn put_all(&self, entries: Vec<(String, String)>) {
+        // The members may have been started a moment ago.
+        for endpoint in &self.endpoints {
+            wait_until("a member", || TcpStream::connect(endpoint.trim_start_matches("http://")).ok());
+        }
         let puts = entries.into_iter().map(|(key, value)| {
             let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
             RequestOp { request: Some(Request::RequestPut(put)) }
