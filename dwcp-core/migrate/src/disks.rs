@@ -198,7 +198,7 @@ pub(crate) async fn remove_all(qmp: &Qmp) -> Result<(), MigrateError> {
             let _ = qmp.execute("block-job-cancel", json!({ "device": job.id, "force": true })).await;
         }
     }
-    until("the end of mirrors", async || {
+    until("the end of mirrors", || async {
         let jobs = our_jobs(qmp).await?;
         for job in jobs.iter().filter(|job| job.status == "concluded") {
             qmp.execute("job-dismiss", json!({ "id": job.id })).await?;
