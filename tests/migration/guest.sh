@@ -5,10 +5,11 @@ set -euo pipefail
 . "$(dirname "$0")/../vm/guest.sh"
 
 folder=$1 program=$2
-need qemu-system-x86_64
+need qemu-system-x86_64 strip
 unpack_kernel
 begin_root "$folder/root"
 put "$program" /guest
+strip "$root/guest"
 put_modules virtio_pci virtio_blk
 cat >"$root/init" <<'INIT'
 #!/bin/busybox sh

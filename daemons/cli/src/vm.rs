@@ -219,8 +219,8 @@ impl Guard {
 
     fn tell(&mut self, stage: Stage) {
         let words = match stage {
-            Stage::Disks => "the disks are copied",
-            Stage::Memory => "the memory is copied",
+            Stage::Disks => "copying the disks",
+            Stage::Memory => "copying the memory",
             Stage::Switchover => "the guest has stopped",
             Stage::Handover => "the target has everything",
         };

@@ -17,6 +17,8 @@ const MIGRATION_PORT: u16 = 4444;
 const CHANNELS: u64 = 4;
 /// As large as the guest: xbzrle is not to suffer from its default.
 const XBZRLE_BYTES: u64 = 128 << 20;
+/// A mirror over a long path never has everything of a guest that writes: it has caught up when this is left.
+const LEFT_BYTES: u64 = 1 << 20;
 /// Not the limit that QEMU has by default.
 const BANDWIDTH_MAX: u64 = 100 << 30;
 
@@ -99,7 +101,7 @@ pub async fn migrate(sides: &Sides, mode: Mode) -> Result<Moved> {
         "job-id": "mirror", "device": node(source).await?, "target": "mirror", "sync": "full", "auto-dismiss": false,
     });
     source.execute("blockdev-mirror", mirror).await?;
-    mirror_is(source, "ready").await?;
+    mirror_until(source, |job| left(job) <= LEFT_BYTES).await.context("until the mirror has caught up")?;
 
     let uri = format!("tcp:{host}:{MIGRATION_PORT}");
     target.execute("migrate-incoming", json!({ "uri": uri })).await?;
@@ -111,8 +113,9 @@ pub async fn migrate(sides: &Sides, mode: Mode) -> Result<Moved> {
         source.query("migrate-start-postcopy").await?;
     }
     status_is(source, "pre-switchover").await?;
+    mirror_until(source, |job| job["status"] == "ready").await.context("until the mirror has everything")?;
     source.execute("block-job-cancel", json!({ "device": "mirror" })).await?;
-    mirror_is(source, "concluded").await?;
+    mirror_until(source, |job| job["status"] == "concluded").await.context("the mirror's end")?;
     source.execute("job-dismiss", json!({ "id": "mirror" })).await?;
     source.execute("blockdev-del", json!({ "node-name": "mirror" })).await?;
     target.query("nbd-server-stop").await?;
@@ -139,18 +142,26 @@ async fn status_is(qmp: &Qmp, wanted: &str) -> Result<()> {
     .with_context(|| format!("until QEMU's migration is {wanted}"))
 }
 
-async fn mirror_is(qmp: &Qmp, wanted: &str) -> Result<()> {
+/// Bytes that a mirror has not copied; all, when it has not begun.
+fn left(job: &Value) -> u64 {
+    let number = |name: &str| job[name].as_u64().unwrap_or(0);
+    match number("current-progress") {
+        0 => u64::MAX,
+        done => number("total-progress") - done,
+    }
+}
+
+async fn mirror_until(qmp: &Qmp, is: impl Fn(&Value) -> bool) -> Result<()> {
     soon(async || {
         let jobs = qmp.query("query-jobs").await?;
         let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == "mirror"));
         match job {
             Some(job) if job.get("error").is_some() => bail!("the mirror failed: {job}"),
-            Some(job) => Ok(job["status"] == wanted),
+            Some(job) => Ok(is(job)),
             None => bail!("there is no mirror any more"),
         }
     })
     .await
-    .with_context(|| format!("until the mirror is {wanted}"))
 }
 
 /// Asks often: what is asked late prolongs the guest's stop.

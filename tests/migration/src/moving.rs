@@ -52,21 +52,21 @@ impl Sides {
         let lab = Lab::new(scenario)?;
         let source =
             Machine::start(&lab, Side::A, folder, guest, &copy(guest, folder, "a")?, Start::Saved).await?;
-        let target = Self::new_target(&lab, guest, folder).await?;
+        let target = Self::new_target(&lab, guest, folder, DISK_BYTES).await?;
         let (at_source, at_target) = (source.qmp().await?, target.qmp().await?);
         Ok(Self { source, at_source, target, at_target, lab })
     }
 
-    async fn new_target(lab: &Lab, guest: &Guest, folder: &Path) -> Result<Machine> {
+    async fn new_target(lab: &Lab, guest: &Guest, folder: &Path, disk_bytes: usize) -> Result<Machine> {
         let disk = folder.join("disk-b");
-        fs::File::create(&disk)?.set_len(DISK_BYTES as u64)?;
+        fs::File::create(&disk)?.set_len(disk_bytes as u64)?;
         Machine::start(lab, Side::B, folder, guest, &disk, Start::Incoming).await
     }
 
-    /// Another QEMU instead of the one that waits, after a migration that failed.
-    pub async fn replace_target(&mut self, guest: &Guest, folder: &Path) -> Result<()> {
+    /// Another QEMU instead of the one that waits, after a migration that failed, with an empty disk of this size.
+    pub async fn replace_target(&mut self, guest: &Guest, folder: &Path, disk_bytes: usize) -> Result<()> {
         self.target.kill()?;
-        self.target = Self::new_target(&self.lab, guest, folder).await?;
+        self.target = Self::new_target(&self.lab, guest, folder, disk_bytes).await?;
         self.at_target = self.target.qmp().await?;
         Ok(())
     }

@@ -13,7 +13,7 @@ pub const LOG_BLOCKS: usize = 2048;
 /// Of the whole disk.
 pub const DISK_BYTES: usize = FILES_BYTES + LOG_BLOCKS * BLOCK_BYTES;
 /// Pages of the guest's program.
-pub const PAGES: usize = (40 << 20) / BLOCK_BYTES;
+pub const PAGES: usize = (32 << 20) / BLOCK_BYTES;
 /// The first ones are those that it changes.
 pub const HOT_PAGES: usize = (4 << 20) / BLOCK_BYTES;
 

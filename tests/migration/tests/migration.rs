@@ -1,7 +1,7 @@
 //! A guest that checks itself moves between two QEMUs over an emulated WAN, and stays where it is when something fails.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use migration::{
     machine::wait_until,
     moving::Sides,
     novacron::{self, Migration},
+    workload::DISK_BYTES,
 };
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
@@ -56,28 +57,29 @@ enum Fault {
 
 const FAULTS: [(Fault, Moment); 8] = [
     (Fault::SenderKilled, Moment::Disks),
-    (Fault::ReceiverKilled, Moment::Disks),
+    (Fault::TargetKilled, Moment::Disks),
     (Fault::SenderKilled, Moment::Memory),
-    (Fault::TargetKilled, Moment::Memory),
+    (Fault::ReceiverKilled, Moment::Memory),
     (Fault::SenderTerminated, Moment::Memory),
     (Fault::LinkCut, Moment::Memory),
     (Fault::SenderKilled, Moment::Stopped),
     (Fault::TargetKilled, Moment::Stopped),
 ];
 
-/// One test: the guest is made once.
+/// One test: the guest is made once. MIGRATE-1.2, MIGRATE-2.3, MIGRATE-3.1
 #[tokio::test]
 async fn a_guest_moves_or_goes_on_where_it_is() -> Result<()> {
     let Some((folder, guest, novacron)) = prepared().await? else { return Ok(()) };
     let scenario = Scenario { loss: 0.001, ..Scenario::clean("migration", 200.0, 20.0) };
     let mut sides = Sides::start(&guest, folder.path(), &scenario).await?;
+    refused(&mut sides, &guest, folder.path(), &novacron).await?;
     for (fault, moment) in FAULTS {
         let begin = Instant::now();
         struck(&mut sides, &novacron, fault, moment)
             .await
             .with_context(|| format!("{fault:?}, {moment:?}"))?;
         println!("{fault:?} at {moment:?}: the guest goes on, after {:?}", begin.elapsed());
-        sides.replace_target(&guest, folder.path()).await?;
+        sides.replace_target(&guest, folder.path(), DISK_BYTES).await?;
     }
     let (moved, report) = novacron::migrate(&sides, &novacron).await?;
     println!("{moved:?} {report}");
@@ -89,8 +91,19 @@ async fn a_guest_moves_or_goes_on_where_it_is() -> Result<()> {
     Ok(())
 }
 
-/// A migration that something happens to: the guest is whole at the source, and nothing is left of it.
-async fn struck(sides: &mut Sides, novacron: &std::path::Path, fault: Fault, moment: Moment) -> Result<()> {
+/// A target with another disk is told nothing: MIGRATE-1.1.
+async fn refused(sides: &mut Sides, guest: &Guest, folder: &Path, novacron: &Path) -> Result<()> {
+    sides.replace_target(guest, folder, DISK_BYTES / 2).await?;
+    let mut migration = novacron::start(sides, novacron)?;
+    assert!(!migration.sender.wait()?.success() && !migration.receiver.wait()?.success(), "both failed");
+    nothing_is_left(&sides.at_source).await?;
+    assert_eq!(sides.at_source.status().await?, "running");
+    assert_eq!(sides.at_target.status().await?, "inmigrate");
+    sides.replace_target(guest, folder, DISK_BYTES).await
+}
+
+/// A migration that something happens to: the guest is whole at the source, and nothing is left of it (MIGRATE-1.3, MIGRATE-3.2).
+async fn struck(sides: &mut Sides, novacron: &Path, fault: Fault, moment: Moment) -> Result<()> {
     let mut migration = novacron::start(sides, novacron)?;
     wait_until(PATIENCE, async || is_at(&sides.at_source, moment).await).await.context("until the moment")?;
     strike(sides, &mut migration, fault)?;
