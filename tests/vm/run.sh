@@ -21,44 +21,15 @@ while getopts f:m:t: option; do
 done
 shift $((OPTIND - 1))
 commands=${1:?commands for the guest}
-PATH=$PATH:/usr/sbin:/sbin
+. "$(dirname "$0")/guest.sh"
 
-skip() {
-    echo "SKIP: $*"
-    exit 77
-}
-
-for program in qemu-system-x86_64 busybox cpio xz depmod modprobe ip rdma dpkg-deb apt-get; do
-    command -v "$program" >/dev/null || skip "no $program here (tests/vm/install.sh installs it)"
-done
+need qemu-system-x86_64 ip rdma
 provider=$(find /usr/lib -name 'librxe-rdmav*.so' -print -quit 2>/dev/null)
 [ -n "$provider" ] || skip "no provider for Soft-RoCE here (Debian: ibverbs-providers)"
 library=$(ldconfig -p | sed -n 's/.*libibverbs\.so\.1 .*=> //p' | head -1)
 [ -n "$library" ] || skip "no libibverbs here (Debian: libibverbs1)"
 
-# The kernel that Debian's meta package names, unpacked once; only the modules that RDMA may need.
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/novacron-dwcp/vm
-mkdir -p "$cache"
-exec 9>"$cache/lock"
-flock 9
-image=$(apt-cache depends linux-image-amd64 2>/dev/null | awk '/Depends: linux-image/ { print $2; exit }')
-[ -n "$image" ] || image=$(cat "$cache/image" 2>/dev/null) || skip "no package linux-image-amd64 is known here"
-release=${image#linux-image-}
-if [ ! -e "$cache/$release/complete" ]; then
-    rm -rf "${cache:?}/$release"
-    mkdir "$cache/$release"
-    (cd "$cache/$release" && apt-get -q -o APT::Sandbox::User=root download "$image" >download.log 2>&1) ||
-        skip "$image cannot be downloaded: $(tail -1 "$cache/$release/download.log")"
-    dpkg-deb --fsys-tarfile "$cache/$release/$image"_*.deb |
-        tar -x -C "$cache/$release" --wildcards './boot/vmlinuz-*' './lib/modules/*/modules.*' \
-            './lib/modules/*/kernel/drivers/infiniband/*' './lib/modules/*/kernel/drivers/net/*' \
-            './lib/modules/*/kernel/net/*' './lib/modules/*/kernel/lib/*' './lib/modules/*/kernel/crypto/*' \
-            './lib/modules/*/kernel/arch/x86/crypto/*'
-    rm "$cache/$release/$image"_*.deb
-    depmod -b "$cache/$release" "$release"
-    echo "$image" >"$cache/image"
-    touch "$cache/$release/complete"
-fi
+unpack_kernel
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -95,36 +66,16 @@ case $(cat "$verdict") in
     *) accelerator=(-accel tcg,thread=multi -cpu max) && echo "guest: emulated, as KVM is not here or does not work" ;;
 esac
 
-root=$work/root
-mkdir -p "$root"/{bin,sbin,proc,sys,dev,tmp,run,etc/libibverbs.d,modules}
-
-# Puts a file (at $2, if given), and the libraries that it is linked with where they are here.
-put() {
-    install -D "$(readlink -f "$1")" "$root${2:-$1}"
-    { ldd "$1" 2>/dev/null || true; } | { grep -o '/[^ ]*' || true; } | while read -r needed; do
-        [ -e "$root$needed" ] || install -D "$(readlink -f "$needed")" "$root$needed"
-    done
-}
+begin_root "$work/root"
+mkdir -p "$root/etc/libibverbs.d"
 for file in "$provider" "$library" "${files[@]}"; do
     put "$(realpath -s "$file")"
 done
 put "$(command -v ip)" /usr/sbin/ip
 put "$(command -v rdma)" /usr/sbin/rdma
 cp /etc/libibverbs.d/rxe.driver "$root/etc/libibverbs.d/"
-cp "$(command -v busybox)" "$root/bin/busybox"
 
-# In the order in which they need each other.
-count=100
-for module in crc32_generic rdma_rxe ib_uverbs veth "${modules[@]}"; do
-    modprobe -d "$cache/$release" -S "$release" --show-depends "$module"
-done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r module; do
-    count=$((count + 1))
-    name=$(basename "$module")
-    case $module in
-        *.xz) xz -dc "$module" >"$root/modules/$count-${name%.xz}" ;;
-        *) cp "$module" "$root/modules/$count-$name" ;;
-    esac
-done
+put_modules crc32_generic rdma_rxe ib_uverbs veth "${modules[@]}"
 
 printf '%s\n' "$commands" >"$root/commands"
 cat >"$root/init" <<INIT
@@ -151,7 +102,7 @@ echo "GUEST_EXIT=\$?"
 poweroff -f
 INIT
 chmod +x "$root/init"
-(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initramfs"
+pack "$work/initramfs"
 
 # On a busy machine the kernel finds an emulator's timer too slow to be one, and goes on with a worse or stops
 # (no_timer_check); and its clock would be one that every look leaves the guest for (tsc=reliable).

@@ -51,38 +51,36 @@ pub(crate) struct ApiOptions {
 }
 
 /// Virtual machines of the inventory.
-#[derive(Args, Debug)]
-pub(crate) struct VmArgs {
-    #[command(flatten)]
-    options: ApiOptions,
-    #[command(subcommand)]
-    command: VmCommand,
-}
-
 #[derive(Subcommand, Debug)]
-enum VmCommand {
+pub(crate) enum InventoryCommand {
     /// All, or those of a region.
     List {
+        #[command(flatten)]
+        options: ApiOptions,
         /// Only those of this region.
         #[arg(long)]
         region: Option<String>,
     },
     /// One.
-    Get {
-        /// Its name.
-        name: String,
-    },
+    Get(OneVm),
     /// Enters one into the inventory.
     Create(NewVm),
     /// Removes one from the inventory; its data stays where it is.
-    Remove {
-        /// Its name.
-        name: String,
-    },
+    Remove(OneVm),
 }
 
 #[derive(Args, Debug)]
-struct NewVm {
+pub(crate) struct OneVm {
+    #[command(flatten)]
+    options: ApiOptions,
+    /// Its name.
+    name: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NewVm {
+    #[command(flatten)]
+    options: ApiOptions,
     /// Its name, a DNS label.
     name: String,
     /// The region it belongs to.
@@ -240,16 +238,17 @@ const MIGRATIONS: &str = "/api/v1/dwcp/migrations";
 const JOBS: &str = "/api/v1/jobs";
 const TOKENS: &str = "/api/v1/tokens";
 
-/// `novacron vm`.
-pub(crate) async fn vm(VmArgs { options, command }: VmArgs) -> Result<u8> {
-    let client = Client::new(&options)?;
+/// `novacron vm list|get|create|remove`.
+pub(crate) async fn inventory(command: InventoryCommand) -> Result<u8> {
     match command {
-        VmCommand::List { region } => {
+        InventoryCommand::List { options, region } => {
             let query = region.map(|region| format!("region={region}")).unwrap_or_default();
-            show_all(&client, &options, VMS, &query, vms).await
+            show_all(&Client::new(&options)?, &options, VMS, &query, vms).await
         }
-        VmCommand::Get { name } => show_one(&client, &options, &format!("{VMS}/{name}"), vms).await,
-        VmCommand::Create(new) => {
+        InventoryCommand::Get(OneVm { options, name }) => {
+            show_one(&Client::new(&options)?, &options, &format!("{VMS}/{name}"), vms).await
+        }
+        InventoryCommand::Create(new) => {
             let mut vm = json!({
                 "name": new.name, "region": new.region, "image": new.image, "cpus": new.cpus,
                 "memory_bytes": new.memory, "desired_state": if new.stopped { "stopped" } else { "running" },
@@ -257,11 +256,11 @@ pub(crate) async fn vm(VmArgs { options, command }: VmArgs) -> Result<u8> {
             if let Some(node) = new.node {
                 vm["node"] = node.into();
             }
-            let made = client.ask(Method::POST, VMS, Some(&vm)).await?;
-            options.show(made, vms)
+            let made = Client::new(&new.options)?.ask(Method::POST, VMS, Some(&vm)).await?;
+            new.options.show(made, vms)
         }
-        VmCommand::Remove { name } => {
-            client.ask(Method::DELETE, &format!("{VMS}/{name}"), None).await?;
+        InventoryCommand::Remove(OneVm { options, name }) => {
+            Client::new(&options)?.ask(Method::DELETE, &format!("{VMS}/{name}"), None).await?;
             Ok(exit::OK)
         }
     }

@@ -21,6 +21,7 @@ mod store;
 mod tls;
 mod transport;
 mod up;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -61,7 +62,7 @@ enum Command {
     Cluster(store::ClusterArgs),
     Region(store::RegionArgs),
     Node(node::NodeArgs),
-    Vm(api::VmArgs),
+    Vm(vm::VmArgs),
     Migration(api::MigrationArgs),
     Job(api::JobArgs),
     Schedule(api::ScheduleArgs),
@@ -110,7 +111,7 @@ fn main() -> ExitCode {
         Command::Lease(args) => on_worker(&runtime, store::lease(args)),
         Command::Member(args) => on_worker(&runtime, store::member(args)),
         Command::Node(args) => on_worker(&runtime, node::run(args)),
-        Command::Vm(args) => on_worker(&runtime, api::vm(args)),
+        Command::Vm(args) => on_worker(&runtime, vm::run(args)),
         Command::Migration(args) => on_worker(&runtime, api::migration(args)),
         Command::Job(args) => on_worker(&runtime, api::job(args)),
         Command::Schedule(args) => on_worker(&runtime, api::schedule(args)),

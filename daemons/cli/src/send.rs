@@ -97,7 +97,8 @@ pub(crate) async fn run(args: SendArgs) -> Result<u8> {
     Ok(code)
 }
 
-async fn connect(endpoint: &Endpoint, target: &Target, name: &str) -> Result<Connection> {
+/// Connects to a node whose certificate must carry `name`.
+pub(crate) async fn connect(endpoint: &Endpoint, target: &Target, name: &str) -> Result<Connection> {
     let addresses = tokio::net::lookup_host((&*target.host, target.port))
         .await
         .with_context(|| format!("cannot resolve {}", target.host))?;
@@ -113,14 +114,14 @@ async fn connect(endpoint: &Endpoint, target: &Target, name: &str) -> Result<Con
 
 /// Where to send.
 #[derive(Debug, PartialEq, Eq)]
-struct Target {
-    host: String,
+pub(crate) struct Target {
+    pub(crate) host: String,
     port: u16,
-    path: Option<Vec<u8>>,
+    pub(crate) path: Option<Vec<u8>>,
 }
 
 impl Target {
-    fn parse(text: &OsStr) -> Result<Self> {
+    pub(crate) fn parse(text: &OsStr) -> Result<Self> {
         let usage = || {
             let text = text.display();
             Usage(format!("{text}: expected HOST:PORT or HOST:PORT:PATH, with an IPv6 address in brackets"))

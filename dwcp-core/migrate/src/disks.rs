@@ -2,7 +2,7 @@
 //!
 //! What is added to a QEMU is called `dwcp-N`, so that it is found again ([`remove_all`]).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dwcp_core::Connection;
 use dwcp_forward::carry_unix;
@@ -21,6 +21,12 @@ use crate::{
 pub(crate) const DISKS_MAX: usize = 64;
 /// Between two looks at a mirror, if no event comes.
 const REST: Duration = Duration::from_millis(100);
+/// What is written to a disk later is mirrored in pieces of this size.
+const MIRROR_BYTES: u64 = 4096;
+/// A guest that writes all the time is caught up with when this much is left, or what takes no longer than it may stand.
+const LEFT_BYTES: u64 = 256 << 10;
+/// Over how long it is measured how fast mirrors are.
+const RATE_SPAN: Duration = Duration::from_secs(1);
 /// How long QEMU may take to connect to a socket that it was told of.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -107,40 +113,55 @@ impl Mirrors {
             qmp.execute("blockdev-add", node).await?;
             let mirror = json!({
                 "job-id": id(number), "device": attached.node, "target": id(number), "sync": "full",
-                "auto-dismiss": false, "on-source-error": "report", "on-target-error": "report",
+                "granularity": MIRROR_BYTES, "auto-dismiss": false, "on-source-error": "report", "on-target-error": "report",
             });
             qmp.execute("blockdev-mirror", mirror).await?;
         }
         Ok(mirrors)
     }
 
-    /// Waits until each has caught up with its guest.
-    pub(crate) async fn caught_up(&self, qmp: &Qmp) -> Result<(), MigrateError> {
+    /// Waits until they have caught up with the guest: what is left takes at most `downtime_max`, as fast as it goes now. A
+    /// mirror over a long path never has everything of a guest that writes.
+    pub(crate) async fn caught_up(&self, qmp: &Qmp, downtime_max: Duration) -> Result<(), MigrateError> {
         let mut events = qmp.events();
+        let (mut since, mut done_then, mut allowed) = (Instant::now(), 0, LEFT_BYTES);
         loop {
-            let mut ready = 0;
-            for job in our_jobs(qmp).await? {
-                match job.status.as_str() {
-                    "ready" => ready += 1,
-                    "concluded" | "aborting" | "null" => return Err(job.failed()),
-                    _ => {}
-                }
+            let jobs = self.alive(qmp).await?;
+            let sum = |of: fn(&Job) -> u64| jobs.iter().map(of).sum::<u64>();
+            let (done, left) = (sum(|job| job.done), sum(|job| job.left));
+            if since.elapsed() >= RATE_SPAN {
+                let part = downtime_max.as_secs_f64() / since.elapsed().as_secs_f64();
+                allowed = LEFT_BYTES.max((done.saturating_sub(done_then) as f64 * part) as u64);
+                (since, done_then) = (Instant::now(), done);
             }
-            if ready == self.count {
+            if is_ready(&jobs) || jobs.iter().all(|job| job.done > 0) && left <= allowed {
                 return Ok(());
             }
             event_or(&mut events, REST).await;
         }
     }
 
+    /// All of them, which run.
+    async fn alive(&self, qmp: &Qmp) -> Result<Vec<Job>, MigrateError> {
+        let jobs = our_jobs(qmp).await?;
+        match jobs.iter().find(|job| ["concluded", "aborting", "null"].contains(&&*job.status)) {
+            Some(job) => Err(job.failed()),
+            None if jobs.len() < self.count => Err(MigrateError::NotUnderstood { command: "query-jobs" }),
+            None => Ok(jobs),
+        }
+    }
+
     /// The guest stands: copies the rest, and takes the mirrors off. Each says that it has copied all of it, or the migration
     /// fails.
     pub(crate) async fn finish(mut self, qmp: &Qmp) -> Result<(), MigrateError> {
+        let mut events = qmp.events();
+        while !is_ready(&self.alive(qmp).await?) {
+            event_or(&mut events, REST / 10).await;
+        }
         for number in 0..self.count {
             // Of a mirror that has caught up, this is the end and not a failure (QEMU's word for the other one is "force").
             qmp.execute("block-job-cancel", json!({ "device": id(number) })).await?;
         }
-        let mut events = qmp.events();
         let mut left = self.count;
         while left > 0 {
             for job in our_jobs(qmp).await? {
@@ -169,6 +190,13 @@ struct Job {
     id: String,
     status: String,
     error: Option<String>,
+    /// Bytes that it has copied, and that it knows are left.
+    done: u64,
+    left: u64,
+}
+
+fn is_ready(jobs: &[Job]) -> bool {
+    jobs.iter().all(|job| job.status == "ready")
 }
 
 impl Job {
@@ -185,7 +213,9 @@ async fn our_jobs(qmp: &Qmp) -> Result<Vec<Job>, MigrateError> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let jobs = jobs.iter().filter_map(|job| {
         let (id, status) = (text(&job["id"])?, text(&job["status"])?);
-        is_ours(&id).then(|| Job { id, status, error: text(&job["error"]) })
+        let done = job["current-progress"].as_u64()?;
+        let left = job["total-progress"].as_u64()?.saturating_sub(done);
+        is_ours(&id).then(|| Job { id, status, error: text(&job["error"]), done, left })
     });
     Ok(jobs.collect())
 }
@@ -198,7 +228,7 @@ pub(crate) async fn remove_all(qmp: &Qmp) -> Result<(), MigrateError> {
             let _ = qmp.execute("block-job-cancel", json!({ "device": job.id, "force": true })).await;
         }
     }
-    until("the end of mirrors", async || {
+    until("the end of mirrors", || async {
         let jobs = our_jobs(qmp).await?;
         for job in jobs.iter().filter(|job| job.status == "concluded") {
             qmp.execute("job-dismiss", json!({ "id": job.id })).await?;

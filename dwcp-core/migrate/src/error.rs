@@ -59,6 +59,12 @@ pub enum MigrateError {
     /// The other side failed and said why.
     #[error("the target: {0}")]
     Target(String),
+    /// The other side takes no more, and did not say why.
+    #[error("the target has given up")]
+    GivenUp,
+    /// The source ended before it had sent everything.
+    #[error("the source ended before it had sent all of the memory")]
+    CutOff,
     /// What the peer says is not of this protocol.
     #[error("the peer's {0} is not understood")]
     Protocol(&'static str),

@@ -14,7 +14,6 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     sync::watch,
-    task::JoinSet,
 };
 
 use crate::{
@@ -44,17 +43,14 @@ pub(crate) struct Progress {
 
 pub(crate) type SharedEncoder = Arc<Mutex<Encoder>>;
 
-/// Sends what QEMU writes, until it closes its socket.
+/// Sends what QEMU writes, until it closes its socket; `acked` is what [`read_acks`] hears.
 pub(crate) async fn send(
     mut qemu: UnixStream,
     encoder: &SharedEncoder,
     stream: &mut SendStream,
-    acks: RecvStream,
+    mut acked: watch::Receiver<u64>,
     progress: &Progress,
 ) -> Result<(), MigrateError> {
-    let (told, mut acked) = watch::channel(0);
-    let mut tasks = JoinSet::new();
-    tasks.spawn(read_acks(acks, told));
     let mut window = Window::default();
     let mut buffer = Vec::with_capacity(2 * BATCH_BYTES);
     let mut ended = false;
@@ -73,7 +69,7 @@ pub(crate) async fn send(
         buffer.drain(..at);
         while !window.acknowledged(Instant::now(), *acked.borrow_and_update()) {
             if acked.changed().await.is_err() {
-                return Err(MigrateError::Protocol("acknowledgement"));
+                return Err(MigrateError::GivenUp);
             }
         }
     }
@@ -113,11 +109,13 @@ fn encode(encoder: &SharedEncoder, bytes: &[u8], ended: bool) -> std::io::Result
     Ok((at, encoder.batch()?))
 }
 
-async fn read_acks(mut acks: RecvStream, told: watch::Sender<u64>) {
+/// Hears what the target has taken, until it says no more. Also when all is sent: nobody is told that they are not heard.
+pub(crate) async fn read_acks(mut acks: RecvStream, told: watch::Sender<u64>) -> Result<(), MigrateError> {
     let mut acked = [0; 8];
     while acks.read_exact(&mut acked).await.is_ok() {
         told.send_replace(u64::from_le_bytes(acked));
     }
+    Ok(())
 }
 
 /// How much may be on its way.
@@ -195,7 +193,7 @@ pub(crate) async fn receive(
 ) -> Result<(), MigrateError> {
     let mut decoder = Decoder::new(pages_bytes).map_err(socket("decompression"))?;
     let (mut taken, mut held, mut body) = (0u64, Vec::new(), Vec::new());
-    let cut_off = |_| MigrateError::Protocol("memory: it was cut off");
+    let cut_off = |_| MigrateError::CutOff;
     loop {
         let mut head = [0; HEAD_BYTES];
         incoming.batches.read_exact(&mut head).await.map_err(cut_off)?;
@@ -227,7 +225,7 @@ async fn fetch(
     asked[2..].copy_from_slice(&place.page.to_le_bytes());
     ask.write_all(&asked).await?;
     let mut contents = [0; PAGE_BYTES];
-    let missing = |_| MigrateError::Protocol("memory: a difference from a page that it does not have");
+    let missing = |_| MigrateError::CutOff;
     answer.read_exact(&mut contents).await.map_err(missing)?;
     Ok(contents)
 }

@@ -134,4 +134,22 @@ mod tests {
             assert_eq!(decode(bad), None);
         }
     }
+
+    /// MIGRATE-2.2
+    #[test]
+    fn messages_have_the_form_that_is_specified() {
+        let disk = Disk { name: "drive0".to_owned(), bytes: 7 };
+        let offer = Offer { disks: vec![disk], pages_bytes: 9 };
+        assert_eq!(
+            serde_json::to_string(&offer).unwrap(),
+            r#"{"disks":[{"name":"drive0","bytes":7}],"pages_bytes":9}"#
+        );
+        for (answer, text) in [
+            (Answer::Ready, r#""ready""#),
+            (Answer::Running, r#""running""#),
+            (Answer::Failed("why".to_owned()), r#"{"failed":"why"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&answer).unwrap(), text);
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub async fn recover(qmp: &Qmp, sent: Sent) -> Result<(), MigrateError> {
     disks::remove_all(qmp).await?;
     if cancelled {
         // QEMU lets the guest go on by itself.
-        until("the guest's going on", async || Ok(qmp.status().await? == "running")).await?;
+        until("the guest's going on", || async { Ok(qmp.status().await? == "running") }).await?;
     } else if sent == Sent::GoesOn && qmp.status().await? == "postmigrate" {
         qmp.query("cont").await?;
     }
@@ -39,7 +39,7 @@ async fn cancel(qmp: &Qmp) -> Result<bool, MigrateError> {
         return Ok(false);
     }
     qmp.query("migrate_cancel").await?;
-    until("the end of QEMU's migration", async || Ok(is_over(&status(qmp).await?))).await?;
+    until("the end of QEMU's migration", || async { Ok(is_over(&status(qmp).await?)) }).await?;
     Ok(status(qmp).await? != "completed")
 }
 
@@ -54,9 +54,9 @@ pub(crate) async fn status(qmp: &Qmp) -> Result<String, MigrateError> {
 }
 
 /// Looks again and again.
-pub(crate) async fn until(
+pub(crate) async fn until<F: Future<Output = Result<bool, MigrateError>>>(
     what: &'static str,
-    mut is: impl AsyncFnMut() -> Result<bool, MigrateError>,
+    mut is: impl FnMut() -> F,
 ) -> Result<(), MigrateError> {
     let begin = Instant::now();
     while !is().await? {

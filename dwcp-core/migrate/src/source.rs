@@ -9,6 +9,7 @@ use dwcp_core::{Connection, RecvStream};
 use serde_json::{Value, json};
 use tokio::{
     net::{UnixListener, UnixStream},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -28,6 +29,8 @@ use crate::{
 
 /// Between two looks at QEMU's migration, if no event comes.
 const REST: Duration = Duration::from_millis(50);
+/// How long a target that has given up may take to say why; the guest may stand meanwhile.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 /// QEMU's own limit for what it sends, which is the path's business.
 const BANDWIDTH_MAX: u64 = 100 << 30;
 
@@ -102,7 +105,7 @@ async fn attempt(
     target.ready().await?;
 
     told(Stage::Disks);
-    let work = copy_disks(connection, qmp, &disks);
+    let work = copy_disks(connection, qmp, &disks, Duration::from_millis(options.downtime_max_ms));
     let mirrors = target.unless_failed(work).await?;
     let disks_took = begin.elapsed();
 
@@ -120,7 +123,7 @@ async fn attempt(
     };
     let work = async {
         tokio::try_join!(
-            memory::send(memory.qemu, &encoder, &mut memory.stream, memory.acks, &progress),
+            memory::send(memory.qemu, &encoder, &mut memory.stream, memory.acked, &progress),
             watched.see_through(told),
         )
     };
@@ -152,9 +155,14 @@ async fn attempt(
     })
 }
 
-async fn copy_disks(connection: &Connection, qmp: &Qmp, disks: &[Attached]) -> Result<Mirrors, MigrateError> {
+async fn copy_disks(
+    connection: &Connection,
+    qmp: &Qmp,
+    disks: &[Attached],
+    downtime_max: Duration,
+) -> Result<Mirrors, MigrateError> {
     let mirrors = Mirrors::start(qmp, connection, disks).await?;
-    mirrors.caught_up(qmp).await?;
+    mirrors.caught_up(qmp, downtime_max).await?;
     Ok(mirrors)
 }
 
@@ -184,12 +192,23 @@ impl Target {
         work: impl Future<Output = Result<T, MigrateError>>,
     ) -> Result<T, MigrateError> {
         tokio::select! {
-            done = work => done,
+            done = work => match done {
+                Err(MigrateError::GivenUp) => Err(self.reason().await),
+                done => done,
+            },
             Some(answer) = self.0.join_next() => Err(match answer.expect("nobody panics") {
                 Ok(Answer::Failed(why)) => MigrateError::Target(why),
                 Ok(_) => MigrateError::Protocol("answer"),
                 Err(error) => error,
             }),
+        }
+    }
+
+    /// Why it has given up, which is on its way if it can still say something.
+    async fn reason(&mut self) -> MigrateError {
+        match tokio::time::timeout(REASON_TIMEOUT, self.0.join_next()).await {
+            Ok(Some(Ok(Ok(Answer::Failed(why))))) => MigrateError::Target(why),
+            _ => MigrateError::GivenUp,
         }
     }
 
@@ -208,8 +227,8 @@ impl Target {
 struct Memory {
     qemu: UnixStream,
     stream: dwcp_core::SendStream,
-    acks: RecvStream,
-    _repair: JoinSet<Result<(), MigrateError>>,
+    acked: watch::Receiver<u64>,
+    _tasks: JoinSet<Result<(), MigrateError>>,
 }
 
 impl Memory {
@@ -222,13 +241,15 @@ impl Memory {
         qmp.execute("migrate-set-parameters", json!({ "max-bandwidth": BANDWIDTH_MAX })).await?;
         let (stream, acks) = message::open(connection, Kind::Memory).await?;
         let (pages, asked) = message::open(connection, Kind::Repair).await?;
-        let mut repair = JoinSet::new();
-        repair.spawn(memory::repair(encoder.clone(), pages, asked));
+        let (told, acked) = watch::channel(0);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(memory::read_acks(acks, told));
+        tasks.spawn(memory::repair(encoder.clone(), pages, asked));
         let path = SocketPath::new(qmp, "memory")?;
         let listener = path.listen()?;
         qmp.execute("migrate", json!({ "uri": format!("unix:{}", path.as_text()) })).await?;
         let qemu = accept(&listener).await?;
-        Ok(Self { qemu, stream, acks, _repair: repair })
+        Ok(Self { qemu, stream, acked, _tasks: tasks })
     }
 }
 

@@ -1,7 +1,5 @@
 //! The side that the guest comes to: a QEMU with the same devices, started with `-incoming defer`.
 
-use std::time::Duration;
-
 use dwcp_core::{Connection, RecvStream, SendStream};
 use dwcp_forward::carry_unix;
 use serde_json::json;
@@ -13,14 +11,10 @@ use crate::{
     error::socket,
     memory::{self, Incoming},
     message::{self, ANSWER_TIMEOUT, Answer, Kind, Offer},
-    qmp::event_or,
     ram::PAGES_BYTES_MAX,
     recover::{set_capabilities, until},
     sockets::SocketPath,
 };
-
-/// Between two looks at what QEMU does, if no event comes.
-const REST: Duration = Duration::from_millis(20);
 
 /// Takes the guest that the peer of a connection sends, until it runs here. After an error it does not: a QEMU that has got
 /// some of its memory is told to end.
@@ -129,8 +123,7 @@ async fn streams(
 
 /// QEMU has everything: waits until the guest runs, and lets it, if QEMU was started with `-S`.
 async fn runs(qmp: &Qmp) -> Result<(), MigrateError> {
-    let mut events = qmp.events();
-    until("the guest's start", async || {
+    until("the guest's start", || async {
         match &*qmp.status().await? {
             "running" => return Ok(true),
             "paused" => {
@@ -140,7 +133,6 @@ async fn runs(qmp: &Qmp) -> Result<(), MigrateError> {
             "inmigrate" => {}
             state => return Err(MigrateError::State { state: state.to_owned(), wanted: "running" }),
         }
-        event_or(&mut events, REST).await;
         Ok(false)
     })
     .await

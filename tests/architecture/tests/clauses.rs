@@ -1,6 +1,6 @@
 //! Every clause of the specifications is cited by a test, and every citation is of a clause that exists.
 //!
-//! A test cites `DWCP-5.3`, `DATAGRAM-2.3`, `REGIONS-4.1`, `DELTA-2.1`, or `T5.3` of the transfer protocol, which may also stand in its name
+//! A test cites `DWCP-5.3`, `DATAGRAM-2.3`, `REGIONS-4.1`, `DELTA-2.1`, `MIGRATE-1.3`, or `T5.3` of the transfer protocol, which may also stand in its name
 //! (`t5_3_...`). Code cites as well, and `(clause 5.3` in the protocol core, which covers nothing. Nor does what a file of
 //! tests says of itself (`//!`): a citation belongs to the test that checks the clause.
 
@@ -56,6 +56,7 @@ fn clauses() -> BTreeMap<String, bool> {
         ("regions-1.md", "## ", "REGIONS-"),
         ("delta-1.md", "## ", "DELTA-"),
         ("forward-1.md", "## ", "FORWARD-"),
+        ("migrate-1.md", "## ", "MIGRATE-"),
         ("transfer-1.md", "## T", "T"),
     ];
     for (document, section, prefix) in documents {
@@ -74,7 +75,7 @@ fn clauses() -> BTreeMap<String, bool> {
 /// What a file cites.
 fn citations(content: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for prefix in ["DWCP-", "DATAGRAM-", "REGIONS-", "DELTA-", "FORWARD-"] {
+    for prefix in ["DWCP-", "DATAGRAM-", "REGIONS-", "DELTA-", "FORWARD-", "MIGRATE-"] {
         found.extend(numbers(content, prefix).map(|clause| format!("{prefix}{clause}")));
     }
     let starts_a_word = |at: usize| !content[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');

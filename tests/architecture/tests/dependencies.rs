@@ -100,6 +100,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "consensus-proto",
             "dwcp-core",
             "dwcp-forward",
+            "dwcp-migrate",
             "dwcp-transfer",
             "novacron-admin",
             "novacron-api",
@@ -129,6 +130,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("collector", &[]),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
+    ("migration", &["dwcp-benches", "dwcp-lab", "dwcp-migrate"]),
     ("ports", &[]),
     ("chaos", &["consensus-proto", "dwcp-lab", "linearizability", "ports"]),
     (
