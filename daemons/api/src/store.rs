@@ -6,7 +6,8 @@ use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
-    time::{Duration, Instant},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use consensus_proto::{
@@ -20,13 +21,15 @@ use consensus_proto::{
     mvccpb::KeyValue,
 };
 use novacron_store::{Client, EndpointError, Options, StoreError};
-use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::{settings::StoreSettings, store_certificates::tls};
 
-/// For how long a lease is shared: entries that have it are kept for longer by as much, and end together.
+/// For how long a lease is shared, and for how long more if no other one can be had: entries that have it are kept for longer by up
+/// to both, and end together.
 const SHARED: Duration = Duration::from_secs(600);
+const SHARED_MORE: Duration = Duration::from_secs(60);
 /// Operations of a transaction: what etcd allows, if nobody says otherwise, less what each asks for by itself.
 const OPS_MAX: usize = 127;
 /// Everything of NovaCron's is below this.
@@ -52,8 +55,30 @@ pub enum OpenError {
 /// The store.
 pub(crate) struct Store {
     client: Client,
-    /// Leases that entries share, and since when, by how long they are kept.
-    shared: Mutex<BTreeMap<i64, (i64, Instant)>>,
+    /// Leases that entries share, by how long they are kept.
+    shared: Mutex<BTreeMap<i64, Shared>>,
+}
+
+/// A lease that entries share.
+#[derive(Clone, Copy)]
+struct Shared {
+    id: i64,
+    /// When it was granted.
+    since: Instant,
+    /// Somebody is about to have another one granted.
+    is_old: bool,
+}
+
+impl Shared {
+    /// The lease; `None`: another one is to be granted. While one is, others go on with this, and do not wait.
+    fn find(&mut self) -> Option<i64> {
+        let age = self.since.elapsed();
+        if age < SHARED || self.is_old && age < SHARED + SHARED_MORE {
+            return Some(self.id);
+        }
+        self.is_old = true;
+        None
+    }
 }
 
 /// What a transaction found: whether the comparisons held, the revision, and what it read or was [told](with_before) of.
@@ -167,7 +192,7 @@ impl Store {
         let txn = txn.await;
         if matches!(&txn, Err(StoreError::Refused { failure, .. }) if failure.code == Code::NotFound) {
             // A lease that is shared is gone: somebody has revoked it, or put another store in place.
-            self.shared.lock().await.clear();
+            self.shared().clear();
         }
         let TxnResponse { header, succeeded, responses } = txn?;
         let reads = responses.into_iter().filter_map(|response| match response.response {
@@ -199,19 +224,21 @@ impl Store {
         Ok(grant.await?.id)
     }
 
-    /// A lease for what is kept for so many seconds, or up to [`SHARED`] longer: a lease for each entry would be as many more
-    /// in the store. It is nobody's to revoke.
+    /// A lease for what is kept for so many seconds, or up to [`SHARED`] and [`SHARED_MORE`] longer: a lease for each entry would be
+    /// as many more in the store. It is nobody's to revoke.
     pub(crate) async fn shared_lease(&self, seconds: i64) -> Result<i64, StoreError> {
-        let mut shared = self.shared.lock().await;
-        if let Some((id, since)) = shared.get(&seconds)
-            && since.elapsed() < SHARED
-        {
-            return Ok(*id);
+        let found = self.shared().get_mut(&seconds).and_then(Shared::find);
+        if let Some(id) = found {
+            return Ok(id);
         }
-        let now = Instant::now();
-        let id = self.grant(seconds + SHARED.as_secs() as i64).await?;
-        shared.insert(seconds, (id, now));
+        let since = Instant::now();
+        let id = self.grant(seconds + (SHARED + SHARED_MORE).as_secs() as i64).await?;
+        self.shared().insert(seconds, Shared { id, since, is_old: false });
         Ok(id)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, BTreeMap<i64, Shared>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a lease. One that cannot be ended now ends by itself.
@@ -311,4 +338,21 @@ pub(crate) fn when(compare: Vec<Compare>, then: Vec<RequestOp>) -> RequestOp {
 pub(crate) fn read(key: &str) -> RequestOp {
     let range = RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() };
     RequestOp { request: Some(Request::RequestRange(range)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_another_lease_is_granted_the_old_one_is_shared() {
+        let mut shared = Shared { id: 7, since: Instant::now(), is_old: false };
+        assert_eq!(shared.find(), Some(7));
+        tokio::time::advance(SHARED).await;
+        // The first has another one granted; nobody waits for that.
+        assert_eq!([shared.find(), shared.find(), shared.find()], [None, Some(7), Some(7)]);
+        // None could be: what has this would not be kept for long enough.
+        tokio::time::advance(SHARED_MORE).await;
+        assert_eq!([shared.find(), shared.find()], [None, None]);
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) enum LoginError {
 pub(crate) enum Effort {
     /// The store is asked for tokens that are not remembered, and keys that are not known are looked for.
     Full,
-    /// What this replica knows by itself decides.
+    /// What this replica knows by itself decides, and what there is of tokens at a look each second at most.
     Small,
 }
 

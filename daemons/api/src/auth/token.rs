@@ -35,8 +35,10 @@ const TOKEN_BYTES: usize = PREFIX.len() + ID_DIGITS + 1 + (SECRET_BYTES * 8).div
 /// Tokens that last. Replicas that make some at the same time may go beyond it by one each.
 pub(crate) const TOKENS_MAX: usize = 1000;
 /// Tokens that a replica remembers, and how long it believes that: a watch that is silent for no good reason tells of no revocation.
-const KNOWN_MAX: usize = 1000;
+const KNOWN_MAX: usize = 2 * TOKENS_MAX;
 const KNOWN_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between looks at all tokens, for those that are shown where many fail to log in.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Longest name in bytes.
 const NAME_BYTES_MAX: usize = 63;
 /// How long a token lasts, in seconds: if nobody says otherwise, at least, and at most.
@@ -167,7 +169,11 @@ fn id_of(text: &str) -> Option<&str> {
 
 /// Tokens that are shown, and those that were looked at before.
 #[derive(Default)]
-pub(crate) struct Tokens(Mutex<HashMap<String, Remembered>>);
+pub(crate) struct Tokens {
+    known: Mutex<HashMap<String, Remembered>>,
+    /// The last look at all of them.
+    looked: Mutex<Option<Instant>>,
+}
 
 /// What the store had.
 #[derive(Clone)]
@@ -198,7 +204,11 @@ impl Tokens {
         let invalid = || LoginError::Invalid("the token is not valid");
         let id = id_of(text).ok_or_else(invalid)?;
         let before = changes.count(TOKENS);
-        let known = self.known(id);
+        let mut known = self.known(id);
+        if known.is_none() && effort == Effort::Small {
+            self.look_at_all(store).await;
+            known = self.known(id);
+        }
         let record = match known {
             Some(known) if known.is_fresh(before) => Some(known.record),
             // Whoever has the secret of a token that was one may ask whether it still is.
@@ -213,6 +223,32 @@ impl Tokens {
         let record = record.filter(|record| record.is_of(text) && record.token.expires_ms > now_ms());
         let Token { id, name, grants, .. } = record.ok_or_else(invalid)?.token;
         Ok(Arc::new(Principal { id: format!("token:{id}"), name, grants: Grants(grants) }))
+    }
+
+    /// Has all tokens known, which are few, unless that was a moment ago: that costs the same however many tokens are shown that are
+    /// none, and one that is one passes.
+    async fn look_at_all(&self, store: &Store) {
+        let is_due = |looked: &mut Option<Instant>| {
+            let is_due = looked.is_none_or(|at| at.elapsed() >= LOOK_PAUSE);
+            if is_due {
+                *looked = Some(Instant::now());
+            }
+            is_due
+        };
+        if !is_due(&mut self.looked.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        match store.list(TOKENS, "", KNOWN_MAX, 0).await {
+            Ok(found) => {
+                for record in found.kvs.iter().filter_map(Record::parsed) {
+                    if self.known(&record.token.id).is_none() {
+                        // It is asked for by itself when its secret is shown.
+                        self.remember(&record.token.id, None, Some(&record));
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "looking at all tokens"),
+        }
     }
 
     /// As it is in the store.
@@ -230,11 +266,11 @@ impl Tokens {
     }
 
     fn known(&self, id: &str) -> Option<Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     fn remember(&self, id: &str, at: Option<u64>, record: Option<&Record>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = record else {
             known.remove(id);
             return;

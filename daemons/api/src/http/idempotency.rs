@@ -2,7 +2,10 @@
 //!
 //! What was answered is kept beside the effect, written in one transaction with it, for a day.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -16,7 +19,7 @@ use consensus_proto::{
 use novacron_store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::{
     condition::etag,
@@ -43,23 +46,49 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How many answers are kept: those that were there at the last count, and of this replica since then.
 #[derive(Default)]
-pub(crate) struct KeptAnswers(Mutex<Option<(u64, Instant)>>);
+pub(crate) struct KeptAnswers(Mutex<Option<Counted>>);
+
+struct Counted {
+    answers: u64,
+    /// The last count was begun.
+    at: Instant,
+}
 
 impl KeptAnswers {
-    /// Whether there is room for one more, which is taken. `count` is only waited for if it is time.
+    /// Whether there is room for one more, which is taken. Whoever finds that it is time to `count` does so; others that come
+    /// meanwhile do not wait for it, and go by the count before.
     async fn room(&self, count: impl Future<Output = Result<u64, StoreError>>) -> Result<(), Problem> {
-        let mut counted = self.0.lock().await;
-        let (count, at) = match *counted {
-            Some((count, at)) if at.elapsed() < COUNT_INTERVAL => (count, at),
-            _ => (count.await?, Instant::now()),
-        };
-        if count >= KEPT_MAX {
-            *counted = Some((count, at));
-            let detail = format!("{KEPT_MAX} answers to requests with idempotency keys are kept");
-            return Err(Problem::new(Kind::Busy, detail));
+        if self.is_due() {
+            let at = Instant::now();
+            let answers = count.await?;
+            *self.lock() = Some(Counted { answers, at });
         }
-        *counted = Some((count + 1, at));
-        Ok(())
+        match &mut *self.lock() {
+            Some(Counted { answers, .. }) if *answers >= KEPT_MAX => {
+                let detail = format!("{KEPT_MAX} answers to requests with idempotency keys are kept");
+                Err(Problem::new(Kind::Busy, detail))
+            }
+            counted => {
+                counted.iter_mut().for_each(|counted| counted.answers += 1);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        match &mut *self.lock() {
+            Some(Counted { at, .. }) if at.elapsed() < COUNT_INTERVAL => false,
+            Some(Counted { at, .. }) => {
+                *at = Instant::now();
+                true
+            }
+            // Nobody knows anything yet.
+            None => true,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Counted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -206,8 +235,38 @@ mod tests {
         let refused = kept.room(uncounted()).await.unwrap_err();
         assert_eq!(refused.kind, Kind::Busy);
         // Later some have ended.
-        *kept.0.lock().await = None;
+        *kept.lock() = None;
         kept.room(async { Ok(KEPT_MAX - 1) }).await.unwrap();
+    }
+
+    /// There is room while another one counts, and has no answer.
+    async fn beside(
+        silent: impl Future<Output = Result<(), Problem>>,
+        kept: &KeptAnswers,
+        count: impl Future<Output = Result<u64, StoreError>>,
+    ) {
+        tokio::select! {
+            biased;
+            _ = silent => panic!("the store does not answer"),
+            counted = kept.room(count) => counted.unwrap(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_the_count_of_another() {
+        let kept = KeptAnswers::default();
+        // At first each counts for itself.
+        let mut silent = std::pin::pin!(kept.room(std::future::pending()));
+        beside(silent.as_mut(), &kept, async { Ok(KEPT_MAX - 3) }).await;
+        tokio::time::advance(COUNT_INTERVAL).await;
+        let mut silent = std::pin::pin!(kept.room(std::future::pending()));
+        let uncounted = || async { panic!("another one counts") };
+        beside(silent.as_mut(), &kept, uncounted()).await;
+        beside(silent.as_mut(), &kept, uncounted()).await;
+        assert_eq!(kept.room(uncounted()).await.unwrap_err().kind, Kind::Busy, "as far as is known");
+        // Who counts may go away; the next one to find it due counts again.
+        tokio::time::advance(COUNT_INTERVAL).await;
+        kept.room(async { Ok(0) }).await.unwrap();
     }
 
     #[test]
