@@ -131,8 +131,8 @@ enum MigrationCommand {
         #[arg(long)]
         no_wait: bool,
     },
-    /// All of the last week.
-    List,
+    /// All, also those that ended long ago.
+    List(ListJobs),
     /// One.
     Get {
         /// Its id.
@@ -150,6 +150,19 @@ enum MigrationCommand {
     },
 }
 
+#[derive(Args, Debug)]
+struct ListJobs {
+    /// Only those that are in the store: for this, the API needs no database.
+    #[arg(long)]
+    recent: bool,
+}
+
+impl ListJobs {
+    fn query(&self) -> &'static str {
+        if self.recent { "history=false" } else { "" }
+    }
+}
+
 /// Jobs: what takes the API longer than a request.
 #[derive(Args, Debug)]
 pub(crate) struct JobArgs {
@@ -161,8 +174,8 @@ pub(crate) struct JobArgs {
 
 #[derive(Subcommand, Debug)]
 enum JobCommand {
-    /// All of the last week.
-    List,
+    /// All, also those that ended long ago.
+    List(ListJobs),
     /// One.
     Get {
         /// Its id.
@@ -279,7 +292,7 @@ pub(crate) async fn migration(MigrationArgs { options, command }: MigrationArgs)
                 _ => options.show(begun, jobs),
             }
         }
-        MigrationCommand::List => show_all(&client, &options, MIGRATIONS, "", jobs).await,
+        MigrationCommand::List(list) => show_all(&client, &options, MIGRATIONS, list.query(), jobs).await,
         MigrationCommand::Get { id } => {
             show_one(&client, &options, &format!("{MIGRATIONS}/{id}"), jobs).await
         }
@@ -292,7 +305,7 @@ pub(crate) async fn migration(MigrationArgs { options, command }: MigrationArgs)
 pub(crate) async fn job(JobArgs { options, command }: JobArgs) -> Result<u8> {
     let client = Client::new(&options)?;
     match command {
-        JobCommand::List => show_all(&client, &options, JOBS, "", jobs).await,
+        JobCommand::List(list) => show_all(&client, &options, JOBS, list.query(), jobs).await,
         JobCommand::Get { id } => show_one(&client, &options, &format!("{JOBS}/{id}"), jobs).await,
         JobCommand::Watch { id } => watch(&client, &options, &format!("{JOBS}/{id}")).await,
         JobCommand::Cancel { id } => cancel(&client, &options, &format!("{JOBS}/{id}")).await,

@@ -1,5 +1,6 @@
 //! One program of all tests that can share a process: linking each on its own took longer than running them.
 
+mod api;
 mod bench;
 mod config;
 mod delta;
@@ -17,3 +18,4 @@ mod snapshot;
 mod store;
 mod support;
 mod transfer;
+mod up;
