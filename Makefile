@@ -23,7 +23,7 @@ SEEDS ?= 100000
 # Where `make test-page` puts its pictures, if anywhere.
 SCREENSHOTS ?=
 
-.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-load bench-consensus bench-delta bench-regions bench-migration bench-xdp lab lab-course chaos kills etcd-e2e deps programs kube-build kube-up kube-status kube-down images
+.PHONY: run test test-deploy test-page test-xdp test-rdma test-node test-kube sim lint doc fuzz bench bench-api bench-load bench-consensus bench-delta bench-regions bench-xdp lab lab-course chaos kills etcd-e2e deps programs kube-build kube-up kube-status kube-down images
 
 ## Sends a real tree over TLS on this machine, verifies it, compares with plain copying.
 run: programs
@@ -126,11 +126,6 @@ bench-delta: deps
 ## How long changes take to be in all regions, and how many bytes, in simulated time; writes docs/benchmarks.md.
 bench-regions: deps
 	scripts/bench-regions.sh
-
-## A running guest moved by `novacron vm migrate` beside QEMU's own ways, in turns, over two emulated WANs; writes docs/benchmarks.md.
-## BENCH takes flags of migration.
-bench-migration: programs
-	$(BIN)/migration --doc docs/benchmarks.md $(BENCH)
 
 ## The API beside a handler that only does the work, over the same store; writes docs/benchmarks.md. BENCH takes flags of api-bench.
 bench-api: programs

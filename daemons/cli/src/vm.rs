@@ -36,7 +36,7 @@ enum VmCommand {
     Receive(Box<ReceiveArgs>),
     Recover(RecoverArgs),
     #[command(flatten)]
-    Inventory(InventoryCommand),
+    Inventory(Box<InventoryCommand>),
 }
 
 /// Moves the running guest of a QEMU here to one at another node, where `novacron vm receive` waits: disks, then memory.
@@ -101,7 +101,7 @@ pub(crate) async fn run(args: VmArgs) -> Result<u8> {
         VmCommand::Migrate(args) => run_migrate(*args).await,
         VmCommand::Receive(args) => run_receive(*args).await,
         VmCommand::Recover(args) => run_recover(args).await,
-        VmCommand::Inventory(command) => api::inventory(command).await,
+        VmCommand::Inventory(command) => api::inventory(*command).await,
     }
 }
 

@@ -130,7 +130,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("collector", &[]),
     ("dwcp-lab", &[]),
     ("linearizability", &[]),
-    ("migration", &["dwcp-benches", "dwcp-lab", "dwcp-migrate"]),
+    ("migration", &["dwcp-lab", "dwcp-migrate"]),
     ("ports", &[]),
     ("chaos", &["consensus-proto", "dwcp-lab", "linearizability", "ports"]),
     (

@@ -1,6 +1,5 @@
-//! A guest that checks itself, two QEMUs in the lab's namespaces, and ways to move the guest from one to the other.
+//! A guest that checks itself, two QEMUs in the lab's namespaces, and the commands that move it from one to the other.
 
-pub mod alone;
 pub mod guest;
 pub mod machine;
 pub mod moving;

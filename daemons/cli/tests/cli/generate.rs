@@ -79,6 +79,7 @@ fn every_command_has_a_man_page() {
         "novacron-schedule.1",
         "novacron-schedule-create.1",
         "novacron-vm-list.1",
+        "novacron-vm-migrate.1",
         "novacron-man.1",
     ] {
         assert!(names.iter().any(|page| page == name), "{name}: {names:?}");
