@@ -87,6 +87,15 @@ impl Up {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
     }
 
+    /// What a command says that ends with this code.
+    #[track_caller]
+    pub(crate) fn fails(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        let said = errors(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        said
+    }
+
     /// Ends it; its exit code.
     fn end(mut self, signal: Signal) -> Option<i32> {
         self.process.signal(signal);
