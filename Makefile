@@ -92,7 +92,7 @@ sim: programs
 lint: deps
 	cargo fmt --all --check
 	@# What is compiled where there is no clang.
-	CLANG=/no/clang cargo clippy --release --locked -p dwcp-ebpf --features xdp --lib --tests -- -D warnings
+	CLANG=/no/clang cargo clippy --release --locked -p dwcp-ebpf --features xdp --lib -- -D warnings
 	cargo clippy --workspace --release --locked --all-targets -- -D warnings
 
 doc: deps
