@@ -157,10 +157,12 @@ impl View<'_> {
                     gone.end();
                     Ok(visit(Entry::Stored { escaped, stored, head }).into())
                 };
-                outcome = one();
-                match outcome {
+                match one() {
                     Ok(Step::Next) => ControlFlow::Continue(()),
-                    _ => ControlFlow::Break(()),
+                    other => {
+                        outcome = other;
+                        ControlFlow::Break(())
+                    }
                 }
             })?;
             match outcome? {
