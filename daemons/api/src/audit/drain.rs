@@ -71,13 +71,10 @@ pub(crate) async fn drain(app: &App, which: Which) -> Result<(), AuditError> {
     let is_whole = place.whole.is_none_or(|whole| whole.elapsed() >= WHOLE_INTERVAL);
     let began = Instant::now();
     let mut after = if is_whole { String::new() } else { place.from.clone() };
-    let (mut left, mut is_first) = (None, true);
+    let mut left = None;
+    app.audit.outbox.set(app.store.count(OUTBOX).await? as i64);
     loop {
         let page = app.store.list(OUTBOX, &after, BATCH_MAX, 0).await?;
-        if is_first {
-            app.audit.outbox.set(page.count);
-            is_first = false;
-        }
         let mut taken = Vec::new();
         for kv in &page.kvs {
             let Some(name) = name_of(OUTBOX, &kv.key) else { continue };
