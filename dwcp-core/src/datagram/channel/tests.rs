@@ -52,7 +52,7 @@ async fn without_a_key_probing_goes_on_at_its_pace() {
     let channel = Arc::new(Channel::new(service, keys(), FROM, interval, 1472));
     let limits = Limits { per_key_max: 1, reserved: 0, ..Limits::default() };
     lock(&channel.sending).as_mut().unwrap().flow = SendFlow::new(1, keys().sealing, limits);
-    let (done, is_done) = mpsc::channel();
+    let (done, is_done) = mpsc::sync_channel(1);
     let probing = Arc::clone(&channel);
     // Not of the runtime, which would wait for it if it did not end.
     std::thread::spawn(move || {
